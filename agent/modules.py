@@ -1,0 +1,47 @@
+"""The six modules of an agent, and what stands before its first moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from modules.messages import Moment, Observation, WorldSpec
+from modules.ports import Actor, Configurator, Cost, Memory, Perception, WorldModel
+
+
+@dataclass(frozen=True)
+class Modules:
+    """One module for each port of Fig. 2."""
+
+    perception: Perception
+    world_model: WorldModel
+    cost: Cost
+    memory: Memory
+    actor: Actor
+    configurator: Configurator
+
+
+def neutral(m: Modules, w: WorldSpec, rows: int) -> Moment:
+    """What stands before the first moment of an episode: zeros, each module's defaults."""
+    none, zeros = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows)
+    state = m.perception.neutral(rows)
+    return Moment(
+        step=-1,
+        observation=Observation(
+            pixels=None if w.pixels is None else torch.zeros(rows, *w.pixels, dtype=torch.uint8),
+            vector=None if w.vector is None else torch.zeros(rows, w.vector),
+            signals=torch.zeros(rows, len(w.signals)),
+            goal=None if w.goal is None else torch.zeros(rows, w.goal),
+            first=none, terminated=none, truncated=none,
+        ),
+        state=state,
+        recollection=m.memory.neutral(rows),
+        energies=m.cost.feel(state),
+        surprise=zeros,
+        spent=zeros.long(),
+        age=zeros.long() - 1,
+        directive=m.configurator.neutral(rows),
+        plan=m.actor.neutral(rows),
+        expected=state.replace(carry=torch.zeros(rows, 0)),
+    )

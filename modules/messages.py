@@ -1,0 +1,613 @@
+"""Every message the six modules exchange.
+
+One capital letter names one axis, the same everywhere:
+
+====  ===========================================  ====  =====================================
+B     rows: worlds lived in side by side           K     intrinsic drives
+H W C height, width, channels of a frame           L     critic heads
+N     size of a vector observation                 A     size of an encoded action
+S     signals: what the body feels                 T E   directive tokens and their width
+G     size of a goal                               P     steps of a plan
+D     size of a latent                             M     candidates of a plan
+R     size of a carried context                    V     slots recalled
+Q     size of the configurator's carried context   U     size of a recalled value
+X     size of a memory key                         O     steps shown of a candidate
+W     steps of a window of experience              F     frames of a window, with context
+====  ===========================================  ====  =====================================
+
+A message is frozen, refuses unknown fields, and checks when it is made that its fields agree with
+each other; `Message.check` holds it against axes known elsewhere. Inside planning, where thousands
+of states are imagined, `Message.raw` makes one unchecked.
+
+The paper gives no schema for its messages; this one is ours (LeCun 2022, Fig. 2 has the arrows).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import types
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from torch import Tensor
+
+SIGNALS: tuple[str, ...] = ("score", "life_lost", "lives", "end", "effort", "novelty")
+"""What any body feels, in this order; a world may append its own.
+
+`score`: unclipped reward of the last step. `life_lost`: 1 when a life went. `lives`: lives left.
+`end`: 1 when the game itself is over. `effort`: share of full effort in the last action, 0 to 1.
+`novelty`: 0 to 1, written by the loop from what memory recognises; worlds leave it 0.
+"""
+
+
+class SextetError(Exception):
+    """Root of the errors a user can cause.
+
+    SextetError
+    ├── MessageError   a module said something of the wrong form
+    ├── ConfigError    a setting is wrong; exit 2
+    ├── WorldError     a world cannot be made, stepped or restored; exit 2 when it cannot be made
+    └── TraceError     a recorded run cannot be read
+    """
+
+
+class ConfigError(SextetError):
+    """A setting is wrong: where, wanted, got, what to try."""
+
+
+class WorldError(SextetError):
+    """A world cannot be made, stepped or restored."""
+
+
+class TraceError(SextetError):
+    """A recorded run cannot be read or written."""
+
+
+class MessageError(SextetError):
+    """A message disagrees with itself or with what its receiver expects."""
+
+    def __init__(self, message: str, field: str, wanted: str, got: str) -> None:
+        self.message, self.field, self.wanted, self.got = message, field, wanted, got
+        self.module: str | None = None
+        self.step: int | None = None
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        where = f"{self.message}.{self.field}"
+        if self.module is not None:
+            where = f"module {self.module}: {where}"
+        if self.step is not None:
+            where = f"step {self.step}: {where}"
+        return f"{where}: wanted {self.wanted}, got {self.got}"
+
+
+class Shape:
+    """The axes of a tensor field, `Shape("B D")`, and the kind of its numbers.
+
+    `kind` is "float", "bool", "int" or "any".
+    """
+
+    def __init__(self, axes: str, kind: str = "float") -> None:
+        self.axes = tuple(axes.split())
+        self.kind = kind
+
+    def __repr__(self) -> str:
+        return f"{self.kind} [{' '.join(self.axes)}]"
+
+
+def _is_kind(value: Tensor, kind: str) -> bool:
+    if kind == "float":
+        return value.dtype.is_floating_point
+    if kind == "bool":
+        return value.dtype is torch.bool
+    if kind == "int":
+        return not value.dtype.is_floating_point and value.dtype is not torch.bool
+    return True
+
+
+def _shape_of(hint: Any) -> Shape | None:
+    """The Shape inside `Annotated[Tensor, Shape]` or an optional of it."""
+    if get_origin(hint) is Annotated:
+        return next((m for m in get_args(hint)[1:] if isinstance(m, Shape)), None)
+    if get_origin(hint) in (Union, types.UnionType):
+        return next((s for s in map(_shape_of, get_args(hint)) if s is not None), None)
+    return None
+
+
+_KINDS: dict[str, type[Message]] = {}
+_DTYPES = {str(d).removeprefix("torch."): d for d in (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int8,
+    torch.int16, torch.int32, torch.int64, torch.bool)}
+_MAGIC = b"SXT1"
+
+
+class Message(BaseModel):
+    """What crosses a port: frozen, complete, its fields agreeing with each other.
+
+    Raises MessageError, naming the field, where two fields disagree. Equality is identity.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    version: ClassVar[int] = 1
+    _tensors: ClassVar[tuple[tuple[str, Shape], ...]] = ()
+    _nested: ClassVar[tuple[str, ...]] = ()
+    _others: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(str(part) for part in first["loc"]) or "?"
+            raise MessageError(
+                type(self).__name__, name, first["msg"], _describe(first.get("input"))
+            ) from None
+
+    @classmethod
+    def declare(cls) -> None:
+        """Reads the axes out of the field types, once for each class below."""
+        hints = get_type_hints(cls, include_extras=True)
+        tensors, nested, others = [], [], []
+        for name in cls.model_fields:
+            shape = _shape_of(hints[name])
+            parts = get_args(hints[name]) or (hints[name],)
+            if shape is not None:
+                tensors.append((name, shape))
+            elif any(isinstance(p, type) and issubclass(p, Message) for p in parts):
+                nested.append(name)
+            else:
+                others.append(name)
+        cls._tensors, cls._nested, cls._others = tuple(tensors), tuple(nested), tuple(others)
+        _KINDS[cls.__name__] = cls
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        self._bind({})
+        return self
+
+    def _bind(self, dims: dict[str, int]) -> dict[str, int]:
+        """Gives every axis its length, or raises where one has two."""
+        values = self.__dict__
+        for name, shape in self._tensors:
+            value = values[name]
+            if value is None:
+                continue
+            got = value.shape
+            if len(got) != len(shape.axes) or not _is_kind(value, shape.kind):
+                raise MessageError(type(self).__name__, name, repr(shape), _describe(value))
+            for axis, length in zip(shape.axes, got, strict=True):
+                if dims.setdefault(axis, length) != length:
+                    wanted = " ".join(f"{a}={dims.get(a, '?')}" for a in shape.axes)
+                    raise MessageError(type(self).__name__, name, f"[{wanted}]", _describe(value))
+        for name in self._nested:
+            if (message := values[name]) is not None and message._tensors:
+                rows = message.batch
+                if dims.setdefault("B", rows) != rows:
+                    raise MessageError(
+                        type(self).__name__, name, f"{dims['B']} rows", f"{rows} rows"
+                    )
+        return dims
+
+    def check(self, dims: Mapping[str, int]) -> Self:
+        """Itself, if its axes have the lengths in `dims`; else MessageError."""
+        self._bind(dict(dims))
+        return self
+
+    @property
+    def batch(self) -> int:
+        """Number of rows B."""
+        values = self.__dict__
+        for name, shape in self._tensors:
+            if shape.axes[0] == "B" and values[name] is not None:
+                return int(values[name].shape[0])
+        return int(values[self._nested[0]].batch)
+
+    @classmethod
+    def raw(cls, **fields: Any) -> Self:
+        """A message made without any check, for the inside of planning."""
+        made = cls.__new__(cls)
+        object.__setattr__(made, "__dict__", fields)
+        object.__setattr__(made, "__pydantic_fields_set__", set())
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
+
+    def replace(self, **changes: Any) -> Self:
+        """A checked copy with some fields changed."""
+        return type(self)(**{**self.__dict__, **changes})
+
+    def rows(self, index: Tensor) -> Self:
+        """The rows at `index` [M] (int64), in that order; repeats allowed. Unchecked."""
+        fields = dict(self.__dict__)
+        listed: list[int] | None = None
+        for name, shape in self._tensors:
+            if shape.axes[0] == "B" and fields[name] is not None:
+                fields[name] = fields[name].index_select(0, index)
+        for name in self._nested:
+            if fields[name] is not None:
+                fields[name] = fields[name].rows(index)
+        for name in self._others:
+            if isinstance(fields[name], tuple):
+                listed = index.tolist() if listed is None else listed
+                fields[name] = tuple(fields[name][i] for i in listed)
+        return self.raw(**fields)
+
+    def where(self, mask: Tensor, other: Self) -> Self:
+        """Its own rows where `mask` [B] (bool) is true, those of `other` elsewhere. Unchecked."""
+        fields = dict(self.__dict__)
+        theirs = other.__dict__
+        for name, shape in self._tensors:
+            if shape.axes[0] == "B" and fields[name] is not None:
+                mine = fields[name]
+                fields[name] = torch.where(
+                    mask.view(-1, *[1] * (mine.dim() - 1)), mine, theirs[name].to(mine.dtype)
+                )
+        for name in self._nested:
+            if fields[name] is not None:
+                fields[name] = fields[name].where(mask, theirs[name])
+        for name in self._others:
+            if isinstance(fields[name], tuple):
+                pairs = zip(mask.tolist(), fields[name], theirs[name], strict=True)
+                fields[name] = tuple(a if keep else b for keep, a, b in pairs)
+        return self.raw(**fields)
+
+    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor | None]]:
+        """Every tensor with its dotted path, nested messages included."""
+        values = self.__dict__
+        for name, _ in self._tensors:
+            yield prefix + name, values[name]
+        for name in self._nested:
+            if values[name] is not None:
+                yield from values[name].tensors(f"{prefix}{name}.")
+
+    # -- bytes ------------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """Itself as bytes, without pickle: a JSON header, then each tensor's raw numbers."""
+        blobs: list[bytes] = []
+        header = json.dumps(self._header(blobs), separators=(",", ":")).encode()
+        return b"".join([_MAGIC, struct.pack("<I", len(header)), header, *blobs])
+
+    def _header(self, blobs: list[bytes]) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for name, _ in self._tensors:
+            value = self.__dict__[name]
+            if value is None:
+                fields[name] = None
+                continue
+            value = value.detach().cpu().contiguous()
+            dtype = str(value.dtype).removeprefix("torch.")
+            fields[name] = [dtype, list(value.shape)]
+            blobs.append(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        for name in self._nested:
+            value = self.__dict__[name]
+            fields[name] = None if value is None else value._header(blobs)
+        for name in self._others:
+            fields[name] = self.__dict__[name]
+        return {"message": type(self).__name__, "version": self.version, "fields": fields}
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Message:
+        """The message `to_bytes` wrote. Raises MessageError on damage or a newer version."""
+        if data[:4] != _MAGIC or len(data) < 8:
+            raise MessageError("Message", "bytes", "a Sextet message", repr(data[:4]))
+        (length,) = struct.unpack_from("<I", data, 4)
+        try:
+            header = json.loads(data[8 : 8 + length])
+            message, end = _read(header, memoryview(data), 8 + length)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MessageError("Message", "bytes", "an intact message", str(error)) from None
+        if end != len(data):
+            raise MessageError("Message", "bytes", f"{end} bytes", f"{len(data)} bytes")
+        return message
+
+
+def _read(header: dict[str, Any], data: memoryview, at: int) -> tuple[Message, int]:
+    kind = _KINDS[header["message"]]
+    if header["version"] > kind.version:
+        raise MessageError(
+            kind.__name__, "version", f"{kind.version} or older", f"{header['version']}"
+        )
+    stored, fields = header["fields"], dict[str, Any]()
+    for name, _ in kind._tensors:
+        if (entry := stored[name]) is None:
+            fields[name] = None
+            continue
+        dtype, shape = _DTYPES[entry[0]], entry[1]
+        size = dtype.itemsize
+        for axis in shape:
+            size *= axis
+        if at + size > len(data):
+            raise ValueError(f"{name} is cut short")
+        if size:
+            value = torch.frombuffer(bytearray(data[at : at + size]), dtype=dtype).view(shape)
+        else:
+            value = torch.empty(shape, dtype=dtype)
+        fields[name] = value
+        at += size
+    for name in kind._nested:
+        if (entry := stored[name]) is None:
+            fields[name] = None
+        else:
+            fields[name], at = _read(entry, data, at)
+    for name in kind._others:
+        value = stored[name]
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**fields), at
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return f"{type(value).__name__} {value!r:.60}"
+
+
+# -- what a world is ------------------------------------------------------------------------
+
+
+class ActionSpec(BaseModel):
+    """What can be done in a world, and how an action is written as A numbers.
+
+    Discrete: A = number of choices, an action is one-hot (or a relaxation of it).
+    Continuous: A = number of dimensions, each scaled so that the world's bounds are -1 and 1.
+    One encoding for both lets models, planners and gradients know no difference.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    discrete: bool
+    size: int
+    names: tuple[str, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    def encode(self, native: Tensor) -> Tensor:
+        """Encoded actions [... A] of native ones: int64 [...] or float [... A] in bounds."""
+        if self.discrete:
+            return torch.nn.functional.one_hot(native.long(), self.size).float()
+        low, high = native.new_tensor(self.low), native.new_tensor(self.high)
+        return (native - low) / (high - low) * 2 - 1
+
+    def native(self, encoded: Tensor) -> Tensor:
+        """Native actions of encoded ones [... A]: the largest entry, or unscaled and clipped."""
+        if self.discrete:
+            return encoded.argmax(-1)
+        low, high = encoded.new_tensor(self.low), encoded.new_tensor(self.high)
+        return low + (encoded.clamp(-1, 1) + 1) / 2 * (high - low)
+
+
+class WorldSpec(BaseModel):
+    """What a world shows and accepts, the same for each of its rows.
+
+    `pixels` is (height, width, channels) or None, `vector` the size or None; one of them is set.
+    `frames_per_step` counts emulated frames a step; `steps_limit` 0 means the world has none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    id: str
+    pixels: tuple[int, int, int] | None
+    vector: int | None
+    signals: tuple[str, ...]
+    actions: ActionSpec
+    goal: int | None = None
+    protocol: str | None = None
+    frames_per_step: int = 1
+    steps_limit: int = 0
+
+
+# -- the messages ---------------------------------------------------------------------------
+
+
+class Observation(Message):
+    """World → perception: one percept per row.
+
+    `first` marks the first observation of an episode. A row that ended (`terminated` by the
+    world, `truncated` by a limit) shows its last frame; whatever is done then is ignored, and the
+    next observation is the `first` of a new episode (Gymnasium's NEXT_STEP).
+    """
+
+    pixels: Annotated[Tensor, Shape("B H W C", "any")] | None
+    vector: Annotated[Tensor, Shape("B N")] | None
+    signals: Annotated[Tensor, Shape("B S")]
+    goal: Annotated[Tensor, Shape("B G")] | None = None
+    first: Annotated[Tensor, Shape("B", "bool")]
+    terminated: Annotated[Tensor, Shape("B", "bool")]
+    truncated: Annotated[Tensor, Shape("B", "bool")]
+
+    @property
+    def ended(self) -> Tensor:
+        """Rows whose episode is over, [B] bool."""
+        return self.terminated | self.truncated
+
+
+class State(Message):
+    """Perception, world model → all: an estimate of the state of the world, s in the paper.
+
+    Perceived or imagined. `ended` is the probability that the episode is over here; `signals`
+    are felt where perceived and predicted where imagined; `uncertainty` >= 0, 0 where certain.
+    `carry` is context that goes along but is not part of the estimate; whoever makes the state
+    owns its meaning (frames for perception, emulator handles for a simulator).
+    """
+
+    latent: Annotated[Tensor, Shape("B D")]
+    carry: Annotated[Tensor, Shape("B R", "any")]
+    signals: Annotated[Tensor, Shape("B S")]
+    ended: Annotated[Tensor, Shape("B")]
+    uncertainty: Annotated[Tensor, Shape("B")]
+    goal: Annotated[Tensor, Shape("B G")] | None = None
+
+    def with_novelty(self, novelty: Tensor) -> State:
+        """Itself with the signal `novelty` [B] felt."""
+        signals = self.signals.clone()
+        signals[:, SIGNALS.index("novelty")] = novelty
+        return self.replace(signals=signals)
+
+    def surprise(self, expected: State) -> Tensor:
+        """How far it is from what was expected, [B], 0 where exactly as expected.
+
+        Squared relative distance of the latents (0 to 2) plus the largest difference among the
+        squashed signals score, life_lost and end (0 to 2).
+        """
+        error = (self.latent - expected.latent).square().sum(-1)
+        scale = self.latent.square().sum(-1) + expected.latent.square().sum(-1)
+        felt = (self.signals.tanh() - expected.signals.tanh())[:, [0, 1, 3]].abs().amax(-1)
+        return error / scale.clamp_min(1e-8) + felt
+
+
+class Energy(Message):
+    """Cost → actor, configurator, memory: how bad a state is, unweighted; lower is better.
+
+    `intrinsic` is IC_i(s), `critic` the heads TC_j(s) (LeCun 2022, eqs. 1-3). In worlds of
+    discrete actions `critic_actions` holds the heads for each action to be taken in s, and
+    `critic` those of the action that is best under equal weights. `disagreement` >= 0 is the
+    spread of the critic's ensemble.
+    """
+
+    intrinsic: Annotated[Tensor, Shape("B K")]
+    critic: Annotated[Tensor, Shape("B L")]
+    disagreement: Annotated[Tensor, Shape("B")]
+    critic_actions: Annotated[Tensor, Shape("B A L")] | None = None
+
+    def total(self, directive: Directive) -> Tensor:
+        """C(s) = u·IC(s) + v·TC(s), [B]; TC at its best action under v where it knows actions."""
+        return (self.intrinsic * directive.u).sum(-1) + self.future(directive)
+
+    def future(self, directive: Directive) -> Tensor:
+        """v·TC(s), [B]."""
+        if self.critic_actions is None:
+            return (self.critic * directive.v).sum(-1)
+        return (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).amin(-1)
+
+
+class Recollection(Message):
+    """Memory → policy, world model, configurator: what the present state calls to mind.
+
+    The V most weighty slots: `weights` are the coefficients c_j of eq. 16, their shortfall from
+    1 is how little is recognised. `value` is Σ c_j v_j (eq. 15). `ages` in steps.
+    `novelty` 0 (known) to 1 (nothing like it).
+    """
+
+    keys: Annotated[Tensor, Shape("B V X")]
+    values: Annotated[Tensor, Shape("B V U")]
+    weights: Annotated[Tensor, Shape("B V")]
+    ages: Annotated[Tensor, Shape("B V")]
+    value: Annotated[Tensor, Shape("B U")]
+    novelty: Annotated[Tensor, Shape("B")]
+
+
+class Directive(Message):
+    """Configurator → all: how every other module is to work in this step (LeCun 2022, §6).
+
+    `mode` 1 reacts, 2 plans. `model_calls` is the budget of imagined steps for this step,
+    `horizon_steps` how far to imagine, `commit_steps` how many actions of a plan to carry out
+    before thinking again (1: think at every step). `u`, `v` weigh drives and critic heads.
+    `tokens` prime perception, predictor, policy and sub-goal heads. `risk` weighs uncertainty
+    (> 0 averse). `carry` is the configurator's own running context. `reason` says why, a line a
+    row.
+    """
+
+    mode: Annotated[Tensor, Shape("B", "int")]
+    horizon_steps: Annotated[Tensor, Shape("B", "int")]
+    model_calls: Annotated[Tensor, Shape("B", "int")]
+    commit_steps: Annotated[Tensor, Shape("B", "int")]
+    u: Annotated[Tensor, Shape("B K")]
+    v: Annotated[Tensor, Shape("B L")]
+    tokens: Annotated[Tensor, Shape("B T E")]
+    latent_temperature: Annotated[Tensor, Shape("B")]
+    risk: Annotated[Tensor, Shape("B")]
+    carry: Annotated[Tensor, Shape("B Q")]
+    reason: tuple[str, ...]
+
+
+class Plan(Message):
+    """Actor → loop: what to do, and what was considered.
+
+    `actions[:, 0]` is done now. `steps` of `actions` count (Mode-1: 1), the rest is padding.
+    `committed` further ones will be carried out without thinking again. `energy` is the cost
+    predicted for the plan (0 where none was). `candidates` are the M alternatives worth showing,
+    with their `candidate_energies`; a missing one has energy inf.
+    """
+
+    actions: Annotated[Tensor, Shape("B P A")]
+    steps: Annotated[Tensor, Shape("B", "int")]
+    committed: Annotated[Tensor, Shape("B", "int")]
+    energy: Annotated[Tensor, Shape("B")]
+    mode: Annotated[Tensor, Shape("B", "int")]
+    model_calls: Annotated[Tensor, Shape("B", "int")]
+    candidates: Annotated[Tensor, Shape("B M O A")]
+    candidate_energies: Annotated[Tensor, Shape("B M")]
+
+    @property
+    def action(self) -> Tensor:
+        """The encoded action to carry out now, [B A]."""
+        return self.actions[:, 0]
+
+
+class Situation(Message):
+    """Everyone → configurator, actor, world model: the moment as known before deciding.
+
+    `surprise` is this state against the last expectation, `spent` the model calls and `age` the
+    steps of this episode so far, `chance` a random key a row from which every port derives its
+    own random numbers. `before` is the previous moment, neutral where an episode begins.
+    """
+
+    state: State
+    recollection: Recollection
+    energies: Energy
+    surprise: Annotated[Tensor, Shape("B")]
+    spent: Annotated[Tensor, Shape("B", "int")]
+    age: Annotated[Tensor, Shape("B", "int")]
+    chance: Annotated[Tensor, Shape("B", "int")]
+    before: Moment
+
+
+class Moment(Message):
+    """Loop → memory, trace, view: everything said in one step. `step` counts from 0."""
+
+    step: int
+    observation: Observation
+    state: State
+    recollection: Recollection
+    energies: Energy
+    surprise: Annotated[Tensor, Shape("B")]
+    spent: Annotated[Tensor, Shape("B", "int")]
+    age: Annotated[Tensor, Shape("B", "int")]
+    directive: Directive
+    plan: Plan
+    expected: State
+
+
+class Experience(Message):
+    """Memory → learner: B windows of W steps that never cross the end of an episode.
+
+    A window shorter than W is padded behind its end; `valid` says where it is real.
+    Actions are encoded and were taken *at* their step; signals and ends were felt *on* it.
+    `frames` [B F H Y C] hold each step's own frame and, before it, the context that perception stacks
+    (axis F = W + context). `weights` correct prioritised sampling; `index` finds the windows
+    again when priorities come back.
+    """
+
+    frames: Annotated[Tensor, Shape("B F H Y C", "any")] | None
+    vectors: Annotated[Tensor, Shape("B W N")] | None
+    actions: Annotated[Tensor, Shape("B W A")]
+    signals: Annotated[Tensor, Shape("B W S")]
+    goals: Annotated[Tensor, Shape("B W G")] | None = None
+    terminated: Annotated[Tensor, Shape("B W", "bool")]
+    truncated: Annotated[Tensor, Shape("B W", "bool")]
+    valid: Annotated[Tensor, Shape("B W", "bool")]
+    weights: Annotated[Tensor, Shape("B")]
+    index: Annotated[Tensor, Shape("B", "int")]
+
+
+Situation.model_rebuild()
+for _kind in (Observation, State, Energy, Recollection, Directive, Plan, Situation, Moment,
+              Experience):
+    _kind.declare()

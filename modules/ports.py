@@ -1,0 +1,322 @@
+"""The six ports and the world: what each module must do, in the words of the paper (Fig. 2).
+
+A module is any object that has these methods; those that learn are `torch.nn.Module`s. Modules
+know messages, never each other: what one needs of another reaches it as a message or, in
+planning, through `Imagination`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+
+from torch import Tensor
+
+from modules.messages import (
+    ActionSpec,
+    Directive,
+    Energy,
+    Experience,
+    Message,
+    MessageError,
+    Moment,
+    Observation,
+    Plan,
+    Recollection,
+    Situation,
+    State,
+    WorldSpec,
+)
+
+
+class Trajectory(NamedTuple):
+    """Imagined futures: N sequences of H actions for each row.
+
+    `states` holds H states of B*N rows (row-major); `energies` [B N H] is u·IC at each of them;
+    `ended` [B N H] the probability that the episode was over when reached; `value` [B N] is
+    v·TC at the last; `uncertainty` [B N H].
+    """
+
+    states: list[State]
+    energies: Tensor
+    ended: Tensor
+    value: Tensor
+    uncertainty: Tensor
+
+
+@runtime_checkable
+class World(Protocol):
+    """Where the agent lives: B rows, each its own sequence of episodes."""
+
+    spec: WorldSpec
+    rows: int
+
+    def reset(self, seed: int) -> Observation:
+        """The first observation of every row. Row r's episodes follow from (seed, r)."""
+
+    def step(self, action: Tensor) -> Observation:
+        """What follows the encoded action [B A]; a row that had ended begins anew instead."""
+
+    def snapshot(self) -> bytes:
+        """Everything needed to continue bit for bit, without pickle. WorldError if it can't."""
+
+    def restore(self, data: bytes) -> Observation:
+        """Goes back to a snapshot and shows its observation again."""
+
+    def render(self) -> Tensor:
+        """What a person would see, [B H W 3] uint8."""
+
+    def close(self) -> None:
+        """Frees what the world holds."""
+
+
+class Glimpse(NamedTuple):
+    """What one imagined step of one row of a simulator shows: a new handle and what is felt."""
+
+    handle: Any
+    signals: tuple[float, ...]
+    ended: bool
+
+
+@runtime_checkable
+class Simulator(Protocol):
+    """A world that can also be imagined from: stepped from any state, itself undisturbed.
+
+    A handle is an immutable state of one row, kept in this process only.
+    """
+
+    def handle(self, row: int) -> Any:
+        """The present state of a row."""
+
+    def imagine(self, handle: Any, action: Any, seed: int | None) -> Glimpse:
+        """One step from `handle` with a native action (int or array [A]).
+
+        With `seed` None the row's own random numbers are used (*clairvoyant*: it foresees luck);
+        else the step's luck is drawn anew from `seed` (*fair*).
+        """
+
+    def look(self, handle: Any) -> Any:
+        """What would be observed there, numpy: pixels [H W C] uint8 or vector [N] float32."""
+
+
+@runtime_checkable
+class Perception(Protocol):
+    """Percept → state: s[0] = Enc(x) (§3), primed by the configurator."""
+
+    latent_size: int
+
+    def perceive(self, observation: Observation, before: Moment) -> State:
+        """The state estimate; `before.directive` primes it, `before.state.carry` is context."""
+
+    def neutral(self, rows: int) -> State:
+        """What stands for the state before an episode begins: zeros of the usual shapes."""
+
+
+@runtime_checkable
+class WorldModel(Protocol):
+    """State and action → what may follow, and what perception could not see (§3, roles 1, 2)."""
+
+    def start(self, situation: Situation, directive: Directive) -> State:
+        """The present state, ready to be imagined from; row i of the result is row i given."""
+
+    def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
+        """The state after an encoded action [M A]; rows of `state` are any M candidates."""
+
+    def complete(self, state: State) -> State:
+        """An imagined state with its latent filled in, where `step` left that for later."""
+
+    def predict(self, situation: Situation, action: Tensor, directive: Directive) -> State:
+        """What is expected after the action [B A] just chosen (§3.1.1).
+
+        Its `carry` is empty, [B 0]: an expectation is compared, not imagined from.
+        """
+
+
+@runtime_checkable
+class Cost(Protocol):
+    """State → energy: immutable drives and a trainable critic (§3.2, eqs. 1-3)."""
+
+    drives: tuple[str, ...]
+    heads: tuple[str, ...]
+
+    def feel(self, state: State) -> Energy:
+        """Energies of a perceived state, unweighted."""
+
+    def intrinsic(self, state: State) -> Tensor:
+        """IC_i(s), [M K]."""
+
+    def future(self, state: State, v: Tensor) -> Tensor:
+        """v·TC(s) under weights `v` [M L], at the best action where the critic knows actions, [M]."""
+
+    def reads_latent(self) -> bool:
+        """True where a drive looks at the latent, so that imagination must complete it."""
+
+    def speaks(self) -> bool:
+        """False while the critic is fresh and outputs exactly zero."""
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """Short-term memory: retrieval by time and by similarity (§3.3, §4.9)."""
+
+    def begin(self, neutral: Moment) -> None:
+        """Forgets everything; `neutral` is what comes before the first moment of an episode."""
+
+    def latest(self) -> Moment:
+        """The last moment of each row, neutral where the next observation begins an episode."""
+
+    def recall(self, state: State) -> Recollection:
+        """What the state calls to mind."""
+
+    def neutral(self, rows: int) -> Recollection:
+        """What is recalled where nothing is: zeros of the usual shapes, novelty 0."""
+
+    def write(self, moment: Moment) -> None:
+        """Keeps a moment."""
+
+    def sample(self, batch: int, window: int, key: Tensor) -> Experience:
+        """`batch` windows of up to `window` steps; `key` [1] int64 derives the choice."""
+
+
+@runtime_checkable
+class Imagination(Protocol):
+    """World model and cost under a directive: what planners may ask (§3.1.2 steps 3 and 4).
+
+    Works on raw states of M rows; every `step` is counted. Differentiable in actions and z.
+    """
+
+    actions: ActionSpec
+    discount: float
+    spent: Tensor
+
+    def rows(self, index: Tensor) -> Imagination:
+        """The same for the rows at `index` [M]; what it spends is counted here too."""
+
+    def start(self) -> State:
+        """The present state of each row, B rows."""
+
+    def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
+        """The next state of any M = B*N candidates, candidates of a row side by side."""
+
+    def energy(self, state: State) -> Tensor:
+        """u·IC(s) of imagined states, [M]."""
+
+    def value(self, state: State) -> Tensor:
+        """v·TC(s) of imagined states, [M]; exactly 0 where the critic is fresh."""
+
+    def rollout(self, actions: Tensor, z: Tensor | None = None) -> Trajectory:
+        """Imagines N sequences of H actions for each row, [B N H A]."""
+
+    def cost(self, trajectory: Trajectory) -> Tensor:
+        """What each imagined future costs, [B N] (§3.1.2 step 4)."""
+
+
+@runtime_checkable
+class Actor(Protocol):
+    """Situation → action, directly (Mode-1) or by optimising in imagination (Mode-2)."""
+
+    def act(self, situation: Situation, imagination: Imagination, directive: Directive) -> Plan:
+        """What to do now; rows in different modes are served together."""
+
+    def neutral(self, rows: int) -> Plan:
+        """The plan that stands before an episode: nothing committed, all zeros. Its shapes are
+        those of every plan of this actor."""
+
+
+@runtime_checkable
+class Configurator(Protocol):
+    """Everyone's latest word → everyone's settings (§6)."""
+
+    def configure(self, situation: Situation) -> Directive:
+        """How the rest of this step is to work, a reason included."""
+
+    def neutral(self, rows: int) -> Directive:
+        """The standing directive where an episode begins."""
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A module that learns says what it would have less of; the learner adds and descends."""
+
+    def losses(
+        self, experience: Experience, states: list[State], targets: list[State]
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Named scalar losses and, where it has a view, priorities [B].
+
+        `states` and `targets` are the online and the target encoding of each of the W steps.
+        """
+
+    def after_update(self) -> None:
+        """Called after each optimiser step: target networks and resets."""
+
+
+PORTS: dict[str, type] = {
+    "perception": Perception,
+    "world_model": WorldModel,
+    "cost": Cost,
+    "memory": Memory,
+    "actor": Actor,
+    "configurator": Configurator,
+}
+"""The ports by the name they have in a config."""
+
+VERBS: dict[str, tuple[str, ...]] = {
+    "perception": ("perceive",),
+    "world_model": ("predict",),
+    "cost": ("feel",),
+    "memory": ("latest", "recall"),
+    "actor": ("act",),
+    "configurator": ("configure",),
+}
+"""The methods of each port whose message is checked when it crosses."""
+
+ANSWERS: dict[str, type[Message]] = {
+    "perceive": State,
+    "predict": State,
+    "feel": Energy,
+    "latest": Moment,
+    "recall": Recollection,
+    "act": Plan,
+    "configure": Directive,
+}
+"""What each of those methods must answer with."""
+
+P = TypeVar("P")
+
+
+class _Gate:
+    """A module behind its port: what it says is checked against the agent's axes."""
+
+    def __init__(self, port: str, module: Any, dims: Mapping[str, int]) -> None:
+        self._port, self._module, self._dims = port, module, dims
+        for verb in VERBS[port]:
+            setattr(self, verb, self._checked(getattr(module, verb), verb))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def _checked(self, method: Any, verb: str) -> Any:
+        wanted, dims, port = ANSWERS[verb], self._dims, self._port
+
+        def crossing(*arguments: Any) -> Any:
+            try:
+                message = method(*arguments)
+                if type(message) is not wanted:
+                    raise MessageError(wanted.__name__, verb, wanted.__name__,
+                                       f"{type(message).__name__}")
+                return message.check(dims)
+            except MessageError as error:
+                if error.module is None:
+                    error.module = f"{port} ({type(self._module).__name__})"
+                raise
+
+        return crossing
+
+
+def gate(port: str, module: P, dims: Mapping[str, int]) -> P:
+    """The module, its answers checked as they cross the port.
+
+    `dims` gives the length of every axis the agent knows (see `modules.messages`). A wrong answer
+    raises MessageError naming module, message, field, wanted and got.
+    """
+    return cast(P, _Gate(port, module, dims))
