@@ -64,6 +64,7 @@ class Agent:
             state = state.with_novelty(recollection.novelty)
             energies = self.cost.feel(state)
             situation = Situation(
+                row=torch.arange(self.dims["B"]),
                 state=state,
                 recollection=recollection,
                 energies=energies,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from agent.agent import Agent
-from modules.messages import Moment
-from modules.ports import World
+if TYPE_CHECKING:
+    # For types alone: `agent` itself imports this file, and must stay quick to import.
+    from agent.agent import Agent
+    from modules.messages import Moment, Observation
+    from modules.ports import World
 
 
 def live(agent: Agent, world: World, steps: int, seed: int) -> Iterator[Moment]:
@@ -16,7 +19,11 @@ def live(agent: Agent, world: World, steps: int, seed: int) -> Iterator[Moment]:
     before its action is carried out. Seed and row decide every random number.
     """
     agent.begin(world.rows, seed)
-    observation = world.reset(seed)
+    yield from go_on(agent, world, world.reset(seed), steps)
+
+
+def go_on(agent: Agent, world: World, observation: Observation, steps: int) -> Iterator[Moment]:
+    """The same from where agent and world stand: `observation` is what the world shows now."""
     for _ in range(-(-steps // world.rows)):
         moment = agent.step(observation)
         yield moment

@@ -98,6 +98,10 @@ class Shape:
         return f"{self.kind} [{' '.join(self.axes)}]"
 
 
+def _fits(value: Tensor, shape: Shape) -> bool:
+    return len(value.shape) == len(shape.axes) and _is_kind(value, shape.kind)
+
+
 def _is_kind(value: Tensor, kind: str) -> bool:
     if kind == "float":
         return value.dtype.is_floating_point
@@ -122,6 +126,17 @@ _DTYPES = {str(d).removeprefix("torch."): d for d in (
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int8,
     torch.int16, torch.int32, torch.int64, torch.bool)}
 _MAGIC = b"SXT1"
+_FORMS_KEPT = 256
+_MISSING = object()
+
+
+def _fill(message: Message, values: dict[str, Any]) -> None:
+    """Makes these the fields of a new message, as pydantic would."""
+    put = object.__setattr__
+    put(message, "__dict__", values)
+    put(message, "__pydantic_fields_set__", set(values))
+    put(message, "__pydantic_extra__", None)
+    put(message, "__pydantic_private__", None)
 
 
 class Message(BaseModel):
@@ -135,8 +150,20 @@ class Message(BaseModel):
     _tensors: ClassVar[tuple[tuple[str, Shape], ...]] = ()
     _nested: ClassVar[tuple[str, ...]] = ()
     _others: ClassVar[tuple[str, ...]] = ()
+    _plain: ClassVar[tuple[tuple[str, Any, bool, Any], ...]] = ()
+    _agreed: ClassVar[dict[tuple[object, ...], dict[str, int]]] = {}
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        cls._plain = ()  # what it holds is known once it is declared
 
     def __init__(self, **fields: Any) -> None:
+        # Messages are made many times a step. One whose every field plainly is what it should be
+        # is made here; any other is left to pydantic, which converts it or says what is wrong.
+        if (values := self._plainly(fields)) is not None:
+            _fill(self, values)
+            self._bind({})
+            return
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -147,20 +174,50 @@ class Message(BaseModel):
             ) from None
 
     @classmethod
+    def _plainly(cls, fields: dict[str, Any]) -> dict[str, Any] | None:
+        """All fields in order where each is of its very kind, else None."""
+        values = dict[str, Any]()
+        given = 0
+        for name, kind, optional, default in cls._plain:
+            if name in fields:
+                value = fields[name]
+                given += 1
+            else:
+                value = default
+            if type(value) is kind:
+                if kind is tuple and not all(type(part) is str for part in value):
+                    return None
+            elif value is None:
+                if not optional:
+                    return None
+            elif kind is int or not isinstance(value, kind):
+                return None
+            values[name] = value
+        return values if given == len(fields) else None
+
+    @classmethod
     def declare(cls) -> None:
         """Reads the axes out of the field types, once for each class below."""
         hints = get_type_hints(cls, include_extras=True)
-        tensors, nested, others = [], [], []
-        for name in cls.model_fields:
+        tensors, nested, others, plain = [], [], [], list[tuple[str, Any, bool, Any]]()
+        for name, field in cls.model_fields.items():
             shape = _shape_of(hints[name])
             parts = get_args(hints[name]) or (hints[name],)
+            kind: Any = Tensor
             if shape is not None:
                 tensors.append((name, shape))
-            elif any(isinstance(p, type) and issubclass(p, Message) for p in parts):
+            elif within := [p for p in parts if isinstance(p, type) and issubclass(p, Message)]:
+                kind = within[0]
                 nested.append(name)
             else:
+                kind = get_origin(hints[name]) or hints[name]
                 others.append(name)
+            # A field that has no default counts as missing where it is not given.
+            optional = type(None) in parts
+            default = _MISSING if field.is_required() else field.default
+            plain.append((name, kind, optional, default))
         cls._tensors, cls._nested, cls._others = tuple(tensors), tuple(nested), tuple(others)
+        cls._plain, cls._agreed = tuple(plain), {}
         _KINDS[cls.__name__] = cls
 
     def __eq__(self, other: object) -> bool:
@@ -177,14 +234,36 @@ class Message(BaseModel):
     def _bind(self, dims: dict[str, int]) -> dict[str, int]:
         """Gives every axis its length, or raises where one has two."""
         values = self.__dict__
+        # The same few forms cross a port all day: what once agreed need not be read again.
+        form: list[object] = []
+        for name, _ in self._tensors:
+            value = values[name]
+            form.append((value.shape, value.dtype) if isinstance(value, Tensor) else value is None)
+        for name in self._nested:
+            message = values[name]
+            form.append(message.batch if message is not None and message._tensors else None)
+        key = tuple(form)
+        known = self._agreed.get(key)
+        if known is not None and all(dims.get(a, known[a]) == known[a] for a in known):
+            return known
+        fresh = not dims
+        self._read_axes(dims)
+        if fresh:
+            if len(self._agreed) >= _FORMS_KEPT:
+                self._agreed.clear()
+            self._agreed[key] = dict(dims)
+        return dims
+
+    def _read_axes(self, dims: dict[str, int]) -> None:
+        """`_bind` without remembering."""
+        values = self.__dict__
         for name, shape in self._tensors:
             value = values[name]
             if value is None:
                 continue
-            got = value.shape
-            if len(got) != len(shape.axes) or not _is_kind(value, shape.kind):
+            if not isinstance(value, Tensor) or not _fits(value, shape):
                 raise MessageError(type(self).__name__, name, repr(shape), _describe(value))
-            for axis, length in zip(shape.axes, got, strict=True):
+            for axis, length in zip(shape.axes, value.shape, strict=True):
                 if dims.setdefault(axis, length) != length:
                     wanted = " ".join(f"{a}={dims.get(a, '?')}" for a in shape.axes)
                     raise MessageError(type(self).__name__, name, f"[{wanted}]", _describe(value))
@@ -195,7 +274,6 @@ class Message(BaseModel):
                     raise MessageError(
                         type(self).__name__, name, f"{dims['B']} rows", f"{rows} rows"
                     )
-        return dims
 
     def check(self, dims: Mapping[str, int]) -> Self:
         """Itself, if its axes have the lengths in `dims`; else MessageError."""
@@ -215,10 +293,7 @@ class Message(BaseModel):
     def raw(cls, **fields: Any) -> Self:
         """A message made without any check, for the inside of planning."""
         made = cls.__new__(cls)
-        object.__setattr__(made, "__dict__", fields)
-        object.__setattr__(made, "__pydantic_fields_set__", set())
-        object.__setattr__(made, "__pydantic_extra__", None)
-        object.__setattr__(made, "__pydantic_private__", None)
+        _fill(made, fields)
         return made
 
     def replace(self, **changes: Any) -> Self:
@@ -556,9 +631,11 @@ class Situation(Message):
 
     `surprise` is this state against the last expectation, `spent` the model calls and `age` the
     steps of this episode so far, `chance` a random key a row from which every port derives its
-    own random numbers. `before` is the previous moment, neutral where an episode begins.
+    own random numbers. `before` is the previous moment, neutral where an episode begins. `row`
+    is the world's row each stands for, also where `rows` has picked some.
     """
 
+    row: Annotated[Tensor, Shape("B", "int")]
     state: State
     recollection: Recollection
     energies: Energy
@@ -605,6 +682,16 @@ class Experience(Message):
     valid: Annotated[Tensor, Shape("B W", "bool")]
     weights: Annotated[Tensor, Shape("B")]
     index: Annotated[Tensor, Shape("B", "int")]
+
+    def beginning(self, steps: int) -> Experience:
+        """The first `steps` of each window, with the context before them. Unchecked."""
+        later, fields = self.valid.shape[1] - steps, dict(self.__dict__)
+        if self.frames is not None:
+            fields["frames"] = self.frames[:, : self.frames.shape[1] - later]
+        for name, shape in self._tensors:
+            if "W" in shape.axes and fields[name] is not None:
+                fields[name] = fields[name][:, :steps]
+        return self.raw(**fields)
 
 
 Situation.model_rebuild()

@@ -111,6 +111,14 @@ class Perception(Protocol):
     def neutral(self, rows: int) -> State:
         """What stands for the state before an episode begins: zeros of the usual shapes."""
 
+    def encode_windows(
+        self, experience: Experience, tokens: Tensor | None, augment_key: Tensor | None
+    ) -> Tensor:
+        """Latents [B W D] of all steps of all windows in one pass, for the learner.
+
+        `augment_key` [1] int64: the key by which percepts are varied, None where they are not.
+        """
+
 
 @runtime_checkable
 class WorldModel(Protocol):
@@ -174,8 +182,20 @@ class Memory(Protocol):
     def write(self, moment: Moment) -> None:
         """Keeps a moment."""
 
+    def last(self) -> Moment:
+        """The last moment as it was written, also where its episode was over."""
+
     def sample(self, batch: int, window: int, key: Tensor) -> Experience:
         """`batch` windows of up to `window` steps; `key` [1] int64 derives the choice."""
+
+    def update_priorities(self, index: Tensor, priorities: Tensor) -> None:
+        """Takes back, for the windows `index` [B], how much is to be learned there [B], >= 0."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is remembered, by name: what a checkpoint holds."""
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Remembers what `tensors` gave, to go on exactly from there; after `begin`."""
 
 
 @runtime_checkable
@@ -183,10 +203,12 @@ class Imagination(Protocol):
     """World model and cost under a directive: what planners may ask (§3.1.2 steps 3 and 4).
 
     Works on raw states of M rows; every `step` is counted. Differentiable in actions and z.
+    `literal`: the critic counts at every step (§3.1.2 step 4 as written), not only at the last.
     """
 
     actions: ActionSpec
     discount: float
+    literal: bool
     spent: Tensor
 
     def rows(self, index: Tensor) -> Imagination:
@@ -243,7 +265,8 @@ class Learns(Protocol):
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         """Named scalar losses and, where it has a view, priorities [B].
 
-        `states` and `targets` are the online and the target encoding of each of the W steps.
+        `targets` are the target encodings of all W steps, `states` the online ones of the first
+        of them: as many as the learner encodes with a gradient.
         """
 
     def after_update(self) -> None:

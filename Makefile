@@ -1,0 +1,33 @@
+# make play: build, then watch the showpiece. make test: build, then the tests.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: play test check slow bench lint
+
+play: $(INSTALLED)
+	$(BIN)/sextet play
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2
+
+check: lint test
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+bench: $(INSTALLED)
+	$(BIN)/sextet bench loop
+	$(BIN)/sextet bench world
+	$(BIN)/sextet bench memory
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .[dev,video]
+	touch $(INSTALLED)

@@ -1,0 +1,263 @@
+"""What the messages cost: the loop against the same work done by hand.
+
+Three ways to live through the same recorded observations, in turn, piece by piece:
+
+by hand   the networks, the memory and the arithmetic of every module, called one after another on
+          plain tensors; no message is made, nothing is checked
+checked   `Agent.step`: every message made and checked at its port
+traced    the same, told to the scorekeeper and written to a trace
+
+All three choose the same actions, which is checked: the work is the same. The world is not
+stepped while the clock runs. Nature CNN at 84×84, four frames, JEPA, drives and a critic that
+speaks, ring and associative memory, a Mode-1 policy, all on one thread.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agent.agent import Agent
+from agent.loading import Request, prepared
+from agent.scorekeeper import Scorekeeper
+from agent.trace import TraceWriter
+from modules import chance
+from modules.actor.actor import Actor
+from modules.actor.planner import one_hot
+from modules.actor.policy import Categorical
+from modules.cost.cost import Cost
+from modules.memory.associative import Associative
+from modules.memory.ring import Ring
+from modules.messages import SIGNALS, Directive, Moment, Observation, State, WorldSpec
+from modules.perception.pixels import Pixels, as_bytes
+from modules.ports import World
+from modules.world_model.jepa import JEPA
+
+WORLD = "ALE/Breakout-v5"
+_NOVELTY = SIGNALS.index("novelty")
+_SEED = 0
+
+Turn = Callable[[Observation], Tensor]
+"""One turn of the loop: from an observation to the actions [B A]."""
+
+
+class ByHand:
+    """The loop without messages: what somebody would write who wanted only these modules."""
+
+    def __init__(self, agent: Agent, rows: int, directive: Directive) -> None:
+        m = agent.modules
+        self.perception, self.model = cast(Pixels, m.perception), cast(JEPA, m.world_model)
+        self.cost, self.ring = cast(Cost, m.cost), cast(Ring, m.memory)
+        self.recall = cast(Associative, self.ring.associative)
+        self.policy = cast(Categorical, cast(Actor, m.actor).policy)
+        self.rows, self.steps = rows, 0
+        self.tokens = directive.tokens
+        start = m.perception.neutral(rows)
+        self.carry, self.latent, self.signals = start.carry, start.latent, start.signals
+        self.spent = torch.zeros(rows, dtype=torch.int64)
+        self.age = self.spent - 1
+        self.over = torch.zeros(rows, dtype=torch.bool)
+
+    @torch.no_grad()
+    def step(self, observation: Observation) -> Tensor:
+        """The actions [B A], by the steps of `Agent.step`."""
+        # An episode that ended leaves nothing behind.
+        first = observation.first
+        if bool(self.over.any()):
+            fresh, keep = self.perception.neutral(self.rows), ~self.over
+            self.carry = torch.where(keep[:, None], self.carry, fresh.carry)
+            self.latent = torch.where(keep[:, None], self.latent, fresh.latent)
+            self.signals = torch.where(keep[:, None], self.signals, fresh.signals)
+            self.age = torch.where(keep, self.age, -1)
+        assert observation.pixels is not None
+        frame, carry = as_bytes(observation.pixels), self.carry
+        if first.any():
+            repeated = frame.flatten(1).repeat(1, self.perception.stack - 1)
+            carry = torch.where(first[:, None], repeated, carry)
+        latent, self.carry = self.perception.see(frame, carry, self.tokens)
+        novelty, self.recalled = self._recall(latent)
+        signals = observation.signals.clone()
+        signals[:, _NOVELTY] = novelty
+        state = SimpleNamespace(latent=latent, signals=signals, goal=None)
+        self.intrinsic = self.cost.intrinsic(cast(State, state))
+        self.expected = self.cost.critic.expect(latent)
+        error = (latent - self.latent).square().sum(-1)
+        scale = latent.square().sum(-1) + self.latent.square().sum(-1)
+        felt = (signals.tanh() - self.signals.tanh())[:, [0, 1, 3]].abs().amax(-1)
+        self.surprise = (error / scale.clamp_min(1e-8) + felt) * ~first
+        self.age = self.age + 1
+        key = chance.keys(_SEED, self.rows, self.steps)
+        logits = self.policy.logits(latent, self.tokens)
+        luck = chance.gumbel(key, "policy", logits.shape[-1])
+        action = one_hot((logits + luck).argmax(-1), logits.shape[-1])
+        # The model's tensor function for planning: nothing is checked in there.
+        here = SimpleNamespace(latent=latent, carry=self.tokens.flatten(1), goal=None)
+        after = self.model.step(cast(State, here), action)
+        self.latent, self.signals, self.ended = after.latent, after.signals, after.ended
+        self.ring.write(
+            cast(
+                Moment,
+                SimpleNamespace(
+                    observation=SimpleNamespace(
+                        pixels=observation.pixels,
+                        vector=None,
+                        goal=None,
+                        first=first,
+                        terminated=observation.terminated,
+                        truncated=observation.truncated,
+                        ended=observation.ended,
+                    ),
+                    plan=SimpleNamespace(action=action),
+                    state=state,
+                ),
+            )
+        )
+        self.over = observation.ended
+        self.steps += 1
+        return action
+
+    def _recall(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Novelty [B] and all that a recollection tells: the reading of `Associative`."""
+        memory = self.recall
+        match = memory._match(latent)
+        coefficients = match.near / match.total
+        index = np.argsort(-coefficients, -1, kind="stable")[:, : memory.shown]
+        place = memory._every[:, None], index
+        weights = coefficients[place]
+        ages = ((memory.time - memory.used[place]) * (weights > 0)).astype(np.float32)
+        told = (memory.keys[place], memory.values[place], weights, ages)
+        value = (coefficients[:, None] @ memory.values)[:, 0]
+        novelty = torch.from_numpy(memory.threshold / match.total[:, 0])
+        return novelty, (*map(torch.from_numpy, told), torch.from_numpy(value))
+
+
+def _recorded(world: World, steps: int) -> list[Observation]:
+    """What a random life in the world shows."""
+    seen, size = [world.reset(_SEED)], world.spec.actions.size
+    for step in range(steps - 1):
+        key = chance.keys(_SEED, world.rows, step)
+        seen.append(world.step(one_hot(chance.integers(key, "bench", size), size)))
+    return seen
+
+
+def _speaking(agent: Agent) -> None:
+    """Gives the critic something to say: a fresh one says 0 without being asked."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(_SEED)
+        for member in cast(Any, agent.modules.cost).critic.members:
+            torch.nn.init.normal_(member.last.weight, std=0.01)
+
+
+def _agent(rows: int) -> tuple[Agent, World]:
+    """The agent measured, and its world."""
+    assembly = prepared(
+        Request(
+            agent=WORLD,
+            overrides=(
+                "perception.kind=pixels-nature",
+                "world_model.kind=jepa",
+                "actor.policy.kind=categorical",
+                "configurator.kind=fixed",
+                "configurator.mode=1",
+            ),
+            flags={"seed": _SEED, "worlds": rows},
+        )
+    )
+    return assembly.agent, assembly.world
+
+
+def _turns(
+    agents: tuple[Agent, Agent, Agent], world: WorldSpec, rows: int, folder: Path
+) -> Iterator[tuple[Turn, Turn, Turn]]:
+    """The three ways, each with modules of its own."""
+    by_hand_agent, checked, traced = agents
+    for agent in agents:
+        agent.begin(rows, _SEED)
+    by_hand = ByHand(by_hand_agent, rows, by_hand_agent.modules.configurator.neutral(rows))
+    keeper = Scorekeeper(world.id, rows)
+    costs = traced.modules.cost
+    with TraceWriter(folder / "trace.sqlite", world, rows, costs.drives, costs.heads) as writer:
+
+        def checked_step(observation: Observation) -> Tensor:
+            return checked.step(observation).plan.action
+
+        def traced_step(observation: Observation) -> Tensor:
+            moment = traced.step(observation)
+            keeper.add(moment)
+            writer.write(moment)
+            return moment.plan.action
+
+        yield by_hand.step, checked_step, traced_step
+
+
+def compare(
+    make: Callable[[int], tuple[Agent, World]], rows: int, steps: int, piece: int
+) -> dict[str, float]:
+    """Milliseconds a turn of the three ways, and the ratios, for `rows` worlds side by side.
+
+    The ways take turns of `piece` steps, in an order that changes, so that whatever else the
+    machine does strikes all three; each ratio is the median over rounds.
+    """
+    made = [make(rows) for _ in range(3)]
+    agents = cast("tuple[Agent, Agent, Agent]", tuple(agent for agent, _ in made))
+    for agent in agents:
+        _speaking(agent)
+    world = made[0][1]
+    observations = _recorded(world, steps)
+    spec = world.spec
+    for _, used in made:
+        used.close()
+    spent: list[list[float]] = [[], [], []]
+    with tempfile.TemporaryDirectory() as folder:
+        for turns in _turns(agents, spec, rows, Path(folder)):
+            gc.collect()
+            # The first piece warms up and is not counted.
+            for start in range(0, steps, piece):
+                chosen: list[list[Tensor]] = [[], [], []]
+                part = observations[start : start + piece]
+                for place in range(3):
+                    way = (place + start // piece) % 3
+                    turn, done = turns[way], chosen[way]
+                    began = time.perf_counter()
+                    for observation in part:
+                        done.append(turn(observation))
+                    spent[way].append((time.perf_counter() - began) / len(part) * 1e3)
+                for a, b, c in zip(*chosen, strict=True):
+                    if not (torch.equal(a, b) and torch.equal(a, c)):
+                        raise AssertionError("bench loop: the three ways do not do the same")
+    by_hand, checked, traced = (np.array(each[1:]) for each in spent)
+    return {
+        "by_hand_ms": float(median(by_hand)),
+        "checked_ms": float(median(checked)),
+        "traced_ms": float(median(traced)),
+        "ratio": float(median(checked / by_hand)),
+        "ratio_trace": float(median(traced / by_hand)),
+    }
+
+
+def run(quick: bool = False) -> dict[str, float]:
+    """The figures, at 1 and 16 rows; `quick` is short and rough."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    figures: dict[str, float] = {}
+    try:
+        for rows in (1, 16):
+            steps, piece = (60, 10) if quick else ((1260, 30) if rows == 1 else (420, 10))
+            found = compare(_agent, rows, steps, piece)
+            for name in ("ratio", "ratio_trace"):
+                figures[f"{name}_b{rows}"] = found[name]
+            for name in ("by_hand_ms", "checked_ms", "traced_ms"):
+                figures[f"{name}_b{rows}"] = found[name]
+    finally:
+        torch.set_num_threads(threads)
+    return figures

@@ -1,0 +1,215 @@
+"""From a configuration to an agent in its world: constructors called once, bottom-up.
+
+The only place that names concrete classes. A constructor takes its settings and, by parameter
+name, the facts of the house it asks for:
+
+`world` WorldSpec · `rows` · `live_world` the World itself · `latent_size` D · `see` how perception
+encodes a percept · `context_frames` it stacks before the present one · `drives`, `heads` their
+names · `token_shape` (T, E) · `discount` · `horizon_max` the longest horizon a directive may ask
+for · and the modules of the slots within.
+"""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from worlds.make import make_world
+
+from agent.agent import Agent
+from agent.config import Kinds, Resolved, Slot, Tree, merge, resolve, settings_of
+from agent.modules import Modules
+from modules.cost.drives import drives_in
+from modules.messages import ConfigError
+from modules.ports import World
+
+KINDS: dict[str, dict[str, str]] = {
+    "perception": {
+        "pixels-small": "modules.perception.pixels:PixelsSmall",
+        "pixels-nature": "modules.perception.pixels:PixelsNature",
+        "vectors": "modules.perception.vectors:Vectors",
+    },
+    "world_model": {
+        "jepa": "modules.world_model.jepa:JEPA",
+        "clairvoyant": "modules.world_model.simulator:Clairvoyant",
+        "fair": "modules.world_model.simulator:Fair",
+        "persistence": "modules.world_model.persistence:Persistence",
+    },
+    "objective": {
+        "vicreg": "modules.objectives.vicreg:VICReg",
+        "sigreg": "modules.objectives.sigreg:SIGReg",
+        "ema": "modules.objectives.ema:SlowTarget",
+        "none": "modules.objectives.ema:Unregularised",
+    },
+    "cost": {"cost": "modules.cost.cost:Cost"},
+    "critic": {
+        "scalar": "modules.cost.critic:ScalarCritic",
+        "actions": "modules.cost.critic:ActionCritic",
+    },
+    "memory": {"ring": "modules.memory.ring:Ring"},
+    "recall": {"associative": "modules.memory.associative:Associative"},
+    "actor": {"actor": "modules.actor.actor:Actor"},
+    "policy": {
+        "categorical": "modules.actor.policy:Categorical",
+        "gaussian": "modules.actor.policy:Gaussian",
+        "greedy": "modules.actor.policy:Greedy",
+    },
+    "planner": {
+        "beam": "modules.actor.beam:Beam",
+        "cem": "modules.actor.cem:CEM",
+        "cem-categorical": "modules.actor.cem:CategoricalCEM",
+        "gradient": "modules.actor.gradient:Gradient",
+    },
+    "configurator": {
+        "fixed": "modules.configurator.fixed:Fixed",
+        "scheduled": "modules.configurator.scheduled:Scheduled",
+        "surprise": "modules.configurator.surprise:Surprise",
+    },
+}
+"""The kinds of each slot: name → module and class, imported when first used."""
+
+
+HORIZON_MAX = 16
+"""Room of a plan where a configurator's settings name neither `horizon_max` nor `horizon_steps`."""
+
+
+def known_kinds(plugins: tuple[str, ...] = ()) -> Kinds:
+    """Our kinds, those of installed packages, and those of `plugins`."""
+    kinds = Kinds(KINDS)
+    kinds.plug_installed()
+    for package in plugins:
+        kinds.plug(package)
+    return kinds
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """An agent, the world it is made for, and the complete configuration of both."""
+
+    config: Resolved
+    world: World
+    agent: Agent
+
+
+def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
+    """All that a merged configuration describes, ready to live.
+
+    `training`: the world does what its protocol does in training alone, at training speed.
+
+    Raises ConfigError or WorldError, one line, before anything has been written.
+    """
+    settings = settings_of(tree)
+    for package in settings.plugins:
+        if package not in kinds.plugged:
+            raise ConfigError(
+                f"config plugins: {package!r} was used here and is not imported unasked; "
+                f"give --plugin {package}"
+            )
+    try:
+        device = torch.device(settings.device)
+    except RuntimeError:
+        raise ConfigError(f"config device: {settings.device!r} is not a device; try cpu") from None
+    if device.type != "cpu":
+        raise ConfigError(f"config device: {settings.device!r} is not usable here; use cpu")
+    config = describe(tree, kinds)
+    sensor = getattr(config.slots["perception"].settings, "sensor", None)
+    wanted = config.settings.world
+    world = make_world(
+        wanted.id,
+        rows=wanted.rows,
+        protocol=wanted.protocol,
+        sensor=sensor,
+        training=training,
+        vector=training and settings.training.vector,
+    )
+    try:
+        return Assembly(config, world, build_agent(config, world))
+    except BaseException:
+        world.close()
+        raise
+
+
+def describe(tree: Tree, kinds: Kinds) -> Resolved:
+    """The complete configuration; defaults that depend on the world are looked up in it."""
+    wanted = settings_of(tree).world
+    glance = make_world(wanted.id, rows=1, protocol=wanted.protocol)
+    try:
+        # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
+        known = {"id": glance.spec.id, "protocol": glance.spec.protocol}
+        return resolve(merge(tree, {"world": known}), glance.spec, kinds)
+    finally:
+        glance.close()
+
+
+def build_agent(config: Resolved, world: World) -> Agent:
+    """The six modules, each with the facts it asks for. Initial weights follow from the seed and
+    the slot alone, so that swapping one module leaves the others as they were.
+    """
+    settings, slots = config.settings, config.slots
+    facts: dict[str, Any] = {
+        "world": world.spec,
+        "rows": world.rows,
+        "live_world": world,
+        "token_shape": (settings.tokens.count, settings.tokens.width),
+        "discount": settings.discount,
+    }
+    made: dict[str, Any] = {}
+
+    def make(name: str) -> Any:
+        made[name] = _construct(slots[name], name, facts, settings.seed)
+        return made[name]
+
+    perception = make("perception")
+    facts["latent_size"] = perception.latent_size
+    facts["context_frames"] = getattr(perception, "stack", 1) - 1
+    if hasattr(perception, "see"):
+        facts["see"] = perception.see
+    # The critic within the cost has a head for each drive, so these names come first.
+    if (wanted := getattr(slots["cost"].settings, "drives", None)) is not None:
+        facts["drives"] = facts["heads"] = drives_in(world.spec, wanted)
+    cost = make("cost")
+    facts["drives"], facts["heads"] = cost.drives, cost.heads
+    make("memory")
+    make("world_model")
+    directing = slots["configurator"].settings
+    facts["horizon_max"] = getattr(
+        directing, "horizon_max", getattr(directing, "horizon_steps", HORIZON_MAX)
+    )
+    make("actor")
+    make("configurator")
+    return Agent(Modules(**made), world.spec, settings.discount, settings.literal_cost)
+
+
+def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> Any:
+    """One module, after those within it."""
+    within = {
+        name: _construct(inner, f"{path}.{name}", facts, seed) for name, inner in slot.inner.items()
+    }
+    values = {
+        name: getattr(slot.settings, name)
+        for name in type(slot.settings).model_fields
+        if name != "kind"
+    }
+    given: dict[str, Any] = {**facts, **within, **values}
+    parameters = inspect.signature(slot.cls).parameters
+    arguments = {}
+    for name, parameter in parameters.items():
+        if name in given:
+            arguments[name] = given[name]
+        elif parameter.default is parameter.empty:
+            raise ConfigError(
+                f"config {path}.kind: {slot.kind!r} asks for {name!r}, which is neither a setting "
+                f"of it nor one of {', '.join(facts)}"
+            )
+    if unused := [name for name in values if name not in parameters]:
+        raise ConfigError(
+            f"config {path}.{unused[0]}: {slot.kind!r} declares it but its constructor does not "
+            "take it"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(f"{seed} {path}".encode()))
+        return slot.cls(**arguments)

@@ -1,0 +1,326 @@
+"""The command `sextet`: verbs and flags. What a verb does is in `agent/commands/`.
+
+This file imports nothing heavy, so that `--help` and a misspelt flag answer at once. Exit codes:
+0 done; 2 wrong usage or configuration, one line, nothing created; 1 the run failed, one line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="sextet",
+    help="Agents of six modules: play, evaluate, take apart.",
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+UNDOTTED = ("--discount", "--literal_cost", "--device")
+"""Settings of no module, which may be overridden without a dot."""
+
+Agent = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[AGENT|WORLD]",
+        help="A bundled agent, a run folder, or a world; nothing: the showpiece.",
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Decides every random number of the run.")]
+Worlds = Annotated[int | None, typer.Option(help="Worlds lived in side by side.")]
+Protocol = Annotated[str | None, typer.Option(help="Dynamics of an Atari world: v5 or 100k.")]
+Preset = Annotated[str | None, typer.Option(help="Settings by name; see `sextet list presets`.")]
+Config = Annotated[Path | None, typer.Option(help="A YAML file of settings.", metavar="FILE")]
+Plugin = Annotated[
+    list[str] | None, typer.Option(help="A package whose modules may be used.", metavar="PKG")
+]
+Json = Annotated[bool, typer.Option("--json", help="Last line of output: one JSON object.")]
+Override = Annotated[list[str] | None, typer.Option("--set", hidden=True)]
+
+
+@app.callback()
+def sextet() -> None:
+    """Agents of six modules (LeCun 2022). Any setting: --world_model.kind=fair and the like."""
+
+
+def _request(
+    agent: str | None,
+    preset: str | None,
+    config: Path | None,
+    plugins: list[str] | None,
+    overrides: list[str] | None,
+    **flags: Any,
+) -> Any:
+    from agent.loading import Request
+
+    return Request(
+        agent=agent,
+        preset=preset,
+        config=config,
+        plugins=tuple(plugins or ()),
+        overrides=tuple(overrides or ()),
+        flags={name: value for name, value in flags.items() if value is not None},
+    )
+
+
+@app.command()
+def play(
+    agent: Agent = None,
+    seed: Seed = None,
+    steps: Annotated[int | None, typer.Option(help="Steps, summed over the worlds.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Stop after so many episodes.")] = None,
+    worlds: Worlds = None,
+    protocol: Protocol = None,
+    preset: Preset = None,
+    config: Config = None,
+    plugin: Plugin = None,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run, new.", metavar="DIR")] = None,
+    json: Json = False,
+    live: Annotated[bool, typer.Option("--live/--no-live", help="The dashboard.")] = True,
+    video: Annotated[bool, typer.Option("--video", help="Also film the run (mp4).")] = False,
+    override: Override = None,
+) -> None:
+    """Play a world with everything said between the modules in view. Nothing learns."""
+    from agent.commands.play import play as go
+
+    request = _request(
+        agent,
+        preset,
+        config,
+        plugin,
+        override,
+        seed=seed,
+        steps=steps,
+        episodes=episodes,
+        worlds=worlds,
+        protocol=protocol,
+    )
+    go(request, run=run, as_json=json, live_view=live, video=video)
+
+
+@app.command()
+def train(
+    world: Annotated[str | None, typer.Argument(metavar="WORLD", help="A world.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with a run, from its newest checkpoint.")
+    ] = None,
+    seed: Seed = None,
+    steps: Annotated[int | None, typer.Option(help="Steps, summed over the worlds.")] = None,
+    worlds: Worlds = None,
+    protocol: Protocol = None,
+    preset: Preset = None,
+    config: Config = None,
+    plugin: Plugin = None,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run, new.", metavar="DIR")] = None,
+    json: Json = False,
+    override: Override = None,
+) -> None:
+    """Learn in a world: progress, evaluations, checkpoints. Ctrl-C keeps what was learned."""
+    from agent.commands.train import train as go
+
+    if (world is None) == (resume is None):
+        raise typer.BadParameter("wanted a WORLD, or --resume RUN, one of the two")
+    request = _request(
+        world,
+        preset,
+        config,
+        plugin,
+        override,
+        seed=seed,
+        steps=steps,
+        worlds=worlds,
+        protocol=protocol,
+    )
+    go(request, run=run, resume=resume, as_json=json)
+
+
+@app.command("eval")
+def evaluate(
+    agent: Agent = None,
+    episodes: Annotated[int, typer.Option(help="Whole episodes to play.", min=1)] = 10,
+    seed: Seed = None,
+    steps: Annotated[int | None, typer.Option(help="Give up after so many steps.")] = None,
+    worlds: Worlds = None,
+    protocol: Protocol = None,
+    preset: Preset = None,
+    config: Config = None,
+    plugin: Plugin = None,
+    json: Json = False,
+    override: Override = None,
+) -> None:
+    """Play whole episodes under a protocol and say what they came to. Writes no run folder."""
+    from agent.commands.evaluate import evaluate as go
+
+    request = _request(
+        agent,
+        preset,
+        config,
+        plugin,
+        override,
+        seed=seed,
+        steps=steps,
+        episodes=episodes,
+        worlds=worlds,
+        protocol=protocol,
+    )
+    go(request, as_json=json)
+
+
+@app.command("list")
+def listing(
+    what: Annotated[str, typer.Argument(metavar="games|worlds|modules|agents|presets")],
+    plugin: Plugin = None,
+) -> None:
+    """What there is to choose from, one id first on each line."""
+    from agent.commands.listing import listing as go
+
+    go(what, tuple(plugin or ()))
+
+
+@app.command()
+def config(
+    agent: Agent = None,
+    seed: Seed = None,
+    steps: Annotated[int | None, typer.Option(help="Steps, summed over the worlds.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Stop after so many episodes.")] = None,
+    worlds: Worlds = None,
+    protocol: Protocol = None,
+    preset: Preset = None,
+    config: Config = None,
+    plugin: Plugin = None,
+    override: Override = None,
+) -> None:
+    """The complete configuration a command would run with, as YAML."""
+    from agent.commands.show import show as go
+
+    go(
+        _request(
+            agent,
+            preset,
+            config,
+            plugin,
+            override,
+            seed=seed,
+            steps=steps,
+            episodes=episodes,
+            worlds=worlds,
+            protocol=protocol,
+        )
+    )
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(metavar="loop|world|memory")],
+    json: Json = False,
+) -> None:
+    """Measure a part of the house on this machine."""
+    from agent.commands.bench import bench as go
+
+    go(what, as_json=json)
+
+
+@app.command("check-module")
+def check_module(
+    kind: Annotated[str, typer.Argument(metavar="KIND")],
+    plugin: Plugin = None,
+    json: Json = False,
+) -> None:
+    """Hold a module against the contract of its port; one line a property."""
+    from agent.commands.check import check as go
+
+    go(kind, tuple(plugin or ()), as_json=json)
+
+
+# -- the edge ---------------------------------------------------------------------------------
+
+
+def gather_overrides(arguments: Sequence[str]) -> list[str]:
+    """`--a.b=c` and `--a.b c` as `--set a.b=c`, the rest as it is; nothing behind `--` changes."""
+    gathered: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        word = waiting.pop(0)
+        if word == "--":
+            return [*gathered, word, *waiting]
+        name, equals, value = word.partition("=")
+        if not name.startswith("--") or not ("." in name or name in UNDOTTED):
+            gathered.append(word)
+            continue
+        if not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise ValueError(f"option {name}: wanted a value, as in {name}=VALUE")
+            value = waiting.pop(0)
+        gathered += ["--set", f"{name.removeprefix('--')}={value}"]
+    return gathered
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command and leaves with its exit code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command; its exit code. Whatever goes wrong is one line on stderr."""
+    # One thread a process: the tensors here are small, and on two shared cores a second thread
+    # is slower, sometimes tenfold. Set before torch is first imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    command = typer.main.get_command(app)
+    try:
+        command.main(args=gather_overrides(arguments), prog_name="sextet", standalone_mode=False)
+    except KeyboardInterrupt:
+        return _complain("stopped", 130)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`sextet list games | head`).
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        return 0
+    except Exception as error:
+        return _explain(error)
+    return 0
+
+
+def _explain(error: Exception) -> int:
+    """One line for what went wrong, and the exit code it means."""
+    if os.environ.get("SEXTET_TRACEBACK"):
+        import traceback
+
+        traceback.print_exception(error)
+    if hasattr(error, "format_message"):
+        return _complain(_usage(error), 2)
+    if isinstance(error, ValueError) and str(error).startswith("option "):
+        return _complain(str(error), 2)
+    from modules.messages import SextetError
+
+    if isinstance(error, SextetError):
+        return _complain(str(error), getattr(error, "exit_code", 2))
+    return _complain(f"{type(error).__name__}: {error}", 1)
+
+
+def _usage(error: Any) -> str:
+    """A usage error with a suggestion where a verb or flag is merely misspelt."""
+    import difflib
+
+    text = str(error.format_message())
+    if "Did you mean" not in text and (context := getattr(error, "ctx", None)) is not None:
+        given = getattr(error, "option_name", None) or text.split("'")[1::2][:1]
+        given = given[0] if isinstance(given, list) and given else given
+        names = list(getattr(context.command, "commands", {}))
+        if close := difflib.get_close_matches(str(given), names, n=1):
+            text = f"{text} Did you mean '{close[0]}'?"
+    return text
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"sextet: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""`sextet bench`: what a part of the house costs on this machine."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+from agent.config import suggestion
+from modules.messages import ConfigError
+
+
+def benches() -> tuple[str, ...]:
+    """What can be measured: the modules of `agent.bench`."""
+    import agent.bench
+
+    folder = Path(agent.bench.__path__[0])
+    return tuple(sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")))
+
+
+def bench(what: str, as_json: bool) -> None:
+    """Runs one and prints its figures, a line each; as JSON in one line where asked.
+
+    Raises ConfigError where there is none of that name.
+    """
+    names = benches()
+    if what not in names:
+        raise ConfigError(
+            f"bench: {what!r} is not one of {', '.join(names)}{suggestion(what, names)}"
+        )
+    figures = importlib.import_module(f"agent.bench.{what}").run()
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:<24} {value:.4g}" if isinstance(value, float) else f"{name:<24} {value}")

@@ -1,0 +1,59 @@
+"""`sextet list`: what there is to choose from, one id first on each line."""
+
+from __future__ import annotations
+
+from agent.config import BUNDLED, SLOT_NAMES, preset, presets, read_yaml, suggestion
+from modules.messages import ConfigError
+
+LISTS = ("games", "worlds", "modules", "agents", "presets")
+
+
+def listing(what: str, plugins: tuple[str, ...] = ()) -> None:
+    """Prints one list. Raises ConfigError where there is none of that name."""
+    if what not in LISTS:
+        raise ConfigError(
+            f"list: {what!r} is not one of {', '.join(LISTS)}{suggestion(what, LISTS)}"
+        )
+    lines = {
+        "games": _games,
+        "worlds": _worlds,
+        "modules": lambda: _modules(plugins),
+        "agents": _agents,
+        "presets": _presets,
+    }[what]()
+    print("\n".join(lines))
+
+
+def _games() -> list[str]:
+    from worlds.make import list_games
+
+    return list(list_games())
+
+
+def _worlds() -> list[str]:
+    from worlds.make import list_worlds
+
+    return list(list_worlds())
+
+
+def _modules(plugins: tuple[str, ...]) -> list[str]:
+    from agent.build import known_kinds
+
+    kinds = known_kinds(plugins)
+    lines = []
+    for slot in SLOT_NAMES:
+        for kind in kinds.names(slot):
+            origin = kinds.origin(slot, kind)
+            lines.append(f"{kind:<16} {slot}" + (f" (from {origin})" if origin else ""))
+    return lines
+
+
+def _agents() -> list[str]:
+    return [
+        f"{path.parent.name:<16} {read_yaml(path)['world']['id']}"
+        for path in sorted(BUNDLED.glob("*/config.yaml"))
+    ]
+
+
+def _presets() -> list[str]:
+    return [f"{name:<16} {', '.join(preset(name))}" for name in presets()]

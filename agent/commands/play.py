@@ -1,0 +1,107 @@
+"""`sextet play`: a life with everything said in view, kept in a run folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from agent.commands.failure import running
+from agent.commands.video import Film
+from agent.live import live
+from agent.loading import Request, prepared
+from agent.report import picture
+from agent.run_folder import RunFolder
+from agent.scorekeeper import Scorekeeper, Summary
+from agent.trace import TraceWriter
+from agent.view.dashboard import screen
+from modules.messages import Moment, WorldError
+
+STEPS = 1000
+"""How long a run is where nothing was said."""
+UNLIMITED = 2**40
+
+
+def play(request: Request, run: Path | None, as_json: bool, live_view: bool, video: bool) -> None:
+    """Plays, and prints what it came to; as JSON in the last line where asked.
+
+    Everything is made and checked before the run folder is. Ctrl-C ends the run, which is kept.
+    """
+    if video:
+        Film.require()
+    assembly = prepared(request)
+    config, world, agent = assembly.config, assembly.world, assembly.agent
+    settings, cost = config.settings, agent.modules.cost
+    try:
+        folder = RunFolder.create(run, f"play-{settings.world.id}")
+        folder.write_config(config.tree())
+    except BaseException:
+        world.close()
+        raise
+    steps = settings.steps or (UNLIMITED if settings.episodes else STEPS)
+    keeper = Scorekeeper(world.spec.id, world.rows)
+    began = time.monotonic()
+
+    def moments() -> Iterator[Moment]:
+        for moment in live(agent, world, steps, settings.seed):
+            keeper.add(moment)
+            yield moment
+            if settings.episodes and len(keeper.returns) >= settings.episodes:
+                return
+
+    with running(kept=str(folder.path)):
+        try:
+            with ExitStack() as stack:
+                stack.callback(world.close)
+                trace = stack.enter_context(
+                    TraceWriter(
+                        folder.trace, world.spec, world.rows, cost.drives, cost.heads,
+                        config.tree(),
+                    )
+                )  # fmt: skip
+                film = stack.enter_context(Film(folder.path / "video.mp4")) if video else None
+                view = (
+                    stack.enter_context(screen(world.spec, cost.drives, cost.heads, world.render))
+                    if live_view
+                    else None
+                )
+                keyframes = True
+                for moment in moments():
+                    trace.write(moment)
+                    if keyframes and trace.due(moment.step):
+                        try:
+                            trace.keyframe(moment.step, world.snapshot())
+                        except WorldError:
+                            # Some worlds cannot be restored; their trace is still whole.
+                            keyframes = False
+                    if view is not None:
+                        view.show(moment)
+                    if film is not None:
+                        film.add(world.render()[0])
+        except KeyboardInterrupt:
+            pass
+        summary = keeper.summary(time.monotonic() - began, str(folder.path))
+        shown = picture(folder) if keeper.steps else None
+    _say(summary, keeper.returns, folder, shown, video)
+    if as_json:
+        print(json.dumps(summary.as_dict()))
+
+
+def _say(
+    summary: Summary, returns: list[float], folder: RunFolder, shown: Path | None, video: bool
+) -> None:
+    """The summary for a person."""
+    ended = ", ".join(f"{value:g}" for value in returns[-10:]) or "no episode ended"
+    mean = "" if summary.mean_return is None else f" (mean {summary.mean_return:.4g})"
+    print(f"world     {summary.world}")
+    print(f"steps     {summary.steps}, {summary.steps_per_s:.0f} a second")
+    print(f"score     {summary.score:g}")
+    print(f"returns   {ended}{mean}")
+    print(f"Mode-2    {summary.mode2_share:.0%} of steps, {summary.model_calls} model calls")
+    print(f"run       {folder.path}")
+    if shown is not None:
+        print(f"picture   {shown}")
+    if video:
+        print(f"video     {folder.path / 'video.mp4'}")

@@ -1,0 +1,12 @@
+"""`sextet config`: the complete configuration a command would run with."""
+
+from __future__ import annotations
+
+import sys
+
+from agent.loading import Request, resolved
+
+
+def show(request: Request) -> None:
+    """Prints it as YAML, fit for `--config`."""
+    sys.stdout.write(resolved(request).yaml())

@@ -1,0 +1,487 @@
+"""What a run is made of: settings merged as plain dictionaries, validated once.
+
+Defaults < preset < YAML file < dotted overrides. Where a later layer names another `kind` for a
+slot, the settings of the earlier kind are dropped, nested slots included. Then each slot is
+validated once, by the `Config` of the class its kind names. The result, `Resolved`, is what
+`config.yaml` in a run folder holds; reading it back gives the same run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from modules.messages import ConfigError, WorldSpec
+
+Tree = dict[str, Any]
+
+SLOTS: dict[str, tuple[str, ...]] = {
+    "perception": (),
+    "world_model": ("objective",),
+    "cost": ("critic",),
+    "memory": ("recall",),
+    "actor": ("policy", "planner"),
+    "configurator": (),
+}
+"""The slots of an agent, and the slots a module there may have within (if its class asks)."""
+
+SLOT_NAMES: tuple[str, ...] = (*SLOTS, *(name for inner in SLOTS.values() for name in inner))
+
+ENTRY_POINTS = "sextet.modules"
+"""Installed packages offer modules under this entry-point group."""
+
+
+class WorldSettings(BaseModel):
+    """Which world, how many rows of it, under which dynamics.
+
+    `protocol`: None where the world has no protocols or its own default is wanted.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: str
+    rows: int = Field(1, ge=1, le=1024)
+    protocol: str | None = None
+
+
+class TokenSettings(BaseModel):
+    """The directive's tokens: how many, and how wide each is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    count: int = Field(4, ge=1, le=64)
+    width: int = Field(32, ge=1, le=1024)
+
+
+class LearnerSettings(BaseModel):
+    """How the modules learn.
+
+    batch: windows an update. window: steps of one. online_steps: how many of its first steps the
+    learning perception encodes; the target perception encodes all. learning_rate, weight_decay,
+    epsilon: of AdamW. clip_norm: largest norm of the gradient. target_rate: share of the learning
+    perception that the target takes over in an update, 1: all. updates_per_step: may be a
+    fraction. warmup_steps: lived before the first update.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    batch: int = Field(32, ge=1)
+    window: int = Field(6, ge=2)
+    online_steps: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    epsilon: float = Field(1e-8, gt=0)
+    clip_norm: float = Field(10.0, gt=0)
+    target_rate: float = Field(1.0, gt=0, le=1)
+    updates_per_step: float = Field(1.0, ge=0)
+    warmup_steps: int = Field(500, ge=2)
+
+
+class TrainingSettings(BaseModel):
+    """When things happen in training, in steps summed over rows; 0 is never.
+
+    `vector`: Atari at training speed. `evaluation`: what is set otherwise while evaluating.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    steps: int = Field(100_000, ge=1)
+    report_every: int = Field(1_000, ge=0)
+    evaluate_every: int = Field(10_000, ge=0)
+    evaluate_episodes: int = Field(10, ge=1)
+    checkpoint_every: int = Field(10_000, ge=0)
+    vector: bool = True
+    evaluation: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunSettings(BaseModel):
+    """What belongs to no single module.
+
+    `steps` and `episodes` end a run, whichever is reached first; None: no limit of that sort.
+    `discount`: γ of plans and critics, a step. `literal_cost`: the critic counts at every
+    imagined step, as the paper writes it. `plugins`: packages whose modules are used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    world: WorldSettings
+    seed: int = Field(0, ge=0, lt=2**31)
+    steps: int | None = Field(None, ge=1)
+    episodes: int | None = Field(None, ge=1)
+    device: str = "cpu"
+    discount: float = Field(0.99, gt=0, le=1)
+    literal_cost: bool = False
+    tokens: TokenSettings = TokenSettings()
+    plugins: tuple[str, ...] = ()
+    learner: LearnerSettings = LearnerSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One slot, decided: the class, its validated settings, the slots within."""
+
+    name: str
+    kind: str
+    cls: type
+    settings: BaseModel
+    inner: dict[str, Slot]
+
+    def tree(self) -> Tree:
+        """Itself as a plain dictionary, `kind` first."""
+        own = self.settings.model_dump(mode="json")
+        return {"kind": self.kind, **own, **{n: s.tree() for n, s in self.inner.items()}}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A complete configuration."""
+
+    settings: RunSettings
+    slots: dict[str, Slot]
+
+    def tree(self) -> Tree:
+        """Itself as a plain dictionary: what `config.yaml` holds."""
+        return {
+            **self.settings.model_dump(mode="json"),
+            **{name: slot.tree() for name, slot in self.slots.items()},
+        }
+
+    def yaml(self) -> str:
+        """Itself as YAML."""
+        return yaml.safe_dump(self.tree(), sort_keys=False, width=100)
+
+
+# -- kinds ----------------------------------------------------------------------------------
+
+
+class Kinds:
+    """The kinds of each slot: ours by name, imported when first used, and those of plugins."""
+
+    def __init__(self, own: Mapping[str, Mapping[str, str]]) -> None:
+        self._classes: dict[str, dict[str, type | str]] = {
+            slot: dict(own.get(slot, {})) for slot in SLOT_NAMES
+        }
+        self._from: dict[tuple[str, str], str] = {}
+        self.plugged: set[str] = set()
+
+    def names(self, slot: str) -> tuple[str, ...]:
+        """The kinds of a slot."""
+        return tuple(self._classes[slot])
+
+    def find(self, slot: str, kind: str) -> type:
+        """The class of a kind that exists."""
+        found = self._classes[slot][kind]
+        if isinstance(found, str):
+            module, _, name = found.partition(":")
+            found = self._classes[slot][kind] = getattr(importlib.import_module(module), name)
+        assert isinstance(found, type)
+        return found
+
+    def origin(self, slot: str, kind: str) -> str | None:
+        """The plugin a kind came with, None for ours."""
+        return self._from.get((slot, kind))
+
+    def plug(self, package: str) -> None:
+        """Adds the modules of an importable package. Raises ConfigError, one line."""
+        try:
+            module = importlib.import_module(package)
+        except Exception as error:
+            raise ConfigError(
+                f"config plugins: {package!r} cannot be imported ({_line(error)}); give the name "
+                "of an installed package or module that holds MODULES"
+            ) from None
+        self.add(package, module)
+
+    def plug_installed(self) -> None:
+        """Adds what installed packages offer under the entry-point group."""
+        for point in metadata.entry_points(group=ENTRY_POINTS):
+            package = point.value.partition(":")[0]
+            try:
+                offered = point.load()
+            except Exception as error:
+                raise ConfigError(
+                    f"config plugins: installed plugin {point.name!r} cannot be imported "
+                    f"({_line(error)}); repair or uninstall it"
+                ) from None
+            self.add(package, offered)
+
+    def add(self, package: str, offered: ModuleType | Mapping[str, Mapping[str, type]]) -> None:
+        """Adds `MODULES` of a plugin: {slot: {kind: class}}."""
+        found = getattr(offered, "MODULES", None) if isinstance(offered, ModuleType) else offered
+        if not isinstance(found, Mapping):
+            raise ConfigError(
+                f"config plugins: {package!r} has no MODULES; wanted "
+                'MODULES = {"perception": {"mine": MyPerception}}'
+            )
+        self.plugged.add(package)
+        for slot, classes in found.items():
+            if slot not in self._classes:
+                raise ConfigError(
+                    f"config plugins: {package!r} offers modules for {slot!r}, which is not one "
+                    f"of {', '.join(SLOT_NAMES)}{suggestion(slot, SLOT_NAMES)}"
+                )
+            for kind, cls in classes.items():
+                here = f"config plugins: {package!r} {slot} kind {kind!r}"
+                if self._classes[slot].get(kind, cls) is not cls:
+                    raise ConfigError(f"{here} exists already; name it differently")
+                if not isinstance(cls, type) or not _is_model(getattr(cls, "Config", None)):
+                    raise ConfigError(f"{here}: wanted a class with a nested pydantic Config")
+                self._classes[slot][kind] = cls
+                self._from[slot, kind] = package
+
+
+def inner_slots(slot: str, cls: type) -> tuple[str, ...]:
+    """The slots within that a class asks for: parameters of its constructor named like one."""
+    wanted = inspect.signature(cls).parameters
+    return tuple(name for name in SLOTS.get(slot, ()) if name in wanted)
+
+
+def default_kind(slot: str, world: WorldSpec) -> str:
+    """The kind a slot has where nothing was said, for this world. The one place for such."""
+    discrete = world.actions.discrete
+    return {
+        "perception": "vectors" if world.pixels is None else "pixels-small",
+        "world_model": "jepa",
+        "objective": "none" if world.pixels is None else "vicreg",
+        "cost": "cost",
+        "critic": "actions" if discrete else "scalar",
+        "memory": "ring",
+        "recall": "associative",
+        "actor": "actor",
+        "policy": "categorical" if discrete else "gaussian",
+        "planner": "beam" if discrete else "cem",
+        "configurator": "surprise",
+    }[slot]
+
+
+# -- layers ---------------------------------------------------------------------------------
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
+    """`base` with `overlay` over it; a branch whose `kind` changes begins anew."""
+    merged = dict(base)
+    for name, value in overlay.items():
+        below = merged.get(name)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            changed = "kind" in value and "kind" in below and value["kind"] != below["kind"]
+            merged[name] = merge({} if changed else below, value)
+        else:
+            merged[name] = merge({}, value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def dotted(overrides: Iterable[str]) -> Tree:
+    """The tree that overrides `a.b=c` make; values are read as YAML, later ones win.
+
+    Raises ConfigError where one has no `=` or no name.
+    """
+    tree: Tree = {}
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        names = path.split(".")
+        if not equals or not all(names):
+            raise ConfigError(
+                f"config {override!r}: wanted an override like actor.planner.kind=cem"
+            )
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        for name in reversed(names):
+            value = {name: value}
+        tree = merge(tree, value)
+    return tree
+
+
+def read_yaml(path: Path) -> Tree:
+    """The dictionary in a YAML file. Raises ConfigError, one line."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config {path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"config {path}: is not UTF-8 text; wanted YAML") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f", line {mark.line + 1}"
+        what = getattr(error, "problem", None) or "nested too deeply"
+        raise ConfigError(f"config {path}{where}: is not YAML ({_line(what)})") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
+        raise ConfigError(
+            f"config {path}: wanted settings like 'seed: 3', got {type(tree).__name__}"
+        )
+    return tree
+
+
+PRESETS = Path(__file__).parent / "presets"
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+def presets() -> tuple[str, ...]:
+    """The names of the presets."""
+    return tuple(sorted(path.stem for path in PRESETS.glob("*.yaml")))
+
+
+def preset(name: str) -> Tree:
+    """The settings a preset makes. Raises ConfigError where there is none of that name."""
+    if name not in presets():
+        raise ConfigError(
+            f"config preset: {name!r} is not one of {', '.join(presets())}"
+            f"{suggestion(name, presets())}"
+        )
+    return read_yaml(PRESETS / f"{name}.yaml")
+
+
+# -- validation -----------------------------------------------------------------------------
+
+
+def settings_of(tree: Mapping[str, Any]) -> RunSettings:
+    """The settings of a merged tree that belong to no module. Raises ConfigError, one line."""
+    known = (*RunSettings.model_fields, *SLOTS)
+    for name in tree:
+        if name not in known:
+            raise ConfigError(
+                f"config {name}: no such setting; it is none of {', '.join(known)}"
+                f"{suggestion(name, known)}"
+            )
+    own = {name: value for name, value in tree.items() if name in RunSettings.model_fields}
+    made = _validated("", RunSettings, own)
+    assert isinstance(made, RunSettings)
+    return made
+
+
+def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved:
+    """The complete configuration that a merged tree gives in this world.
+
+    Raises ConfigError, one line naming field, value and what is allowed.
+    """
+    settings = settings_of(tree)
+    slots = {
+        name: _slot(
+            name,
+            name,
+            merge({"kind": default_kind(name, world)}, _branch(name, tree)),
+            world,
+            kinds,
+        )
+        for name in SLOTS
+    }
+    used = {
+        origin
+        for slot in slots.values()
+        for one in (slot, *slot.inner.values())
+        if (origin := kinds.origin(one.name, one.kind)) is not None
+    }
+    plugins = tuple(dict.fromkeys((*settings.plugins, *sorted(used))))
+    return Resolved(settings.model_copy(update={"plugins": plugins}), slots)
+
+
+def _branch(name: str, tree: Mapping[str, Any], path: str = "") -> Mapping[str, Any]:
+    """The settings of a slot; `perception: vectors` is short for `perception: {kind: vectors}`."""
+    value = tree.get(name, {})
+    if isinstance(value, str):
+        return {"kind": value}
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"config {path}{name}: {value!r} is not a kind or a set of settings; write "
+            f"{path}{name}.kind=… or {path}{name}.SETTING=…"
+        )
+    return value
+
+
+def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Slot:
+    kind = tree["kind"]
+    if kind not in kinds.names(slot):
+        allowed = kinds.names(slot)
+        raise ConfigError(
+            f"config {path}.kind: {kind!r} is not one of {', '.join(allowed)}"
+            f"{suggestion(kind, allowed)}"
+        )
+    cls = kinds.find(slot, kind)
+    within = inner_slots(slot, cls)
+    own = {name: value for name, value in tree.items() if name not in within}
+    settings = _validated(path, cls.Config, own, extra=within)  # type: ignore[attr-defined]
+    inner = {}
+    for name in within:
+        branch = merge(
+            {"kind": default_kind(name, world)}, {name: _branch(name, tree, f"{path}.")}[name]
+        )
+        inner[name] = _slot(name, f"{path}.{name}", branch, world, kinds)
+    return Slot(slot, kind, cls, settings, inner)
+
+
+def _validated(
+    path: str, model: type[BaseModel], values: Mapping[str, Any], extra: Sequence[str] = ()
+) -> BaseModel:
+    """`values` as a `model`, or ConfigError naming the first setting that is wrong."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    where = ".".join(part for part in (path, *location) if part)
+    if first["type"] == "extra_forbidden":
+        holder = _holder(model, location[:-1])
+        allowed = (*holder.model_fields, *(extra if holder is model else ()))
+        raise ConfigError(
+            f"config {where}: no such setting; it is none of {', '.join(allowed)}"
+            f"{suggestion(location[-1], allowed)}"
+        )
+    if first["type"] == "missing":
+        raise ConfigError(f"config {where}: is missing; give it a value")
+    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    shown = f"{first['input']!r:.80}"
+    field = _holder(model, location[:-1]).model_fields.get(location[-1]) if location else None
+    limits = "" if field is None else _limits(field.metadata)
+    guess = ""
+    if first["type"] in ("literal_error", "enum"):
+        expected = str(first.get("ctx", {}).get("expected", ""))
+        allowed = tuple(part.strip("' ") for part in expected.replace(" or ", ",").split(","))
+        guess = suggestion(first["input"], allowed)
+    raise ConfigError(f"config {where}: {shown} is not {_line(wanted)}{limits}{guess}")
+
+
+def _holder(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
+    """The model that has the setting at a path, as far as it can be followed."""
+    for name in path:
+        field = model.model_fields.get(name)
+        if field is None or not _is_model(field.annotation):
+            break
+        model = field.annotation  # type: ignore[assignment]
+    return model
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)
+
+
+def _limits(constraints: Sequence[Any]) -> str:
+    """The range of a setting in brackets, from its annotated constraints."""
+    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    parts = [
+        f"{words} {getattr(constraint, sign)}"
+        for constraint in constraints
+        for sign, words in signs.items()
+        if getattr(constraint, sign, None) is not None
+    ]
+    return f" (allowed: {', '.join(parts)})" if parts else ""
+
+
+def suggestion(got: object, allowed: Iterable[str]) -> str:
+    """What to append to an error: a guess where something allowed is like what was given."""
+    choices = list(allowed)
+    lowered = {choice.lower(): choice for choice in reversed(choices)}
+    close = difflib.get_close_matches(str(got).lower(), lowered, n=1, cutoff=0.6)
+    return f". Did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,188 @@
+"""Learning is one sum: every module says what it would have less of, one optimiser descends."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from agent.modules import Modules
+from modules import chance
+from modules.messages import Experience, State
+from modules.ports import Learns
+
+LEARNING = ("perception", "world_model", "cost", "actor")
+"""The ports that can learn; a module there that is a `torch.nn.Module` gets a parameter group."""
+
+
+class Learner:
+    """Turns experience into better modules (DESIGN: no module knows another's loss).
+
+    A batch is encoded once: its first `online_steps` by the perception that learns, all its
+    steps by a target perception that follows it at `target_rate` (1: the same weights, gradient stopped).
+    Each module then gives named losses; their sum is descended by AdamW with a group a module.
+    What an update draws at random derives from (seed, number of the update), so a resumed
+    learner goes on as if never stopped.
+    """
+
+    def __init__(
+        self,
+        modules: Modules,
+        *,
+        seed: int,
+        batch: int,
+        window: int,
+        online_steps: int,
+        learning_rate: float,
+        weight_decay: float,
+        epsilon: float,
+        clip_norm: float,
+        target_rate: float,
+        updates_per_step: float,
+        warmup_steps: int,
+    ) -> None:
+        self.modules, self.seed = modules, seed
+        self.batch, self.window, self.online_steps = batch, window, min(online_steps, window)
+        self.clip_norm, self.target_rate = clip_norm, target_rate
+        self.updates_per_step, self.warmup_steps = updates_per_step, warmup_steps
+        self.updates, self.owed = 0, 0.0
+        self.learners: dict[str, nn.Module] = {
+            port: module
+            for port in LEARNING
+            if isinstance(module := getattr(modules, port), nn.Module)
+            and any(p.requires_grad for p in module.parameters())
+        }
+        perception = self.learners.get("perception")
+        self.target = None if perception is None else copy.deepcopy(perception)
+        if self.target is not None:
+            self.target.requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": [p for p in module.parameters() if p.requires_grad], "name": port}
+                for port, module in self.learners.items()
+            ],
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            eps=epsilon,
+            fused=True,
+        )
+
+    def learn(self, steps: int, steps_done: int) -> Iterator[dict[str, float]]:
+        """The updates owed for `steps` more steps of life, `steps_done` in all: their losses."""
+        if steps_done < self.warmup_steps:
+            return
+        self.owed += steps * self.updates_per_step
+        while self.owed >= 1:
+            self.owed -= 1
+            yield self.update()
+
+    def update(self) -> dict[str, float]:
+        """One step downhill; each loss by `port/name`, their sum as `total`, the gradient's norm."""
+        key = chance.keys(self.seed, 1, self.updates)
+        memory = self.modules.memory
+        experience = memory.sample(self.batch, self.window, key)
+        states, targets = self.encode(experience, key)
+        named: dict[str, Tensor] = {}
+        priorities: Tensor | None = None
+        for port, module in self.learners.items():
+            if not isinstance(module, Learns):
+                continue
+            losses, urgent = module.losses(experience, states, targets)
+            named |= {f"{port}/{name}": loss for name, loss in losses.items()}
+            priorities = priorities if urgent is None else urgent
+        total = torch.stack(list(named.values())).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(
+            [p for group in self.optimiser.param_groups for p in group["params"]], self.clip_norm
+        )
+        self.optimiser.step()
+        if priorities is not None:
+            memory.update_priorities(experience.index, priorities.detach())
+        for module in self.learners.values():
+            if isinstance(module, Learns):
+                module.after_update()
+        self._follow()
+        self.updates += 1
+        reported = torch.stack([*(t.detach() for t in named.values()), total.detach(), norm])
+        return dict(zip([*named, "total", "gradient_norm"], reported.tolist(), strict=True))
+
+    def encode(self, experience: Experience, key: Tensor) -> tuple[list[State], list[State]]:
+        """The batch's first steps as the perception sees them, all W steps as the target does."""
+        perception = self.modules.perception
+        online = perception.encode_windows(experience.beginning(self.online_steps), None, key)
+        with torch.no_grad():
+            target = self.target or perception
+            seen = target.encode_windows(experience, None, key + 1)
+        return self._states(experience, online), self._states(experience, seen)
+
+    def _states(self, experience: Experience, latents: Tensor) -> list[State]:
+        return [
+            State.raw(
+                latent=latents[:, t],
+                carry=latents.new_zeros(len(latents), 0),
+                signals=experience.signals[:, t],
+                ended=(experience.terminated[:, t] | experience.truncated[:, t]).float(),
+                uncertainty=latents.new_zeros(len(latents)),
+                goal=None if experience.goals is None else experience.goals[:, t],
+            )
+            for t in range(latents.shape[1])
+        ]
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        if self.target is None:
+            return
+        pairs = [
+            (mine.data, theirs.data)
+            for mine, theirs in zip(
+                self.target.parameters(), self.learners["perception"].parameters(), strict=True
+            )
+        ]
+        torch._foreach_lerp_([m for m, _ in pairs], [t for _, t in pairs], self.target_rate)
+        for mine, theirs in zip(
+            self.target.buffers(), self.learners["perception"].buffers(), strict=True
+        ):
+            mine.copy_(theirs)
+
+    # -- checkpoints ------------------------------------------------------------------------
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every weight and buffer as `port/name`, what an agent needs to act."""
+        return {
+            f"{port}/{name}": tensor
+            for port, module in self.learners.items()
+            for name, tensor in module.state_dict().items()
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What learning needs besides the weights: the target perception, Adam's moments."""
+        named: dict[str, Tensor] = {}
+        if self.target is not None:
+            named |= {f"target/{n}": t for n, t in self.target.state_dict().items()}
+        for number, state in self.optimiser.state_dict()["state"].items():
+            named |= {f"adam/{number}/{name}": value for name, value in state.items()}
+        return named
+
+    def load(self, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+        """Goes on from what `weights` and `tensors` gave."""
+        for port, module in self.learners.items():
+            module.load_state_dict(_below(weights, port))
+        if self.target is not None:
+            self.target.load_state_dict(_below(tensors, "target"))
+        state = self.optimiser.state_dict()
+        state["state"] = {}
+        for name, value in _below(tensors, "adam").items():
+            number, _, moment = name.partition("/")
+            state["state"].setdefault(int(number), {})[moment] = value
+        self.optimiser.load_state_dict(state)
+
+
+def _below(named: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{prefix}/"): tensor
+        for name, tensor in named.items()
+        if name.startswith(f"{prefix}/")
+    }

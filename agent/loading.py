@@ -1,0 +1,240 @@
+"""From what a user names, a bundled agent, a run folder or a world, to an agent that lives.
+
+>>> player = load("showpiece")
+>>> observation = player.world.reset(seed=0)
+>>> action = player.act(observation)
+>>> observation = player.world.step(action)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agent import checkpoint
+from agent.agent import Agent
+from agent.build import Assembly, assemble, describe, known_kinds
+from agent.config import (
+    BUNDLED,
+    Resolved,
+    Tree,
+    dotted,
+    merge,
+    preset,
+    read_yaml,
+    settings_of,
+    suggestion,
+)
+from agent.learn import LEARNING
+from agent.live import live
+from agent.modules import Modules
+from modules.messages import ConfigError, Moment, Observation
+from modules.ports import World
+
+SHOWPIECE = "showpiece"
+"""The bundled agent that plays where nothing was named."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for, before anything is looked up.
+
+    `agent`: a bundled agent, a run or checkpoint folder, or a world. `flags`: seed, steps,
+    episodes, worlds, protocol, where given. `overrides`: `a.b=c`, the last word.
+    """
+
+    agent: str | None = None
+    preset: str | None = None
+    config: Path | None = None
+    plugins: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+
+def bundled_agents() -> tuple[str, ...]:
+    """The names of the agents that come with the package."""
+    return tuple(sorted(path.parent.name for path in BUNDLED.glob("*/config.yaml")))
+
+
+def _run_folder(place: Path) -> Path:
+    """The run a folder is, or belongs to as one of its checkpoints."""
+    if (place / "config.yaml").is_file():
+        return place
+    if (place / "manifest.json").is_file() and (place.parent.parent / "config.yaml").is_file():
+        return place.parent.parent
+    raise ConfigError(
+        f"agent: '{place}' is a folder, but neither a run (config.yaml) nor one of its "
+        "checkpoints (manifest.json)"
+    )
+
+
+def configure(request: Request) -> tuple[Tree, Path | None]:
+    """All layers of a request merged, and the folder with its checkpoints, if any.
+
+    Raises ConfigError, one line.
+    """
+    name = request.agent
+    above: Tree = {}
+    if request.preset is not None:
+        above = merge(above, preset(request.preset))
+    if request.config is not None:
+        above = merge(above, read_yaml(request.config))
+    flags: Tree = {k: v for k, v in request.flags.items() if k in ("seed", "steps", "episodes")}
+    world = {
+        key: request.flags[flag]
+        for key, flag in (("rows", "worlds"), ("protocol", "protocol"))
+        if flag in request.flags
+    }
+    if world:
+        flags["world"] = world
+    above = merge(above, flags)
+    if request.plugins:
+        above["plugins"] = [*above.get("plugins", ()), *request.plugins]
+    above = merge(above, dotted(request.overrides))
+
+    if name is None:
+        said = above.get("world")
+        if isinstance(said, Mapping) and "id" in said:
+            return above, None
+        name = SHOWPIECE
+    if name in bundled_agents():
+        folder = BUNDLED / name
+    elif Path(name).is_dir():
+        folder = _run_folder(Path(name))
+    else:
+        # What is named stands above a file; an explicit --world.id above both.
+        named = merge(above, {"world": {"id": name}})
+        return merge(named, dotted(request.overrides)), None
+    below = read_yaml(folder / "config.yaml")
+    below = merge(below, settings_of(below).training.evaluation)
+    plugins = [*below.get("plugins", ()), *above.get("plugins", ())]
+    merged = merge(below, above)
+    if plugins:
+        merged["plugins"] = list(dict.fromkeys(plugins))
+    if {"steps", "episodes"} & request.flags.keys():
+        # A limit given now stands for the limits of the run before.
+        for limit in ("steps", "episodes"):
+            merged[limit] = request.flags.get(limit)
+    place = Path(name) if (Path(name) / "manifest.json").is_file() else folder
+    return merged, place
+
+
+def resolved(request: Request) -> Resolved:
+    """The complete configuration of a request; nothing is built but a glance at the world."""
+    tree, _ = configure(request)
+    return describe(tree, known_kinds(request.plugins))
+
+
+def prepared(request: Request) -> Assembly:
+    """World and agent of a request, trained weights given back where there are any.
+
+    Raises ConfigError or WorldError, one line; nothing has been written.
+    """
+    tree, folder = configure(request)
+    assembly = assemble(tree, known_kinds(request.plugins))
+    if folder is not None:
+        try:
+            _remember(assembly.agent.modules, folder)
+        except BaseException:
+            assembly.world.close()
+            raise
+    return assembly
+
+
+def _remember(modules: Modules, folder: Path) -> None:
+    """Gives the modules the weights of a checkpoint folder, or of the newest in a run folder."""
+    best = folder / "checkpoints" / "best"
+    if (folder / "manifest.json").is_file() or best.is_dir():
+        where = best if best.is_dir() else folder
+        found = checkpoint.load(where)
+    else:
+        newest = checkpoint.newest(folder / "checkpoints")
+        if newest is None:
+            return
+        where, found = newest
+    give_weights(modules, found.tensors.get("weights", {}), str(where))
+
+
+def learned(modules: Modules) -> dict[str, torch.nn.Module]:
+    """The modules that have something to learn, by port."""
+    return {
+        port: module
+        for port in LEARNING
+        if isinstance(module := getattr(modules, port), torch.nn.Module)
+        and any(p.requires_grad for p in module.parameters())
+    }
+
+
+def give_weights(modules: Modules, weights: Mapping[str, Tensor], where: str) -> None:
+    """Gives modules the weights a learner named `port/parameter`.
+
+    Raises ConfigError where they do not fit.
+    """
+    wanted = {
+        f"{port}/{name}": tuple(tensor.shape)
+        for port, module in learned(modules).items()
+        for name, tensor in module.state_dict().items()
+    }
+    got = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if wrong := sorted(name for name in wanted | got if wanted.get(name) != got.get(name)):
+        name = wrong[0]
+        raise ConfigError(
+            f"checkpoint {where}: weights {name}: wanted {wanted.get(name, 'none')}, got "
+            f"{got.get(name, 'none')}; use the kinds and sizes it was trained with"
+        )
+    for port, module in learned(modules).items():
+        own = {n.partition("/")[2]: t for n, t in weights.items() if n.startswith(f"{port}/")}
+        module.load_state_dict(own)
+
+
+class Player:
+    """An agent with its world, for use from Python.
+
+    `world`, `agent` and `config` are there to be looked at and taken apart.
+    """
+
+    def __init__(self, assembly: Assembly) -> None:
+        self.world: World = assembly.world
+        self.agent: Agent = assembly.agent
+        self.config: Resolved = assembly.config
+        self.moment: Moment | None = None
+
+    def act(self, observation: Observation) -> Tensor:
+        """The encoded actions [B A] for an observation of its world; `moment` says why.
+
+        The agent's life begins with the first call.
+        """
+        if self.moment is None:
+            self.agent.begin(self.world.rows, self.config.settings.seed)
+        self.moment = self.agent.step(observation)
+        return self.moment.plan.action
+
+    def live(self, steps: int) -> Iterator[Moment]:
+        """A new life of `steps` steps, moment by moment."""
+        return live(self.agent, self.world, steps, self.config.settings.seed)
+
+
+def load(
+    agent: str | Path,
+    *overrides: str,
+    plugins: tuple[str, ...] = (),
+    **flags: Any,
+) -> Player:
+    """An agent by name, ready to play: a bundled one, a run or checkpoint folder, or a world.
+
+    `overrides` are settings as on the command line, `"world_model.kind=fair"`; `flags` are seed,
+    worlds, protocol. Raises ConfigError or WorldError, one line.
+    """
+    known = ("seed", "worlds", "protocol", "steps", "episodes")
+    for name in flags:
+        if name not in known:
+            raise ConfigError(
+                f"load {name}: is none of {', '.join(known)}{suggestion(name, known)}"
+            )
+    request = Request(agent=str(agent), plugins=plugins, overrides=overrides, flags=flags)
+    return Player(prepared(request))

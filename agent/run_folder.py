@@ -1,0 +1,127 @@
+"""One run, one folder: `config.yaml`, `trace.sqlite`, `metrics.jsonl`, `checkpoints/`."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modules.messages import ConfigError
+
+
+class RunFolder:
+    """Where one run is kept. Make it with `create` or find it again with `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path | str | None, name: str) -> RunFolder:
+        """A new folder at `path`, or `runs/<name>-<n>` with the next free n.
+
+        Raises ConfigError, and has made nothing, where `path` exists or cannot be made.
+        """
+        if path is not None:
+            return cls(_make(Path(path)))
+        parent, plain = Path("runs"), re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
+        plain = plain or "run"
+        number = 1 + max(
+            (
+                int(found[1])
+                for folder in (parent.iterdir() if parent.is_dir() else ())
+                if (found := re.fullmatch(re.escape(plain) + r"-(\d+)", folder.name))
+            ),
+            default=0,
+        )
+        while True:
+            place = parent / f"{plain}-{number}"
+            # Another run may take the number between looking and making.
+            if not place.exists():
+                return cls(_make(place))
+            number += 1
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """An existing run. Raises ConfigError where there is none."""
+        place = Path(path)
+        if not (place / "config.yaml").is_file():
+            raise ConfigError(f"run: wanted a run folder with config.yaml, got '{place}'")
+        return cls(place)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def trace(self) -> Path:
+        """The trace of the run."""
+        return self.path / "trace.sqlite"
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration; it and the seed reproduce the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """Losses and scores of training, a JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return self.path / "checkpoints"
+
+    @property
+    def picture(self) -> Path:
+        """The picture of the run."""
+        return self.path / "summary.png"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes `config.yaml` whole or not at all."""
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        handle, partial = tempfile.mkstemp(dir=self.path, prefix=".config-", text=True)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(partial, self.config)
+        except OSError as error:
+            Path(partial).unlink(missing_ok=True)
+            raise ConfigError(f"run {self.path}: wanted a writable folder, got {error}") from None
+
+    def read_config(self) -> dict[str, Any]:
+        """The resolved configuration. Raises ConfigError where it is unreadable."""
+        try:
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            line = " ".join(str(error).split())
+            raise ConfigError(f"config {self.config}: wanted YAML, got {line}") from None
+        if not isinstance(config, dict):
+            raise ConfigError(f"config {self.config}: wanted a mapping, got {config!r:.60}")
+        return config
+
+
+def _make(place: Path) -> Path:
+    if place.exists() or place.is_symlink():
+        raise ConfigError(
+            f"run: wanted a new folder, got '{place}', which exists; try another --run"
+        )
+    missing = [p for p in (place, *place.parents) if not p.exists()]
+    made: list[Path] = []
+    try:
+        for folder in reversed(missing):
+            folder.mkdir()
+            made.append(folder)
+    except OSError as error:
+        for folder in reversed(made):
+            folder.rmdir()
+        raise ConfigError(
+            f"run: wanted a writable place, got '{place}': {error.strerror or error}"
+        ) from None
+    return place

@@ -1,0 +1,358 @@
+"""The live view of a run: the game, what the six modules say, and how it has been going."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO
+
+import cv2
+import numpy as np
+from rich.color import Color
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
+from rich.panel import Panel
+from rich.segment import Segment
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from agent.view.words import MODULES, Words, number, percent
+from modules.messages import SIGNALS, Moment, WorldSpec
+
+_SCORE, _END = SIGNALS.index("score"), SIGNALS.index("end")
+_COLOURS = dict(zip(MODULES, ("cyan", "blue", "red", "magenta", "green", "yellow"), strict=True))
+_BARS = "▁▂▃▄▅▆▇█"
+_BOXED_FROM = 37
+"""Terminals of this many lines have room for a box around each panel."""
+
+
+class Screen(Protocol):
+    """Anything that shows a run while it goes."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def show(self, moment: Moment) -> None:
+        """Takes one moment; draws when it is time."""
+
+
+def screen(
+    world: WorldSpec,
+    drives: Sequence[str],
+    heads: Sequence[str],
+    render: Callable[[], Tensor] | None,
+) -> Screen:
+    """The dashboard where stdout is a terminal, else plain lines."""
+    if sys.stdout.isatty():
+        return Dashboard(world, drives, heads, render)
+    return ProgressLines(world)
+
+
+class _Tally:
+    """Counts for one row what both views show: steps, episodes, score, speed, modes."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.step, self.rows, self.moments = 0, 1, 0
+        self.episode, self.score, self.total, self.last = 1, 0.0, 0.0, None
+        self.planned = 0
+        self.recent: deque[tuple[float, int]] = deque([(self.began, 0)], maxlen=50)
+        self.over = False
+
+    last: float | None
+
+    def add(self, moment: Moment) -> None:
+        observation = moment.observation
+        self.step, self.rows = moment.step, len(observation.first)
+        self.moments += 1
+        # A lost life may begin what the protocol calls an episode; the game goes on.
+        if self.over:
+            self.episode, self.last, self.score, self.over = (
+                self.episode + 1,
+                self.score,
+                0.0,
+                False,
+            )
+        signals = observation.signals[0].tolist()
+        self.score += signals[_SCORE]
+        self.total += float(observation.signals[:, _SCORE].sum())
+        self.over = signals[_END] > 0 or bool(observation.truncated[0])
+        self.planned += int((moment.plan.mode == 2).sum())
+
+    @property
+    def mode2_share(self) -> float:
+        return self.planned / max(self.moments * self.rows, 1)
+
+    def speed(self) -> float:
+        """Steps per second of the last few looks, rows counted."""
+        now = time.monotonic()
+        self.recent.append((now, self.moments * self.rows))
+        (then, before), (_, after) = self.recent[0], self.recent[-1]
+        return (after - before) / max(now - then, 1e-6)
+
+
+class ProgressLines:
+    """A plain line every `every_s` seconds: for logs and pipes."""
+
+    def __init__(self, world: WorldSpec, out: TextIO | None = None, every_s: float = 2.0) -> None:
+        self.world, self.every_s = world, every_s
+        self._out = sys.stdout if out is None else out
+        self._tally = _Tally()
+        self._next = time.monotonic() + every_s
+
+    def show(self, moment: Moment) -> None:
+        """Takes one moment; prints when it is time."""
+        self._tally.add(moment)
+        if time.monotonic() >= self._next:
+            self._print()
+
+    def _print(self) -> None:
+        tally = self._tally
+        print(
+            f"{self.world.id}  step {tally.moments * tally.rows}"
+            f"  {tally.speed():.0f} steps/s  score {number(tally.total)}"
+            f"  Mode-2 {percent(tally.mode2_share)}",
+            file=self._out,
+            flush=True,
+        )
+        self._next = time.monotonic() + self.every_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing to free."""
+
+
+class HalfBlocks:
+    """A picture [H W 3] uint8 as characters, two pixels each: `▀` over its background."""
+
+    def __init__(self, picture: np.ndarray[Any, Any], columns: int, lines: int) -> None:
+        height, width = picture.shape[:2]
+        # Half a character cell is about square.
+        scale = min(columns / width, 2 * lines / height)
+        self.columns = max(1, min(columns, round(width * scale)))
+        self.lines = max(1, min(lines, round(height * scale / 2)))
+        self.pixels = cv2.resize(
+            picture, (self.columns, 2 * self.lines), interpolation=cv2.INTER_AREA
+        )
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in range(self.lines):
+            pairs = np.concatenate([self.pixels[2 * line], self.pixels[2 * line + 1]], -1)
+            changes = np.flatnonzero((pairs[1:] != pairs[:-1]).any(-1)) + 1
+            starts = [0, *changes.tolist()]
+            for start, end in zip(starts, [*starts[1:], self.columns], strict=True):
+                yield Segment("▀" * (end - start), _paint(*pairs[start].tolist()))
+            yield Segment.line()
+
+
+@lru_cache(maxsize=4096)
+def _paint(r: int, g: int, b: int, below_r: int, below_g: int, below_b: int) -> Style:
+    return Style(color=Color.from_rgb(r, g, b), bgcolor=Color.from_rgb(below_r, below_g, below_b))
+
+
+def sparkline(values: Sequence[float], columns: int) -> str:
+    """The last values as bars between their least and greatest, at most `columns`."""
+    shown = [v for v in list(values)[-columns:]]
+    finite = [v for v in shown if np.isfinite(v)]
+    if not finite:
+        return ""
+    low, high = min(finite), max(finite)
+    width = high - low
+    if width <= 0:
+        return _BARS[0] * len(shown)
+    return "".join(
+        _BARS[min(7, int((v - low) / width * 8))] if np.isfinite(v) else "·" for v in shown
+    )
+
+
+class Dashboard:
+    """Shows row 0 of a run in the terminal, at most some ten times a second.
+
+    `render` gives the picture to show, [H W 3] or [B H W 3] uint8, or is None where there is
+    none. Drawing is kept under a tenth of the time, however fast the run and slow the terminal.
+    """
+
+    def __init__(
+        self,
+        world: WorldSpec,
+        drives: Sequence[str],
+        heads: Sequence[str],
+        render: Callable[[], Tensor] | None,
+        console: Console | None = None,
+        every_s: float = 0.1,
+    ) -> None:
+        self.world, self.every_s = world, every_s
+        self.words = Words(world, drives, heads)
+        self._render = render
+        self._console = Console() if console is None else console
+        self._tally = _Tally()
+        self._energies: tuple[deque[float], ...] = tuple(deque(maxlen=240) for _ in drives)
+        self._surprise: deque[float] = deque(maxlen=240)
+        self._modes: deque[int] = deque(maxlen=240)
+        self._before: Moment | None = None
+        self._next = 0.0
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        self._live = Live(
+            console=self._console, screen=True, auto_refresh=False, vertical_overflow="crop"
+        )
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show(self, moment: Moment) -> None:
+        """Takes one moment; draws when it is time."""
+        self._tally.add(moment)
+        for kept, felt in zip(self._energies, moment.energies.intrinsic[0].tolist(), strict=True):
+            kept.append(felt)
+        self._surprise.append(float(moment.surprise[0]))
+        self._modes.append(int(moment.plan.mode[0]))
+        now = time.monotonic()
+        if self._live is not None and now >= self._next:
+            self._live.update(self.picture(moment), refresh=True)
+            done = time.monotonic()
+            self._next = done + max(self.every_s - (done - now), 10 * (done - now))
+        self._before = moment
+
+    def picture(self, moment: Moment) -> RenderableType:
+        """Everything shown for a moment, for a console of the present size."""
+        width, height = self._console.size
+        left = max(26, min(int(width * 0.42), width - 44))
+        right = width - left - 1
+        body = height - 1
+        trends = len(self._energies) + 2
+        told = self.words.tell(moment, self._before)
+        table = Table.grid(padding=(0, 1, 0, 0))
+        table.add_column(width=left, no_wrap=True, overflow="crop")
+        table.add_column(width=right)
+        table.add_row(
+            Group(self._game(left, body - trends), *self._trends(left)),
+            self._panels(told, right, body),
+        )
+        return Group(self._headline(width), table)
+
+    def _headline(self, width: int) -> Text:
+        tally = self._tally
+        parts = [
+            f"step {tally.step}",
+            f"episode {tally.episode}",
+            f"score {number(tally.score)}",
+        ]
+        if tally.last is not None:
+            parts.append(f"last {number(tally.last)}")
+        parts += [f"{tally.speed():.0f} steps/s", f"Mode-2 {percent(tally.mode2_share)}"]
+        line = Text(f" {self.world.id} ", style="bold black on white", no_wrap=True)
+        line.append("  " + "  ".join(parts), style="not bold default on default")
+        line.truncate(width)
+        return line
+
+    def _game(self, columns: int, lines: int) -> RenderableType:
+        if self._render is None:
+            return Text("\n" * max(lines - 2, 0) + "no picture", style="dim")
+        shown = self._render()
+        picture = (shown[0] if shown.dim() == 4 else shown).cpu().numpy()
+        return HalfBlocks(picture, columns, lines)
+
+    def _trends(self, width: int) -> list[Text]:
+        named = list(zip(self.words.drives, self._energies, strict=True))
+        wide = max(8, *(len(name) for name, _ in named)) if named else 8
+        wide = min(wide, 12)
+        bars = width - wide - 8
+        lines = [
+            Text.assemble(
+                (f"{name.replace('_', ' ')[:wide]:<{wide}} ", "red"),
+                (f"{number(kept[-1]) if kept else '':>6} ", "default"),
+                (sparkline(kept, bars), "red"),
+                no_wrap=True,
+            )
+            for name, kept in named
+        ]
+        surprise = number(self._surprise[-1]) if self._surprise else ""
+        lines.append(
+            Text.assemble(
+                (f"{'surprise':<{wide}} ", "blue"),
+                (f"{surprise:>6} ", "default"),
+                (sparkline(self._surprise, bars), "blue"),
+                no_wrap=True,
+            )
+        )
+        modes = Text.assemble((f"{'mode':<{wide}} ", "yellow"), no_wrap=True)
+        modes.append(f"{self._modes[-1] if self._modes else '':>6} ")
+        for mode in list(self._modes)[-bars:]:
+            modes.append("█" if mode == 2 else "▁", style="yellow")
+        lines.append(modes)
+        return lines
+
+    def _panels(self, told: dict[str, list[str]], width: int, height: int) -> RenderableType:
+        boxed = height + 1 >= _BOXED_FROM
+        # What is left over goes to those with most to say.
+        sizes = dict.fromkeys(MODULES, height // len(MODULES))
+        for name in ("configurator", "world model", "actor", "cost", "perception")[
+            : height % len(MODULES)
+        ]:
+            sizes[name] += 1
+        panels: list[RenderableType] = []
+        for name in MODULES:
+            colour, size = _COLOURS[name], sizes[name]
+            if boxed:
+                lines = _wrapped(told[name], width - 4, size - 2)
+                panels.append(
+                    Panel(
+                        Text("\n".join(lines), no_wrap=True),
+                        title=name,
+                        title_align="left",
+                        border_style=colour,
+                        height=size,
+                        width=width,
+                    )
+                )
+            else:
+                head = Text(f"{name} ", style=f"bold {colour}", no_wrap=True)
+                head.append("─" * (width - len(name) - 1), style=f"not bold {colour}")
+                lines = _wrapped(told[name], width, size - 1)
+                lines += [""] * (size - 1 - len(lines))
+                panels.append(Group(head, *(Text(line, no_wrap=True) for line in lines)))
+        return Group(*panels)
+
+
+def _wrapped(lines: Sequence[str], width: int, height: int) -> list[str]:
+    """As many of the lines as fit; the first ones are broken before the last are shown."""
+    fitted: list[str] = []
+    spare = max(height - len(lines), 0)
+    for line in lines[:height]:
+        while len(line) > width and spare > 0:
+            cut = line.rfind(" ", 1, width + 1)
+            cut = width if cut <= 0 else cut
+            fitted.append(line[:cut].rstrip())
+            line, spare = "  " + line[cut:].lstrip(), spare - 1
+        fitted.append(line if len(line) <= width else line[: width - 1] + "…")
+    return fitted[:height]

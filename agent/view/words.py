@@ -1,0 +1,202 @@
+"""What each module last said, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modules.messages import SIGNALS, Moment, State, WorldSpec
+
+MODULES = ("perception", "world model", "cost", "memory", "actor", "configurator")
+"""The six, in the order in which they speak."""
+
+_TOLD = ("score", "life_lost", "end", "effort")
+_LIVES, _END = SIGNALS.index("lives"), SIGNALS.index("end")
+
+
+def number(value: float) -> str:
+    """A number in few characters, with a true minus sign."""
+    size = abs(value)
+    text = f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    text = "0" if size < 0.005 else text.rstrip("0").rstrip(".") if "." in text else text
+    return text.replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """The same with its sign, except for 0."""
+    text = number(value)
+    return text if value < 0 or text == "0" else f"+{text}"
+
+
+def percent(share: float) -> str:
+    """A share of 1 as a percentage."""
+    return f"{100 * share:.0f} %"
+
+
+def counted(count: int, what: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+class Words:
+    """Puts the moments of one row of a world in words: a few short lines for each module.
+
+    Lines come with the most telling first, so that a small screen may cut the rest.
+    """
+
+    def __init__(self, world: WorldSpec, drives: Sequence[str], heads: Sequence[str]) -> None:
+        self.world, self.drives, self.heads = world, tuple(drives), tuple(heads)
+
+    def tell(self, moment: Moment, before: Moment | None, row: int = 0) -> dict[str, list[str]]:
+        """The lines of each of `MODULES`; `before` is the moment before this one, if known."""
+        return {
+            "perception": self.perception(moment, row),
+            "world model": self.world_model(moment, before, row),
+            "cost": self.cost(moment, row),
+            "memory": self.memory(moment, row),
+            "actor": self.actor(moment, row),
+            "configurator": self.configurator(moment, row),
+        }
+
+    def _felt(self, values: Sequence[float]) -> str:
+        """Signals that are not 0, by name."""
+        names = self.world.signals
+        told = [
+            f"{names[i].replace('_', ' ')} {signed(values[i])}"
+            for i in range(len(names))
+            if (names[i] in _TOLD or i >= len(SIGNALS)) and abs(values[i]) >= 0.005
+        ]
+        return ", ".join(told) or "nothing"
+
+    def perception(self, moment: Moment, row: int) -> list[str]:
+        """What is seen and felt."""
+        observation, signals = moment.observation, moment.observation.signals[row].tolist()
+        felt = f"feels {self._felt(signals)}"
+        if signals[_LIVES]:
+            felt += f", {number(signals[_LIVES])} " + ("life" if signals[_LIVES] == 1 else "lives")
+        if bool(observation.first[row]):
+            felt = "a new episode; " + felt
+        elif bool(observation.ended[row]):
+            felt = "the episode is over; " + felt
+        if observation.pixels is not None:
+            height, width, channels = observation.pixels.shape[1:]
+            seen = f"{height}×{width} pixels" + (f"×{channels}" if channels > 1 else "")
+        elif observation.vector is not None:
+            seen = counted(observation.vector.shape[1], "number")
+        else:
+            seen = "nothing"
+        latent = moment.state.latent[row]
+        return [
+            felt,
+            f"sees {seen}, state of {len(latent)}, size {number(float(latent.norm()))}",
+        ]
+
+    def world_model(self, moment: Moment, before: Moment | None, row: int) -> list[str]:
+        """How the last expectation fared, and what is expected next."""
+        if bool(moment.observation.first[row]) or before is None:
+            fared = "expected nothing yet"
+        else:
+            was = self._expected(before.expected, row)
+            felt = self._felt(moment.observation.signals[row].tolist())
+            fared = f"expected {was}, felt {felt}; surprise {number(float(moment.surprise[row]))}"
+        expected = moment.expected
+        end = percent(float(expected.ended[row]))
+        coming = f"expects {self._expected(expected, row)}, end {end}"
+        if float(expected.uncertainty[row]) > 0:
+            coming += f", unsure by {number(float(expected.uncertainty[row]))}"
+        return [fared, coming]
+
+    def _expected(self, state: State, row: int) -> str:
+        values = state.signals[row].tolist()
+        # That the episode ends is told as a probability, and nobody is surprised by effort.
+        values[_END] = values[SIGNALS.index("effort")] = 0.0
+        return self._felt(values)
+
+    def cost(self, moment: Moment, row: int) -> list[str]:
+        """How good or bad it is, by drive and by critic head."""
+        energy, directive = moment.energies, moment.directive
+        now = _named(self.drives, energy.intrinsic[row].tolist())
+        coming = _named(self.heads, energy.critic[row].tolist())
+        total = float(energy.total(directive)[row])
+        lines = [f"now {now}", f"to come {coming}; in all {number(total)}"]
+        if (spread := float(energy.disagreement[row])) > 0:
+            lines.append(f"critics disagree by {number(spread)}")
+        return lines
+
+    def memory(self, moment: Moment, row: int) -> list[str]:
+        """What the present calls to mind."""
+        recollection = moment.recollection
+        weights = recollection.weights[row].tolist()
+        ages = recollection.ages[row].tolist()
+        pairs = [(w, a) for w, a in zip(weights, ages, strict=True) if w >= 0.005]
+        known = f"recognises {percent(min(sum(weights), 1.0))}"
+        lines = [f"{known}, novelty {percent(float(recollection.novelty[row]))}"]
+        if pairs:
+            recent = ", ".join(f"{age:.0f}" for _, age in sorted(pairs, reverse=True)[:4])
+            lines.append(f"like {recent} steps ago")
+        else:
+            lines.append("like nothing before")
+        return lines
+
+    def action(self, encoded: Sequence[float]) -> str:
+        """An encoded action by name, or as numbers."""
+        spec = self.world.actions
+        if spec.discrete:
+            best = max(range(len(encoded)), key=lambda i: encoded[i])
+            return spec.names[best] if best < len(spec.names) else str(best)
+        return "(" + " ".join(number(v) for v in encoded[:4]) + (" …)" if spec.size > 4 else ")")
+
+    def actor(self, moment: Moment, row: int) -> list[str]:
+        """What is done, and what else was considered."""
+        plan = moment.plan
+        if int(plan.mode[row]) != 2:
+            doing = f"{self.action(plan.action[row].tolist())}, without thinking"
+            return [doing, "chosen by the policy"]
+        count = max(int(plan.steps[row]), 1)
+        names = [self.action(a) for a in plan.actions[row, :count].tolist()]
+        lines = [
+            f"plan {_repeats(names)}",
+            f"energy {number(float(plan.energy[row]))},"
+            f" {counted(int(plan.model_calls[row]), 'imagined step')}",
+        ]
+        others = [
+            (self.action(candidate[0]), energy)
+            for candidate, energy in zip(
+                plan.candidates[row].tolist(), plan.candidate_energies[row].tolist(), strict=True
+            )
+            if energy < float("inf") and candidate
+        ]
+        if len(others) > 1:
+            lines.append(
+                "against " + ", ".join(f"{name} {number(energy)}" for name, energy in others[1:4])
+            )
+        return lines
+
+    def configurator(self, moment: Moment, row: int) -> list[str]:
+        """How everybody is to work, and why."""
+        directive = moment.directive
+        lines = [f"thinks: {directive.reason[row]}"]
+        if int(directive.mode[row]) == 2:
+            lines.append(
+                f"Mode-2, {counted(int(directive.horizon_steps[row]), 'step')} ahead,"
+                f" at most {int(directive.model_calls[row])} imagined"
+            )
+        else:
+            lines.append("Mode-1, react")
+        lines.append(f"weights {_named(self.drives, directive.u[row].tolist())}")
+        return lines
+
+
+def _named(names: Sequence[str], values: Sequence[float]) -> str:
+    pairs = zip(names, values, strict=True)
+    return ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in pairs)
+
+
+def _repeats(names: Sequence[str]) -> str:
+    """`LEFT LEFT LEFT FIRE` as `LEFT×3 FIRE`; two stay two."""
+    runs: list[tuple[str, int]] = []
+    for name in names:
+        if runs and runs[-1][0] == name:
+            runs[-1] = (name, runs[-1][1] + 1)
+        else:
+            runs.append((name, 1))
+    return " ".join(" ".join([n] * c) if c < 3 else f"{n}×{c}" for n, c in runs)

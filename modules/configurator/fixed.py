@@ -1,0 +1,70 @@
+"""A configurator that never changes its mind: the control of every comparison."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from modules.configurator.standing import Settings, Standing
+from modules.messages import Directive, Situation
+
+DOES = {1: "acts", 2: "thinks"}
+"""Mode-1 reacts, Mode-2 plans (LeCun 2022, §3.1), in the words of a reason."""
+
+
+class Fixed:
+    """The same directive at every step, whatever happens."""
+
+    class Config(Settings):
+        """Settings that stand. `mode`: 1 reacts at every step, 2 plans at every step."""
+
+        kind: Literal["fixed"] = "fixed"
+        mode: int = Field(2, ge=1, le=2)
+
+    def __init__(
+        self,
+        *,
+        mode: int = 2,
+        u: dict[str, float] | None = None,
+        v: dict[str, float] | None = None,
+        horizon_steps: int = 16,
+        model_calls: int = 256,
+        commit_steps: int = 1,
+        latent_temperature: float = 1.0,
+        risk: float = 0.0,
+        drives: tuple[str, ...],
+        heads: tuple[str, ...],
+        token_shape: tuple[int, int],
+        horizon_max: int,
+    ) -> None:
+        self.mode = mode
+        self.standing = Standing(
+            u=u or {},
+            v=v or {},
+            horizon_steps=horizon_steps,
+            model_calls=model_calls,
+            commit_steps=commit_steps,
+            latent_temperature=latent_temperature,
+            risk=risk,
+            drives=drives,
+            heads=heads,
+            token_shape=token_shape,
+            horizon_max=horizon_max,
+        )
+        self._made: dict[int, Directive] = {}
+
+    def configure(self, situation: Situation) -> Directive:
+        """The directive; the very same message each time."""
+        return self.neutral(situation.batch)
+
+    def neutral(self, rows: int) -> Directive:
+        """The directive for so many rows."""
+        if rows not in self._made:
+            self._made[rows] = self.standing.directive(
+                torch.full((rows,), self.mode),
+                torch.zeros(rows, 0),
+                (f"{DOES[self.mode]}: always, as set",) * rows,
+            )
+        return self._made[rows]

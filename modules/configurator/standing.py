@@ -1,0 +1,94 @@
+"""What all configurators have in common: the settings that stand unless one has a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from modules.messages import ConfigError, Directive
+from modules.weights import weights
+
+
+class Settings(BaseModel):
+    """How the other modules work, the part every configurator has.
+
+    `u`, `v`: weights of drives and critic heads by name; a drive not named counts as usual
+    (score, pain, goal: 1, others 0), a head as its drive. `horizon_steps`: how far plans look.
+    `model_calls`: imagined steps a row may spend on a plan. `commit_steps`: actions of a plan to
+    carry out before thinking again. `latent_temperature`: of the world model's z. `risk`: weight
+    of uncertainty.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    u: dict[str, float] = Field(default_factory=dict)
+    v: dict[str, float] = Field(default_factory=dict)
+    horizon_steps: int = Field(16, ge=1, le=1000)
+    model_calls: int = Field(256, ge=0, le=10_000_000)
+    commit_steps: int = Field(1, ge=1, le=1000)
+    latent_temperature: float = Field(1.0, ge=0, le=100)
+    risk: float = Field(0.0, ge=-1000, le=1000)
+
+    @property
+    def horizon_max(self) -> int:
+        """The longest horizon any directive may ask, steps."""
+        return self.horizon_steps
+
+
+class Standing:
+    """Makes the directives that follow from settings, for any number of rows.
+
+    Raises ConfigError for a weight of no known drive or head and for a horizon that no plan has
+    room for.
+    """
+
+    def __init__(
+        self,
+        *,
+        u: Mapping[str, float],
+        v: Mapping[str, float],
+        horizon_steps: int,
+        model_calls: int,
+        commit_steps: int,
+        latent_temperature: float,
+        risk: float,
+        drives: tuple[str, ...],
+        heads: tuple[str, ...],
+        token_shape: tuple[int, int],
+        horizon_max: int,
+        where: str = "configurator",
+    ) -> None:
+        if horizon_steps > horizon_max:
+            raise ConfigError(
+                f"config {where}.horizon_steps: wanted at most {horizon_max}, got {horizon_steps}; "
+                "plans have no room for more"
+            )
+        self.u = weights(u, drives, f"{where}.u")
+        felt = dict(zip(drives, self.u.tolist(), strict=True))
+        self.v = weights(v, heads, f"{where}.v", over=felt)
+        self.token_shape = token_shape
+        self.counts = (horizon_steps, model_calls, commit_steps)
+        self.latent_temperature, self.risk = latent_temperature, risk
+        self._fields: dict[int, dict[str, Tensor]] = {}
+
+    def fields(self, rows: int) -> dict[str, Tensor]:
+        """The fields of a directive that no moment changes; made once for a number of rows."""
+        if rows not in self._fields:
+            horizon, calls, commit = self.counts
+            self._fields[rows] = {
+                "horizon_steps": torch.full((rows,), horizon),
+                "model_calls": torch.full((rows,), calls),
+                "commit_steps": torch.full((rows,), commit),
+                "u": self.u.repeat(rows, 1),
+                "v": self.v.repeat(rows, 1),
+                "tokens": torch.zeros(rows, *self.token_shape),
+                "latent_temperature": torch.full((rows,), self.latent_temperature),
+                "risk": torch.full((rows,), self.risk),
+            }
+        return self._fields[rows]
+
+    def directive(self, mode: Tensor, carry: Tensor, reason: tuple[str, ...]) -> Directive:
+        """The directive with these, `mode` [B], `carry` [B Q], `reason` a line a row."""
+        return Directive(mode=mode, carry=carry, reason=reason, **self.fields(len(mode)))

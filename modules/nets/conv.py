@@ -1,0 +1,73 @@
+"""Convolutional networks for frames of any size from 36×36 and any number of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from modules.messages import ConfigError
+from modules.nets.film import FiLM
+
+SMALLEST = 36
+"""Frames must be at least this high and wide, pixels: less leaves the Nature CNN nothing."""
+
+
+class CNN(nn.Module):
+    """Unpadded convolutions with ReLU, each modulated by tokens before it.
+
+    To scale a convolution's output channel is to scale its weights: this is the priming of
+    perception by modulating low-level convolutions of LeCun 2022, §6. Each of `layers` is
+    (channels, kernel, stride), in pixels. `features` is how many numbers come out.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        layers: Sequence[tuple[int, int, int]],
+        token_shape: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        if min(height, width) < SMALLEST:
+            raise ConfigError(
+                f"perception: wanted frames of at least {SMALLEST}x{SMALLEST} pixels, got "
+                f"{height}x{width}; try frame_size=84"
+            )
+        self.convolutions, self.films = nn.ModuleList(), nn.ModuleList()
+        for wide, kernel, stride in layers:
+            self.convolutions.append(nn.Conv2d(channels, wide, kernel, stride))
+            self.films.append(FiLM(token_shape, wide))
+            channels = wide
+            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+        self.features = channels * height * width
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Frames `x` [M C H W], 0 to 1, under `tokens` [B T E] → features [M features]."""
+        for convolve, film in zip(self.convolutions, self.films, strict=True):
+            x = nn.functional.relu(film(convolve(x), tokens))
+        return x.flatten(1)
+
+
+class SmallCNN(CNN):
+    """5×5 stride 5 twice, 32 and 64 channels: the encoder of data-efficient Rainbow (van Hasselt
+    et al. 2019). One update of a batch of 32 costs about a quarter of the Nature CNN's.
+    """
+
+    def __init__(
+        self, channels: int, height: int, width: int, token_shape: tuple[int, int]
+    ) -> None:
+        super().__init__(channels, height, width, ((32, 5, 5), (64, 5, 5)), token_shape)
+
+
+class NatureCNN(CNN):
+    """8×8 stride 4, 4×4 stride 2, 3×3, with 32, 64, 64 channels: the encoder of DQN (Mnih et
+    al. 2015).
+    """
+
+    def __init__(
+        self, channels: int, height: int, width: int, token_shape: tuple[int, int]
+    ) -> None:
+        layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+        super().__init__(channels, height, width, layers, token_shape)

@@ -1,0 +1,60 @@
+"""Sketched isotropic Gaussian regularisation (Balestriero & LeCun 2025)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from modules import chance
+
+
+def epps_pulley(samples: Tensor, knots: int, reach: float = 4.0) -> Tensor:
+    """How far each of P lists of M numbers is from a standard normal, [P], of `samples` [M P].
+
+    ∫ |φ(t) - e^{-t²/2}|² e^{-t²/2} dt over |t| <= `reach`, with φ the characteristic function of
+    the samples (Epps & Pulley 1983), by the trapezoid rule on `knots` points of the half t >= 0:
+    the integrand is even. Not multiplied by M, so that a weight means the same for any batch.
+    """
+    t = torch.linspace(0, reach, knots, device=samples.device)
+    angles = samples.unsqueeze(-1) * t
+    gauss = (-t.square() / 2).exp()
+    distance = (angles.cos().mean(0) - gauss).square() + angles.sin().mean(0).square()
+    return 2 * torch.trapezoid(distance * gauss, t, dim=-1)
+
+
+class SIGReg:
+    """Every projection of the latents on a line must look standard normal.
+
+    Unlike a covariance it sees dependence of any form; the lines are drawn anew at each update.
+    """
+
+    class Config(BaseModel):
+        """Settings of `sigreg`.
+
+        weight: of the mean statistic (published as λ = .09 with a statistic multiplied by a
+        batch of 128). projections: lines an update, 1024 in the paper; fewer are cheaper and,
+        being new each time, cover the directions as well over some updates. knots: points of the
+        integral.
+        """
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        kind: Literal["sigreg"] = "sigreg"
+        weight: float = Field(default=10.0, ge=0)
+        projections: int = Field(default=256, ge=1)
+        knots: int = Field(default=17, ge=3)
+
+    target_decay = 0.0
+
+    def __init__(self, *, weight: float = 10.0, projections: int = 256, knots: int = 17):
+        self.weight, self.projections, self.knots = weight, projections, knots
+
+    def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
+        """`gaussian` of `latents` [M D], along lines drawn from `key` [1]; 0 where M < 2."""
+        if len(latents) < 2:
+            return {"gaussian": torch.zeros((), device=latents.device)}
+        lines = chance.normal(key, "sigreg", latents.shape[1], self.projections)[0]
+        lines = torch.nn.functional.normalize(lines, dim=0).to(latents.device)
+        return {"gaussian": self.weight * epps_pulley(latents @ lines, self.knots).mean()}

@@ -1,0 +1,59 @@
+"""Variance and covariance regularisation (Bardes et al. 2022; LeCun 2022, §4.5.1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+
+def variance_hinge(latents: Tensor, floor: float = 1.0) -> Tensor:
+    """mean_d max(0, floor - std_d), scalar, of `latents` [M D]: every dimension must vary."""
+    deviation = (latents.var(0) + 1e-4).sqrt()
+    return (floor - deviation).clamp_min(0).mean()
+
+
+def covariance(latents: Tensor) -> Tensor:
+    """Σ_{i≠j} cov_ij² / D, scalar, of `latents` [M D]: no two dimensions may say the same."""
+    centred = latents - latents.mean(0)
+    matrix = centred.T @ centred / (len(latents) - 1)
+    return (matrix.square().sum() - matrix.diagonal().square().sum()) / latents.shape[1]
+
+
+class VICReg:
+    """Variance hinge and covariance, on the latents themselves.
+
+    The third term of VICReg, invariance, is here the world model's prediction error. The paper
+    puts an expander before the criterion; like most later latent world models we leave it out:
+    what planning reads is then what is kept from collapsing. It sees linear dependence only.
+    """
+
+    class Config(BaseModel):
+        """Settings of `vicreg`.
+
+        variance, covariance: weights. floor: standard deviation that each dimension must have;
+        latents of pixels have a mean square of 1, so more than 1 cannot be had.
+        """
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        kind: Literal["vicreg"] = "vicreg"
+        variance: float = Field(default=4.0, ge=0)
+        covariance: float = Field(default=1.0, ge=0)
+        floor: float = Field(default=1.0, gt=0)
+
+    target_decay = 0.0
+
+    def __init__(self, *, variance: float = 4.0, covariance: float = 1.0, floor: float = 1.0):
+        self.variance, self.covariance, self.floor = variance, covariance, floor
+
+    def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
+        """`variance` and `covariance` of `latents` [M D]; 0 where M < 2, which shows no spread."""
+        if len(latents) < 2:
+            silent = torch.zeros((), device=latents.device)
+            return {"variance": silent, "covariance": silent}
+        return {
+            "variance": self.variance * variance_hinge(latents, self.floor),
+            "covariance": self.covariance * covariance(latents),
+        }

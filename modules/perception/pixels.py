@@ -1,0 +1,262 @@
+"""Frames → state: s[0] = Enc(x) (LeCun 2022, §3), primed by the configurator."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from modules import chance
+from modules.messages import (
+    ConfigError,
+    Experience,
+    MessageError,
+    Moment,
+    Observation,
+    State,
+    WorldSpec,
+)
+from modules.nets.conv import CNN, NatureCNN, SmallCNN
+from modules.nets.scale import unit_rms
+
+
+def as_bytes(frames: Tensor) -> Tensor:
+    """Frames of any dtype as uint8, which is what memory and carried context hold.
+
+    Floats and bools are taken to run from 0 to 1, other whole numbers from 0 to 255.
+    """
+    if frames.dtype is torch.uint8:
+        return frames
+    if frames.dtype.is_floating_point:
+        return (frames.clamp(0, 1) * 255).round().to(torch.uint8)
+    if frames.dtype is torch.bool:
+        return frames.to(torch.uint8) * 255
+    return frames.to(torch.int64).clamp(0, 255).to(torch.uint8)
+
+
+def shifted(frames: Tensor, offsets: Tensor) -> Tensor:
+    """`frames` [B F H Y C] moved by `offsets` [B 2] (int64, pixels down and right) of a row.
+
+    What comes in at an edge repeats the edge. One gather for the batch: each line is copied
+    whole from a widened frame, so no index is made per pixel.
+    """
+    rows, several, height, width, channels = frames.shape
+    reach = int(offsets.abs().max())
+    columns = torch.arange(-reach, width + reach, device=frames.device).clamp(0, width - 1)
+    wide = frames.index_select(3, columns).flatten(3)
+    lines = wide.unfold(3, width * channels, channels)  # [B F H 2·reach+1 Y·C], a view
+    line = torch.arange(height, device=frames.device) - offsets[:, :1]
+    moved = lines[
+        torch.arange(rows, device=frames.device)[:, None, None],
+        torch.arange(several, device=frames.device)[None, :, None],
+        line.clamp(0, height - 1)[:, None],
+        (reach - offsets[:, 1])[:, None, None],
+    ]
+    return moved.view(frames.shape)
+
+
+class Pixels(nn.Module):
+    """A convolutional network over the last `stack` frames; subclasses say which network.
+
+    The frames before this one are carried in `State.carry` [B (stack-1)·H·Y·C] uint8, oldest
+    first; where an episode begins its first frame stands for them.
+
+    The latent is a linear map of the features scaled to a root mean square of 1, so it lies on
+    a sphere of radius √D. Why so: its size is bounded without anything learned or any statistic
+    of a batch, one row or many give the same; `State.surprise` becomes 1 - cosine; a standard
+    deviation of 1 in every dimension, which VICReg asks for, is just within reach; and a
+    standard normal, which SIGReg asks for, lives close to that sphere.
+    """
+
+    def __init__(
+        self,
+        network: type[SmallCNN] | type[NatureCNN],
+        world: WorldSpec,
+        token_shape: tuple[int, int],
+        latent_size: int,
+        stack: int,
+        shift_pixels: int,
+        intensity: float,
+    ) -> None:
+        super().__init__()
+        if world.pixels is None:
+            raise ConfigError(
+                f"config perception.kind: wanted a world that shows pixels, got {world.id}, which "
+                "shows a vector; try perception.kind=vectors"
+            )
+        self.latent_size, self.stack = latent_size, stack
+        self.shift_pixels, self.intensity = shift_pixels, intensity
+        self.frame, self.signals, self.goal = world.pixels, len(world.signals), world.goal
+        height, width, channels = world.pixels
+        self.carried = (stack - 1) * height * width * channels
+        self.network: CNN = network(stack * channels, height, width, token_shape)
+        self.project = nn.Linear(self.network.features, latent_size)
+
+    def encode(self, frames: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Latents [M D] of stacked `frames` [M stack·C H Y] under `tokens` [B T E], M = B·N.
+
+        Bytes are brought to 0..1; floats are taken to be there already.
+        """
+        if not frames.dtype.is_floating_point:
+            frames = frames.float().mul_(1 / 255)
+        return unit_rms(self.project(self.network(frames, tokens)))
+
+    def _stacked(self, windows: Tensor) -> Tensor:
+        """Every run of `stack` frames in `windows` [B F H Y C], [B·W stack·C H Y]."""
+        runs = windows.unfold(1, self.stack, 1).permute(0, 1, 5, 4, 2, 3)
+        return runs.reshape(-1, self.stack * windows.shape[4], *windows.shape[2:4])
+
+    def see(self, frame: Tensor, carry: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Latent [M D] and the carry [M R] after `frame` [M H Y C] was seen with `carry` [M R].
+
+        A pure function, so that a simulator can be imagined from frame by frame.
+        """
+        frame = as_bytes(frame)
+        held = torch.cat([carry.view(len(frame), self.stack - 1, *self.frame), frame[:, None]], 1)
+        return self.encode(self._stacked(held), tokens), held[:, 1:].flatten(1)
+
+    def perceive(self, observation: Observation, before: Moment) -> State:
+        """The state estimate; `before.directive` primes it, `before.state.carry` is context."""
+        if observation.pixels is None or observation.pixels.shape[1:] != self.frame:
+            got = observation.pixels if observation.pixels is None else observation.pixels.shape
+            raise MessageError("Observation", "pixels", f"[B {self.frame}]", str(got))
+        frame = as_bytes(observation.pixels)
+        carry = before.state.carry
+        if observation.first.any():
+            repeated = frame.flatten(1).repeat(1, self.stack - 1)
+            carry = torch.where(observation.first[:, None], repeated, carry)
+        latent, carry = self.see(frame, carry, before.directive.tokens)
+        return State(
+            latent=latent,
+            carry=carry,
+            signals=observation.signals,
+            ended=observation.ended.float(),
+            uncertainty=torch.zeros(len(latent)),
+            goal=observation.goal,
+        )
+
+    def neutral(self, rows: int) -> State:
+        """What stands for the state before an episode begins: zeros of the usual shapes."""
+        return State(
+            latent=torch.zeros(rows, self.latent_size),
+            carry=torch.zeros(rows, self.carried, dtype=torch.uint8),
+            signals=torch.zeros(rows, self.signals),
+            ended=torch.zeros(rows),
+            uncertainty=torch.zeros(rows),
+            goal=None if self.goal is None else torch.zeros(rows, self.goal),
+        )
+
+    def encode_windows(
+        self,
+        experience: Experience,
+        tokens: Tensor | None = None,
+        augment_key: Tensor | None = None,
+    ) -> Tensor:
+        """Latents [B W D] of all steps of all windows in one pass, under `tokens` [B T E].
+
+        With `augment_key` [1] int64 each window is moved by up to `shift_pixels` and its
+        brightness scaled by 1 + `intensity`·N(0, 1), cut at 2 deviations (SPR, Schwarzer et al.
+        2021); one draw a window, so that motion within it stays what it was. Raises MessageError
+        if the windows do not bring stack-1 frames of context.
+        """
+        rows, steps = experience.valid.shape
+        wanted = steps + self.stack - 1
+        if experience.frames is None or experience.frames.shape[1] != wanted:
+            got = experience.frames if experience.frames is None else experience.frames.shape[1]
+            raise MessageError("Experience", "frames", f"{wanted} frames a window", str(got))
+        frames = as_bytes(experience.frames)
+        if augment_key is None:
+            latents = self.encode(self._stacked(frames), tokens)
+            return latents.view(rows, steps, -1)
+        if self.shift_pixels:
+            drawn = chance.integers(augment_key, "shift", 2 * self.shift_pixels + 1, rows, 2)[0]
+            frames = shifted(frames, (drawn - self.shift_pixels).to(frames.device))
+        stacked = self._stacked(frames).float().mul_(1 / 255)
+        noise = chance.normal(augment_key, "intensity", rows)[0].clamp(-2, 2)
+        bright = (1 + self.intensity * noise).to(stacked.device).repeat_interleave(steps)
+        stacked.mul_(bright[:, None, None, None])
+        return self.encode(stacked, tokens).view(rows, steps, -1)
+
+
+def _sensor(frame_size: int, gray: bool) -> dict[str, Any] | None:
+    """What the world is asked to show: None, whatever it shows by itself."""
+    return {"height": frame_size, "width": frame_size, "gray": gray} if frame_size else None
+
+
+class PixelsSmall(Pixels):
+    """Pixels through the small network of data-efficient Rainbow."""
+
+    class Config(BaseModel):
+        """Settings of `pixels-small`.
+
+        latent_size: D. stack: frames seen at once. frame_size: height and width asked of the
+        world, pixels; 0: whatever it shows. gray: ask for one channel. shift_pixels, intensity:
+        augmentation in learning.
+        """
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        kind: Literal["pixels-small"] = "pixels-small"
+        latent_size: int = Field(default=256, ge=8)
+        stack: int = Field(default=4, ge=1, le=16)
+        frame_size: int = Field(default=84, ge=0, le=512)
+        gray: bool = True
+        shift_pixels: int = Field(default=4, ge=0, le=16)
+        intensity: float = Field(default=0.05, ge=0, le=0.5)
+
+        @property
+        def sensor(self) -> dict[str, Any] | None:
+            """Keywords height, width (pixels) and gray for the world, or None."""
+            return _sensor(self.frame_size, self.gray)
+
+    def __init__(
+        self,
+        *,
+        world: WorldSpec,
+        token_shape: tuple[int, int],
+        latent_size: int = 256,
+        stack: int = 4,
+        frame_size: int = 84,
+        gray: bool = True,
+        shift_pixels: int = 4,
+        intensity: float = 0.05,
+    ) -> None:
+        super().__init__(SmallCNN, world, token_shape, latent_size, stack, shift_pixels, intensity)
+        self.sensor = _sensor(frame_size, gray)
+
+
+class PixelsNature(Pixels):
+    """Pixels through the network of DQN: slower, finer."""
+
+    class Config(BaseModel):
+        """Settings of `pixels-nature`: those of `pixels-small`, with a larger latent."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        kind: Literal["pixels-nature"] = "pixels-nature"
+        latent_size: int = Field(default=512, ge=8)
+        stack: int = Field(default=4, ge=1, le=16)
+        frame_size: int = Field(default=84, ge=0, le=512)
+        gray: bool = True
+        shift_pixels: int = Field(default=4, ge=0, le=16)
+        intensity: float = Field(default=0.05, ge=0, le=0.5)
+
+        @property
+        def sensor(self) -> dict[str, Any] | None:
+            """Keywords height, width (pixels) and gray for the world, or None."""
+            return _sensor(self.frame_size, self.gray)
+
+    def __init__(
+        self,
+        *,
+        world: WorldSpec,
+        token_shape: tuple[int, int],
+        latent_size: int = 512,
+        stack: int = 4,
+        frame_size: int = 84,
+        gray: bool = True,
+        shift_pixels: int = 4,
+        intensity: float = 0.05,
+    ) -> None:
+        super().__init__(NatureCNN, world, token_shape, latent_size, stack, shift_pixels, intensity)
+        self.sensor = _sensor(frame_size, gray)

@@ -1,0 +1,237 @@
+"""Merging, kinds and every class of mistake, without a world: the spec is written by hand."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import pytest
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.build import KINDS
+from agent.config import (
+    Kinds,
+    default_kind,
+    dotted,
+    merge,
+    preset,
+    presets,
+    read_yaml,
+    resolve,
+    settings_of,
+)
+from modules.messages import SIGNALS, ActionSpec, ConfigError, WorldSpec
+
+PIXELS = WorldSpec(
+    id="ALE/Pong-v5",
+    pixels=(84, 84, 1),
+    vector=None,
+    signals=SIGNALS,
+    actions=ActionSpec(discrete=True, size=6),
+)
+PUSH = WorldSpec(
+    id="Pendulum-v1",
+    pixels=None,
+    vector=3,
+    signals=SIGNALS,
+    actions=ActionSpec(discrete=False, size=1, low=(-2.0,), high=(2.0,)),
+)
+
+
+def resolved(*overrides: str, world: WorldSpec = PIXELS):
+    return resolve(merge({"world": {"id": world.id}}, dotted(overrides)), world, Kinds(KINDS))
+
+
+def refusal(*overrides: str, world: WorldSpec = PIXELS) -> str:
+    with pytest.raises(ConfigError) as caught:
+        resolved(*overrides, world=world)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_later_layers_win_and_others_stay():
+    low = {"a": 1, "b": {"c": 2, "d": 3}}
+    assert merge(low, {"b": {"c": 5}}) == {"a": 1, "b": {"c": 5, "d": 3}}
+    assert low == {"a": 1, "b": {"c": 2, "d": 3}}
+
+
+def test_another_kind_drops_the_settings_of_the_former():
+    low = {"actor": {"kind": "actor", "planner": {"kind": "beam", "hold": 2}}}
+    same = merge(low, {"actor": {"planner": {"kind": "beam", "branches": 3}}})
+    assert same["actor"]["planner"] == {"kind": "beam", "hold": 2, "branches": 3}
+    other = merge(low, {"actor": {"planner": {"kind": "cem"}}})
+    assert other["actor"]["planner"] == {"kind": "cem"}
+    assert other["actor"]["kind"] == "actor"
+
+
+def test_a_default_kind_that_is_replaced_leaves_nothing_behind():
+    # `branches` was meant for the default planner, beam.
+    tree = {"world": {"id": PIXELS.id}, "actor": {"planner": {"kind": "beam", "branches": 3}}}
+    config = resolve(
+        merge(tree, dotted(["actor.planner.kind=cem-categorical"])), PIXELS, Kinds(KINDS)
+    )
+    assert "branches" not in config.tree()["actor"]["planner"]
+
+
+def test_overrides_are_read_as_yaml_and_the_last_wins():
+    assert dotted(["a.b=1", "a.c=[x, 2]", "a.b=2", "d=text", "e=null"]) == {
+        "a": {"b": 2, "c": ["x", 2]},
+        "d": "text",
+        "e": None,
+    }
+
+
+@pytest.mark.parametrize("override", ["a.b", "=3", "a..b=3", ".a=3"])
+def test_an_override_without_name_or_value_is_refused(override: str):
+    with pytest.raises(ConfigError, match="wanted an override like"):
+        dotted([override])
+
+
+def test_defaults_follow_the_world():
+    pong, push = resolved().tree(), resolved(world=PUSH).tree()
+    assert (pong["perception"]["kind"], push["perception"]["kind"]) == ("pixels-small", "vectors")
+    assert (pong["actor"]["planner"]["kind"], push["actor"]["planner"]["kind"]) == ("beam", "cem")
+    assert (pong["cost"]["critic"]["kind"], push["cost"]["critic"]["kind"]) == ("actions", "scalar")
+
+
+def test_every_default_is_a_kind():
+    for world in (PIXELS, PUSH):
+        for slot, kinds in KINDS.items():
+            assert default_kind(slot, world) in kinds
+
+
+def test_every_kind_is_the_class_that_calls_itself_so():
+    kinds = Kinds(KINDS)
+    for slot in KINDS:
+        for kind in kinds.names(slot):
+            assert kinds.find(slot, kind).Config().kind == kind
+
+
+@pytest.mark.parametrize("world", [PIXELS, PUSH])
+def test_resolving_what_was_resolved_changes_nothing(world: WorldSpec):
+    once = resolved("actor.replan_surprise=0.25", "seed=4", world=world)
+    again = resolve(yaml.safe_load(once.yaml()), world, Kinds(KINDS))
+    assert again.tree() == once.tree()
+    assert again.tree()["actor"]["replan_surprise"] == 0.25
+
+
+def test_a_module_without_a_slot_refuses_settings_for_it():
+    assert resolved("world_model.kind=fair").tree()["world_model"] == {"kind": "fair"}
+    text = refusal("world_model.kind=fair", "world_model.objective.kind=vicreg")
+    assert text.startswith("config world_model.objective: no such setting")
+
+
+def test_a_bare_name_is_short_for_a_kind():
+    assert resolved("world_model=fair").tree()["world_model"] == {"kind": "fair"}
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("world_model.kind=jpea", ["world_model.kind", "'jpea'", "clairvoyant", "mean 'jepa'"]),
+        ("actor.planner.kind=baem", ["actor.planner.kind", "mean 'beam'"]),
+        ("actor.planner.hodl=3", ["actor.planner.hodl", "none of kind, hold", "mean 'hold'"]),
+        ("actor.planner.hold=0", ["actor.planner.hold", "0 is not", "at least 1", "at most 32"]),
+        ("actor.planner.hold=much", ["actor.planner.hold", "'much' is not a valid integer"]),
+        ("actor.planer.kind=beam", ["actor.planer", "mean 'planner'"]),
+        ("actr.kind=actor", ["config actr", "mean 'actor'"]),
+        ("seed=-1", ["config seed", "-1 is not", "at least 0"]),
+        ("world.rows=0", ["config world.rows", "0 is not", "at least 1"]),
+        ("world.row=2", ["config world.row:", "mean 'rows'"]),
+        ("discount=1.5", ["config discount", "1.5 is not", "at most 1"]),
+        ("tokens.width=x", ["config tokens.width", "'x' is not a valid integer"]),
+        ("perception=3", ["config perception", "3 is not a kind"]),
+        ("perception.kind=[1]", ["config perception.kind", "[1] is not one of"]),
+        ("perception.kind=", ["config perception.kind", "None is not one of"]),
+        ("world=Pong", ["config world", "'Pong' is not"]),
+    ],
+)
+def test_a_mistake_is_one_line_saying_where_what_and_what_else(override: str, wanted: list[str]):
+    text = refusal(override)
+    for part in wanted:
+        assert part in text
+
+
+def test_a_world_must_be_named():
+    with pytest.raises(ConfigError, match="config world: is missing"):
+        settings_of({})
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"a: [1, 2", "line 1: is not YAML"),
+        (b"a: 1\n\tb: 2", "line 2: is not YAML"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (b"- 1\n- 2", "got list"),
+        (b"just text", "got str"),
+        (b"1: 2", "wanted settings"),
+        (b"a: !!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_an_unreadable_file_is_one_line(tmp_path: Path, content: bytes, wanted: str):
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(tmp_path / "c.yaml")
+    assert wanted in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_yaml(tmp_path)
+
+
+def test_an_empty_file_says_nothing(tmp_path: Path):
+    (tmp_path / "c.yaml").write_text("# nothing\n")
+    assert read_yaml(tmp_path / "c.yaml") == {}
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_resolves_everywhere(name: str):
+    for world in (PIXELS, PUSH):
+        tree = merge({"world": {"id": world.id}}, preset(name))
+        assert resolve(tree, world, Kinds(KINDS)).settings.world.id == world.id
+
+
+def test_a_preset_that_is_not_there_is_suggested():
+    with pytest.raises(ConfigError, match="Did you mean 'reactive'"):
+        preset("reactiv")
+
+
+class Mine:
+    class Config(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        kind: Literal["mine"] = "mine"
+        size: int = Field(2, ge=1)
+
+
+def test_a_plugin_adds_a_kind_and_is_remembered():
+    kinds = Kinds(KINDS)
+    kinds.add("theirs", {"memory": {"mine": Mine}})
+    config = resolve({"world": {"id": PIXELS.id}, "memory": "mine"}, PIXELS, kinds)
+    assert config.tree()["memory"] == {"kind": "mine", "size": 2}
+    assert config.settings.plugins == ("theirs",)
+
+
+@pytest.mark.parametrize(
+    ("offered", "wanted"),
+    [
+        (ModuleType("empty"), "has no MODULES"),
+        ({"memori": {"mine": Mine}}, "mean 'memory'"),
+        ({"memory": {"ring": Mine}}, "exists already"),
+        ({"memory": {"mine": int}}, "nested pydantic Config"),
+        ({"memory": {"mine": "os:system"}}, "nested pydantic Config"),
+    ],
+)
+def test_a_plugin_that_offers_nonsense_is_refused(offered, wanted: str):
+    with pytest.raises(ConfigError, match=wanted):
+        Kinds(KINDS).add("theirs", offered)
+
+
+def test_a_package_that_cannot_be_imported_is_refused():
+    with pytest.raises(ConfigError, match="'no_such_package' cannot be imported"):
+        Kinds(KINDS).plug("no_such_package")

@@ -1,0 +1,151 @@
+"""What is shown of a run: words for every module, the dashboard, and plain lines."""
+
+import io
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from agent.view.dashboard import Dashboard, HalfBlocks, ProgressLines, screen, sparkline
+from agent.view.words import MODULES, Words, number, signed
+
+DRIVES, HEADS = ("score", "pain"), ("score", "pain")
+
+
+@pytest.fixture
+def words(pong):
+    return Words(pong, DRIVES, HEADS)
+
+
+def test_numbers_are_short():
+    values = (0.0, 0.001, -0.8, 1.0, 12.34, -1234.5, 100.0, 0.5)
+    assert [number(v) for v in values] == ["0", "0", "−0.8", "1", "12.3", "−1234", "100", "0.5"]
+    assert [signed(v) for v in (0.0, 1.0, -2.0)] == ["0", "+1", "−2"]
+
+
+def test_each_module_is_put_in_words(words, life):
+    moments = life(26)
+    told = words.tell(moments[9], moments[8])
+    assert tuple(told) == MODULES
+    assert told["perception"][0] == "feels score +1, 3 lives"
+    assert told["perception"][1].startswith("sees 40×32 pixels×3, state of 32")
+    assert told["world model"][0].startswith("expected nothing, felt score +1; surprise 0.")
+    assert told["cost"][0].startswith("now score ")
+    assert told["memory"] == ["recognises 90 %, novelty 10 %", "like 30, 9, 4 steps ago"]
+    assert told["configurator"][0] == "thinks: row 0: surprise 3.1 above its usual 2.0, plan"
+    assert words.tell(moments[24], None)["perception"][0].startswith("feels life lost +1")
+    assert words.tell(moments[0], None)["perception"][0].startswith("a new episode; ")
+    assert words.tell(moments[0], None)["world model"][0] == "expected nothing yet"
+
+
+def test_expectation_and_feeling_are_compared(words, life):
+    before, moment = life(12)[8:10]
+    signals = before.expected.signals.clone()
+    signals[:, 0] = -2.0
+    before = before.replace(expected=before.expected.replace(signals=signals))
+    assert words.world_model(moment, before, 0)[0].startswith(
+        "expected score −2, felt score +1; surprise"
+    )
+
+
+def test_plans_and_reactions(words, life):
+    moments = life(4)
+    planned = moments[3]
+    actions = torch.eye(4)[torch.tensor([3, 3, 1, 2, 2])].repeat(2, 1, 1)
+    planned = planned.replace(plan=planned.plan.replace(actions=actions))
+    lines = words.actor(planned, 0)
+    assert lines[0] == "plan LEFT LEFT FIRE RIGHT RIGHT"
+    assert lines[1] == "energy −0.8, 182 imagined steps"
+    assert re.fullmatch(r"against \w+ −0\.5", lines[2])
+    assert words.actor(moments[1], 0)[0].endswith(", without thinking")
+    actions = torch.eye(4)[torch.tensor([0, 3, 3, 3, 1])].repeat(2, 1, 1)
+    planned = planned.replace(plan=planned.plan.replace(actions=actions))
+    assert words.actor(planned, 1)[0] == "plan NOOP LEFT×3 FIRE"
+
+
+def test_sparkline():
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 2) == "▁█"
+    assert sparkline([3, 3], 5) == "▁▁"
+    assert sparkline([], 5) == ""
+    assert sparkline([float("nan"), 0, float("inf"), 1], 5) == "·▁·█"
+
+
+def test_half_blocks_show_two_pixels_a_character():
+    picture = np.zeros((4, 2, 3), np.uint8)
+    picture[0, 0], picture[1, 0], picture[3, 1] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    console = Console(
+        file=io.StringIO(), force_terminal=True, color_system="truecolor", width=10, height=5
+    )
+    console.print(HalfBlocks(picture, 2, 2), end="")
+    assert console.file.getvalue().count("▀") == 4
+    first = console.file.getvalue().split("▀")[0]
+    assert "38;2;255;0;0" in first
+    assert "48;2;0;255;0" in first
+    assert "48;2;0;0;255" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("size", [(80, 24), (100, 30), (140, 42), (200, 60)])
+def test_the_dashboard_fits_its_terminal(pong, life, size):
+    console = Console(file=io.StringIO(), width=size[0], height=size[1], force_terminal=True)
+    frame = torch.randint(256, (2, 210, 160, 3), dtype=torch.uint8)
+    board = Dashboard(pong, DRIVES, HEADS, lambda: frame, console=console)
+    for moment in life(60):
+        board.show(moment)
+    lines = console.render_lines(board.picture(moment), pad=False)
+    text = ["".join(segment.text for segment in line) for line in lines]
+    assert len(text) <= size[1]
+    assert max(map(len, text)) <= size[0]
+    whole = "\n".join(text)
+    for wanted in (*MODULES, "thinks: row 0", "ALE/Pong-v5", "episode 2", "surprise", "mode", "▀"):
+        assert wanted in whole, wanted
+    assert "last 5" in text[0]
+
+
+def test_the_dashboard_draws_into_a_terminal_and_slows_nothing_down(pong, life):
+    out = io.StringIO()
+    console = Console(file=out, width=80, height=24, force_terminal=True, color_system="truecolor")
+    moments, drawn = life(50), []
+
+    def render():
+        drawn.append(1)
+        return torch.zeros(210, 160, 3, dtype=torch.uint8)
+
+    with Dashboard(pong, DRIVES, HEADS, render, console=console, every_s=0.05) as board:
+        began = time.monotonic()
+        while time.monotonic() - began < 0.6:
+            for moment in moments:
+                board.show(moment)
+    assert 2 <= len(drawn) <= 13
+    assert "perception" in out.getvalue()
+    # The terminal gets its own screen and cursor back.
+    assert out.getvalue().rstrip().endswith(("\x1b[?1049l", "\x1b[?25h"))
+
+
+def test_without_pixels_and_without_a_picture(pong, life):
+    console = Console(file=io.StringIO(), width=80, height=24)
+    board = Dashboard(pong, DRIVES, HEADS, None, console=console)
+    (moment,) = life(1, pixels=None)
+    board.show(moment)
+    console.print(board.picture(moment))
+    assert "no picture" in console.file.getvalue()
+    assert "sees 3 numbers" in console.file.getvalue()
+
+
+def test_plain_lines_where_there_is_no_terminal(pong, life, capsys):
+    shown = screen(pong, DRIVES, HEADS, None)
+    assert isinstance(shown, ProgressLines)
+    out = io.StringIO()
+    with ProgressLines(pong, out, every_s=0.0) as lines:
+        for moment in life(30):
+            lines.show(moment)
+    last = out.getvalue().splitlines()[-1]
+    assert re.fullmatch(r"ALE/Pong-v5  step 60  \d+ steps/s  score 6  Mode-2 33 %", last), last
+    quiet = io.StringIO()
+    with ProgressLines(pong, quiet, every_s=60.0) as lines:
+        for moment in life(5):
+            lines.show(moment)
+    assert quiet.getvalue() == ""

@@ -1,0 +1,128 @@
+"""A module from somewhere else, used through `--plugin`; and one that is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+POLICY = '''
+from typing import Literal
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+class Stubborn:
+    """Always the same action."""
+
+    class Config(BaseModel):
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        kind: Literal["stubborn"] = "stubborn"
+        action: int = Field(1, ge=0)
+
+    def __init__(self, *, action, world):
+        self.action, self.size = action, world.actions.size
+
+    def act(self, situation, directive):
+        actions = torch.zeros(situation.batch, self.size)
+        actions[:, self.action] = 1
+        return actions
+
+MODULES = {"policy": {"stubborn": Stubborn}}
+'''
+
+BROKEN = """
+from typing import Literal
+import torch
+from pydantic import BaseModel, ConfigDict
+from modules.perception.vectors import Vectors
+
+class TooWide(Vectors):
+    class Config(Vectors.Config):
+        kind: Literal["too-wide"] = "too-wide"
+
+    def perceive(self, observation, before):
+        state = super().perceive(observation, before)
+        if before.step < 4:
+            return state
+        return state.replace(latent=torch.zeros(len(state.latent), 3))
+
+class Greedy:
+    class Config(BaseModel):
+        kind: Literal["needy"] = "needy"
+
+    def __init__(self, *, moon):
+        self.moon = moon
+
+MODULES = {"perception": {"too-wide": TooWide}, "policy": {"needy": Greedy}}
+"""
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    (place / "stubborn_policy.py").write_text(POLICY)
+    (place / "broken_modules.py").write_text(BROKEN)
+    monkeypatch.setenv("PYTHONPATH", str(place))
+    return place
+
+
+def sextet(at: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    home = Path(__file__).parents[2]
+    return subprocess.run(
+        [sys.executable, "-c",
+         f"import sys; sys.path.insert(1, {str(home)!r}); from agent.cli import main; main()",
+         *arguments],
+        cwd=at, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_plugin_plays_and_the_run_remembers_it(packages: Path, tmp_path: Path):
+    done = sextet(
+        tmp_path, "play", "CartPole-v1", "--plugin", "stubborn_policy", "--steps", "30",
+        "--actor.policy.kind=stubborn", "--actor.policy.action=0", "--preset", "reactive",
+        "--json", "--no-live", "--run", "first",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout.splitlines()[-1])
+    assert first["episodes"] >= 2  # Always left: the pole falls within about ten steps.
+    written = (tmp_path / "first" / "config.yaml").read_text()
+    assert "stubborn_policy" in written
+
+    unasked = sextet(tmp_path, "play", "first", "--no-live", "--run", "second")
+    assert unasked.returncode == 2
+    assert "give --plugin stubborn_policy" in unasked.stderr
+    assert not (tmp_path / "second").exists()
+
+    again = sextet(
+        tmp_path, "play", "first", "--plugin", "stubborn_policy", "--json", "--no-live",
+        "--run", "second",
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    second = json.loads(again.stdout.splitlines()[-1])
+    assert second["trace_digest"] == first["trace_digest"]
+
+
+def test_a_wrong_shape_stops_the_run_and_is_named(packages: Path, tmp_path: Path):
+    done = sextet(
+        tmp_path, "play", "CartPole-v1", "--plugin", "broken_modules", "--steps", "30",
+        "--perception.kind=too-wide", "--no-live", "--run", "kept",
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    for part in ("step 5", "perception (TooWide)", "State.latent", "wanted", "[1, 3]", "kept"):
+        assert part in line
+    assert (tmp_path / "kept" / "trace.sqlite").is_file()
+
+
+def test_a_constructor_that_asks_for_the_moon_is_refused(packages: Path, tmp_path: Path):
+    done = sextet(
+        tmp_path, "play", "CartPole-v1", "--plugin", "broken_modules", "--run", "none",
+        "--actor.policy.kind=needy",
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "actor.policy" in line
+    assert "'moon'" in line
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,337 @@
+"""The trace: what comes back, while it is written, after a kill, and what is refused."""
+
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from agent.run_folder import RunFolder
+from agent.scorekeeper import Scorekeeper
+from agent.trace import FORMAT_VERSION, RECOLLECTED, Trace, TraceDigest, TraceWriter
+from modules.messages import ConfigError, TraceError
+
+DRIVES, HEADS = ("score", "pain"), ("score", "pain")
+
+
+def record(path, world, moments, **settings):
+    with TraceWriter(path, world, moments[0].batch, DRIVES, HEADS, **settings) as writer:
+        for moment in moments:
+            writer.write(moment)
+    return Trace.open(path)
+
+
+HALVED = {
+    "state.latent",
+    "expected.latent",
+    "recollection.keys",
+    "recollection.values",
+    "recollection.value",
+    "energies.critic_actions",
+    "directive.tokens",
+    "directive.carry",
+    "plan.candidates",
+}
+
+
+@pytest.mark.parametrize("pixels", [(40, 32, 3), None])
+def test_every_field_comes_back(tmp_path, pong, life, pixels):
+    moments = life(70, pixels=pixels)
+    trace = record(tmp_path / "t.sqlite", pong, moments, config={"seed": 3})
+    assert (trace.steps, trace.rows, trace.config) == (70, 2, {"seed": 3})
+    assert (trace.drives, trace.heads, trace.world) == (DRIVES, HEADS, pong)
+    for told, kept in zip(moments, trace, strict=True):
+        assert kept.step == told.step
+        assert kept.directive.reason == told.directive.reason
+        stored = dict(kept.tensors())
+        for name, value in told.tensors():
+            if value is None:
+                assert stored[name] is None
+            elif name in ("state.carry", "expected.carry"):
+                assert stored[name].shape == (2, 0)
+            elif name in HALVED:
+                torch.testing.assert_close(stored[name], value, atol=1e-3, rtol=1e-3)
+            else:
+                assert stored[name].dtype == value.dtype, name
+                assert torch.equal(stored[name], value), name
+
+
+def test_series_reads_a_field_over_all_steps(tmp_path, pong, life):
+    moments = life(130)
+    trace = record(tmp_path / "t.sqlite", pong, moments)
+    wanted = torch.stack([m.surprise for m in moments]).numpy()
+    np.testing.assert_array_equal(trace.series("surprise"), wanted)
+    felt = torch.stack([m.energies.intrinsic for m in moments]).numpy()
+    np.testing.assert_array_equal(trace.series("energies.intrinsic"), felt)
+    assert trace.series("mode")[:4, 1].tolist() == [2, 1, 1, 2]
+    assert trace.series("score").sum() == 2 * 13
+    latents = torch.stack([m.state.latent for m in moments]).half().float().numpy()
+    np.testing.assert_array_equal(trace.series("state.latent"), latents)
+    actions = torch.stack([m.plan.actions for m in moments]).numpy()
+    np.testing.assert_array_equal(trace.series("plan.actions"), actions)
+    assert trace.reasons()[5] == moments[5].directive.reason
+    with pytest.raises(TraceError, match="'surprize'"):
+        trace.series("surprize")
+
+
+def test_one_frame_of_one_row(tmp_path, pong, life):
+    moments = life(30)
+    trace = record(tmp_path / "t.sqlite", pong, moments)
+    np.testing.assert_array_equal(trace.frame(21, 1), moments[21].observation.pixels[1].numpy())
+    for step, row in ((30, 0), (0, 2), (0, -1)):
+        with pytest.raises(TraceError, match="wanted step"):
+            trace.frame(step, row)
+
+
+def test_bulky_recollections_are_left_out(tmp_path, pong, life):
+    (moment,) = life(1)
+    bulky = moment.recollection.replace(keys=torch.zeros(2, 3, RECOLLECTED))
+    trace = record(tmp_path / "t.sqlite", pong, [moment.replace(recollection=bulky)])
+    kept = trace.moment(0).recollection
+    assert kept.keys.shape == (2, 3, 0)
+    assert kept.value.shape == (2, 0)
+    assert torch.equal(kept.weights, moment.recollection.weights)
+
+
+def test_large_latents_do_not_overflow(tmp_path, pong, life):
+    (moment,) = life(1)
+    huge = moment.state.replace(latent=torch.full((2, 32), 1e9))
+    trace = record(tmp_path / "t.sqlite", pong, [moment.replace(state=huge)])
+    assert trace.moment(0).state.latent.isfinite().all()
+
+
+def test_keyframes(tmp_path, pong, life):
+    moments = life(25)
+    path = tmp_path / "t.sqlite"
+    with TraceWriter(path, pong, 2, DRIVES, HEADS, keyframe_every=10) as writer:
+        for moment in moments:
+            writer.write(moment)
+            if writer.due(moment.step):
+                writer.keyframe(moment.step, b"world at %d" % moment.step)
+    trace = Trace.open(path)
+    assert trace.keyframe_before(9) == (0, b"world at 0")
+    assert trace.keyframe_before(10) == (10, b"world at 10")
+    assert trace.keyframe_before(999) == (20, b"world at 20")
+    assert trace.keyframe_before(-1) is None
+
+
+def test_digest_follows_what_was_done_and_perceived(tmp_path, pong, life):
+    def digest(moments):
+        running = TraceDigest()
+        for moment in moments:
+            running.add(moment)
+        return running.hexdigest()
+
+    moments = life(40)
+    whole = digest(moments)
+    assert whole == digest(life(40))
+    assert record(tmp_path / "t.sqlite", pong, moments).digest() == whole
+    other = moments[39]
+    pixels = other.observation.pixels.clone()
+    pixels[1, 0, 0, 0] += 1
+    actions = other.plan.actions.flip(-1)
+    for changed in (
+        other.replace(observation=other.observation.replace(pixels=pixels)),
+        other.replace(plan=other.plan.replace(actions=actions)),
+        other.replace(plan=other.plan.replace(model_calls=other.plan.model_calls + 1)),
+        other.replace(energies=other.energies.replace(intrinsic=other.energies.intrinsic + 1)),
+    ):
+        assert digest([*moments[:39], changed]) != whole
+    unseen = other.replace(directive=other.directive.replace(reason=("a", "b")))
+    assert digest([*moments[:39], unseen]) == whole
+
+
+WRITE = """
+    import sys, time
+    sys.path[:0] = {paths!r}
+    from conftest import DRIVES, HEADS, PONG, moment
+    from agent.trace import TraceWriter
+    writer = TraceWriter({path!r}, PONG, 2, DRIVES, HEADS)
+    for step in range(100000):
+        writer.write(moment(step, 2, (40, 32, 3), 0))
+        if step == 70:
+            print("going", flush=True)
+"""
+
+
+@pytest.fixture
+def being_written(tmp_path):
+    path = tmp_path / "t.sqlite"
+    here = os.path.dirname(__file__)
+    script = textwrap.dedent(WRITE).format(
+        paths=[here, os.path.dirname(os.path.dirname(here))], path=str(path)
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout.readline() == b"going\n"
+    yield path, process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_is_read_while_another_process_writes_it(being_written, life):
+    path, process = being_written
+    trace = Trace.open(path)
+    before = trace.steps
+    assert before >= 64
+    deadline = time.monotonic() + 10
+    while trace.steps <= before and time.monotonic() < deadline:
+        last = trace.moment(trace.steps - 1)
+        assert torch.equal(last.surprise, life(last.step + 1)[-1].surprise)
+        time.sleep(0.05)
+    assert trace.steps > before
+    assert process.poll() is None
+
+
+def test_survives_being_killed(being_written, life):
+    path, process = being_written
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    trace = Trace.open(path)
+    assert trace.steps >= 64
+    last = trace.steps - 1
+    np.testing.assert_array_equal(
+        trace.frame(last, 0), life(trace.steps)[last].observation.pixels[0].numpy()
+    )
+    assert len(trace.series("surprise")) == trace.steps
+    check = sqlite3.connect(path)
+    assert check.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    check.close()
+
+
+def test_a_finished_trace_is_one_file_readable_where_nothing_is_writable(tmp_path, pong, life):
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    record(folder / "trace.sqlite", pong, life(10)).close()
+    assert [file.name for file in folder.iterdir()] == ["trace.sqlite"]
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        assert Trace.open(folder).steps == 10
+    finally:
+        folder.chmod(stat.S_IRWXU)
+
+
+def test_what_is_no_trace_is_refused_in_one_line(tmp_path, pong, life):
+    path = tmp_path / "t.sqlite"
+    with pytest.raises(TraceError, match="no such file"):
+        Trace.open(path)
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(TraceError, match="wanted a Sextet trace") as refused:
+        Trace.open(path)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(TraceError, match="exists"):
+        TraceWriter(path, pong, 2, DRIVES, HEADS)
+    with pytest.raises(TraceError, match="writable"):
+        TraceWriter(tmp_path / "nowhere" / "t.sqlite", pong, 2, DRIVES, HEADS)
+    newer = tmp_path / "newer.sqlite"
+    record(newer, pong, life(3)).close()
+    change = sqlite3.connect(newer)
+    change.execute(
+        "UPDATE meta SET value = ? WHERE key = 'format_version'", (json.dumps(FORMAT_VERSION + 1),)
+    )
+    change.commit()
+    change.close()
+    with pytest.raises(TraceError, match=f"got {FORMAT_VERSION + 1}; read it with a newer"):
+        Trace.open(newer)
+
+
+def test_a_damaged_moment_is_a_trace_error(tmp_path, pong, life):
+    path = tmp_path / "t.sqlite"
+    record(path, pong, life(3)).close()
+    change = sqlite3.connect(path)
+    change.execute("UPDATE moments SET timeline = x'00' WHERE step = 1")
+    change.commit()
+    change.close()
+    trace = Trace.open(path)
+    assert trace.moment(0).step == 0
+    with pytest.raises(TraceError, match="step 1 is damaged"):
+        trace.moment(1)
+
+
+def test_the_trace_cannot_be_changed_by_its_reader(tmp_path, pong, life):
+    trace = record(tmp_path / "t.sqlite", pong, life(3))
+    with pytest.raises(sqlite3.OperationalError):
+        trace._db.execute("DELETE FROM moments")
+
+
+def test_a_step_of_one_row_is_small(tmp_path, pong, life):
+    path = tmp_path / "t.sqlite"
+    moments = life(200, rows=1, pixels=(210, 160, 3))
+    wide = torch.randn(1, 512)
+    record(
+        path,
+        pong,
+        [
+            m.replace(state=m.state.replace(latent=wide), expected=m.expected.replace(latent=wide))
+            for m in moments
+        ],
+    ).close()
+    assert path.stat().st_size / 200 <= 4096
+
+
+def test_scorekeeper(pong, life):
+    keeper = Scorekeeper(pong.id, 2)
+    for moment in life(125):
+        keeper.add(moment)
+    summary = keeper.summary(seconds=5.0, run="runs/x-1")
+    assert (summary.steps, summary.episodes, summary.mean_return) == (250, 4, 5.0)
+    assert (summary.score, summary.steps_per_s) == (24.0, 50.0)
+    assert summary.model_calls == 182 * 2 * 42
+    assert summary.mode2_share == pytest.approx(42 / 125)
+    wanted = "world steps episodes mean_return score steps_per_s mode2_share model_calls run"
+    assert [*summary.as_dict()] == [*wanted.split(" "), "trace_digest"]
+
+
+def test_a_life_loss_that_ends_nothing_goes_on_counting_and_a_limit_ends(pong, life):
+    keeper = Scorekeeper(pong.id, 2)
+    moments = life(30)
+    keeper.add(
+        moments[9].replace(
+            observation=moments[9].observation.replace(terminated=torch.tensor([True, True]))
+        )
+    )
+    assert keeper.returns == []
+    assert keeper.summary(1.0).mean_return is None
+    keeper.add(
+        moments[19].replace(
+            observation=moments[19].observation.replace(truncated=torch.tensor([True, False]))
+        )
+    )
+    assert keeper.returns == [2.0]
+
+
+def test_run_folders_are_numbered_and_configured(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = RunFolder.create(None, "ALE/Pong-v5")
+    second = RunFolder.create(None, "ALE/Pong-v5")
+    assert [str(f.path) for f in (first, second)] == ["runs/ale-pong-v5-1", "runs/ale-pong-v5-2"]
+    first.write_config({"seed": 3, "world": {"id": "ALE/Pong-v5"}})
+    assert RunFolder.open(first.path).read_config() == {"seed": 3, "world": {"id": "ALE/Pong-v5"}}
+    assert [p.name for p in first.path.iterdir()] == ["config.yaml"]
+    with pytest.raises(ConfigError, match=r"wanted a run folder with config\.yaml"):
+        RunFolder.open(second.path)
+    with pytest.raises(ConfigError, match="which exists"):
+        RunFolder.create(first.path, "x")
+
+
+def test_an_impossible_run_folder_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match="wanted a writable place") as refused:
+        RunFolder.create(tmp_path / "file" / "a" / "run", "x")
+    assert "\n" not in str(refused.value)
+    long = tmp_path / "new" / ("n" * 300)
+    with pytest.raises(ConfigError, match="wanted a writable place"):
+        RunFolder.create(long, "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,179 @@
+"""Small worlds whose best plan is known, as world models; and a situation to plan from."""
+
+import torch
+from torch import Tensor
+
+from agent.imagination import Imagination
+from modules import chance
+from modules.messages import (
+    SIGNALS,
+    ActionSpec,
+    Directive,
+    Energy,
+    Moment,
+    Observation,
+    Plan,
+    Recollection,
+    Situation,
+    State,
+    WorldSpec,
+)
+
+
+def spec(discrete: bool, size: int) -> WorldSpec:
+    bounds = () if discrete else (1.0,) * size
+    return WorldSpec(
+        id="analytic",
+        pixels=None,
+        vector=2,
+        signals=SIGNALS,
+        actions=ActionSpec(
+            discrete=discrete, size=size, low=tuple(-b for b in bounds), high=bounds
+        ),
+    )
+
+
+def situation(
+    latent: Tensor, plan: Plan, directive: Directive, seed: int = 0, step: int = 0,
+    surprise: float = 0.0, ended: Tensor | None = None, critic_actions: Tensor | None = None,
+) -> Situation:
+    rows = len(latent)
+    zeros, whole = torch.zeros(rows), torch.zeros(rows, dtype=torch.int64)
+    never = zeros > 0
+    state = State(
+        latent=latent,
+        carry=torch.zeros(rows, 0),
+        signals=torch.zeros(rows, len(SIGNALS)),
+        ended=zeros if ended is None else ended,
+        uncertainty=zeros,
+    )
+    recollection = Recollection(
+        keys=torch.zeros(rows, 1, 1), values=torch.zeros(rows, 1, 1),
+        weights=torch.zeros(rows, 1), ages=torch.zeros(rows, 1),
+        value=torch.zeros(rows, 1), novelty=zeros,
+    )
+    energies = Energy(
+        intrinsic=torch.zeros(rows, 1), critic=torch.zeros(rows, 1), disagreement=zeros,
+        critic_actions=critic_actions,
+    )
+    before = Moment(
+        step=step - 1,
+        observation=Observation(
+            pixels=None, vector=torch.zeros(rows, 2), signals=state.signals,
+            first=never, terminated=never, truncated=never,
+        ),
+        state=state, recollection=recollection, energies=energies, surprise=zeros,
+        spent=whole, age=whole, directive=directive, plan=plan, expected=state,
+    )
+    return Situation(
+        row=torch.arange(rows), state=state, recollection=recollection, energies=energies,
+        surprise=zeros + surprise, spent=whole, age=whole,
+        chance=chance.keys(seed, rows, step), before=before,
+    )
+
+
+def directive(
+    rows: int, mode: list[int] | int = 2, horizon: list[int] | int = 8,
+    calls: list[int] | int = 1000, commit: int = 1, risk: float = 0.0,
+) -> Directive:
+    def each(value: list[int] | int) -> Tensor:
+        return torch.tensor(value if isinstance(value, list) else [value] * rows)
+
+    return Directive(
+        mode=each(mode), horizon_steps=each(horizon), model_calls=each(calls),
+        commit_steps=each(commit), u=torch.ones(rows, 1), v=torch.ones(rows, 1),
+        tokens=torch.zeros(rows, 1, 1), latent_temperature=torch.zeros(rows),
+        risk=torch.full((rows,), risk), carry=torch.zeros(rows, 0), reason=("test",) * rows,
+    )
+
+
+class LatentCost:
+    """Energy is a function of the latent; a critic that says `critic` times the first number."""
+
+    drives = heads = ("distance",)
+
+    def __init__(self, energy, critic: float = 0.0) -> None:
+        self.energy, self.critic = energy, critic
+
+    def intrinsic(self, state: State) -> Tensor:
+        return self.energy(state.latent).unsqueeze(-1)
+
+    def future(self, state: State, v: Tensor) -> Tensor:
+        return v.sum(-1) * self.critic * state.latent[:, 0]
+
+    def reads_latent(self) -> bool:
+        return False
+
+    def speaks(self) -> bool:
+        return self.critic != 0
+
+
+class LatentModel:
+    """s' = f(s, a) on the latent, with the probability of an end after it."""
+
+    def __init__(self, move, ended=None) -> None:
+        self.move, self.ended, self.calls = move, ended, 0
+
+    def start(self, situation: Situation, directive: Directive) -> State:
+        return situation.state
+
+    def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
+        self.calls += len(action)
+        latent = self.move(state.latent, action)
+        ended = latent.new_zeros(len(latent)) if self.ended is None else self.ended(latent)
+        return State.raw(
+            latent=latent, carry=torch.zeros(len(latent), 0),
+            signals=torch.zeros(len(latent), len(SIGNALS)), ended=ended,
+            uncertainty=torch.zeros(len(latent)), goal=None,
+        )
+
+    def complete(self, state: State) -> State:
+        return state
+
+
+def linear_quadratic() -> tuple[LatentModel, LatentCost]:
+    """A mass pushed by a force, [position, speed]: energy is |s'|² + what the force cost.
+
+    The force is remembered as the third number of the latent, so that the energy can see it.
+    """
+
+    def move(latent: Tensor, action: Tensor) -> Tensor:
+        position, speed, _ = latent.unbind(-1)
+        force = action[:, 0]
+        speed = 0.9 * speed + 0.3 * force
+        return torch.stack([position + 0.5 * speed, speed, force], -1)
+
+    def energy(latent: Tensor) -> Tensor:
+        position, speed, force = latent.unbind(-1)
+        return position**2 + 0.1 * speed**2 + 0.05 * force**2
+
+    return LatentModel(move), LatentCost(energy)
+
+
+def maze(seed: int, places: int = 64, choices: int = 3) -> tuple[LatentModel, LatentCost]:
+    """Random places with random energies; an action leads from one to another; some end it all."""
+    luck = torch.Generator().manual_seed(seed)
+    leads = torch.randint(places, (places, choices), generator=luck)
+    energies = torch.randn(places, generator=luck)
+    ends = (torch.rand(places, generator=luck) < 0.15).float()
+
+    def move(latent: Tensor, action: Tensor) -> Tensor:
+        return leads[latent[:, 0].long(), action.argmax(-1)].float().unsqueeze(-1)
+
+    return (
+        LatentModel(move, lambda latent: ends[latent[:, 0].long()]),
+        LatentCost(lambda latent: energies[latent[:, 0].long()], critic=0.01),
+    )
+
+
+def imagine(
+    model: LatentModel, cost: LatentCost, latent: Tensor, world: WorldSpec, actor,
+    discount: float = 0.95, literal: bool = False, seed: int = 0, **orders,
+) -> tuple[Situation, Imagination, Directive]:
+    orders = directive(len(latent), **orders)
+    moment = situation(latent, actor.neutral(len(latent)), orders, seed=seed)
+    return (
+        moment,
+        Imagination(model, cost, moment, orders, world.actions, discount, literal),
+        orders,
+    )

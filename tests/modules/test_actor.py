@@ -1,0 +1,210 @@
+import pytest
+import torch
+from analytic import directive, imagine, linear_quadratic, maze, situation, spec
+
+from agent.imagination import Imagination
+from modules.actor.actor import Actor
+from modules.actor.beam import Beam
+from modules.actor.gradient import Gradient
+from modules.actor.policy import Categorical, Gaussian, Greedy
+from modules.messages import ConfigError
+
+WORLD, FORCE = spec(True, 3), spec(False, 2)
+SHAPE = {"latent_size": 1, "token_shape": (1, 1)}
+
+
+def categorical(**settings):
+    given = {**Categorical.Config().model_dump(exclude={"kind"}), "width": 16, **settings}
+    return Categorical(**given, world=WORLD, **SHAPE)
+
+
+def make(horizon_max=10, **settings):
+    planner = Beam(hold=1, share=0.5, branches=2, world=WORLD)
+    given = {**Actor.Config().model_dump(exclude={"kind"}), **settings}
+    return Actor(
+        **given, policy=categorical(), planner=planner, world=WORLD, horizon_max=horizon_max
+    )
+
+
+def act(mind, rows, before=None, surprise=0.0, ended=None, seed=0, step=0, **orders):
+    model, cost = maze(0)
+    model.ended = None
+    orders = directive(rows, **orders)
+    latent = torch.arange(rows).float().unsqueeze(-1)
+    moment = situation(
+        latent, mind.neutral(rows) if before is None else before, orders,
+        seed=seed, step=step, surprise=surprise, ended=ended,
+    )
+    imagination = Imagination(model, cost, moment, orders, WORLD.actions, 0.95)
+    return mind.act(moment, imagination, orders), model
+
+
+def test_rows_in_both_modes_are_served_together_and_none_spends_too_much():
+    mind = make()
+    plan, model = act(
+        mind, 5, mode=[1, 2, 2, 1, 2], horizon=[4, 4, 9, 9, 4], calls=[99, 50, 200, 0, 50]
+    )
+    assert plan.mode.tolist() == [1, 2, 2, 1, 2]
+    assert plan.steps.tolist() == [1, 4, 9, 1, 4]
+    assert plan.model_calls[[0, 3]].tolist() == [0, 0]
+    assert bool((plan.model_calls <= torch.tensor([0, 50, 200, 0, 50])).all())
+    assert bool((plan.model_calls[[1, 2, 4]] > 20).all())
+    assert int(plan.model_calls.sum()) == model.calls
+    for row, steps in enumerate(plan.steps.tolist()):
+        assert bool((plan.actions[row, :steps].sum(-1) == 1).all())
+        assert bool((plan.actions[row, steps:] == 0).all())
+    assert plan.candidate_energies.isfinite().any(-1).tolist() == [False, True, True, False, True]
+
+
+def test_every_plan_has_the_shapes_of_the_neutral_one():
+    mind = make()
+    shapes = [(name, value.shape) for name, value in mind.neutral(3).tensors()]
+    for mode in ([1, 1, 1], [2, 1, 2], [2, 2, 2]):
+        plan, _ = act(mind, 3, mode=mode, horizon=[2, 5, 30], calls=[1, 40, 300])
+        assert [(name, value.shape) for name, value in plan.tensors()] == shapes
+
+
+def test_a_commitment_is_carried_out_without_thinking_and_ends():
+    mind = make()
+    first, _ = act(mind, 2, horizon=6, calls=120, commit=3)
+    assert first.committed.tolist() == [2, 2]
+    second, model = act(mind, 2, before=first, step=1, horizon=6, calls=120, commit=3)
+    assert model.calls == 0
+    assert second.model_calls.tolist() == [0, 0]
+    assert second.mode.tolist() == [2, 2]
+    assert second.committed.tolist() == [1, 1]
+    assert second.steps.tolist() == [5, 5]
+    torch.testing.assert_close(second.actions[:, :5], first.actions[:, 1:6])
+    third, _ = act(mind, 2, before=second, step=2, horizon=6, calls=120, commit=3)
+    assert third.committed.tolist() == [0, 0]
+    fourth, model = act(mind, 2, before=third, step=3, horizon=6, calls=120, commit=3)
+    assert model.calls > 0
+    assert fourth.committed.tolist() == [2, 2]
+
+
+def test_surprise_ends_a_commitment():
+    mind = make(replan_surprise=0.5)
+    first, _ = act(mind, 2, horizon=6, calls=120, commit=3)
+    calm, _ = act(mind, 2, before=first, step=1, surprise=0.5, horizon=6, calls=120, commit=3)
+    shaken, _ = act(mind, 2, before=first, step=1, surprise=0.6, horizon=6, calls=120, commit=3)
+    assert calm.model_calls.tolist() == [0, 0]
+    assert bool((shaken.model_calls > 0).all())
+
+
+def test_a_row_whose_episode_is_over_spends_nothing():
+    plan, model = act(make(), 2, ended=torch.ones(2), horizon=6, calls=120)
+    assert model.calls == 0
+    assert plan.mode.tolist() == [1, 1]
+
+
+def test_the_rest_of_the_last_plan_is_where_the_next_begins():
+    mind = make()
+    seen = []
+    plan = mind.planner.plan
+
+    def watch(imagination, proposals, key, budget):
+        seen.append(proposals)
+        return plan(imagination, proposals, key, budget)
+
+    mind.planner.plan = watch
+    first, _ = act(mind, 2, horizon=6, calls=120)
+    act(mind, 2, before=first, step=1, horizon=8, calls=120)
+    rest = seen[1][:, 0]
+    torch.testing.assert_close(rest[:, :5], first.actions[:, 1:6])
+    torch.testing.assert_close(rest[:, 5:], first.actions[:, 5:6].expand(-1, 3, -1))
+    # With no plan before, both proposals are the policy's action, held.
+    torch.testing.assert_close(seen[0][:, 0], seen[0][:, 1])
+
+
+def test_the_same_key_gives_the_same_plan_and_another_another():
+    mind = make()
+    one, _ = act(mind, 3, horizon=8, calls=60, seed=3)
+    two, _ = act(mind, 3, horizon=8, calls=60, seed=3)
+    assert bool((one.actions == two.actions).all())
+    kinds = {
+        tuple(act(mind, 3, mode=1, seed=s)[0].action.argmax(-1).tolist()) for s in range(10)
+    }
+    assert len(kinds) > 3
+
+
+def test_an_actor_plans_continuous_actions():
+    model, cost = linear_quadratic()
+    world = spec(False, 1)
+    policy = Gaussian(
+        width=8, layers=1, noise=0.1, world=world, latent_size=3, token_shape=(1, 1)
+    )
+    planner = Gradient(starts=2, iterations=20, rate=0.2, spread=0.5, world=world)
+    mind = Actor(
+        replan_surprise=0.5, shown=2, policy=policy, planner=planner, world=world, horizon_max=6
+    )
+    moment, imagination, orders = imagine(
+        model, cost, torch.tensor([[1.0, 0, 0]]), world, mind, horizon=6, calls=240
+    )
+    with torch.no_grad():  # as the loop does
+        plan = mind.act(moment, imagination, orders)
+    assert float(plan.action) < -0.8, "a mass to the right is pushed left"
+    assert 200 < int(plan.model_calls) <= 240
+
+
+# -- policies -------------------------------------------------------------------------------
+
+
+def shares(policy, rows, **given):
+    orders = directive(rows)
+    mind = make()
+    moment = situation(torch.zeros(rows, 1), mind.neutral(rows), orders, **given)
+    actions = policy.act(moment, orders)
+    assert bool((actions.sum(-1) == 1).all())
+    return actions.mean(0)
+
+
+def test_a_fresh_categorical_policy_is_uniform():
+    policy = categorical()
+    assert bool((policy.logits(torch.randn(5, 1)) == 0).all())
+    torch.testing.assert_close(shares(policy, 3000), torch.full((3,), 1 / 3), atol=0.03, rtol=0)
+
+
+def test_a_categorical_policy_draws_from_its_softmax():
+    policy = categorical()
+    with torch.no_grad():
+        policy.network.last.bias.copy_(torch.tensor([0.7, 0.2, 0.1]).log())
+    drawn = shares(policy, 3000)
+    torch.testing.assert_close(drawn, torch.tensor([0.7, 0.2, 0.1]), atol=0.03, rtol=0)
+
+
+def test_distillation_brings_policies_to_their_targets():
+    torch.manual_seed(0)
+    latent = torch.tensor([[-1.0], [1.0]])
+    wide = Gaussian(width=16, layers=1, noise=0.1, world=FORCE, **SHAPE)
+    for policy, target in (
+        (categorical(), torch.eye(3)[:2]),
+        (wide, torch.tensor([[0.5, -0.5], [-0.3, 0.9]])),
+    ):
+        assert policy.divergence(latent, target).shape == (2,)
+        optimiser = torch.optim.Adam(policy.parameters(), 0.03)
+        for _ in range(150):
+            optimiser.zero_grad()
+            policy.divergence(latent, target).sum().backward()
+            optimiser.step()
+        with torch.no_grad():
+            assert float(policy.divergence(latent, target).max()) < 0.02
+    torch.testing.assert_close(wide.mean(latent).detach(), target, atol=0.1, rtol=0)
+
+
+def test_greedy_takes_the_least_energy_and_sometimes_any():
+    heads = torch.tensor([[[0.5], [-1.0], [0.2]]]).expand(2000, -1, -1)
+    drawn = shares(Greedy(epsilon=0.0, world=WORLD), 2000, critic_actions=heads)
+    assert drawn.tolist() == [0, 1, 0]
+    drawn = shares(Greedy(epsilon=0.3, world=WORLD), 2000, critic_actions=heads)
+    torch.testing.assert_close(drawn, torch.tensor([0.1, 0.8, 0.1]), atol=0.03, rtol=0)
+    fresh = shares(Greedy(epsilon=0.0, world=WORLD), 2000, critic_actions=heads * 0)
+    torch.testing.assert_close(fresh, torch.full((3,), 1 / 3), atol=0.04, rtol=0)
+
+
+def test_policies_refuse_actions_that_are_not_their_own():
+    with pytest.raises(ConfigError, match="categorical"):
+        Categorical(width=8, layers=1, world=FORCE, **SHAPE)
+    with pytest.raises(ConfigError, match="gaussian"):
+        Gaussian(width=8, layers=1, noise=0.1, world=WORLD, **SHAPE)
+    with pytest.raises(ConfigError, match="greedy"):
+        Greedy(epsilon=0.1, world=FORCE)

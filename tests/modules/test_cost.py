@@ -1,0 +1,415 @@
+"""Cost: drives that never change, a critic that learns what they will feel."""
+
+import time
+
+import pytest
+import torch
+from torch import Tensor
+
+from modules import chance
+from modules.cost import drives
+from modules.cost.cost import Cost
+from modules.cost.critic import ActionCritic, ScalarCritic, sums_to_come
+from modules.messages import (
+    SIGNALS,
+    ActionSpec,
+    ConfigError,
+    Directive,
+    Experience,
+    State,
+    WorldSpec,
+)
+from modules.weights import weights
+
+ALL = ("score", "pain", "effort", "novelty")
+PROBED = "d1add5b5080c6b75a95c93f641283503326ac8bf048db663ae3a8cba91ee6a2b"
+STEER = ActionSpec(discrete=False, size=2, low=(-1.0, -1.0), high=(1.0, 1.0))
+
+
+def spec(
+    goal: int | None = None, felt: int = 0, actions: int = 3, steer: bool = False
+) -> WorldSpec:
+    return WorldSpec(
+        id="small", pixels=None, vector=4, goal=goal,
+        signals=(*SIGNALS, *(f"achieved_{i}" for i in range(felt))),
+        actions=STEER if steer else ActionSpec(discrete=True, size=3),
+    )  # fmt: skip
+
+
+def made(
+    world: WorldSpec | None = None,
+    names: tuple[str, ...] = ALL,
+    latent: int = 8,
+    discount: float = 0.9,
+    seed: int = 0,
+    **settings: float,
+) -> Cost:
+    world = world or spec()
+    heads = drives.drives_in(world, names)
+    torch.manual_seed(seed)
+    common = {"latent_size": latent, "heads": heads, "discount": discount, **settings}
+    critic = (
+        ActionCritic(world=world, **common)  # type: ignore[arg-type]
+        if world.actions.discrete
+        else ScalarCritic(**common)  # type: ignore[arg-type]
+    )
+    return Cost(drives=names, critic=critic, world=world)
+
+
+def state(
+    signals: Tensor | None = None,
+    goal: Tensor | None = None,
+    rows: int = 5,
+    latent: int = 8,
+    felt: int = 0,
+) -> State:
+    key = chance.keys(3, rows, 0)
+    if signals is None:
+        signals = chance.normal(key, "signals", len(SIGNALS) + felt)
+    return State(
+        latent=chance.normal(key, "latent", latent), carry=torch.zeros(rows, 0), signals=signals,
+        ended=torch.zeros(rows), uncertainty=torch.zeros(rows), goal=goal,
+    )  # fmt: skip
+
+
+def speaking(cost: Cost, seed: int = 0) -> Cost:
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for member in cost.critic.members:  # type: ignore[attr-defined]
+            member.last.weight.normal_(generator=draw)
+            member.last.bias.normal_(generator=draw)
+    return cost
+
+
+# -- drives -------------------------------------------------------------------------------------
+
+
+def test_each_drive_is_its_formula() -> None:
+    signals = torch.zeros(5, len(SIGNALS))
+    signals[:, 0] = torch.tensor([0.0, 1.0, -3.0, 200.0, 1e5])
+    signals[:, 1] = torch.tensor([0.0, 1.0, 0.5, -0.2, 1.3])
+    signals[:, 4] = torch.tensor([0.0, 0.3, 1.0, 1.2, 0.1])
+    signals[:, 5] = torch.tensor([0.0, 0.7, 1.0, -1.0, 0.1])
+    felt = made().feel(state(signals)).intrinsic
+    wanted = torch.tensor(
+        [
+            [0.0, -0.693147, 1.386294, -5.303305, -11.512935],
+            [0.0, 1.0, 0.5, 0.0, 1.0],
+            [0.0, 0.3, 1.0, 1.0, 0.1],
+            [0.0, -0.7, -1.0, 0.0, -0.1],
+        ]
+    ).T
+    torch.testing.assert_close(felt, wanted)
+
+
+def test_a_goal_is_compared_with_what_is_felt_else_with_the_latent() -> None:
+    goal = torch.arange(10.0).view(5, 2)
+    for world, wanted in ((spec(goal=2, felt=2), False), (spec(goal=2), True)):
+        cost = made(world)
+        assert cost.drives == cost.heads == (*ALL, "goal")
+        assert cost.reads_latent() is wanted
+        shown = state(goal=goal, felt=0 if wanted else 2)
+        achieved = shown.latent[:, :2] if wanted else shown.signals[:, -2:]
+        torch.testing.assert_close(
+            cost.intrinsic(shown)[:, -1], ((achieved - goal) ** 2).sum(-1) / 2
+        )
+    assert made().reads_latent() is False
+    assert made().drives == ALL
+
+
+def test_energies_let_gradients_through_to_the_state() -> None:
+    shown = state(goal=torch.zeros(5, 2))
+    latent = shown.latent.clone().requires_grad_()
+    signals = shown.signals.clone().requires_grad_()
+    shown = shown.replace(latent=latent, signals=signals)
+    cost = speaking(made(spec(goal=2)))
+    v = torch.ones(5, 5)
+    (cost.intrinsic(shown).sum() + cost.future(shown, v).sum()).backward()  # type: ignore[no-untyped-call]
+    assert latent.grad is not None
+    assert signals.grad is not None
+    assert bool((latent.grad[:, 2:] != 0).all())
+    assert bool((signals.grad[:, 0] < 0).all())
+
+
+def test_drives_cannot_be_changed_and_their_hash_tells() -> None:
+    # A change of this hash is a change of what the agents of old checkpoints want.
+    assert drives.probe_hash(tuple(drives.DRIVES)) == PROBED
+    with pytest.raises(TypeError):
+        drives.DRIVES["score"] = drives.pain  # type: ignore[index]
+    assert drives.probe_hash(("score",)) != drives.probe_hash(("pain",))
+    cost = made()
+    assert [name for name, _ in cost.named_parameters() if not name.startswith("critic.")] == []
+    before = cost.probe_hash()
+    speaking(cost)
+    assert cost.probe_hash() == before
+
+
+@pytest.mark.parametrize("name", tuple(drives.DRIVES))
+def test_a_drive_that_means_another_thing_has_another_hash(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = drives.DRIVES[name]
+    before = drives.probe_hash((name,))
+    changed = {**drives.DRIVES, name: lambda s: drive(s) * 1.001}
+    monkeypatch.setattr(drives, "DRIVES", changed)
+    assert drives.probe_hash((name,)) != before
+
+
+def test_wrong_drives_are_refused_with_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match=r"config cost.drives: 'scroe'.*Did you mean 'score'\?"):
+        drives.drives_in(spec(), ("scroe",))
+    with pytest.raises(ConfigError, match="twice"):
+        drives.drives_in(spec(), ("pain", "pain"))
+    with pytest.raises(ConfigError, match="at least one"):
+        drives.drives_in(spec(), ())
+    with pytest.raises(ConfigError, match="sets goals"):
+        drives.drives_in(spec(), ("goal",))
+    assert drives.drives_in(spec(goal=2), ("goal",)) == ("goal",)
+    with pytest.raises(ConfigError, match=r"critic.kind=scalar"):
+        ActionCritic(world=spec(steer=True), latent_size=8, heads=ALL, discount=0.9)
+    with pytest.raises(ConfigError, match=r"cost.critic.weights: 'pian'.*'pain'"):
+        ScalarCritic(weights={"pian": 1.0}, latent_size=8, heads=ALL, discount=0.9)
+
+
+# -- the critic ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steer", [False, True])
+def test_a_fresh_critic_is_silent_and_zero(steer: bool) -> None:
+    cost = made(spec(steer=steer))
+    energy = cost.feel(state())
+    assert not cost.speaks()
+    assert not energy.critic.any()
+    assert not energy.disagreement.any()
+    assert (energy.critic_actions is None) == steer
+    assert not cost.future(state(), torch.ones(5, 4)).any()
+    # Silence is no shortcut: the networks themselves say zero.
+    for member in cost.critic.members:  # type: ignore[attr-defined]
+        assert not member(state().latent).any()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_learning_and_loading_make_it_speak(fused: bool) -> None:
+    cost, other, third = made(), made(seed=1), made(seed=2)
+    assert not cost.speaks()
+    assert not other.speaks()
+    assert not third.speaks()
+    optimiser = torch.optim.AdamW(cost.parameters(), lr=1e-3, fused=fused)
+    experience, states = chain(batch=8)
+    losses, _ = made_losses(cost, experience, states)
+    losses["critic"].backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    assert cost.speaks()
+    other.load_state_dict(cost.state_dict())
+    third.load_state_dict(cost.state_dict(), assign=True)
+    assert other.speaks()
+    assert third.speaks()
+    assert torch.equal(other.feel(state()).critic, cost.feel(state()).critic)
+    other.load_state_dict(made().state_dict())
+    assert not other.speaks()
+
+
+def test_energies_of_the_critic_agree_with_each_other() -> None:
+    """The best action under v, the one under equal weights, and the members' spread, by hand."""
+    cost, shown = speaking(made()), state()
+    energy = cost.feel(shown)
+    with torch.no_grad():
+        each = torch.stack(
+            [m(shown.latent).view(5, 3, 4) for m in cost.critic.members]  # type: ignore[attr-defined]
+        )
+    assert energy.critic_actions is not None
+    torch.testing.assert_close(energy.critic_actions, each.mean(0))
+    v = chance.uniform(chance.keys(1, 5, 0), "v", 4)
+    for row in range(5):
+        sums = [float((each.mean(0)[row, a] * v[row]).sum()) for a in range(3)]
+        assert cost.future(shown, v)[row].item() == pytest.approx(min(sums), rel=1e-5)
+        equal = [float(each.mean(0)[row, a].sum()) for a in range(3)]
+        torch.testing.assert_close(energy.critic[row], each.mean(0)[row, equal.index(min(equal))])
+        mins = [float(each[e, row].sum(-1).min()) for e in range(2)]
+        assert energy.disagreement[row].item() == pytest.approx(
+            abs(mins[0] - mins[1]) / 2, rel=1e-4
+        )
+    directive = weighing(v)
+    torch.testing.assert_close(
+        energy.total(directive),
+        (energy.intrinsic * directive.u).sum(-1) + cost.future(shown, v),
+    )
+
+
+def weighing(v: Tensor) -> Directive:
+    rows = len(v)
+    whole = torch.ones(rows, dtype=torch.int64)
+    return Directive(
+        mode=whole, horizon_steps=whole, model_calls=whole, commit_steps=whole, u=v * 2, v=v,
+        tokens=torch.zeros(rows, 0, 0), latent_temperature=torch.ones(rows),
+        risk=torch.zeros(rows), carry=torch.zeros(rows, 0), reason=("",) * rows,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 7])
+def test_sums_to_come_against_a_plain_loop(n_steps: int) -> None:
+    draw = torch.Generator().manual_seed(n_steps)
+    batch, steps, heads, discount = 40, 5, 2, 0.9
+    energies = torch.randn(batch, steps, heads, generator=draw)
+    beyond = torch.randn(3, batch, steps, heads, generator=draw)
+    real = torch.randint(1, steps + 1, (batch,), generator=draw)
+    valid = torch.arange(steps) < real[:, None]
+    # A window ends in one of three ways: terminated, truncated, or not at all.
+    how = torch.randint(3, (batch,), generator=draw)
+    terminated = (torch.arange(steps) == real[:, None] - 1) & (how == 0)[:, None]
+    got, mask = sums_to_come(energies, beyond, terminated, valid, discount, n_steps)
+    for b in range(batch):
+        for t in range(steps):
+            ahead = min(n_steps, int(real[b]) - 1 - t)
+            assert bool(mask[b, t]) == (ahead >= 1)
+            if ahead < 1:
+                continue
+            for e in range(3):
+                wanted = sum(discount ** (i - 1) * energies[b, t + i] for i in range(1, ahead + 1))
+                if not terminated[b, t + ahead]:
+                    wanted = wanted + discount**ahead * beyond[e, b, t + ahead]
+                torch.testing.assert_close(got[e, b, t], wanted)
+
+
+STATES = 5
+
+
+def chain(batch: int, seed: int = 0, window: int = 4) -> tuple[Experience, list[State]]:
+    """Windows of random walks on a line of five places, action 0 left, 1 right, 2 stay.
+
+    The right end gives score e-1 (the drive feels -1) and is terminal; stepping left, or into the
+    wall, costs a life. Place 0 is where the wall is.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    place = torch.randint(STATES - 1, (batch,), generator=draw)
+    places, actions, signals = [place], [], [torch.zeros(batch, len(SIGNALS))]
+    for _ in range(window):
+        act = torch.randint(3, (batch,), generator=draw)
+        place = (place + torch.tensor([-1, 1, 0])[act]).clamp(0, STATES - 1)
+        felt = torch.zeros(batch, len(SIGNALS))
+        felt[:, 0] = (place == STATES - 1) * (torch.e - 1)
+        felt[:, 1] = (act == 0).float()
+        places.append(place)
+        actions.append(act)
+        signals.append(felt)
+    where = torch.stack(places[:window], 1)
+    arrived = where == STATES - 1
+    valid = (arrived.cumsum(1) - arrived.long()) == 0
+    experience = Experience(
+        frames=None,
+        vectors=None,
+        actions=torch.nn.functional.one_hot(torch.stack(actions, 1), 3).float(),
+        signals=torch.stack(signals[:window], 1),
+        terminated=arrived & valid,
+        truncated=torch.zeros_like(arrived),
+        valid=valid,
+        weights=torch.ones(batch),
+        index=torch.arange(batch),
+    )
+    states = [
+        State.raw(
+            latent=torch.nn.functional.one_hot(where[:, t], 8).float(),
+            signals=experience.signals[:, t],
+            goal=None,
+        )
+        for t in range(window)
+    ]
+    return experience, states
+
+
+def made_losses(
+    cost: Cost, experience: Experience, states: list[State]
+) -> tuple[dict[str, Tensor], Tensor]:
+    losses, priorities = cost.losses(experience, states, states)
+    assert priorities is not None
+    return losses, priorities
+
+
+def trained(cost: Cost, updates: int, **keywords: int) -> Cost:
+    optimiser = torch.optim.Adam(cost.parameters(), lr=3e-3)
+    for update in range(updates):
+        experience, states = chain(batch=128, seed=update, **keywords)
+        losses, _ = made_losses(cost, experience, states)
+        optimiser.zero_grad()
+        losses["critic"].backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        cost.after_update()
+    return cost
+
+
+def test_the_critic_learns_the_discounted_energies_of_the_chain() -> None:
+    """One step ahead, off-policy: the best future is to go right, whatever is done first."""
+    cost = trained(made(names=("score", "pain"), n_steps=1, target_rate=0.1, width=64), updates=350)
+    places = torch.nn.functional.one_hot(torch.arange(STATES - 1), 8).float()
+    heads = cost.feel(state(rows=4).replace(latent=places)).critic_actions
+    assert heads is not None
+    for place in range(STATES - 1):
+        for action, move in enumerate((-1, 1, 0)):
+            after = max(0, place + move)
+            score = -(0.9 ** (STATES - 1 - after - 1)) * 0.9 if after < STATES - 1 else -1.0
+            assert heads[place, action, 0].item() == pytest.approx(score, abs=0.06)
+            assert heads[place, action, 1].item() == pytest.approx(float(action == 0), abs=0.06)
+
+
+def test_the_scalar_critic_learns_what_the_walk_itself_costs() -> None:
+    """Against the exact solution of V = P (IC + γ V) for the random walk."""
+    cost = trained(
+        made(spec(steer=True), ("score", "pain"), n_steps=3, target_rate=0.1, width=64),
+        updates=350, window=6,
+    )  # fmt: skip
+    moves, felt = torch.zeros(STATES, STATES), torch.zeros(STATES, 2)
+    for place in range(STATES - 1):
+        for move, hurts in ((-1, 1.0), (1, 0.0), (0, 0.0)):
+            after = max(0, place + move)
+            moves[place, after] += 1 / 3
+            felt[place] += torch.tensor([-1.0 if after == STATES - 1 else 0.0, hurts]) / 3
+    wanted = torch.linalg.solve(torch.eye(STATES) - 0.9 * moves, felt)[:-1]
+    places = torch.nn.functional.one_hot(torch.arange(STATES - 1), 8).float()
+    got = cost.feel(state(rows=4).replace(latent=places)).critic
+    torch.testing.assert_close(got, wanted, atol=0.15, rtol=0)
+
+
+def test_losses_are_those_of_the_first_states_and_priorities_follow_the_error() -> None:
+    """The learner may encode only some first steps online; targets cover the whole window."""
+    cost = speaking(made(n_steps=2))
+    experience, states = chain(batch=16)
+    whole, _ = made_losses(cost, experience, states)
+    first, urgent = cost.losses(experience, states[:1], states)
+    assert urgent is not None
+    assert first["critic"] != whole["critic"]
+    alone = experience.replace(weights=torch.zeros(16).index_fill_(0, torch.tensor([3]), 1.0))
+    wrong, _ = cost.losses(alone, states[:1], states)
+    assert wrong["critic"] < first["critic"]
+    assert urgent.shape == (16,)
+    assert bool((urgent[experience.valid[:, 1]] > 0).all())
+
+
+def test_targets_follow_slowly_and_do_not_learn() -> None:
+    cost = made(target_rate=0.25)
+    assert all(not p.requires_grad for p in cost.critic.targets.parameters())  # type: ignore[attr-defined]
+    speaking(cost)
+    before = cost.critic.targets[0].last.weight.clone()  # type: ignore[attr-defined]
+    online = cost.critic.members[0].last.weight  # type: ignore[attr-defined]
+    cost.after_update()
+    torch.testing.assert_close(
+        cost.critic.targets[0].last.weight,  # type: ignore[attr-defined]
+        0.75 * before + 0.25 * online,
+    )
+
+
+def test_weights_by_name() -> None:
+    names = ("score", "pain", "effort", "goal")
+    assert weights({}, names, "x").tolist() == [1, 1, 0, 1]
+    assert weights({"effort": 0.5, "score": 2}, names, "x").tolist() == [2, 1, 0.5, 1]
+    with pytest.raises(ConfigError, match=r"config configurator.u: 'pian' is not one of score"):
+        weights({"pian": 1}, names, "configurator.u")
+
+
+def test_feeling_is_quick() -> None:
+    cost, shown = speaking(made(latent=512)), state(rows=1, latent=512)
+    spans = []
+    for _ in range(200):
+        start = time.perf_counter()
+        cost.feel(shown)
+        spans.append(time.perf_counter() - start)
+    assert sorted(spans)[20] < 1e-3

@@ -1,0 +1,394 @@
+"""The JEPA: imagining, masks, and learning a real world."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from modules.messages import (
+    SIGNALS,
+    ActionSpec,
+    Directive,
+    Experience,
+    Situation,
+    State,
+    WorldSpec,
+)
+from modules.objectives.ema import Unregularised
+from modules.objectives.sigreg import SIGReg
+from modules.objectives.vicreg import VICReg
+from modules.perception.vectors import Vectors
+from modules.ports import Learns, WorldModel
+from modules.world_model.jepa import JEPA
+
+TOKENS, LATENT, ACTION = (2, 3), 12, 3
+WORLD = WorldSpec(
+    id="test/World-v0",
+    pixels=None,
+    vector=4,
+    signals=SIGNALS,
+    actions=ActionSpec(discrete=True, size=ACTION),
+)
+
+
+def jepa(ensemble: int = 1, taught: bool = True) -> JEPA:
+    """A model; `taught` gives it weights and scales unlike a fresh one's."""
+    torch.manual_seed(0)
+    made = JEPA(
+        world=WORLD,
+        latent_size=LATENT,
+        token_shape=TOKENS,
+        objective=Unregularised(),
+        width=32,
+        ensemble=ensemble,
+    )
+    if taught:
+        for parameter in made.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        made.latents.update(torch.randn(50, LATENT) * 2 + 1)
+        made.strides.update(torch.randn(50, LATENT) * 0.3)
+        made.feelings.update(torch.randn(50, len(SIGNALS)))
+    return made
+
+
+def state(rows: int, carry: Tensor | None = None) -> State:
+    return State(
+        latent=torch.randn(rows, LATENT),
+        carry=torch.zeros(rows, TOKENS[0] * TOKENS[1]) if carry is None else carry,
+        signals=torch.zeros(rows, len(SIGNALS)),
+        ended=torch.zeros(rows),
+        uncertainty=torch.zeros(rows),
+    )
+
+
+def states_of(latents: Tensor) -> list[State]:
+    """`latents` [B W D] as W states."""
+    rows = len(latents)
+    return [
+        State(
+            latent=latents[:, t],
+            carry=torch.zeros(rows, 0),
+            signals=torch.zeros(rows, len(SIGNALS)),
+            ended=torch.zeros(rows),
+            uncertainty=torch.zeros(rows),
+        )
+        for t in range(latents.shape[1])
+    ]
+
+
+def windows(rows: int, steps: int) -> Experience:
+    none = torch.zeros(rows, steps, dtype=torch.bool)
+    return Experience(
+        frames=None,
+        vectors=torch.randn(rows, steps, 4),
+        actions=torch.randn(rows, steps, ACTION),
+        signals=torch.randn(rows, steps, len(SIGNALS)),
+        terminated=none.clone(),
+        truncated=none.clone(),
+        valid=~none,
+        weights=torch.ones(rows),
+        index=torch.arange(rows),
+    )
+
+
+def test_it_is_a_world_model_that_learns() -> None:
+    model = jepa()
+    assert isinstance(model, WorldModel)
+    assert isinstance(model, Learns)
+    taken = inspect.signature(JEPA.__init__).parameters
+    for name, field in JEPA.Config.model_fields.items():
+        if name != "kind":
+            assert taken[name].default == field.default
+
+
+@pytest.mark.parametrize("ensemble", [1, 3])
+def test_a_fresh_model_expects_no_change_and_no_end(ensemble: int) -> None:
+    before = state(5)
+    after = jepa(ensemble, taught=False).step(before, torch.randn(5, ACTION))
+    torch.testing.assert_close(after.latent, before.latent, rtol=0, atol=1e-6)
+    assert torch.equal(after.signals, torch.zeros(5, len(SIGNALS)))
+    assert after.ended.max() < 0.01
+    assert (after.uncertainty > 0).all() == (ensemble > 1)
+
+
+@pytest.mark.parametrize("ensemble", [1, 3])
+def test_gradients_reach_every_action_of_five_imagined_steps(ensemble: int) -> None:
+    model = jepa(ensemble)
+    actions = torch.randn(5, 4, ACTION).softmax(-1).requires_grad_(True)
+    now = state(4)
+    for action in actions:
+        now = model.step(now, action)
+    energy = now.latent.sum() + now.signals.sum() + now.ended.sum() + now.uncertainty.sum()
+    energy.backward()
+    assert actions.grad is not None
+    assert torch.isfinite(actions.grad).all()
+    assert (actions.grad.abs().amax(-1) > 0).all()
+
+
+def test_the_gradient_of_an_action_is_the_slope() -> None:
+    model = jepa().double()
+    before = State.raw(
+        **{
+            name: None if value is None else value.double()
+            for name, value in state(2).__dict__.items()
+        }
+    )
+
+    def score(action: Tensor) -> Tensor:
+        return model.step(model.step(before, action), action).signals[:, 0]
+
+    action = torch.randn(2, ACTION, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(score, (action,))
+
+
+def test_candidates_do_not_disturb_each_other_and_end_is_a_probability() -> None:
+    model, before, action = jepa(3), state(6), torch.randn(6, ACTION)
+    together = model.step(before, action)
+    assert ((together.ended > 0) & (together.ended < 1)).all()
+    for row in range(6):
+        one = torch.tensor([row])
+        alone = model.step(before.rows(one), action[one])
+        torch.testing.assert_close(alone.latent[0], together.latent[row])
+        torch.testing.assert_close(alone.uncertainty[0], together.uncertainty[row])
+
+
+def test_tokens_of_the_directive_modulate_the_prediction() -> None:
+    tokens = torch.randn(3, *TOKENS)
+    perceived = state(3, torch.zeros(3, 0))
+    situation = Situation.raw(state=perceived)
+    action = torch.randn(3, ACTION)
+    fresh, taught = jepa(taught=False), jepa()
+
+    def expected(model: JEPA, told: Tensor) -> State:
+        return model.predict(situation, action, Directive.raw(tokens=told))
+
+    zeros = torch.zeros_like(tokens)
+    assert torch.equal(expected(fresh, tokens).latent, expected(fresh, zeros).latent)
+    assert (expected(taught, tokens).latent - expected(taught, zeros).latent).abs().max() > 1e-3
+    said = expected(taught, tokens)
+    said.check({"B": 3, "D": LATENT, "S": len(SIGNALS), "R": 0})
+    begun = taught.start(situation, Directive.raw(tokens=tokens))
+    torch.testing.assert_close(taught.step(begun, action).latent, said.latent)
+
+
+def measured(model: JEPA, experience: Experience, latents: Tensor) -> dict[str, float]:
+    """The losses of a copy, so that running scales of one measurement do not reach the next."""
+    losses, priorities = copy.deepcopy(model).losses(
+        experience, states_of(latents), states_of(latents)
+    )
+    assert priorities is None
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+@pytest.mark.parametrize("how", ["terminated", "truncated", "padded"])
+def test_what_lies_behind_an_end_does_not_count(how: str) -> None:
+    model, experience, latents = jepa(3), windows(4, 7), torch.randn(4, 7, LATENT)
+    changed = {
+        name: getattr(experience, name).clone()
+        for name in ("actions", "signals", "terminated", "truncated", "valid", "vectors")
+    }
+    if how == "padded":
+        changed["valid"][2, 4:] = False
+    else:
+        changed[how][2, 3] = True
+        changed["valid"][2, 4:] = False
+    marked = experience.replace(**changed)
+    base = measured(model, marked, latents)
+    assert base != measured(model, experience, latents)
+
+    torch.manual_seed(1)
+    other = latents.clone()
+    other[2, 4:] = float("nan")
+    scrambled = {name: changed[name].clone() for name in changed}
+    scrambled["actions"][2, 4:] = 50
+    # What is done on the last step of an episode leads nowhere.
+    scrambled["actions"][2, 3] = -50
+    scrambled["signals"][2, 4:] = 1e6
+    scrambled["terminated"][2, 4:] = True
+    assert measured(model, experience.replace(**scrambled), other) == base
+
+    other[2, 3] += 1
+    assert measured(model, marked, torch.where(other.isnan(), latents, other)) != base
+
+
+def test_an_end_within_valid_steps_is_not_crossed() -> None:
+    model, experience, latents = jepa(), windows(3, 6), torch.randn(3, 6, LATENT)
+    terminated = experience.terminated.clone()
+    terminated[1, 2] = True
+    marked = experience.replace(terminated=terminated)
+    model.latents.decay = model.strides.decay = model.feelings.decay = 1.0
+    for scale in (model.latents, model.strides, model.feelings):
+        scale.count.fill_(1e9)
+    base = measured(model, marked, latents)
+    beyond = latents.clone()
+    beyond[1, 3:] += 5
+    again = measured(model, marked, beyond)
+    assert again == pytest.approx(base, rel=1e-4)
+    valid = experience.valid.clone()
+    valid[1, 3:] = False
+    padded = measured(model, marked.replace(valid=valid), latents)
+    assert padded == pytest.approx(base, rel=1e-4)
+
+
+def test_the_losses_are_their_formulas() -> None:
+    model, experience, latents = jepa(), windows(3, 4), torch.randn(3, 4, LATENT)
+    terminated = experience.terminated.clone()
+    terminated[0, 2] = True
+    valid = experience.valid.clone()
+    valid[0, 3:] = False
+    experience = experience.replace(
+        terminated=terminated, valid=valid, weights=torch.tensor([0.5, 1.0, 2.0])
+    )
+    got, _ = model.losses(experience, states_of(latents), states_of(latents + 0.1))
+
+    scale = model.latents.deviation()
+    unit = (scale * model.strides.magnitude()).sqrt()
+    wanted = {"prediction": 0.0, "signals": 0.0, "ended": 0.0}
+    count = 0
+    for b, steps in enumerate([2, 3, 3]):
+        now = states_of(latents)[0].rows(torch.tensor([b]))
+        now = State.raw(**{**now.__dict__, "carry": torch.zeros(1, 6)})
+        for t in range(steps):
+            now = model.step(now, experience.actions[b, t][None])
+            weight = experience.weights[b].item()
+            error = (now.latent[0] - latents[b, t + 1] - 0.1) / unit
+            wanted["prediction"] += weight * error.square().mean().item()
+            felt = now.signals[0].sign() * now.signals[0].abs().log1p()
+            real = experience.signals[b, t + 1]
+            real = real.sign() * real.abs().log1p()
+            error = (felt - real) / model.feelings.deviation()
+            wanted["signals"] += weight * error.square().mean().item()
+            chance = now.ended[0] if terminated[b, t + 1] else 1 - now.ended[0]
+            wanted["ended"] -= weight * chance.log().item()
+            count += 1
+    assert count == 8
+    for name, total in wanted.items():
+        assert got[name].item() == pytest.approx(total / count, rel=1e-4), name
+
+
+def test_targets_get_no_gradient_and_the_first_state_does() -> None:
+    model, experience = jepa(), windows(4, 6)
+    online = torch.randn(4, 6, LATENT, requires_grad=True)
+    target = torch.randn(4, 6, LATENT, requires_grad=True)
+    losses, _ = model.losses(experience, states_of(online), states_of(target))
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    assert target.grad is None
+    assert online.grad is not None
+    assert online.grad[:, 0].abs().max() > 0
+
+
+@pytest.mark.parametrize("objective", [VICReg(), SIGReg(projections=8)])
+def test_the_objective_is_part_of_the_losses(objective: VICReg | SIGReg) -> None:
+    model, experience, latents = jepa(), windows(4, 6), torch.randn(4, 6, LATENT)
+    model.objective = objective
+    valid = experience.valid.clone()
+    valid[1, 3:] = False
+    first = measured(model, experience.replace(valid=valid), latents)
+    assert len(first) > 3
+    changed = torch.where(valid[..., None], latents, 99.0)
+    assert measured(model, experience.replace(valid=valid), changed) == first
+    model.after_update()
+    second = measured(model, experience.replace(valid=valid), latents)
+    assert (second == first) == isinstance(objective, VICReg)
+
+
+def test_no_transition_at_all_is_no_loss() -> None:
+    model, experience, latents = jepa(3), windows(2, 4), torch.randn(2, 4, LATENT)
+    none = experience.replace(valid=torch.zeros(2, 4, dtype=torch.bool))
+    assert measured(model, none, latents) == {"prediction": 0, "signals": 0, "ended": 0}
+
+
+# -- a real world ---------------------------------------------------------------------------
+
+
+def cart_pole(episodes: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows of 6 steps of random CartPole: vectors, encoded actions, terminated."""
+    env = gymnasium.make("CartPole-v1")
+    env.action_space.seed(seed)
+    vectors, actions, ends = [], [], []
+    for episode in range(episodes):
+        seen, over = [env.reset(seed=seed + episode)[0]], [False]
+        done: list[int] = []
+        while not over[-1]:
+            action = int(env.action_space.sample())
+            observed, _, terminated, _, _ = env.step(action)
+            done.append(action)
+            seen.append(observed)
+            over.append(bool(terminated))
+        done.append(0)
+        for start in range(len(seen) - 5):
+            vectors.append(torch.from_numpy(np.stack(seen[start : start + 6])))
+            actions.append(torch.tensor(done[start : start + 6]))
+            ends.append(torch.tensor(over[start : start + 6]))
+    env.close()
+    hot = torch.nn.functional.one_hot(torch.stack(actions), 2).float()
+    return torch.stack(vectors), hot, torch.stack(ends)
+
+
+def test_it_learns_cart_pole_from_experience() -> None:
+    torch.manual_seed(0)
+    world = WORLD.model_copy(update={"actions": ActionSpec(discrete=True, size=2)})
+    perception = Vectors(world=world, token_shape=TOKENS, features=16, width=32)
+    model = JEPA(
+        world=world,
+        latent_size=perception.latent_size,
+        token_shape=TOKENS,
+        objective=Unregularised(),
+        width=128,
+        ensemble=1,
+    )
+    vectors, actions, ends = cart_pole(episodes=120, seed=0)
+
+    def batch(rows: Tensor) -> Experience:
+        signals = torch.zeros(len(rows), 6, len(SIGNALS))
+        signals[:, :, 0] = 1.0
+        signals[:, :, SIGNALS.index("end")] = ends[rows].float()
+        return Experience(
+            frames=None,
+            vectors=vectors[rows],
+            actions=actions[rows],
+            signals=signals,
+            terminated=ends[rows],
+            truncated=torch.zeros_like(ends[rows]),
+            valid=torch.ones_like(ends[rows]),
+            weights=torch.ones(len(rows)),
+            index=rows,
+        )
+
+    descent = torch.optim.Adam([*perception.parameters(), *model.parameters()], lr=2e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(descent, 1.0, 0.02, 350)
+    for _ in range(350):
+        experience = batch(torch.randint(len(vectors), (64,)))
+        latents = perception.encode_windows(experience)
+        states = states_of(latents)
+        descent.zero_grad()
+        losses, _ = model.losses(experience, states, states_of(latents.detach()))
+        sum(losses.values()).backward()  # type: ignore[union-attr]
+        descent.step()
+        schedule.step()
+        model.after_update()
+
+    vectors, actions, ends = cart_pole(episodes=40, seed=10_000)
+    everything = batch(torch.arange(len(vectors)))
+    with torch.no_grad():
+        latents = perception.encode_windows(everything)
+        now = State.raw(**{**states_of(latents)[0].__dict__, "carry": None})
+        for t in range(5):
+            now = State.raw(**{**now.__dict__, "carry": torch.zeros(len(vectors), 6)})
+            now = model.step(now, actions[:, t])
+    # Judged on the observation's own numbers, in units of their spread.
+    spread = latents[:, 5, :4].std(0)
+    error = ((now.latent - latents[:, 5])[:, :4] / spread).square().mean().sqrt()
+    persistence = ((latents[:, 0] - latents[:, 5])[:, :4] / spread).square().mean().sqrt()
+    assert error < 0.15 * persistence, (error, persistence)
+
+    score, over = now.signals[:, 0], ends[:, 5]
+    torch.testing.assert_close(score, torch.ones_like(score), rtol=0, atol=0.05)
+    assert now.ended[over].median() > 0.3
+    assert now.ended[~over].median() < 0.05

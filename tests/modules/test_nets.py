@@ -1,0 +1,132 @@
+"""Networks: sizes, modulation, running scales."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from modules.messages import ConfigError
+from modules.nets.conv import CNN, NatureCNN, SmallCNN
+from modules.nets.film import FiLM
+from modules.nets.mlp import MLP, ResidualMLP
+from modules.nets.scale import RunningScale, soft_log, symexp, symlog, unit_rms
+
+
+@pytest.mark.parametrize("network", [SmallCNN, NatureCNN])
+@pytest.mark.parametrize(("channels", "height", "width"), [(4, 84, 84), (12, 36, 40), (1, 97, 51)])
+def test_cnn_takes_any_size_and_says_its_features(
+    network: type[SmallCNN] | type[NatureCNN], channels: int, height: int, width: int
+) -> None:
+    made = network(channels, height, width, (2, 3))
+    assert made(torch.rand(2, channels, height, width)).shape == (2, made.features)
+
+
+def test_published_sizes() -> None:
+    assert SmallCNN(4, 84, 84, (0, 0)).features == 576
+    assert NatureCNN(4, 84, 84, (0, 0)).features == 3136
+
+
+def test_too_small_a_frame_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"at least 36x36 pixels, got 35x84; try frame_size=84"):
+        SmallCNN(4, 35, 84, (0, 0))
+
+
+def _networks() -> list[tuple[torch.nn.Module, torch.Tensor]]:
+    return [
+        (SmallCNN(1, 36, 36, (2, 3)), torch.rand(6, 1, 36, 36)),
+        (NatureCNN(1, 36, 36, (2, 3)), torch.rand(6, 1, 36, 36)),
+        (MLP(5, 16, 4, token_shape=(2, 3)), torch.rand(6, 5)),
+        (ResidualMLP(5, 16, 2, (2, 3)), torch.rand(6, 5)),
+    ]
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_tokens_change_nothing_when_fresh_and_something_when_trained(which: int) -> None:
+    torch.manual_seed(which)
+    network, x = _networks()[which]
+    tokens = torch.randn(6, 2, 3)
+    fresh = network(x)
+    assert torch.equal(network(x, tokens), fresh)
+
+    descent = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(3):
+        descent.zero_grad()
+        (network(x, tokens) - fresh.detach() - 1).square().mean().backward()
+        descent.step()
+    trained = network(x, tokens)
+    assert (trained - network(x, -tokens)).abs().max() > 1e-3
+    assert torch.equal(network(x, torch.zeros(6, 2, 3)), network(x))
+
+
+def test_film_is_its_formula_and_serves_candidates_side_by_side() -> None:
+    film = FiLM((2, 3), 4)
+    assert film.modulate is not None
+    torch.nn.init.normal_(film.modulate.weight)
+    x, tokens = torch.randn(6, 4, 2, 2), torch.randn(3, 2, 3)
+    got = film(x, tokens)
+    for m in range(6):
+        numbers = film.modulate.weight @ tokens[m // 2].reshape(-1)
+        for c in range(4):
+            wanted = x[m, c] * (1 + numbers[c]) + numbers[4 + c]
+            torch.testing.assert_close(got[m, c], wanted)
+
+
+def test_no_tokens_at_all_is_a_width_like_any_other() -> None:
+    x = torch.randn(3, 4)
+    assert torch.equal(FiLM((0, 0), 4)(x, torch.zeros(3, 0, 0)), x)
+
+
+def test_a_silent_network_says_zero_and_can_learn() -> None:
+    network = MLP(3, 16, 2, silent=True)
+    out = network(torch.randn(5, 3))
+    assert torch.equal(out, torch.zeros(5, 2))
+    (out - 1).square().sum().backward()
+    assert network.last.weight.grad is not None
+    assert network.last.weight.grad.abs().max() > 0
+
+
+def test_symlog_has_its_inverse_and_unit_rms_its_sphere() -> None:
+    x = torch.tensor([-1e6, -3.0, 0.0, 1e-3, 2.0, 1e6])
+    torch.testing.assert_close(symexp(symlog(x)), x, rtol=1e-4, atol=1e-6)
+    small = torch.linspace(-1, 1, 9)
+    torch.testing.assert_close(soft_log(small), small, rtol=2e-3, atol=0)
+    assert soft_log(torch.tensor(1e6)) == pytest.approx(122.06, rel=1e-4)
+    assert torch.isfinite(symexp(torch.tensor([1e30, -1e30]))).all()
+    torch.testing.assert_close(unit_rms(torch.randn(5, 9)).norm(dim=1), torch.full((5,), 3.0))
+
+
+def test_running_scale_is_the_plain_average_while_young() -> None:
+    torch.manual_seed(0)
+    scale = RunningScale(3, decay=0.9)
+    assert torch.equal(scale.centre, torch.zeros(3))
+    assert torch.equal(scale.deviation(), torch.ones(3))
+    batches = [torch.randn(20, 3) * 2 + 1000 + i for i in range(5)]
+    for batch in batches:
+        scale.update(batch)
+        scale.update(batch[:0])
+    everything = torch.cat(batches).double()
+    torch.testing.assert_close(scale.centre.double(), everything.mean(0), rtol=1e-5, atol=0)
+    wanted = everything.std(0, correction=0)
+    torch.testing.assert_close(scale.deviation().double(), wanted, rtol=1e-3, atol=0)
+    rms = everything.square().mean(0).sqrt()
+    torch.testing.assert_close(scale.magnitude().double(), rms, rtol=1e-5, atol=0)
+
+
+def test_running_scale_forgets() -> None:
+    scale = RunningScale(1, decay=0.9)
+    for value in [100.0] * 20 + [0.0] * 100:
+        scale.update(torch.full((4, 1), value))
+    assert scale.centre.item() < 0.01
+
+
+def test_convolutions_are_modulated_before_their_nonlinearity() -> None:
+    network = CNN(1, 36, 36, ((2, 5, 5),), (1, 1))
+    film = network.films[0]
+    assert isinstance(film, FiLM)
+    assert film.modulate is not None
+    with torch.no_grad():
+        film.modulate.weight.copy_(torch.tensor([[1.0], [-1.0], [0.0], [0.0]]))
+        x = torch.rand(1, 1, 36, 36)
+        raw = network.convolutions[0](x)
+        doubled = torch.relu(torch.stack([2 * raw[:, 0], 0 * raw[:, 1]], 1)).flatten(1)
+        torch.testing.assert_close(network(x, torch.ones(1, 1, 1)), doubled)

@@ -1,0 +1,119 @@
+"""Objectives against their formulas written out, and against collapse."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from modules import chance
+from modules.objectives.ema import SlowTarget, Unregularised
+from modules.objectives.objective import Objective
+from modules.objectives.sigreg import SIGReg, epps_pulley
+from modules.objectives.vicreg import VICReg
+
+KEY = torch.tensor([7])
+ALL = [VICReg, SIGReg, SlowTarget, Unregularised]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_objective_keeps_the_protocol(kind: type) -> None:
+    objective = kind(**kind.Config().model_dump(exclude={"kind"}))  # type: ignore[attr-defined]
+    assert isinstance(objective, Objective)
+    assert 0 <= objective.target_decay < 1
+    for rows in (0, 1, 16):
+        for loss in objective.penalties(torch.randn(rows, 4), KEY).values():
+            assert loss.shape == ()
+            assert torch.isfinite(loss)
+
+
+def test_vicreg_is_its_hinge_and_its_covariance() -> None:
+    torch.manual_seed(0)
+    rows, size = 9, 4
+    latents = torch.randn(rows, size, dtype=torch.float64) * torch.tensor([0.1, 0.5, 1.5, 3.0])
+    values = latents.tolist()
+    means = [sum(v[d] for v in values) / rows for d in range(size)]
+
+    def covariance(i: int, j: int) -> float:
+        return sum((v[i] - means[i]) * (v[j] - means[j]) for v in values) / (rows - 1)
+
+    hinge = sum(max(0.0, 1.2 - math.sqrt(covariance(d, d) + 1e-4)) for d in range(size)) / size
+    off = sum(covariance(i, j) ** 2 for i in range(size) for j in range(size) if i != j) / size
+    got = VICReg(variance=3.0, covariance=0.5, floor=1.2).penalties(latents, KEY)
+    assert got["variance"].item() == pytest.approx(3.0 * hinge)
+    assert got["covariance"].item() == pytest.approx(0.5 * off)
+
+
+def test_sigreg_is_its_integral() -> None:
+    torch.manual_seed(0)
+    latents, knots = torch.randn(8, 3) * 1.3 + 0.2, 9
+    lines = chance.normal(KEY, "sigreg", 3, 5)[0]
+    total = 0.0
+    for p in range(5):
+        line = lines[:, p].tolist()
+        length = math.sqrt(sum(x * x for x in line))
+        points = [
+            sum(a * b for a, b in zip(z, line, strict=True)) / length for z in latents.tolist()
+        ]
+        # Both halves of the axis here; the code doubles one.
+        heights = []
+        for k in range(-(knots - 1), knots):
+            t = 4.0 * k / (knots - 1)
+            found = sum(complex(math.cos(t * x), math.sin(t * x)) for x in points) / len(points)
+            gauss = math.exp(-t * t / 2)
+            heights.append(abs(found - gauss) ** 2 * gauss)
+        step = 4.0 / (knots - 1)
+        total += step * (sum(heights) - (heights[0] + heights[-1]) / 2)
+    got = SIGReg(weight=2.0, projections=5, knots=knots).penalties(latents, KEY)
+    assert got["gaussian"].item() == pytest.approx(2.0 * total / 5, rel=1e-4)
+
+
+def test_a_normal_sample_is_nearer_to_normal_than_others() -> None:
+    torch.manual_seed(0)
+    normal = torch.randn(2000, 1)
+    others = torch.cat([normal * 0, normal * 3, normal + 1, normal.sign(), normal.exp()], 1)
+    far = epps_pulley(others, 17)
+    assert (far > 20 * epps_pulley(normal, 17)).all()
+
+
+def test_sigreg_sees_what_a_covariance_does_not() -> None:
+    # A ring: uncorrelated, of unit variance, and yet each coordinate all but follows from the
+    # other (the spiral of the interview).
+    angle = torch.linspace(0, 2 * math.pi, 513)[:-1]
+    ring = torch.stack([angle.cos(), angle.sin()], 1) * math.sqrt(2)
+    torch.manual_seed(0)
+    cloud = torch.randn(512, 2)
+    blind = VICReg()
+    assert sum(blind.penalties(ring, KEY).values()).item() < 1e-3
+    sighted = SIGReg()
+    seen = sighted.penalties(ring, KEY)["gaussian"]
+    assert seen > 10 * sighted.penalties(cloud, KEY)["gaussian"]
+
+
+def test_sigreg_draws_new_lines_for_a_new_key() -> None:
+    latents = torch.randn(16, 8).exp()
+    objective = SIGReg(projections=4)
+    first = objective.penalties(latents, KEY)["gaussian"]
+    assert torch.equal(first, objective.penalties(latents, KEY)["gaussian"])
+    assert not torch.equal(first, objective.penalties(latents, KEY + 1)["gaussian"])
+
+
+@pytest.mark.parametrize("objective", [VICReg(), SIGReg(projections=64)])
+def test_descending_undoes_a_collapse(objective: Objective) -> None:
+    torch.manual_seed(0)
+    latents = (torch.randn(64, 1) @ torch.ones(1, 6) + torch.randn(64, 6) * 0.05) * 0.1
+    latents.requires_grad_(True)
+    descent = torch.optim.Adam([latents], lr=0.05)
+    for update in range(150):
+        descent.zero_grad()
+        sum(objective.penalties(latents, torch.tensor([update])).values()).backward()  # type: ignore[union-attr]
+        descent.step()
+    spectrum = torch.linalg.svdvals(latents.detach() - latents.detach().mean(0))
+    assert spectrum[-1] > 0.4 * spectrum[0]
+    assert latents.std(0).min() > 0.6
+
+
+def test_only_a_slow_target_is_slow() -> None:
+    assert SlowTarget(target_decay=0.9).target_decay == 0.9
+    assert [kind().target_decay for kind in (VICReg, SIGReg, Unregularised)] == [0, 0, 0]

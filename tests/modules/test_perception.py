@@ -1,0 +1,321 @@
+"""Perception: stacking, encoding of windows, augmentation, any frame, priming."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from modules.messages import (
+    SIGNALS,
+    ActionSpec,
+    ConfigError,
+    Directive,
+    Experience,
+    MessageError,
+    Moment,
+    Observation,
+    State,
+    WorldSpec,
+)
+from modules.perception.pixels import Pixels, PixelsNature, PixelsSmall, as_bytes, shifted
+from modules.perception.vectors import Vectors
+from modules.ports import Perception
+
+TOKENS = (2, 3)
+ACTIONS = ActionSpec(discrete=True, size=3)
+
+
+def world(pixels: tuple[int, int, int] | None = None, vector: int | None = None) -> WorldSpec:
+    return WorldSpec(
+        id="test/World-v0", pixels=pixels, vector=vector, signals=SIGNALS, actions=ACTIONS
+    )
+
+
+def small(height: int = 40, width: int = 36, channels: int = 1, stack: int = 4) -> PixelsSmall:
+    return PixelsSmall(
+        world=world((height, width, channels)), token_shape=TOKENS, latent_size=16, stack=stack
+    )
+
+
+def observation(
+    pixels: Tensor | None = None, vector: Tensor | None = None, first: Tensor | None = None
+) -> Observation:
+    seen = pixels if pixels is not None else vector
+    assert seen is not None
+    rows = len(seen)
+    none = torch.zeros(rows, dtype=torch.bool)
+    return Observation(
+        pixels=pixels,
+        vector=vector,
+        signals=torch.rand(rows, len(SIGNALS)),
+        first=none if first is None else first,
+        terminated=torch.arange(rows) % 2 == 1,
+        truncated=none,
+    )
+
+
+def after(state: State, tokens: Tensor | None = None) -> Moment:
+    """What memory would hand to perception: of it only these two are perception's business."""
+    if tokens is None:
+        tokens = torch.zeros(state.batch, *TOKENS)
+    return Moment.raw(state=state, directive=Directive.raw(tokens=tokens))
+
+
+def experience(frames: Tensor | None, vectors: Tensor | None, rows: int, steps: int) -> Experience:
+    none = torch.zeros(rows, steps, dtype=torch.bool)
+    return Experience(
+        frames=frames,
+        vectors=vectors,
+        actions=torch.zeros(rows, steps, 3),
+        signals=torch.zeros(rows, steps, len(SIGNALS)),
+        terminated=none,
+        truncated=none,
+        valid=~none,
+        weights=torch.ones(rows),
+        index=torch.arange(rows),
+    )
+
+
+def made(kind: str) -> Any:
+    if kind == "vectors":
+        return Vectors(world=world(vector=5), token_shape=TOKENS, features=16)
+    network = {"small": PixelsSmall, "nature": PixelsNature}[kind]
+    return network(world=world((40, 36, 1)), token_shape=TOKENS, latent_size=16)
+
+
+def seen_by(kind: str, rows: int) -> dict[str, Tensor]:
+    if kind == "vectors":
+        return {"vector": torch.randn(rows, 5)}
+    return {"pixels": torch.randint(0, 256, (rows, 40, 36, 1), dtype=torch.uint8)}
+
+
+@pytest.mark.parametrize("kind", ["small", "nature", "vectors"])
+def test_a_percept_becomes_a_state(kind: str) -> None:
+    perception = made(kind)
+    assert isinstance(perception, Perception)
+    neutral = perception.neutral(3).check({"B": 3, "D": perception.latent_size})
+    percept = observation(**seen_by(kind, 3), first=torch.ones(3, dtype=torch.bool))
+    state = perception.perceive(percept, after(neutral))
+    state.check({"B": 3, "D": perception.latent_size, "S": len(SIGNALS)})
+    assert state.carry.shape == neutral.carry.shape
+    assert state.carry.dtype == neutral.carry.dtype
+    assert torch.equal(state.signals, percept.signals)
+    assert state.ended.tolist() == [0, 1, 0]
+    assert torch.equal(state.uncertainty, torch.zeros(3))
+
+
+@pytest.mark.parametrize("kind", ["small", "nature", "vectors"])
+def test_priming_does_nothing_when_fresh_and_something_when_trained(kind: str) -> None:
+    torch.manual_seed(0)
+    perception = made(kind)
+    percept, neutral = observation(**seen_by(kind, 2)), perception.neutral(2)
+    tokens = torch.randn(2, *TOKENS)
+
+    def latent(primed: Tensor) -> Tensor:
+        primed_state: State = perception.perceive(percept, after(neutral, primed))
+        return primed_state.latent
+
+    assert torch.equal(latent(tokens), latent(torch.zeros(2, *TOKENS)))
+    descent = torch.optim.Adam(perception.parameters(), lr=1e-2)
+    for _ in range(2):
+        descent.zero_grad()
+        (latent(tokens) * latent(-tokens).detach()).sum().backward()
+        descent.step()
+    assert (latent(tokens) - latent(-tokens)).abs().max() > 1e-3
+
+
+def lived(perception: Pixels, frames: Tensor, firsts: Tensor) -> list[State]:
+    """Perceives `frames` [steps B ...] one after another; a row starts neutral at `firsts`."""
+    neutral = perception.neutral(frames.shape[1])
+    before, states = neutral, []
+    for frame, first in zip(frames, firsts, strict=True):
+        before = neutral.where(first, before)
+        before = perception.perceive(observation(frame, first=first), after(before))
+        states.append(before)
+    return states
+
+
+def test_the_last_four_frames_are_stacked_and_an_episode_starts_anew() -> None:
+    torch.manual_seed(0)
+    perception = small()
+    frames = torch.randint(0, 256, (7, 2, 40, 36, 1), dtype=torch.uint8)
+    firsts = torch.zeros(7, 2, dtype=torch.bool)
+    firsts[0] = True
+    firsts[5, 1] = True
+    states = lived(perception, frames, firsts)
+
+    def stacked(row: int, steps: list[int]) -> Tensor:
+        return torch.stack([frames[t, row, :, :, 0] for t in steps])
+
+    for row, t, steps in [
+        (0, 0, [0, 0, 0, 0]),
+        (0, 1, [0, 0, 0, 1]),
+        (0, 6, [3, 4, 5, 6]),
+        (1, 4, [1, 2, 3, 4]),
+        (1, 5, [5, 5, 5, 5]),
+        (1, 6, [5, 5, 5, 6]),
+    ]:
+        held = states[t].carry[row].view(3, 40, 36)
+        assert torch.equal(held, stacked(row, steps)[1:])
+        wanted = perception.encode(stacked(row, steps)[None])
+        torch.testing.assert_close(states[t].latent[row], wanted[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stack", [1, 4])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_windows_are_encoded_as_they_were_perceived(stack: int, channels: int) -> None:
+    torch.manual_seed(0)
+    perception = small(channels=channels, stack=stack)
+    frames = torch.randint(0, 256, (6, 2, 40, 36, channels), dtype=torch.uint8)
+    firsts = torch.zeros(6, 2, dtype=torch.bool)
+    firsts[0] = True
+    tokens = torch.zeros(2, *TOKENS)
+    states = lived(perception, frames, firsts)
+    context = frames[:1].expand(stack - 1, -1, -1, -1, -1)
+    windows = torch.cat([context, frames]).transpose(0, 1)
+    latents = perception.encode_windows(experience(windows, None, 2, 6), tokens)
+    wanted = torch.stack([s.latent for s in states], 1)
+    torch.testing.assert_close(latents, wanted, rtol=1e-4, atol=1e-5)
+    last = torch.cat([frame.permute(0, 3, 1, 2) for frame in frames[6 - stack :]], 1)
+    torch.testing.assert_close(latents[:, 5], perception.encode(last), rtol=1e-4, atol=1e-5)
+
+
+def test_windows_of_vectors_are_encoded_as_they_were_perceived() -> None:
+    perception = made("vectors")
+    vectors = torch.randn(2, 6, 5) * 100
+    latents = perception.encode_windows(experience(None, vectors, 2, 6), None, torch.tensor([1]))
+    before = after(perception.neutral(2))
+    for t in range(6):
+        state = perception.perceive(observation(vector=vectors[:, t]), before)
+        torch.testing.assert_close(latents[:, t], state.latent)
+
+
+def test_a_vector_can_be_read_off_the_state() -> None:
+    perception = made("vectors")
+    vector = torch.tensor([[0.001, -2.0, 300.0, -4e4, 0.0]])
+    latent = perception.encode(vector)
+    assert perception.latent_size == latent.shape[1] == 21
+    back = 10 * (latent[:, :5] / 10).sinh()
+    torch.testing.assert_close(back, vector, rtol=1e-4, atol=1e-6)
+
+
+def test_latents_of_frames_lie_on_a_sphere() -> None:
+    latents = small().encode(torch.rand(8, 4, 40, 36) * 5)
+    torch.testing.assert_close(latents.norm(dim=1), torch.full((8,), 4.0), rtol=1e-4, atol=0)
+
+
+def test_seeing_depends_on_the_frame_and_the_carry_alone() -> None:
+    perception = small()
+    frame = torch.randint(0, 256, (3, 40, 36, 1), dtype=torch.uint8)
+    carry = torch.randint(0, 256, (3, perception.carried), dtype=torch.uint8)
+    kept = carry.clone()
+    first = perception.see(frame, carry, None)
+    again = perception.see(frame, carry, None)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert torch.equal(carry, kept)
+    state = perception.neutral(3).replace(carry=carry)
+    perceived = perception.perceive(observation(frame), after(state))
+    torch.testing.assert_close(perceived.latent, first[0])
+    assert torch.equal(perceived.carry, first[1])
+
+
+@pytest.mark.parametrize("network", [PixelsSmall, PixelsNature])
+@pytest.mark.parametrize(
+    ("height", "width", "channels"), [(36, 36, 1), (50, 121, 3), (210, 160, 3)]
+)
+def test_any_size_and_any_channels(network: Any, height: int, width: int, channels: int) -> None:
+    perception = network(world=world((height, width, channels)), token_shape=TOKENS)
+    pixels = torch.randint(0, 256, (2, height, width, channels), dtype=torch.uint8)
+    first = torch.ones(2, dtype=torch.bool)
+    state = perception.perceive(observation(pixels, first=first), after(perception.neutral(2)))
+    assert state.latent.shape == (2, perception.latent_size)
+    assert torch.isfinite(state.latent).all()
+
+
+def test_any_dtype_is_the_same_picture() -> None:
+    perception = small()
+    pixels = torch.randint(0, 2, (2, 40, 36, 1), dtype=torch.uint8) * 255
+    before = after(perception.neutral(2))
+    wanted = perception.perceive(observation(pixels), before)
+    for same in (
+        pixels.float() / 255,
+        pixels.double() / 255,
+        pixels.half() / 255,
+        pixels.bool(),
+        pixels.long(),
+        pixels.to(torch.int32),
+    ):
+        state = perception.perceive(observation(same), before)
+        assert torch.equal(state.latent, wanted.latent)
+        assert torch.equal(state.carry, wanted.carry)
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(as_bytes(every.float() / 255), every)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_frames_are_shifted_and_edges_repeated(channels: int) -> None:
+    frames = torch.randint(0, 256, (4, 2, 7, 9, channels), dtype=torch.uint8)
+    offsets = torch.tensor([[0, 0], [2, -1], [-4, 4], [1, 3]])
+    moved = shifted(frames, offsets)
+    for b, (down, right) in enumerate(offsets.tolist()):
+        for y in range(7):
+            for x in range(9):
+                source = frames[b, :, min(max(y - down, 0), 6), min(max(x - right, 0), 8)]
+                assert torch.equal(moved[b, :, y, x], source)
+
+
+def test_augmentation_follows_its_key_and_can_be_off() -> None:
+    torch.manual_seed(0)
+    perception = small()
+    frames = torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8)
+    batch = experience(frames, None, 8, 5)
+    plain = perception.encode_windows(batch)
+    one = perception.encode_windows(batch, None, torch.tensor([1]))
+    assert torch.equal(one, perception.encode_windows(batch, None, torch.tensor([1])))
+    assert not torch.equal(one, perception.encode_windows(batch, None, torch.tensor([2])))
+    assert (one - plain).abs().max() > 1e-3
+    perception.shift_pixels, perception.intensity = 0, 0.0
+    off = perception.encode_windows(batch, None, torch.tensor([1]))
+    torch.testing.assert_close(off, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_without_its_context_is_refused() -> None:
+    frames = torch.zeros(2, 5, 40, 36, 1, dtype=torch.uint8)
+    with pytest.raises(MessageError, match=r"Experience.frames: wanted 8 frames a window, got 5"):
+        small().encode_windows(experience(frames, None, 2, 5))
+
+
+def test_what_a_world_does_not_show_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"shows a vector; try perception.kind=vectors"):
+        PixelsSmall(world=world(vector=4), token_shape=TOKENS)
+    with pytest.raises(ConfigError, match=r"shows pixels; try perception.kind=pixels-small"):
+        Vectors(world=world((84, 84, 1)), token_shape=TOKENS)
+    perception = small()
+    square = observation(torch.zeros(2, 40, 40, 1, dtype=torch.uint8))
+    before = after(perception.neutral(2))
+    with pytest.raises(MessageError, match=r"Observation.pixels"):
+        perception.perceive(square, before)
+
+
+def test_the_config_says_what_sensor_the_world_should_use() -> None:
+    assert PixelsSmall.Config().sensor == {"height": 84, "width": 84, "gray": True}
+    assert PixelsNature.Config(frame_size=64, gray=False).sensor == {
+        "height": 64,
+        "width": 64,
+        "gray": False,
+    }
+    assert PixelsSmall.Config(frame_size=0).sensor is None
+    assert Vectors.Config().sensor is None
+
+
+@pytest.mark.parametrize("kind", [PixelsSmall, PixelsNature, Vectors])
+def test_config_and_constructor_agree_on_every_default(kind: Any) -> None:
+    import inspect
+
+    taken = inspect.signature(kind.__init__).parameters
+    for name, field in kind.Config.model_fields.items():
+        if name != "kind":
+            assert taken[name].default == field.default

@@ -1,0 +1,301 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from analytic import imagine, linear_quadratic, maze, spec
+
+from modules import chance
+from modules.actor.actor import Actor
+from modules.actor.beam import Beam
+from modules.actor.cem import (
+    CEM,
+    CategoricalCEM,
+    elites,
+    refit_categorical,
+    refit_gaussian,
+    rounds,
+)
+from modules.actor.gradient import Gradient
+from modules.actor.planner import one_hot
+from modules.actor.policy import Categorical, Gaussian
+from modules.messages import ConfigError
+
+DISCRETE, FORCE = spec(True, 3), spec(False, 1)
+
+
+def build(kind, world, **settings):
+    chosen = {**kind.Config().model_dump(exclude={"kind"}), **settings}
+    return kind(**chosen, world=world)
+
+
+def actor(planner, world, latent_size, horizon_max=12):
+    mind = Categorical if world.actions.discrete else Gaussian
+    policy = mind(
+        **mind.Config().model_dump(exclude={"kind"}),
+        world=world, latent_size=latent_size, token_shape=(1, 1),
+    )
+    return Actor(
+        replan_surprise=0.5, shown=4, policy=policy, planner=planner, world=world,
+        horizon_max=horizon_max,
+    )
+
+
+def exhaustive(imagination, horizon, choices):
+    every = torch.tensor(list(itertools.product(range(choices), repeat=horizon)))
+    sequences = one_hot(every, choices).unsqueeze(0)
+    sequences = sequences.expand(imagination.situation.batch, -1, -1, -1)
+    return imagination.cost(imagination.rollout(sequences)).amin(-1)
+
+
+# -- beam -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("literal", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_beam_finds_what_exhaustive_search_finds(seed, literal):
+    model, cost = maze(seed)
+    latent = torch.tensor([[0.0], [5.0]])
+    mind = actor(build(Beam, DISCRETE, hold=1, share=1.0), DISCRETE, 1)
+    _, imagination, _ = imagine(model, cost, latent, DISCRETE, mind, literal=literal)
+    best = exhaustive(imagination, 5, 3)
+    proposals = torch.zeros(2, 2, 5, 3)
+    found = mind.planner.plan(imagination, proposals, chance.keys(seed, 2, 0), 3 * 3**5 * 5)
+    torch.testing.assert_close(found.energies[:, 0], best)
+    again = imagination.cost(imagination.rollout(found.candidates[:, :1]))
+    torch.testing.assert_close(again[:, 0], best)
+
+
+def test_a_narrow_beam_is_no_better_and_a_wider_one_no_worse_on_average():
+    worlds = [maze(seed) for seed in range(8)]
+    mind = actor(build(Beam, DISCRETE, hold=1, share=1.0), DISCRETE, 1)
+    start = torch.zeros(1, 1)
+    dreams = [imagine(model, cost, start, DISCRETE, mind)[1] for model, cost in worlds]
+    best = [float(exhaustive(dream, 5, 3)) for dream in dreams]
+    means = []
+    for budget in (16, 60, 1300):
+        gaps = []
+        for dream, least in zip(dreams, best, strict=True):
+            key = chance.keys(0, 1, 0)
+            found = mind.planner.plan(dream, torch.zeros(1, 0, 5, 3), key, budget)
+            gaps.append(float(found.energies[0, 0]) - least)
+        assert min(gaps) >= -1e-5
+        means.append(np.mean(gaps))
+    assert means[0] > means[1] >= means[2] == pytest.approx(0, abs=1e-5)
+
+
+def test_refining_repairs_what_a_narrow_beam_missed():
+    gains = []
+    for seed in range(12):
+        model, cost = maze(seed)
+        totals = []
+        for share in (0.05, 1.0):
+            mind = actor(build(Beam, DISCRETE, hold=1, share=share), DISCRETE, 1)
+            _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
+            budget = 400 if share < 1 else 24
+            found = mind.planner.plan(
+                imagination, torch.zeros(1, 2, 8, 3), chance.keys(seed, 1, 0), budget
+            )
+            totals.append(float(found.energies[0, 0]))
+            again = imagination.cost(imagination.rollout(found.candidates[:, :1]))
+            assert float(again) == pytest.approx(totals[-1], abs=1e-5)
+        gains.append(totals[1] - totals[0])
+    assert min(gains) >= -1e-6
+    assert np.mean(gains) > 0.1
+
+
+def test_equal_states_are_held_once():
+    # Two actions do the same: a beam that kept both would see half as many places.
+    model, cost = maze(3, choices=2)
+    move = model.move
+    model.move = lambda latent, action: move(latent, action[:, :2] + action[:, 2:] * 0.5)
+    mind = actor(build(Beam, DISCRETE, hold=1, share=1.0), DISCRETE, 1)
+    _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
+    kept = []
+    select = mind.planner._select
+
+    def watch(state, *rest):
+        chosen = select(state, *rest)
+        kept.append(state.latent[chosen[0]].flatten().tolist())
+        return chosen
+
+    mind.planner._select = watch
+    mind.planner.plan(imagination, torch.zeros(1, 0, 6, 3), chance.keys(0, 1, 0), 300)
+    assert len(kept) > 3
+    assert all(len(set(places)) == len(places) for places in kept)
+
+
+def test_a_row_plans_the_same_beside_other_rows():
+    model, cost = maze(1)
+    mind = actor(build(Beam, DISCRETE, hold=2), DISCRETE, 1)
+    latent, keys = torch.tensor([[0.0], [7.0], [9.0]]), chance.keys(4, 3, 0)
+    proposals = torch.zeros(3, 2, 8, 3)
+    _, together, _ = imagine(model, cost, latent, DISCRETE, mind)
+    found = mind.planner.plan(together, proposals, keys, 300)
+    for row in range(3):
+        one = slice(row, row + 1)
+        _, alone, _ = imagine(model, cost, latent[one], DISCRETE, mind)
+        single = mind.planner.plan(alone, proposals[one], keys[one], 300)
+        assert float(single.energies[0, 0]) <= float(found.energies[row, 0]) + 1e-5
+
+
+def test_with_nothing_to_tell_actions_apart_any_may_be_first():
+    model, cost = maze(0)
+    cost.energy, cost.critic = lambda latent: torch.zeros(len(latent)), 0.0
+    model.ended = None
+    firsts = set()
+    for seed in range(40):
+        mind = actor(build(Beam, DISCRETE), DISCRETE, 1)
+        _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
+        found = mind.planner.plan(
+            imagination, one_hot(torch.zeros(1, 2, 8, dtype=torch.int64), 3),
+            chance.keys(seed, 1, 0), 120,
+        )
+        firsts.add(int(found.candidates[0, 0, 0].argmax()))
+    assert firsts == {0, 1, 2}
+
+
+# -- the cross-entropy method ---------------------------------------------------------------
+
+
+def test_refits_agree_with_numpy():
+    luck = np.random.default_rng(0)
+    sequences, costs = luck.normal(size=(2, 20, 6, 3)), luck.normal(size=(2, 20))
+    best = elites(torch.tensor(sequences), torch.tensor(costs), 5)
+    mean, spread = refit_gaussian(best, 0.3)
+    hot = np.eye(3)[sequences.argmax(-1)]
+    odds = refit_categorical(elites(torch.tensor(hot), torch.tensor(costs), 5), 0.1)
+    for row in range(2):
+        order = np.argsort(costs[row])[:5]
+        np.testing.assert_allclose(mean[row], sequences[row, order].mean(0))
+        np.testing.assert_allclose(spread[row], np.maximum(sequences[row, order].std(0), 0.3))
+        np.testing.assert_allclose(odds[row], 0.9 * hot[row, order].mean(0) + 0.1 / 3)
+    np.testing.assert_allclose(odds.sum(-1), 1)
+
+
+@pytest.mark.parametrize("budget", [1, 2, 7, 60, 500, 10_000])
+def test_rounds_stay_within_the_budget(budget):
+    for horizon, samples, iterations in itertools.product((1, 5, 40), (2, 16, 64), (1, 4)):
+        assert np.prod(rounds(budget, horizon, samples, iterations)) <= budget
+    assert rounds(10_000, 10, 64, 4) == (10, 64, 4)
+
+
+def test_categorical_cem_comes_near_exhaustive_search():
+    gaps, spread = [], []
+    for seed in range(8):
+        model, cost = maze(seed)
+        planner = build(CategoricalCEM, DISCRETE, hold=1, samples=48, iterations=5)
+        mind = actor(planner, DISCRETE, 1)
+        _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
+        proposals = one_hot(torch.zeros(1, 2, 5, dtype=torch.int64), 3)
+        found = planner.plan(imagination, proposals, chance.keys(seed, 1, 0), 5 * 48 * 5)
+        best = float(exhaustive(imagination, 5, 3))
+        gaps.append(float(found.energies[0, 0]) - best)
+        spread.append(float(imagination.cost(imagination.rollout(proposals))[0, 0]) - best)
+    assert min(gaps) >= -1e-5
+    assert np.mean(gaps) < 0.1 * np.mean(spread)
+
+
+# -- continuous actions ---------------------------------------------------------------------
+
+
+def optimum(horizon, discount):
+    """The best cost from rest at 0.3, by Newton's step, exact as the cost is quadratic; and its plan."""
+    model, cost = linear_quadratic()
+    mind = actor(build(CEM, FORCE), FORCE, 3)
+    _, imagination, _ = imagine(
+        model, cost, torch.tensor([[0.3, 0.0, 0.0]]).double(), FORCE, mind, discount=discount
+    )
+
+    def total(forces):
+        return imagination.cost(imagination.rollout(forces.view(1, 1, -1, 1)))[0, 0]
+
+    at = torch.zeros(horizon, dtype=torch.float64)
+    slope = torch.autograd.functional.jacobian(total, at)
+    best = at - torch.linalg.solve(torch.autograd.functional.hessian(total, at), slope)
+    assert float(best.abs().max()) < 1, "the bounds would matter"
+    return float(total(best)), float(total(at))
+
+
+@pytest.mark.parametrize(
+    ("planner", "budget", "within"),
+    [
+        (build(Gradient, FORCE, iterations=60), 10_000, 0.005),
+        (build(CEM, FORCE, samples=128, iterations=12), 20_000, 0.03),
+    ],
+    ids=["gradient", "cem"],
+)
+def test_planners_reach_the_known_optimum(planner, budget, within):
+    best, idle = optimum(6, 0.95)
+    model, cost = linear_quadratic()
+    mind = actor(planner, FORCE, 3)
+    _, imagination, _ = imagine(model, cost, torch.tensor([[0.3, 0, 0]]), FORCE, mind)
+    found = planner.plan(imagination, torch.zeros(1, 2, 6, 1), chance.keys(0, 1, 0), budget)
+    assert best - 1e-5 <= float(found.energies[0, 0]) < best + within * (idle - best)
+    assert float(found.candidates.abs().max()) <= 1
+    again = imagination.cost(imagination.rollout(found.candidates))
+    torch.testing.assert_close(again, found.energies)
+    assert bool((found.energies.diff() >= 0).all())
+
+
+def test_gradient_without_a_gradient_keeps_what_was_proposed():
+    model, cost = linear_quadratic()
+    move = model.move
+    model.move = lambda latent, action: move(latent, action.detach())
+    planner = build(Gradient, FORCE)
+    mind = actor(planner, FORCE, 3)
+    _, imagination, _ = imagine(model, cost, torch.tensor([[1.0, 0, 0]]), FORCE, mind)
+    proposals = torch.full((1, 2, 6, 1), 0.4)
+    found = planner.plan(imagination, proposals, chance.keys(0, 1, 0), 12)
+    torch.testing.assert_close(found.candidates[0, 0], proposals[0, 0])
+
+
+# -- any planner ----------------------------------------------------------------------------
+
+EVERY = [
+    (build(Beam, DISCRETE), DISCRETE),
+    (build(Beam, DISCRETE, hold=1, share=1.0), DISCRETE),
+    (build(CategoricalCEM, DISCRETE), DISCRETE),
+    (build(CEM, FORCE), FORCE),
+    (build(Gradient, FORCE), FORCE),
+]
+IDS = ["beam", "beam-only", "cem-categorical", "cem", "gradient"]
+
+
+@pytest.mark.parametrize(("planner", "world"), EVERY, ids=IDS)
+@pytest.mark.parametrize("budget", [1, 2, 3, 7, 23, 50, 333])
+def test_no_planner_spends_more_than_its_budget(planner, world, budget):
+    model, cost = maze(0) if world is DISCRETE else linear_quadratic()
+    latent = torch.zeros(2, 1 if world is DISCRETE else 3)
+    mind = actor(planner, world, latent.shape[1])
+    for horizon in (1, 4, 9):
+        _, imagination, _ = imagine(model, cost, latent, world, mind)
+        proposals = torch.zeros(2, 2, horizon, world.actions.size)
+        found = planner.plan(imagination, proposals, chance.keys(0, 2, 0), budget)
+        assert int(imagination.spent.max()) <= budget
+        assert 1 <= found.candidates.shape[2] <= horizon
+        assert bool(found.energies[:, 0].isfinite().all())
+
+
+@pytest.mark.parametrize(("planner", "world"), EVERY, ids=IDS)
+def test_a_good_proposal_is_never_lost(planner, world):
+    # The last plan's rest is as good as can be: whatever is found must cost no more.
+    model, cost = maze(2) if world is DISCRETE else linear_quadratic()
+    latent = torch.zeros(1, 1) if world is DISCRETE else torch.tensor([[1.0, 0, 0]])
+    mind = actor(planner, world, latent.shape[1])
+    _, imagination, _ = imagine(model, cost, latent, world, mind)
+    plain = torch.zeros(1, 2, 6, world.actions.size)
+    best = planner.plan(imagination, plain, chance.keys(0, 1, 0), 5000)
+    given = torch.cat([best.candidates[:, :1], plain[:, :1]], 1)
+    found = planner.plan(imagination, given, chance.keys(1, 1, 0), 60)
+    if planner.__class__ is Gradient:
+        assert float(found.energies[0, 0]) <= float(best.energies[0, 0]) + 1e-3
+    else:
+        assert float(found.energies[0, 0]) <= float(best.energies[0, 0]) + 1e-6
+
+
+@pytest.mark.parametrize(("kind", "world"), [(Beam, FORCE), (CategoricalCEM, FORCE),
+                                            (CEM, DISCRETE), (Gradient, DISCRETE)])
+def test_a_planner_refuses_actions_that_are_not_its_own(kind, world):
+    with pytest.raises(ConfigError, match="wanted (discrete|continuous) actions"):
+        build(kind, world)

@@ -1,0 +1,72 @@
+"""The door to every world: `make_world`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from modules.messages import ConfigError
+from modules.ports import World
+from worlds.catalog import Game, find, list_games, list_worlds
+from worlds.protocols import Sensor, protocol_named
+
+__all__ = ["list_games", "list_worlds", "make_world"]
+
+
+def make_world(
+    id: str,
+    rows: int = 1,
+    protocol: str | None = None,
+    sensor: Sensor | Mapping[str, Any] | None = None,
+    vector: bool = False,
+    training: bool = False,
+    episode_steps: int | None = None,
+    chapter_steps: int | None = None,
+) -> World:
+    """B = `rows` copies of a world, lived in side by side.
+
+    `id`: see `worlds.catalog.find`. `protocol`: `v5` (default) or `100k`, Atari only; `training`
+    switches on what the protocol does in training alone. `sensor`: what the agent's eye asks
+    for; None: the world's own frames. `vector`: Atari at training speed, which shows and does
+    exactly the same but cannot be imagined from. `episode_steps`: cut episodes off after so many
+    steps. `chapter_steps`: see `worlds.luck`, 0 gives every episode a seed of its own.
+
+    Raises ConfigError in one line, WorldError where the world cannot be started.
+    """
+    for name, value, least in (("rows", rows, 1), ("episode_steps", episode_steps, 1)):
+        if value is not None and value < least:
+            raise ConfigError(f"world {name}: wanted {least} or more, got {value}")
+    rules = protocol_named(protocol)
+    eye = sensor if isinstance(sensor, Sensor) else _sensor(sensor)
+    found = find(id)
+    if isinstance(found, Game):
+        from worlds.atari_rows import AtariRows
+        from worlds.atari_vector import AtariVector
+        from worlds.luck import CHAPTER_STEPS
+
+        made = AtariVector if vector else AtariRows
+        return made(
+            game=found,
+            rows=rows,
+            protocol=rules,
+            sensor=eye,
+            training=training,
+            episode_steps=episode_steps,
+            chapter_steps=CHAPTER_STEPS if chapter_steps is None else chapter_steps,
+        )
+    from worlds.gymnasium_rows import GymnasiumRows
+
+    return GymnasiumRows(id=found, rows=rows, sensor=eye, episode_steps=episode_steps)
+
+
+def _sensor(wanted: Mapping[str, Any] | None) -> Sensor | None:
+    if wanted is None:
+        return None
+    try:
+        return Sensor(**wanted)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"sensor {name}: {first['msg']}, got {first.get('input')!r}") from None
