@@ -76,8 +76,13 @@ class Agent:
             )
             directive = self.configurator.configure(situation)
             imagination = Imagination(
-                self.world_model, self.cost, situation, directive,
-                self.world.actions, self.discount, self.literal_cost,
+                self.world_model,
+                self.cost,
+                situation,
+                directive,
+                self.world.actions,
+                self.discount,
+                self.literal_cost,
             )
             plan = self.actor.act(situation, imagination, directive)
             expected = self.world_model.predict(situation, plan.action, directive)

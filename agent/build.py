@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from worlds.make import make_world
 
 from agent.agent import Agent
 from agent.config import Kinds, Resolved, Slot, Tree, merge, resolve, settings_of
@@ -26,6 +25,7 @@ from agent.modules import Modules
 from modules.cost.drives import drives_in
 from modules.messages import ConfigError
 from modules.ports import World
+from worlds.make import make_world
 
 KINDS: dict[str, dict[str, str]] = {
     "perception": {

@@ -234,7 +234,7 @@ def _learns(subject: _Subject, port: str) -> None:
     module, perception = subject.module(port), subject.modules.perception
     experience = subject.modules.memory.sample(4, 6, chance.keys(SEED, 1, 1))
     with torch.enable_grad():
-        online = perception.encode_windows(experience)  # type: ignore[attr-defined]
+        online = perception.encode_windows(experience, None, None)
         losses, urgent = module.losses(
             experience, _encoded(experience, online), _encoded(experience, online.detach())
         )
@@ -413,7 +413,7 @@ def _world_model(s: _Subject) -> Promises:
         with torch.no_grad():
             for number, parameter in enumerate(module.parameters()):
                 key = chance.keys(SEED, 1, number)
-                parameter += 0.05 * chance.normal(key, "shake", *parameter.shape)[0]
+                parameter.add_(0.05 * chance.normal(key, "shake", *parameter.shape)[0])
         try:
             with torch.enable_grad():
                 after = model.complete(model.step(start(), actions))
@@ -463,7 +463,7 @@ def _cost(s: _Subject) -> Promises:
             kept = {name: value.clone() for name, value in module.state_dict().items()}
             with torch.no_grad():
                 for parameter in module.parameters():
-                    parameter += 1
+                    parameter.add_(1)
             try:
                 _require(
                     torch.equal(cost.intrinsic(state), before),

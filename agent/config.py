@@ -49,7 +49,7 @@ class WorldSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str
-    rows: int = Field(1, ge=1, le=1024)
+    rows: int = Field(default=1, ge=1, le=1024)
     protocol: str | None = None
 
 
@@ -57,8 +57,8 @@ class TokenSettings(BaseModel):
     """The directive's tokens: how many, and how wide each is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    count: int = Field(4, ge=1, le=64)
-    width: int = Field(32, ge=1, le=1024)
+    count: int = Field(default=4, ge=1, le=64)
+    width: int = Field(default=32, ge=1, le=1024)
 
 
 class LearnerSettings(BaseModel):
@@ -72,16 +72,16 @@ class LearnerSettings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    batch: int = Field(32, ge=1)
-    window: int = Field(6, ge=2)
-    online_steps: int = Field(1, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    epsilon: float = Field(1e-8, gt=0)
-    clip_norm: float = Field(10.0, gt=0)
-    target_rate: float = Field(1.0, gt=0, le=1)
-    updates_per_step: float = Field(1.0, ge=0)
-    warmup_steps: int = Field(500, ge=2)
+    batch: int = Field(default=32, ge=1)
+    window: int = Field(default=6, ge=2)
+    online_steps: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    epsilon: float = Field(default=1e-8, gt=0)
+    clip_norm: float = Field(default=10.0, gt=0)
+    target_rate: float = Field(default=1.0, gt=0, le=1)
+    updates_per_step: float = Field(default=1.0, ge=0)
+    warmup_steps: int = Field(default=500, ge=2)
 
 
 class TrainingSettings(BaseModel):
@@ -91,11 +91,11 @@ class TrainingSettings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    steps: int = Field(100_000, ge=1)
-    report_every: int = Field(1_000, ge=0)
-    evaluate_every: int = Field(10_000, ge=0)
-    evaluate_episodes: int = Field(10, ge=1)
-    checkpoint_every: int = Field(10_000, ge=0)
+    steps: int = Field(default=100_000, ge=1)
+    report_every: int = Field(default=1_000, ge=0)
+    evaluate_every: int = Field(default=10_000, ge=0)
+    evaluate_episodes: int = Field(default=10, ge=1)
+    checkpoint_every: int = Field(default=10_000, ge=0)
     vector: bool = True
     evaluation: dict[str, Any] = Field(default_factory=dict)
 
@@ -110,11 +110,11 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     world: WorldSettings
-    seed: int = Field(0, ge=0, lt=2**31)
-    steps: int | None = Field(None, ge=1)
-    episodes: int | None = Field(None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    steps: int | None = Field(default=None, ge=1)
+    episodes: int | None = Field(default=None, ge=1)
     device: str = "cpu"
-    discount: float = Field(0.99, gt=0, le=1)
+    discount: float = Field(default=0.99, gt=0, le=1)
     literal_cost: bool = False
     tokens: TokenSettings = TokenSettings()
     plugins: tuple[str, ...] = ()

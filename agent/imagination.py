@@ -37,17 +37,20 @@ class Imagination:
         self.world_model, self.costs = world_model, cost
         self.situation, self.directive = situation, directive
         self.actions, self.discount, self.literal = actions, discount, literal
-        self.spent = (
-            torch.zeros(situation.batch, dtype=torch.int64) if spent is None else spent
-        )
+        self.spent = torch.zeros(situation.batch, dtype=torch.int64) if spent is None else spent
         self._index: Tensor | None = None
         self._parent: Imagination | None = None
 
     def rows(self, index: Tensor) -> Imagination:
         """The same for the rows at `index` [M]; what it spends is counted here too."""
         part = Imagination(
-            self.world_model, self.costs, self.situation.rows(index), self.directive.rows(index),
-            self.actions, self.discount, self.literal,
+            self.world_model,
+            self.costs,
+            self.situation.rows(index),
+            self.directive.rows(index),
+            self.actions,
+            self.discount,
+            self.literal,
         )
         part._index, part._parent = index, self
         return part
@@ -64,7 +67,7 @@ class Imagination:
 
     def _count(self, calls: int) -> None:
         self.spent += calls
-        if self._parent is not None:
+        if self._parent is not None and self._index is not None:
             self._parent.spent.index_add_(0, self._index, torch.full_like(self._index, calls))
 
     def _weights(self, weights: Tensor, states: int) -> Tensor:
@@ -112,9 +115,7 @@ class Imagination:
 
     def cost(self, trajectory: Trajectory) -> Tensor:
         """What each future costs, [B N]; lower is better."""
-        return plan_cost(
-            trajectory.energies, trajectory.ended, trajectory.value, self.discount
-        )
+        return plan_cost(trajectory.energies, trajectory.ended, trajectory.value, self.discount)
 
 
 def plan_cost(energies: Tensor, ended: Tensor, value: Tensor, discount: float) -> Tensor:

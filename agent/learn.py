@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +12,14 @@ from torch import Tensor, nn
 from agent.modules import Modules
 from modules import chance
 from modules.messages import Experience, State
-from modules.ports import Learns
+from modules.ports import Learns, Perception
 
 LEARNING = ("perception", "world_model", "cost", "actor")
 """The ports that can learn; a module there that is a `torch.nn.Module` gets a parameter group."""
 
 
 class Learner:
-    """Turns experience into better modules (DESIGN: no module knows another's loss).
+    """Turns experience into better modules (no module knows another's loss).
 
     A batch is encoded once: its first `online_steps` by the perception that learns, all its
     steps by a target perception that follows it at `target_rate` (1: the same weights, gradient stopped).
@@ -114,7 +115,7 @@ class Learner:
         perception = self.modules.perception
         online = perception.encode_windows(experience.beginning(self.online_steps), None, key)
         with torch.no_grad():
-            target = self.target or perception
+            target = cast(Perception, self.target) if self.target is not None else perception
             seen = target.encode_windows(experience, None, key + 1)
         return self._states(experience, online), self._states(experience, seen)
 

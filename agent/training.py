@@ -192,5 +192,7 @@ def _cut(metrics: Path, steps: int) -> None:
     """Drops what was measured after the checkpoint that a run goes on from."""
     if metrics.exists():
         lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["steps"] <= steps]
+        kept = [
+            line for line in lines if line.endswith("\n") and json.loads(line)["steps"] <= steps
+        ]
         metrics.write_text("".join(kept), encoding="utf-8")

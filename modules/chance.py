@@ -11,21 +11,25 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Hashes = npt.NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _U64 = np.uint64
 
 
-def _mix(z: np.ndarray) -> np.ndarray:
+def _mix(z: Hashes) -> Hashes:
     with np.errstate(over="ignore"):
         z = (z ^ (z >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> _U64(27))) * _U64(0x94D049BB133111EB)
-        return z ^ (z >> _U64(31))
+        mixed: Hashes = z ^ (z >> _U64(31))
+        return mixed
 
 
-def _join(key: np.ndarray, value: np.ndarray | np.uint64) -> np.ndarray:
+def _join(key: Hashes, value: Hashes | np.uint64) -> Hashes:
     with np.errstate(over="ignore"):
         return _mix(key * _GOLDEN + value + _U64(1))
 
@@ -37,7 +41,7 @@ def keys(seed: int, rows: int, step: int) -> Tensor:
     return torch.from_numpy(joined.view(np.int64))
 
 
-def _hashes(key: Tensor, port: str, count: int) -> np.ndarray:
+def _hashes(key: Tensor, port: str, count: int) -> Hashes:
     """[B count] uint64."""
     own = _join(key.numpy().view(np.uint64), _U64(zlib.crc32(port.encode())))
     return _join(own[:, None], np.arange(count, dtype=np.uint64)[None])
@@ -53,12 +57,14 @@ def uniform(key: Tensor, port: str, *shape: int) -> Tensor:
 
 def normal(key: Tensor, port: str, *shape: int) -> Tensor:
     """Standard normal numbers, [B *shape] float32 (inverse of the error function)."""
-    return torch.special.ndtri(uniform(key, port, *shape).double()).float()
+    drawn: Tensor = torch.special.ndtri(uniform(key, port, *shape).double())
+    return drawn.float()
 
 
 def gumbel(key: Tensor, port: str, *shape: int) -> Tensor:
     """Standard Gumbel numbers, [B *shape] float32: adding them to logits and taking the largest
-    draws from the softmax."""
+    draws from the softmax.
+    """
     return -torch.log(-torch.log(uniform(key, port, *shape)))
 
 

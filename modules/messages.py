@@ -122,9 +122,21 @@ def _shape_of(hint: Any) -> Shape | None:
 
 
 _KINDS: dict[str, type[Message]] = {}
-_DTYPES = {str(d).removeprefix("torch."): d for d in (
-    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int8,
-    torch.int16, torch.int32, torch.int64, torch.bool)}
+_DTYPES = {
+    str(d).removeprefix("torch."): d
+    for d in (
+        torch.float32,
+        torch.float64,
+        torch.float16,
+        torch.bfloat16,
+        torch.uint8,
+        torch.int8,
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.bool,
+    )
+}
 _MAGIC = b"SXT1"
 _FORMS_KEPT = 256
 _MISSING = object()
@@ -695,6 +707,15 @@ class Experience(Message):
 
 
 Situation.model_rebuild()
-for _kind in (Observation, State, Energy, Recollection, Directive, Plan, Situation, Moment,
-              Experience):
+for _kind in (
+    Observation,
+    State,
+    Energy,
+    Recollection,
+    Directive,
+    Plan,
+    Situation,
+    Moment,
+    Experience,
+):
     _kind.declare()

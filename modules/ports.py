@@ -242,7 +242,8 @@ class Actor(Protocol):
 
     def neutral(self, rows: int) -> Plan:
         """The plan that stands before an episode: nothing committed, all zeros. Its shapes are
-        those of every plan of this actor."""
+        those of every plan of this actor.
+        """
 
 
 @runtime_checkable
@@ -325,8 +326,9 @@ class _Gate:
             try:
                 message = method(*arguments)
                 if type(message) is not wanted:
-                    raise MessageError(wanted.__name__, verb, wanted.__name__,
-                                       f"{type(message).__name__}")
+                    raise MessageError(
+                        wanted.__name__, verb, wanted.__name__, f"{type(message).__name__}"
+                    )
                 return message.check(dims)
             except MessageError as error:
                 if error.module is None:

@@ -34,8 +34,14 @@ def spec(discrete: bool, size: int) -> WorldSpec:
 
 
 def situation(
-    latent: Tensor, plan: Plan, directive: Directive, seed: int = 0, step: int = 0,
-    surprise: float = 0.0, ended: Tensor | None = None, critic_actions: Tensor | None = None,
+    latent: Tensor,
+    plan: Plan,
+    directive: Directive,
+    seed: int = 0,
+    step: int = 0,
+    surprise: float = 0.0,
+    ended: Tensor | None = None,
+    critic_actions: Tensor | None = None,
 ) -> Situation:
     rows = len(latent)
     zeros, whole = torch.zeros(rows), torch.zeros(rows, dtype=torch.int64)
@@ -48,42 +54,75 @@ def situation(
         uncertainty=zeros,
     )
     recollection = Recollection(
-        keys=torch.zeros(rows, 1, 1), values=torch.zeros(rows, 1, 1),
-        weights=torch.zeros(rows, 1), ages=torch.zeros(rows, 1),
-        value=torch.zeros(rows, 1), novelty=zeros,
+        keys=torch.zeros(rows, 1, 1),
+        values=torch.zeros(rows, 1, 1),
+        weights=torch.zeros(rows, 1),
+        ages=torch.zeros(rows, 1),
+        value=torch.zeros(rows, 1),
+        novelty=zeros,
     )
     energies = Energy(
-        intrinsic=torch.zeros(rows, 1), critic=torch.zeros(rows, 1), disagreement=zeros,
+        intrinsic=torch.zeros(rows, 1),
+        critic=torch.zeros(rows, 1),
+        disagreement=zeros,
         critic_actions=critic_actions,
     )
     before = Moment(
         step=step - 1,
         observation=Observation(
-            pixels=None, vector=torch.zeros(rows, 2), signals=state.signals,
-            first=never, terminated=never, truncated=never,
+            pixels=None,
+            vector=torch.zeros(rows, 2),
+            signals=state.signals,
+            first=never,
+            terminated=never,
+            truncated=never,
         ),
-        state=state, recollection=recollection, energies=energies, surprise=zeros,
-        spent=whole, age=whole, directive=directive, plan=plan, expected=state,
+        state=state,
+        recollection=recollection,
+        energies=energies,
+        surprise=zeros,
+        spent=whole,
+        age=whole,
+        directive=directive,
+        plan=plan,
+        expected=state,
     )
     return Situation(
-        row=torch.arange(rows), state=state, recollection=recollection, energies=energies,
-        surprise=zeros + surprise, spent=whole, age=whole,
-        chance=chance.keys(seed, rows, step), before=before,
+        row=torch.arange(rows),
+        state=state,
+        recollection=recollection,
+        energies=energies,
+        surprise=zeros + surprise,
+        spent=whole,
+        age=whole,
+        chance=chance.keys(seed, rows, step),
+        before=before,
     )
 
 
 def directive(
-    rows: int, mode: list[int] | int = 2, horizon: list[int] | int = 8,
-    calls: list[int] | int = 1000, commit: int = 1, risk: float = 0.0,
+    rows: int,
+    mode: list[int] | int = 2,
+    horizon: list[int] | int = 8,
+    calls: list[int] | int = 1000,
+    commit: int = 1,
+    risk: float = 0.0,
 ) -> Directive:
     def each(value: list[int] | int) -> Tensor:
         return torch.tensor(value if isinstance(value, list) else [value] * rows)
 
     return Directive(
-        mode=each(mode), horizon_steps=each(horizon), model_calls=each(calls),
-        commit_steps=each(commit), u=torch.ones(rows, 1), v=torch.ones(rows, 1),
-        tokens=torch.zeros(rows, 1, 1), latent_temperature=torch.zeros(rows),
-        risk=torch.full((rows,), risk), carry=torch.zeros(rows, 0), reason=("test",) * rows,
+        mode=each(mode),
+        horizon_steps=each(horizon),
+        model_calls=each(calls),
+        commit_steps=each(commit),
+        u=torch.ones(rows, 1),
+        v=torch.ones(rows, 1),
+        tokens=torch.zeros(rows, 1, 1),
+        latent_temperature=torch.zeros(rows),
+        risk=torch.full((rows,), risk),
+        carry=torch.zeros(rows, 0),
+        reason=("test",) * rows,
     )
 
 
@@ -122,9 +161,12 @@ class LatentModel:
         latent = self.move(state.latent, action)
         ended = latent.new_zeros(len(latent)) if self.ended is None else self.ended(latent)
         return State.raw(
-            latent=latent, carry=torch.zeros(len(latent), 0),
-            signals=torch.zeros(len(latent), len(SIGNALS)), ended=ended,
-            uncertainty=torch.zeros(len(latent)), goal=None,
+            latent=latent,
+            carry=torch.zeros(len(latent), 0),
+            signals=torch.zeros(len(latent), len(SIGNALS)),
+            ended=ended,
+            uncertainty=torch.zeros(len(latent)),
+            goal=None,
         )
 
     def complete(self, state: State) -> State:
@@ -167,8 +209,15 @@ def maze(seed: int, places: int = 64, choices: int = 3) -> tuple[LatentModel, La
 
 
 def imagine(
-    model: LatentModel, cost: LatentCost, latent: Tensor, world: WorldSpec, actor,
-    discount: float = 0.95, literal: bool = False, seed: int = 0, **orders,
+    model: LatentModel,
+    cost: LatentCost,
+    latent: Tensor,
+    world: WorldSpec,
+    actor,
+    discount: float = 0.95,
+    literal: bool = False,
+    seed: int = 0,
+    **orders,
 ) -> tuple[Situation, Imagination, Directive]:
     orders = directive(len(latent), **orders)
     moment = situation(latent, actor.neutral(len(latent)), orders, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from worlds.snapshots import seal, unseal
 
 Frame = NDArray[np.uint8]
 _NOOP = 0
+_PADDLE_BYTES = 8
 
 
 def atari_spec(
@@ -78,6 +80,19 @@ def put(emulator: ALEInterface, state: ALEState, acted: bool) -> None:
     if not acted:
         emulator.reset_game()
     emulator.restoreState(state)
+
+
+def reset_frames(emulator: ALEInterface) -> int:
+    """Frames of luck that one reset uses up, told by a console just made.
+
+    Nearly always 0. Some games (Berzerk 20, Double Dunk 12) choose their mode by acting. Read off
+    the emulator's generator, written as text: 624 words, then how many of them are used.
+    """
+    written = emulator.cloneState(include_rng=True).serialize()
+    used = re.search(rb" (\d+)[^\d ]*$", written[:-_PADDLE_BYTES])
+    if used is None:
+        raise WorldError("ale-py: wanted the state of its generator as text; use ale-py 0.12")
+    return int(used[1]) % 624 // 2
 
 
 class Eye:
@@ -162,7 +177,8 @@ class AtariRows:
     one spare emulator, so that the games themselves are undisturbed.
 
     Frames, rewards and ends are those of ale-py's vector environment under the same seeds, down
-    to its habit of not showing the frame in which a game ends.
+    to its habit of not showing the frame in which a game ends. One exception: Double Dunk walks
+    through its menu before a game begins, there (not here) with actions that stick.
     """
 
     def __init__(
@@ -185,6 +201,7 @@ class AtariRows:
         actions = emulator.getMinimalActionSet()
         self._native = [int(action.value) for action in actions]
         self._eye = Eye(sensor, screen)
+        self._reset_frames = reset_frames(emulator)
         self._game = game
         self._spare: ALEInterface | None = None
         self._spare_at: Handle | None = None
@@ -244,24 +261,28 @@ class AtariRows:
         seed = chapter_seed(self._started(), index, row.chapter)
         row.tape = Tape(seed, self._protocol.sticky)
         row.noops = NoOps(seed, self._protocol.noop_max)
-        row.chapter_steps = row.episodes = row.frame = 0
+        row.chapter_steps = row.episodes = 0
+        row.frame = self._reset_frames  # putting the cartridge in is a reset, too
         row.emulator.restoreState(row.fresh)
 
     def _begin(self, row: _Row) -> None:
         """A new game: reset and no-ops."""
         emulator = row.emulator
-        emulator.reset_game()
-        row.episodes, row.acted = row.episodes + 1, False
+        row.episodes += 1
+        self._reset(row)
         for _ in range(row.noops.draw()):
             emulator.act(_NOOP)
             row.frame, row.acted = row.frame + 1, True
             if emulator.game_over():
-                emulator.reset_game()
-                row.acted = False
+                self._reset(row)
         row.raw = self._eye.take(emulator)
         row.last, row.game_steps, row.lives = _NOOP, 0, emulator.lives()
         row.first, row.over, row.terminated, row.truncated = True, False, False, False
         row.signals = (0.0, 0.0, float(row.lives), 0.0, 0.0, 0.0)
+
+    def _reset(self, row: _Row) -> None:
+        row.emulator.reset_game()
+        row.frame, row.acted = row.frame + self._reset_frames, False
 
     def _luck(self, row: _Row) -> Sequence[int]:
         return row.tape.sticks(row.frame, self._protocol.frame_skip)

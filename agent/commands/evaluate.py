@@ -6,11 +6,10 @@ import json
 import statistics
 from typing import Any
 
-from worlds.scores import human_normalised
-
 from agent.commands.failure import running
 from agent.evaluation import whole_episodes
 from agent.loading import Request, prepared
+from worlds.scores import human_normalised
 
 
 def evaluate(request: Request, as_json: bool) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from worlds.make import make_world
-
 from agent import checkpoint
 from agent.build import Assembly, assemble, known_kinds
 from agent.commands.failure import running
@@ -21,6 +19,7 @@ from agent.loading import Request, configure, give_weights
 from agent.run_folder import RunFolder
 from agent.training import Progress, Schedule, Training
 from modules.messages import ConfigError
+from worlds.make import make_world
 
 EVALUATION_SEED = 1_000_000
 """Added to the seed of a training for its evaluations, so that they never see its episodes."""

@@ -171,6 +171,7 @@ class _SimulatorModel(ABC):
         self._after[place, action] = known
         return known
 
+    @torch.no_grad()
     def complete(self, state: State) -> State:
         """The states as perception would see them, frame stacks and directive tokens included."""
         places = state.carry[:, 0].tolist()

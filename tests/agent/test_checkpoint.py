@@ -1,8 +1,8 @@
 """A checkpoint is whole or absent, and comes back bit for bit."""
 
+import pytest
 import torch
 
-import pytest
 from agent.checkpoint import Checkpoint, load, newest, save
 from modules.messages import ConfigError
 

@@ -13,8 +13,12 @@ WORLD = spec(True, 3)
 def mind():
     policy = Categorical(width=8, layers=1, world=WORLD, latent_size=1, token_shape=(1, 1))
     return Actor(
-        replan_surprise=0.5, shown=2, planner=Beam(hold=1, share=0.5, branches=1, world=WORLD),
-        policy=policy, world=WORLD, horizon_max=6,
+        replan_surprise=0.5,
+        shown=2,
+        planner=Beam(hold=1, share=0.5, branches=1, world=WORLD),
+        policy=policy,
+        world=WORLD,
+        horizon_max=6,
     )
 
 

@@ -32,8 +32,13 @@ def act(mind, rows, before=None, surprise=0.0, ended=None, seed=0, step=0, **ord
     orders = directive(rows, **orders)
     latent = torch.arange(rows).float().unsqueeze(-1)
     moment = situation(
-        latent, mind.neutral(rows) if before is None else before, orders,
-        seed=seed, step=step, surprise=surprise, ended=ended,
+        latent,
+        mind.neutral(rows) if before is None else before,
+        orders,
+        seed=seed,
+        step=step,
+        surprise=surprise,
+        ended=ended,
     )
     imagination = Imagination(model, cost, moment, orders, WORLD.actions, 0.95)
     return mind.act(moment, imagination, orders), model
@@ -121,18 +126,14 @@ def test_the_same_key_gives_the_same_plan_and_another_another():
     one, _ = act(mind, 3, horizon=8, calls=60, seed=3)
     two, _ = act(mind, 3, horizon=8, calls=60, seed=3)
     assert bool((one.actions == two.actions).all())
-    kinds = {
-        tuple(act(mind, 3, mode=1, seed=s)[0].action.argmax(-1).tolist()) for s in range(10)
-    }
+    kinds = {tuple(act(mind, 3, mode=1, seed=s)[0].action.argmax(-1).tolist()) for s in range(10)}
     assert len(kinds) > 3
 
 
 def test_an_actor_plans_continuous_actions():
     model, cost = linear_quadratic()
     world = spec(False, 1)
-    policy = Gaussian(
-        width=8, layers=1, noise=0.1, world=world, latent_size=3, token_shape=(1, 1)
-    )
+    policy = Gaussian(width=8, layers=1, noise=0.1, world=world, latent_size=3, token_shape=(1, 1))
     planner = Gradient(starts=2, iterations=20, rate=0.2, spread=0.5, world=world)
     mind = Actor(
         replan_surprise=0.5, shown=2, policy=policy, planner=planner, world=world, horizon_max=6

@@ -33,10 +33,16 @@ def actor(planner, world, latent_size, horizon_max=12):
     mind = Categorical if world.actions.discrete else Gaussian
     policy = mind(
         **mind.Config().model_dump(exclude={"kind"}),
-        world=world, latent_size=latent_size, token_shape=(1, 1),
+        world=world,
+        latent_size=latent_size,
+        token_shape=(1, 1),
     )
     return Actor(
-        replan_surprise=0.5, shown=4, policy=policy, planner=planner, world=world,
+        replan_surprise=0.5,
+        shown=4,
+        policy=policy,
+        planner=planner,
+        world=world,
         horizon_max=horizon_max,
     )
 
@@ -148,8 +154,10 @@ def test_with_nothing_to_tell_actions_apart_any_may_be_first():
         mind = actor(build(Beam, DISCRETE), DISCRETE, 1)
         _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
         found = mind.planner.plan(
-            imagination, one_hot(torch.zeros(1, 2, 8, dtype=torch.int64), 3),
-            chance.keys(seed, 1, 0), 120,
+            imagination,
+            one_hot(torch.zeros(1, 2, 8, dtype=torch.int64), 3),
+            chance.keys(seed, 1, 0),
+            120,
         )
         firsts.add(int(found.candidates[0, 0, 0].argmax()))
     assert firsts == {0, 1, 2}
@@ -200,7 +208,7 @@ def test_categorical_cem_comes_near_exhaustive_search():
 
 
 def optimum(horizon, discount):
-    """The best cost from rest at 0.3, by Newton's step, exact as the cost is quadratic; and its plan."""
+    """The best cost from rest at 0.3 (by Newton's step: it is quadratic), and that of doing nothing."""
     model, cost = linear_quadratic()
     mind = actor(build(CEM, FORCE), FORCE, 3)
     _, imagination, _ = imagine(
@@ -294,8 +302,10 @@ def test_a_good_proposal_is_never_lost(planner, world):
         assert float(found.energies[0, 0]) <= float(best.energies[0, 0]) + 1e-6
 
 
-@pytest.mark.parametrize(("kind", "world"), [(Beam, FORCE), (CategoricalCEM, FORCE),
-                                            (CEM, DISCRETE), (Gradient, DISCRETE)])
+@pytest.mark.parametrize(
+    ("kind", "world"),
+    [(Beam, FORCE), (CategoricalCEM, FORCE), (CEM, DISCRETE), (Gradient, DISCRETE)],
+)
 def test_a_planner_refuses_actions_that_are_not_its_own(kind, world):
-    with pytest.raises(ConfigError, match="wanted (discrete|continuous) actions"):
+    with pytest.raises(ConfigError, match=r"wanted (discrete|continuous) actions"):
         build(kind, world)

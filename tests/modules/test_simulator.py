@@ -1,20 +1,162 @@
+"""The simulator models in real worlds: Atari and a classic one."""
+
 import pytest
 import torch
 
-from agent.agent import Agent
+from agent.build import assemble, known_kinds
 from agent.imagination import Imagination
 from agent.live import live
-from agent.modules import Modules
 from modules import chance
-from modules.actor.actor import Actor
-from modules.actor.beam import Beam
-from modules.actor.policy import Categorical
-from modules.configurator.fixed import Fixed
-from modules.cost.cost import Cost
-from modules.cost.critic import ActionCritic, Critic
-from modules.memory.associative import Associative
-from modules.memory.ring import Ring
-from modules.messages import ConfigError
-from modules.perception.pixels import SmallPixels
+from modules.messages import ConfigError, WorldError
 from modules.world_model.simulator import Clairvoyant, Fair
-from worlds.make import make_world
+
+MIND = {"configurator": {"kind": "fixed", "mode": 1}}
+
+
+def made(world, kind, rows=1, **more):
+    tree = {"world": {"id": world, "rows": rows}, "world_model": {"kind": kind}, **MIND, **more}
+    return assemble(tree, known_kinds())
+
+
+def present(house, seed=0, steps=30):
+    """A house some steps into its life, and the situation, imagination and directive there."""
+    caught = {}
+    model = house.agent.modules.world_model
+    start = model.start
+
+    def watch(situation, directive):
+        caught["now"] = (situation, directive)
+        return start(situation, directive)
+
+    model.start = watch
+    moments = list(live(house.agent, house.world, steps * house.world.rows, seed))
+    model.start = start
+    # `live` carries the last action out, so the last situation is one step old: take the next.
+    caught.clear()
+    model.start = watch
+    observation = house.world.step(moments[-1].plan.action)
+    agent = house.agent
+    agent.step(observation)
+    model.start = start
+    situation, directive = caught["now"]
+    imagination = Imagination(
+        model, agent.modules.cost, situation, directive, house.world.spec.actions, agent.discount
+    )
+    return situation, imagination, directive
+
+
+def draw(house, rows, several, steps, seed=3):
+    size = house.world.spec.actions.size
+    picked = chance.integers(chance.keys(seed, rows, 0), "test", size, several, steps)
+    return torch.nn.functional.one_hot(picked, size).float()
+
+
+@pytest.mark.parametrize("world", ["ALE/Breakout-v5", "CartPole-v1"])
+def test_the_clairvoyant_is_never_surprised(world):
+    house = made(world, "clairvoyant")
+    # The expectation holds the latent as well: frame stacks and tokens must be exact.
+    surprises = [float(m.surprise) for m in live(house.agent, house.world, 60, 1)]
+    assert max(surprises) < 1e-6
+
+
+@pytest.mark.parametrize(("world", "steps"), [("ALE/Breakout-v5", 30), ("CartPole-v1", 1)])
+def test_what_the_clairvoyant_imagines_comes_true(world, steps):
+    house = made(world, "clairvoyant", rows=2)
+    situation, imagination, _ = present(house, steps=steps)
+    actions = draw(house, 2, 1, 6)
+    states = [imagination.start()]
+    for t in range(6):
+        states.append(imagination.step(states[-1], actions[:, 0, t]))
+    # Other futures imagined in between must not disturb this one, nor the world.
+    imagination.rollout(draw(house, 2, 3, 5, seed=9))
+    seen = house.agent.modules.world_model.complete(states[-1]).latent
+    agent, felt = house.agent, []
+    for t in range(6):
+        observation = house.world.step(actions[:, 0, t])
+        felt.append(observation.signals)
+        moment = agent.step(observation)
+    for imagined, real in zip(states[1:], felt, strict=True):
+        torch.testing.assert_close(imagined.signals, real)
+    torch.testing.assert_close(seen, moment.state.latent)
+    assert situation.batch == 2
+
+
+def test_imagining_leaves_the_world_as_it_was():
+    lives = []
+    for several in (0, 4):
+        house = made("ALE/Breakout-v5", "fair")
+        _, imagination, _ = present(house, steps=10)
+        if several:
+            imagination.rollout(draw(house, 1, several, 6))
+        frames = [house.world.step(a).pixels for a in draw(house, 1, 1, 20)[:, 0].unbind(1)]
+        lives.append(torch.stack(frames))
+    assert bool((lives[0] == lives[1]).all())
+
+
+def test_the_fair_one_does_not_foresee_the_luck_of_the_clairvoyant():
+    felt = {}
+    for kind in ("clairvoyant", "fair"):
+        house = made("ALE/Breakout-v5", kind)
+        _, imagination, _ = present(house)
+        model = house.agent.modules.world_model
+        states = imagination.rollout(draw(house, 1, 2, 12)).states
+        felt[kind] = torch.stack([model.complete(state).latent for state in states])
+    assert bool((felt["clairvoyant"] != felt["fair"]).any())
+
+
+def test_fair_luck_is_the_same_again_for_the_same_step_and_differs_between_futures():
+    house = made("ALE/Breakout-v5", "fair")
+    _, imagination, _ = present(house)
+    model = house.agent.modules.world_model
+    seeds = []
+    imagine = model.simulator.imagine
+
+    def watch(handle, action, seed):
+        seeds.append(seed)
+        return imagine(handle, action, seed)
+
+    model.simulator.imagine = watch
+    actions = draw(house, 1, 4, 4)
+    first = imagination.rollout(actions)
+    count = len(seeds)
+    again = imagination.rollout(actions)
+    del model.simulator.imagine
+    assert len(seeds) == count, "remembered, not stepped again"
+    assert len(set(seeds)) == count
+    assert first.states[-1].carry.tolist() == again.states[-1].carry.tolist()
+    assert imagination.spent.tolist() == [32], "counted all the same"
+
+
+def test_rows_imagine_from_where_they_are_themselves():
+    house = made("CartPole-v1", "clairvoyant", rows=3)
+    _, imagination, _ = present(house, steps=6)
+    model = house.agent.modules.world_model
+    actions = draw(house, 3, 1, 2)[:, 0]
+    whole = imagination.step(imagination.start(), actions[:, 0])
+    part = imagination.rows(torch.tensor([2, 0]))
+    some = part.step(part.start(), actions[[2, 0], 0])
+    assert some.carry.flatten().tolist() == whole.carry[[2, 0]].flatten().tolist()
+    torch.testing.assert_close(model.complete(some).latent, model.complete(whole).latent[[2, 0]])
+    assert len({tuple(row) for row in model.complete(whole).latent.tolist()}) == 3
+
+
+def test_nothing_moves_once_an_episode_is_over():
+    house = made("CartPole-v1", "clairvoyant")
+    _, imagination, _ = present(house, steps=2)
+    push = torch.nn.functional.one_hot(torch.ones(1, 1, 30, dtype=torch.int64), 2).float()
+    ended = imagination.rollout(push).ended[0, 0]
+    assert 0 < float(ended.sum()) < 30
+    assert bool((ended.diff() >= 0).all()), "over stays over"
+    states = imagination.rollout(push).states
+    assert states[-1].carry.tolist() == states[-2].carry.tolist()
+
+
+def test_a_world_that_cannot_be_imagined_from_is_refused():
+    for kind in (Clairvoyant, Fair):
+        with pytest.raises((ConfigError, WorldError), match=r"world_model\.kind"):
+            kind(
+                live_world=object(),
+                latent_size=4,
+                world=made("CartPole-v1", "fair").world.spec,
+                see=None,
+            )

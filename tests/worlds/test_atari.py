@@ -1,0 +1,333 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from modules.messages import SIGNALS, WorldError
+from modules.ports import Simulator, World
+from worlds.make import list_games, make_world
+
+EYE = {"height": 84, "width": 84, "gray": True}
+FIELDS = ("pixels", "signals", "first", "terminated", "truncated")
+SCORE, LIFE_LOST, LIVES, END, EFFORT = (SIGNALS.index(n) for n in SIGNALS[:5])
+
+
+def actions(world, steps, seed=0):
+    """Random encoded actions, one [B A] a step."""
+    generator = torch.Generator().manual_seed(seed)
+    native = torch.randint(world.spec.actions.size, (steps, world.rows), generator=generator)
+    return world.spec.actions.encode(native).unbind(0)
+
+
+def same(one, other):
+    return all(torch.equal(getattr(one, f), getattr(other, f)) for f in FIELDS)
+
+
+def life(world, taken):
+    return [world.step(action) for action in taken]
+
+
+@pytest.mark.parametrize(
+    ("game", "protocol", "more"),
+    [
+        ("breakout", "v5", {}),
+        ("breakout", "100k", {"chapter_steps": 60}),
+        ("assault", "v5", {"episode_steps": 70, "chapter_steps": 100}),
+        ("assault", "100k", {"chapter_steps": 0, "episode_steps": 90}),
+        ("berzerk", "v5", {"episode_steps": 60}),
+        ("berzerk", "100k", {}),
+    ],
+)
+def test_both_atari_worlds_are_the_same_world(game, protocol, more):
+    made = [
+        make_world(game, 2, protocol, EYE, vector=vector, training=True, **more)
+        for vector in (False, True)
+    ]
+    assert made[0].spec == made[1].spec
+    ends = 0
+    assert same(made[0].reset(11), made[1].reset(11))
+    for step, action in enumerate(actions(made[0], 220)):
+        one, other = made[0].step(action), made[1].step(action)
+        assert same(one, other), step
+        ends += int(one.ended.sum())
+    assert ends >= 2
+    for world in made:
+        world.close()
+
+
+@pytest.mark.parametrize("sensor", [None, {**EYE, "max_pool": False}, {"gray": False}])
+def test_both_atari_worlds_see_alike(sensor):
+    rows, vector = (make_world("krull", 1, "v5", sensor, vector=v) for v in (False, True))
+    assert same(rows.reset(0), vector.reset(0))
+    for action in actions(rows, 12):
+        assert same(rows.step(action), vector.step(action))
+    assert rows.spec.pixels == (
+        (210, 160, 3) if sensor is None else (84, 84, 1 if "height" in sensor else 3)
+    )
+    assert rows.render().shape == (1, 210, 160, 3)
+    assert rows.render().dtype is torch.uint8
+
+
+@pytest.mark.parametrize("vector", [False, True])
+@pytest.mark.parametrize("protocol", ["v5", "100k"])
+def test_a_snapshot_continues_bit_for_bit(vector, protocol):
+    world = make_world("breakout", 2, protocol, EYE, vector, True, episode_steps=60)
+    begun = world.reset(4)
+    at_reset, after_reset = world.snapshot(), life(world, actions(world, 8))
+    life(world, actions(world, 82, seed=1))
+    seen = world.step(actions(world, 1)[0])
+    snapshot = world.snapshot()
+    future = life(world, actions(world, 60, seed=2))
+    assert any(bool(o.ended.any()) for o in future)
+    again = make_world("breakout", 2, protocol, EYE, vector, True, episode_steps=60)
+    for restored in (world, again):
+        assert same(restored.restore(snapshot), seen)
+        assert restored.snapshot() == snapshot
+        assert all(map(same, life(restored, actions(world, 60, seed=2)), future))
+        assert same(restored.restore(at_reset), begun)
+        assert all(map(same, life(restored, actions(world, 8)), after_reset))
+
+
+@pytest.mark.parametrize("game", ["qbert", "tetris"])
+def test_a_state_just_after_a_reset_and_one_later_are_both_exact(game):
+    # These games read the console's reset switch, which is in no emulator state.
+    world, other = make_world(game, 1, "v5", EYE), make_world(game, 1, "v5", EYE)
+    world.reset(1)
+    for steps in (0, 6):
+        life(world, actions(world, steps))
+        snapshot = world.snapshot()
+        future = life(world, actions(world, 6, seed=3))
+        other.restore(snapshot)
+        assert all(map(same, life(other, actions(world, 6, seed=3)), future))
+        world.restore(snapshot)
+        handle = world.handle(0)
+        for action, seen in zip(actions(world, 6, seed=3), future, strict=True):
+            handle = world.imagine(handle, int(action.argmax()), None).handle
+            assert (world.look(handle) == seen.pixels[0].numpy()).all()
+
+
+def test_a_damaged_or_foreign_snapshot_is_refused_in_one_line():
+    world = make_world("pong", 1, "v5", EYE)
+    with pytest.raises(WorldError, match="reset"):
+        world.snapshot()
+    world.reset(0)
+    data = world.snapshot()
+    for at in (3, 40, len(data) // 2, len(data) - 1):
+        damaged = bytearray(data)
+        damaged[at] ^= 4
+        with pytest.raises(WorldError, match="checksum") as caught:
+            world.restore(bytes(damaged))
+        assert "\n" not in str(caught.value)
+    for short in (b"", data[:31], data[:-1]):
+        with pytest.raises(WorldError, match="checksum"):
+            world.restore(short)
+    with pytest.raises(WorldError, match="snapshot protocol: wanted '100k', got 'v5'"):
+        make_world("pong", 1, "100k", EYE).restore(data)
+
+
+@pytest.mark.parametrize(("protocol", "training"), [("v5", False), ("100k", True)])
+def test_the_clairvoyant_simulator_foresees_what_happens(protocol, training):
+    world = make_world("breakout", 2, protocol, EYE, training=training)
+    assert isinstance(world, World)
+    assert isinstance(world, Simulator)
+    world.reset(2)
+    ends = 0
+    for action in actions(world, 150):
+        handles = [world.handle(row) for row in range(2)]
+        native = action.argmax(-1).tolist()
+        dreamt = [world.imagine(h, a, None) for h, a in zip(handles, native, strict=True)]
+        [world.imagine(h, 3 - a, 7) for h, a in zip(handles, native, strict=True)]
+        seen = world.step(action)
+        for row, (handle, glimpse) in enumerate(zip(handles, dreamt, strict=True)):
+            if handle.ended:
+                assert glimpse.handle is handle
+                assert glimpse.ended
+                assert glimpse.signals[SCORE] == glimpse.signals[END] == 0
+                continue
+            ends += glimpse.ended
+            assert torch.equal(torch.tensor(glimpse.signals), seen.signals[row])
+            assert glimpse.ended == bool(seen.ended[row])
+            assert (world.look(glimpse.handle) == seen.pixels[row].numpy()).all()
+    assert ends
+
+
+def test_a_chain_of_dreams_is_what_happens_and_disturbs_nothing():
+    world, undisturbed = (make_world("seaquest", 1, "v5", EYE) for _ in range(2))
+    world.reset(6)
+    undisturbed.reset(6)
+    life(world, actions(world, 20))
+    life(undisturbed, actions(world, 20))
+    handle, taken = world.handle(0), actions(world, 50, seed=5)
+    frames = []
+    for action in taken:
+        handle = world.imagine(handle, int(action.argmax()), None).handle
+        frames.append(world.look(handle).copy())
+    for action, frame in zip(taken, frames, strict=True):
+        seen = world.step(action)
+        assert same(seen, undisturbed.step(action))
+        assert (seen.pixels[0].numpy() == frame).all()
+
+
+def test_fair_luck_follows_from_the_seed_alone():
+    world = make_world("boxing", 1, "v5", EYE)
+    world.reset(0)
+    start = world.handle(0)
+
+    def dream(first):
+        handle = start
+        for step in range(8):
+            handle = world.imagine(handle, (step % 4) + 2, first + step).handle
+        return handle
+
+    ends = [dream(seed) for seed in range(0, 80, 8)]
+    assert len({hash(end) for end in ends}) > 1
+    assert all(dream(seed) == end for seed, end in zip(range(0, 80, 8), ends, strict=True))
+    assert ends[0] != ends[1] or ends[0] != ends[2]
+
+
+def test_fair_luck_has_the_right_odds_and_both_lucks_the_same():
+    from worlds.luck import Tape, sticks_from
+
+    drawn = [sum(sticks_from(seed, 4, 0.25)) for seed in range(4000)]
+    assert np.mean(drawn) == pytest.approx(1.0, abs=0.06)
+    assert np.mean(list(Tape(5, 0.25).sticks(0, 16000))) == pytest.approx(0.25, abs=0.015)
+    assert not any(sticks_from(1, 4, 0.0)) and not any(Tape(1, 0.0).sticks(0, 4))
+
+
+def test_equal_states_are_equal_handles():
+    world = make_world("pong", 1, "100k", EYE)
+    world.reset(0)
+    start = world.handle(0)
+    noop, fire, right = (world.imagine(start, action, None).handle for action in (0, 1, 2))
+    assert (noop == fire) and hash(noop) == hash(fire)  # before the first serve, fire does nothing
+    assert world.imagine(noop, 2, None).handle != world.imagine(noop, 3, None).handle
+    assert right.raw.shape == (210, 160)
+
+
+def test_next_step_autoreset_against_a_loop_over_one_emulator():
+    # The oracle is ALE by itself: its own sticky actions, its own random numbers.
+    from ale_py import ALEInterface, roms
+
+    from worlds.luck import chapter_seed
+
+    world = make_world("breakout", 2, "v5", chapter_steps=0)
+    world.reset(9)
+    taken = actions(world, 200)
+    seen = life(world, taken)
+    for row in range(2):
+        chapter = itertools.count()
+        ale, playing = ALEInterface(), False
+        ale.setFloat("repeat_action_probability", 0.25)
+
+        def begin(ale=ale, row=row, chapter=chapter):
+            ale.setInt("random_seed", chapter_seed(9, row, next(chapter)))
+            ale.loadROM(roms.get_rom_path("breakout"))
+            ale.reset_game()
+
+        begin()
+        playing, ended = True, 0
+        minimal = ale.getMinimalActionSet()
+        for action, observation in zip(taken, seen, strict=True):
+            felt = observation.signals[row]
+            assert bool(observation.first[row]) is not playing
+            if not playing:
+                begin()
+                playing = True
+                assert felt.tolist() == [0, 0, ale.lives(), 0, 0, 0]
+                assert not observation.ended[row]
+                assert (observation.pixels[row].numpy() == ale.getScreenRGB()).all()
+                continue
+            lives, reward, choice = ale.lives(), 0, int(action[row].argmax())
+            for _ in range(4):
+                reward += ale.act(minimal[choice])
+                if ale.game_over():
+                    break
+            playing = not ale.game_over()
+            ended += not playing
+            assert felt[SCORE] == reward
+            assert felt[LIFE_LOST] == (ale.lives() < lives)
+            assert felt[LIVES] == ale.lives()
+            assert bool(observation.terminated[row]) is not playing
+            assert felt[END] == (not playing)
+            assert felt[EFFORT] == (choice != 0)
+            if playing:
+                shown = observation.pixels[row].numpy()
+                assert (shown == ale.getScreenRGB()).all()
+        assert ended
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_truncation_keeps_the_last_observation_and_is_no_end_of_the_game(vector):
+    cut = make_world("pong", 1, "v5", EYE, vector, episode_steps=5)
+    free = make_world("pong", 1, "v5", EYE, vector)
+    assert cut.spec.steps_limit == 5
+    cut.reset(3)
+    free.reset(3)
+    taken = actions(cut, 7)
+    seen = life(cut, taken)
+    whole = life(free, taken)
+    assert [bool(o.truncated[0]) for o in seen] == [False] * 4 + [True] + [False] * 2
+    assert [bool(o.first[0]) for o in seen] == [False] * 5 + [True] + [False]
+    assert not any(bool(o.terminated[0]) or o.signals[0, END] for o in seen)
+    assert torch.equal(seen[4].pixels, whole[4].pixels)
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_a_lost_life_ends_an_episode_in_training_alone_and_the_game_goes_on(vector):
+    world = make_world("breakout", 1, "100k", EYE, vector, training=True)
+    evaluated = make_world("breakout", 1, "100k", EYE, vector)
+    world.reset(1)
+    evaluated.reset(1)
+    lives, previous = [], None
+    for action in actions(world, 160):
+        seen = world.step(action)
+        felt = seen.signals[0]
+        whole = evaluated.step(action)
+        assert bool(whole.terminated[0]) == bool(whole.signals[0, END])
+        if previous is not None and bool(previous.terminated[0]):
+            assert bool(seen.first[0])
+            if not previous.signals[0, END]:
+                assert felt[LIVES] == previous.signals[0, LIVES]
+        else:
+            assert bool(seen.terminated[0]) == bool(felt[LIFE_LOST] or felt[END])
+        lives.append(int(felt[LIVES]))
+        previous = seen
+    assert {4, 3, 2, 1} <= set(lives)
+
+
+def test_rows_do_not_disturb_each_other():
+    one, three = make_world("breakout", 1, "v5", EYE), make_world("breakout", 3, "v5", EYE)
+    assert torch.equal(one.reset(5).pixels, three.reset(5).pixels[:1])
+    for action in actions(three, 80):
+        assert torch.equal(one.step(action[:1]).pixels, three.step(action).pixels[:1])
+
+
+def test_seeds_differ_and_repeat():
+    world = make_world("pong", 1, "v5", EYE)
+    lives = []
+    for seed in (1, 2, 1):
+        world.reset(seed)
+        lives.append(torch.stack([o.pixels for o in life(world, actions(world, 40))]))
+    assert torch.equal(lives[0], lives[2])
+    assert not torch.equal(lives[0], lives[1])
+
+
+@pytest.mark.parametrize("id", ["ALE/Adventure-v5", "ALE/Backgammon-v5", "ALE/DoubleDunk-v5"])
+def test_games_of_every_kind_can_be_played(id):
+    # A tall screen, no no-op among the actions, a menu walked through at reset.
+    world = make_world(id, 1, "v5", EYE)
+    world.reset(0)
+    assert all(o.pixels.shape == (1, 84, 84, 1) for o in life(world, actions(world, 20)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", list_games())
+def test_every_game_can_be_played_and_continued(id):
+    world = make_world(id, 1, "v5", EYE)
+    world.reset(0)
+    life(world, actions(world, 20))
+    snapshot = world.snapshot()
+    future = life(world, actions(world, 8, seed=1))
+    world.restore(snapshot)
+    assert all(map(same, life(world, actions(world, 8, seed=1)), future))

@@ -1,0 +1,256 @@
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from modules.messages import ConfigError, WorldError
+from modules.ports import Simulator, World
+from worlds.make import make_world
+
+
+class Toy(gymnasium.Env):
+    """Shows random frames or numbers of any space; terminates after 4 steps, cuts at `limit`."""
+
+    def __init__(
+        self, observation=None, action=None, truncates=False, seeded=True, render_mode=None
+    ):
+        self.observation_space = observation or spaces.Box(-1, 1, (3,))
+        self.action_space = action or spaces.Discrete(2)
+        self.truncates, self.seeded, self.render_mode = truncates, seeded, render_mode
+        self.taken = []
+
+    def _shown(self):
+        if not self.seeded:
+            self.observation_space.seed()
+            return self.observation_space.sample()
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        return self.observation_space.sample()
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._shown(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.taken.append(action)
+        self.steps += 1
+        over = self.steps == 4
+        reward = float(self.np_random.normal())
+        return self._shown(), reward, over and not self.truncates, over and self.truncates, {}
+
+
+@pytest.fixture
+def register():
+    """Registers a Toy of some spaces, gives its id; forgotten after the test."""
+    made = []
+
+    def one(**arguments):
+        id = f"SextetToy{len(made)}-v0"
+        gymnasium.register(id, entry_point=Toy, kwargs=arguments, order_enforce=False)
+        made.append(id)
+        return id
+
+    yield one
+    for id in made:
+        del gymnasium.registry[id]
+
+
+def random_actions(world, steps, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(steps, world.rows, world.spec.actions.size, generator=generator).unbind(0)
+
+
+def same(one, other):
+    return all(
+        (a is None and b is None) or torch.equal(a, b)
+        for (_, a), (_, b) in zip(one.tensors(), other.tensors(), strict=True)
+    )
+
+
+BYTES = {"low": 0, "high": 255, "dtype": np.uint8}
+
+
+@pytest.mark.parametrize(
+    ("space", "pixels"),
+    [
+        (spaces.Box(shape=(20, 12, 3), **BYTES), (20, 12, 3)),
+        (spaces.Box(shape=(3, 20, 12), **BYTES), (20, 12, 3)),
+        (spaces.Box(shape=(1, 20, 12), **BYTES), (20, 12, 1)),
+        (spaces.Box(shape=(20, 12), **BYTES), (20, 12, 1)),
+        (spaces.Box(0, 1, (20, 12, 4), np.float32), (20, 12, 4)),
+        (spaces.Box(0, 1, (9, 30), np.float64), (9, 30, 1)),
+    ],
+)
+def test_frames_of_any_size_layout_and_dtype(register, space, pixels):
+    world = make_world(register(observation=space), 2)
+    observation = world.reset(0)
+    assert world.spec.pixels == pixels
+    assert world.spec.vector is None
+    assert observation.pixels.shape == (2, *pixels)
+    assert observation.pixels.numpy().dtype == space.dtype
+    plain = gymnasium.make(world.spec.id)
+    seed = int(world._rows[0].env.np_random_seed)
+    shown = plain.reset(seed=seed)[0]
+    ordered = shown.transpose(1, 2, 0) if space.shape[0] in (1, 3) else shown
+    assert (observation.pixels[0].numpy() == ordered.reshape(pixels)).all()
+    assert world.render().shape == (2, *pixels[:2], 3)
+    eye = make_world(world.spec.id, 1, sensor={"height": 10, "width": 6, "gray": True})
+    assert eye.reset(0).pixels.shape == (1, 10, 6, 1)
+    assert eye.reset(0).pixels.dtype is torch.uint8
+    colour = make_world(world.spec.id, 1, sensor={"height": 10, "width": 6, "gray": False})
+    assert colour.reset(0).pixels.shape == (1, 10, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [
+        (spaces.Box(-np.inf, np.inf, (3,)), 3),
+        (spaces.Box(-2, 2, (2, 3), np.float64), 6),
+        (spaces.Box(0, 9, (4,), np.int64), 4),
+        (spaces.Box(0, 1, (), np.float32), 1),
+    ],
+)
+def test_vectors_of_any_shape(register, space, size):
+    world = make_world(register(observation=space), 2)
+    observation = world.reset(0)
+    assert world.spec.vector == size
+    assert observation.vector.shape == (2, size)
+    assert observation.vector.dtype is torch.float32
+
+
+def test_a_discrete_observation_is_one_hot(register):
+    world = make_world(register(observation=spaces.Discrete(5, start=-2)), 3)
+    shown = world.reset(0).vector
+    assert shown.shape == (3, 5)
+    assert (shown.sum(1) == 1).all()
+
+
+def test_goals(register):
+    box = spaces.Box(-1, 1, (2,), np.float64)
+    space = spaces.Dict(observation=spaces.Box(-1, 1, (4,)), desired_goal=box, achieved_goal=box)
+    world = make_world(register(observation=space), 1)
+    observation = world.reset(0)
+    assert (world.spec.vector, world.spec.goal) == (6, 2)
+    assert observation.goal.shape == (1, 2)
+    plain = gymnasium.make(world.spec.id).reset(seed=int(world._rows[0].env.np_random_seed))[0]
+    assert np.allclose(observation.goal[0], plain["desired_goal"])
+    assert np.allclose(observation.vector[0, 4:], plain["achieved_goal"])
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"action": spaces.MultiDiscrete([2, 3])},
+        {"action": spaces.Box(-np.inf, np.inf, (2,))},
+        {"action": spaces.Box(0, 0, (2,))},
+        {"observation": spaces.Tuple((spaces.Discrete(2), spaces.Discrete(3)))},
+        {"observation": spaces.Dict(a=spaces.Discrete(2))},
+        {"observation": spaces.Text(4)},
+    ],
+)
+def test_unsupported_spaces_are_refused_in_one_line(register, space):
+    with pytest.raises(ConfigError) as caught:
+        make_world(register(**space))
+    assert "\n" not in str(caught.value)
+
+
+def test_actions_arrive_as_the_environment_writes_them(register):
+    offset = make_world(register(action=spaces.Discrete(3, start=5)), 1)
+    offset.reset(0)
+    offset.step(torch.tensor([[0.0, 0.0, 1.0]]))
+    assert offset._rows[0].env.unwrapped.taken == [7]
+    low, high = np.array([[0, -2]], np.float32), np.array([[1, 6]], np.float32)
+    box = make_world(register(action=spaces.Box(low, high)), 1)
+    assert box.spec.actions.size == 2
+    box.reset(0)
+    felt = box.step(torch.tensor([[-1.0, 0.5]])).signals[0]
+    assert np.allclose(box._rows[0].env.unwrapped.taken, [[[0, 4]]])
+    assert felt[4] == pytest.approx((1 + 0.25) / 2)
+    box.step(torch.tensor([[9.0, -9.0]]))
+
+
+@pytest.mark.parametrize("truncates", [False, True])
+def test_next_step_autoreset_against_a_plain_loop(register, truncates):
+    world = make_world(register(truncates=truncates), 2)
+    observation = world.reset(3)
+    taken = random_actions(world, 12)
+    seen = [observation, *(world.step(action) for action in taken)]
+    for row in range(2):
+        for episode in range(2):
+            base = 5 * episode
+            world.reset(3)
+            for action in taken[:base]:
+                world.step(action)
+            plain = gymnasium.make(world.spec.id)
+            shown, _ = plain.reset(seed=int(world._rows[row].env.np_random_seed))
+            assert np.allclose(seen[base].vector[row], shown)
+            assert bool(seen[base].first[row])
+            for at in range(base, base + 4):
+                shown, reward, over, cut, _ = plain.step(int(taken[at][row].argmax()))
+                after = seen[at + 1]
+                assert np.allclose(after.vector[row], shown)
+                assert after.signals[row, 0] == pytest.approx(reward)
+                assert bool(after.terminated[row]) == over == bool(after.signals[row, 3])
+                assert bool(after.truncated[row]) == cut
+                assert not after.first[row]
+
+
+@pytest.mark.parametrize("id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "FrozenLake-v1"])
+def test_a_snapshot_continues_bit_for_bit(id):
+    world = make_world(id, 2, episode_steps=30)
+    assert isinstance(world, World)
+    assert isinstance(world, Simulator)
+    world.reset(1)
+    for action in random_actions(world, 44):
+        seen = world.step(action)
+    snapshot = world.snapshot()
+    future = [world.step(action) for action in random_actions(world, 30, seed=1)]
+    for restored in (world, make_world(id, 2, episode_steps=30)):
+        assert same(restored.restore(snapshot), seen)
+        assert all(
+            same(restored.step(action), after)
+            for action, after in zip(random_actions(world, 30, seed=1), future, strict=True)
+        )
+    assert world.render().shape[0] == 2
+
+
+def test_a_snapshot_that_cannot_be_replayed_says_so(register):
+    world = make_world(register(seeded=False), 1)
+    world.reset(0)
+    snapshot = world.snapshot()
+    with pytest.raises(WorldError, match="arrives elsewhere"):
+        world.restore(snapshot)
+    with pytest.raises(WorldError, match="checksum"):
+        world.restore(snapshot[:-1])
+
+
+def test_the_simulator_foresees_clairvoyantly_and_redraws_fairly(register):
+    world, undisturbed = (make_world(register(), 1) for _ in range(2))
+    world.reset(5)
+    undisturbed.reset(5)
+    for action in random_actions(world, 9):
+        handle, native = world.handle(0), int(action.argmax())
+        glimpse = world.imagine(handle, native, None)
+        fair = [world.imagine(handle, native, seed) for seed in (1, 1, 2)]
+        observation = world.step(action)
+        assert same(observation, undisturbed.step(action))
+        if handle.ended:
+            assert glimpse.handle is handle
+            continue
+        assert torch.equal(torch.tensor(glimpse.signals), observation.signals[0])
+        assert (world.look(glimpse.handle) == observation.vector[0].numpy()).all()
+        assert glimpse.ended == bool(observation.ended[0])
+        assert fair[0].signals == fair[1].signals != fair[2].signals
+
+
+def test_truncation_by_our_limit_keeps_the_last_observation():
+    cut, free = make_world("CartPole-v1", 1, episode_steps=3), make_world("CartPole-v1", 1)
+    cut.reset(0)
+    free.reset(0)
+    for step, action in enumerate(random_actions(cut, 3)):
+        one, other = cut.step(action), free.step(action)
+        assert torch.equal(one.vector, other.vector)
+        assert bool(one.truncated[0]) == (step == 2)
+    assert cut.step(random_actions(cut, 1)[0]).first[0]
