@@ -22,7 +22,8 @@ class Learner:
     """Turns experience into better modules (no module knows another's loss).
 
     A batch is encoded once: its first `online_steps` by the perception that learns, all its
-    steps by a target perception that follows it at `target_rate` (1: the same weights, gradient stopped).
+    steps by a target perception that follows it at `target_rate` (1: the same weights, its
+    gradient stopped).
     Each module then gives named losses; their sum is descended by AdamW with a group a module.
     What an update draws at random derives from (seed, number of the update), so a resumed
     learner goes on as if never stopped.
@@ -80,7 +81,7 @@ class Learner:
             yield self.update()
 
     def update(self) -> dict[str, float]:
-        """One step downhill; each loss by `port/name`, their sum as `total`, the gradient's norm."""
+        """One step downhill: each loss by `port/name`, their sum `total`, the gradient's norm."""
         key = chance.keys(self.seed, 1, self.updates)
         memory = self.modules.memory
         experience = memory.sample(self.batch, self.window, key)

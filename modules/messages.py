@@ -679,8 +679,8 @@ class Experience(Message):
 
     A window shorter than W is padded behind its end; `valid` says where it is real.
     Actions are encoded and were taken *at* their step; signals and ends were felt *on* it.
-    `frames` [B F H Y C] hold each step's own frame and, before it, the context that perception stacks
-    (axis F = W + context). `weights` correct prioritised sampling; `index` finds the windows
+    `frames` [B F H Y C] hold each step's own frame and, before it, the context that perception
+    stacks (axis F = W + context). `weights` correct prioritised sampling; `index` finds the windows
     again when priorities come back.
     """
 

@@ -154,7 +154,7 @@ class Cost(Protocol):
         """IC_i(s), [M K]."""
 
     def future(self, state: State, v: Tensor) -> Tensor:
-        """v·TC(s) under weights `v` [M L], at the best action where the critic knows actions, [M]."""
+        """v·TC(s) under weights `v` [M L], [M]; at the best action where it knows actions."""
 
     def reads_latent(self) -> bool:
         """True where a drive looks at the latent, so that imagination must complete it."""

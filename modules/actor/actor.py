@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from modules.actor.planner import Planner
+from modules.actor.planner import Planned, Planner
 from modules.actor.policy import Policy
 from modules.messages import Directive, Plan, Situation, WorldSpec
 from modules.ports import Imagination
@@ -76,97 +77,71 @@ class Actor(nn.Module):
         )
         thinking = planning & ~holding & (directive.model_calls > 0) & (directive.horizon_steps > 0)
 
-        plan = dict(self.neutral(rows).__dict__)
-        actions, steps, energy = plan["actions"], plan["steps"].clone(), plan["energy"]
-        mode, committed = plan["mode"].clone(), plan["committed"].clone()
-        shifted = torch.cat([before.actions[:, 1:], torch.zeros_like(actions[:, :1])], 1)
+        neutral = self.neutral(rows)
+        actions, energy = neutral.actions.clone(), neutral.energy.clone()
+        steps, committed, mode = neutral.steps + 1, neutral.committed.clone(), neutral.mode.clone()
+        candidates, costs = neutral.candidates.clone(), neutral.candidate_energies.clone()
+        rest = torch.cat([before.actions[:, 1:], torch.zeros_like(actions[:, :1])], 1)
 
-        actions[holding] = shifted[holding]
-        steps[holding], committed[holding] = (
-            before.steps[holding] - 1,
-            before.committed[holding] - 1,
-        )
-        energy[holding] = before.energy[holding]
-
+        actions[holding], energy[holding] = rest[holding], before.energy[holding]
+        steps[holding] = before.steps[holding] - 1
+        committed[holding] = before.committed[holding] - 1
         if not bool(holding.all()):
             reaction = self.policy.act(situation, directive)
             actions[~holding, 0] = reaction[~holding]
-            steps[~holding] = 1
-            self._think(
-                thinking,
-                situation,
-                imagination,
-                directive,
-                reaction,
-                shifted,
-                actions,
-                steps,
-                energy,
-                plan["candidates"],
-                plan["candidate_energies"],
-            )
-            committed[thinking] = torch.minimum(directive.commit_steps, steps)[thinking] - 1
+            known = (before.steps - 1) * (before.mode == 2)
+            proposals = self._proposals(rest, known, reaction)
+            for index, found in self._think(thinking, proposals, situation, imagination, directive):
+                several, reach = min(self.shown, found.energies.shape[1]), found.candidates.shape[2]
+                shown = torch.arange(several)
+                actions[index] = 0.0
+                actions[index, :reach] = found.candidates[:, 0]
+                steps[index], energy[index] = reach, found.energies[:, 0]
+                candidates[index[:, None], shown, :reach] = found.candidates[:, :several]
+                costs[index[:, None], shown] = found.energies[:, :several]
+            ahead = torch.minimum(directive.commit_steps, steps) - 1
+            committed[thinking] = ahead[thinking].clamp_min(0)
         mode[holding | thinking] = 2
         return Plan(
             actions=actions,
             steps=steps,
-            committed=committed.clamp_min(0),
+            committed=committed,
             energy=energy,
             mode=mode,
             model_calls=imagination.spent.clone(),
-            candidates=plan["candidates"],
-            candidate_energies=plan["candidate_energies"],
+            candidates=candidates,
+            candidate_energies=costs,
         )
 
     def _think(
         self,
         thinking: Tensor,
+        proposals: Tensor,
         situation: Situation,
         imagination: Imagination,
         directive: Directive,
-        reaction: Tensor,
-        shifted: Tensor,
-        actions: Tensor,
-        steps: Tensor,
-        energy: Tensor,
-        candidates: Tensor,
-        candidate_energies: Tensor,
-    ) -> None:
-        """Plans for the rows `thinking`, those with the same horizon and budget together."""
-        before = situation.before.plan
-        horizons = directive.horizon_steps.clamp_max(self.horizon_max)
+    ) -> Iterator[tuple[Tensor, Planned]]:
+        """Plans for the rows `thinking` [B], those with the same horizon and budget together."""
         groups: dict[tuple[int, int], list[int]] = {}
+        horizons = directive.horizon_steps.clamp_max(self.horizon_max)
         for row in thinking.nonzero().flatten().tolist():
             size = int(horizons[row]), int(directive.model_calls[row])
             groups.setdefault(size, []).append(row)
-        whole = len(thinking)
         for (horizon, budget), members in groups.items():
             index = torch.tensor(members)
-            proposals = self._proposals(
-                shifted[index],
-                (before.steps[index] - 1) * (before.mode[index] == 2),
-                reaction[index],
-                horizon,
-            )
-            part = imagination if len(members) == whole else imagination.rows(index)
-            found = self.planner.plan(part, proposals, situation.chance[index], budget)
-            reach, several = found.candidates.shape[2], min(self.shown, found.energies.shape[1])
-            actions[index] = 0.0
-            actions[index, :reach] = found.candidates[:, 0]
-            steps[index], energy[index] = reach, found.energies[:, 0]
-            candidates[index[:, None], torch.arange(several), :reach] = found.candidates[
-                :, :several
-            ]
-            candidate_energies[index[:, None], torch.arange(several)] = found.energies[:, :several]
+            part = imagination if len(members) == len(thinking) else imagination.rows(index)
+            begin, key = proposals[index, :, :horizon], situation.chance[index]
+            yield index, self.planner.plan(part, begin, key, budget)
 
     @staticmethod
-    def _proposals(rest: Tensor, known: Tensor, reaction: Tensor, horizon: int) -> Tensor:
-        """What to begin from, [B 2 horizon A]: the rest of the last plan, and the policy's action
-        held; where the last plan is too short, or there was none, its last action goes on.
+    def _proposals(rest: Tensor, known: Tensor, reaction: Tensor) -> Tensor:
+        """What to begin from, [B 2 P A]: the `rest` [B P A] of the last plan, of which `known` [B]
+        steps count, and the policy's action held. Where the rest is too short its last action
+        goes on; where there is none the policy's stands in.
         """
+        horizon = rest.shape[1]
         held = reaction.unsqueeze(1).expand(-1, horizon, -1)
-        t = torch.arange(horizon).expand(len(rest), -1)
-        last = t.minimum((known - 1).clamp_min(0).unsqueeze(1)).clamp_max(rest.shape[1] - 1)
+        last = torch.arange(horizon).minimum((known - 1).clamp_min(0).unsqueeze(1))
         going_on = rest.gather(1, last.unsqueeze(-1).expand(-1, -1, rest.shape[-1]))
         warm = torch.where((known > 0)[:, None, None], going_on, held)
         return torch.stack([warm, held], 1)

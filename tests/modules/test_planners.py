@@ -208,7 +208,7 @@ def test_categorical_cem_comes_near_exhaustive_search():
 
 
 def optimum(horizon, discount):
-    """The best cost from rest at 0.3 (by Newton's step: it is quadratic), and that of doing nothing."""
+    """Costs of the best plan from rest at 0.3 (Newton's step: it is quadratic) and of none."""
     model, cost = linear_quadratic()
     mind = actor(build(CEM, FORCE), FORCE, 3)
     _, imagination, _ = imagine(

@@ -13,7 +13,9 @@ from modules.world_model.simulator import Clairvoyant, Fair
 MIND = {"configurator": {"kind": "fixed", "mode": 1}}
 
 
-def made(world, kind, rows=1, **more):
+def made(world, kind, rows=1):
+    # The Nature CNN sees every pixel of a frame.
+    more = {"perception": {"kind": "pixels-nature"}} if world.startswith("ALE") else {}
     tree = {"world": {"id": world, "rows": rows}, "world_model": {"kind": kind}, **MIND, **more}
     return assemble(tree, known_kinds())
 
