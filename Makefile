@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Small tensors on shared cores are slower with more threads, sometimes tenfold.
+export OMP_NUM_THREADS ?= 1
+
 .PHONY: play test check slow bench lint
 
 play: $(INSTALLED)

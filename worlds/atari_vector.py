@@ -21,7 +21,7 @@ from worlds.snapshots import seal, unseal
 _SCORE, _LIFE_LOST, _LIVES, _END, _EFFORT = (
     SIGNALS.index(name) for name in ("score", "life_lost", "lives", "end", "effort")
 )
-_NOTHING = -1
+_NOTHING = 0
 """A choice the environment takes for a no-op; not every game has one among its actions."""
 _CUT_OFF, _EMPTY = 255, 254
 """What stands in a row's log for the step at which we, not the environment, began a new game, and
@@ -121,9 +121,9 @@ class AtariVector:
         anew = self._ended & ~self._alive if self._any_ended else None
         if anew is not None:
             choices = np.where(self._ended, _NOTHING, choices)
-        for log, choice in zip(self._logs, choices.tolist(), strict=True):
-            log.append(choice if choice >= 0 else _EMPTY)
         ended = self._ended
+        for log, choice, over in zip(self._logs, choices.tolist(), ended.tolist(), strict=True):
+            log.append(_EMPTY if over else choice)
         self._advance(choices, anew)
         self._first = ended if self._any_ended else self._none
         self._judge()

@@ -14,11 +14,11 @@ SMALLEST = 36
 
 
 class CNN(nn.Module):
-    """Unpadded convolutions with ReLU, each modulated by tokens before it.
+    """Convolutions with ReLU, each modulated by tokens before it.
 
     To scale a convolution's output channel is to scale its weights: this is the priming of
     perception by modulating low-level convolutions of LeCun 2022, §6. Each of `layers` is
-    (channels, kernel, stride), in pixels. `features` is how many numbers come out.
+    (channels, kernel, stride, padding), in pixels. `features` is how many numbers come out.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class CNN(nn.Module):
         channels: int,
         height: int,
         width: int,
-        layers: Sequence[tuple[int, int, int]],
+        layers: Sequence[tuple[int, int, int, int]],
         token_shape: tuple[int, int],
     ) -> None:
         super().__init__()
@@ -36,11 +36,12 @@ class CNN(nn.Module):
                 f"{height}x{width}; try frame_size=84"
             )
         self.convolutions, self.films = nn.ModuleList(), nn.ModuleList()
-        for wide, kernel, stride in layers:
-            self.convolutions.append(nn.Conv2d(channels, wide, kernel, stride))
+        for wide, kernel, stride, padding in layers:
+            self.convolutions.append(nn.Conv2d(channels, wide, kernel, stride, padding))
             self.films.append(FiLM(token_shape, wide))
             channels = wide
-            height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+            height = (height + 2 * padding - kernel) // stride + 1
+            width = (width + 2 * padding - kernel) // stride + 1
         self.features = channels * height * width
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -53,12 +54,15 @@ class CNN(nn.Module):
 class SmallCNN(CNN):
     """5×5 stride 5 twice, 32 and 64 channels: the encoder of data-efficient Rainbow (van Hasselt
     et al. 2019). One update of a batch of 32 costs about a quarter of the Nature CNN's.
+
+    Padded, which the original is not: unpadded, the last 9 lines and columns of an 84×84 frame
+    reach no feature, Breakout's paddle among them.
     """
 
     def __init__(
         self, channels: int, height: int, width: int, token_shape: tuple[int, int]
     ) -> None:
-        super().__init__(channels, height, width, ((32, 5, 5), (64, 5, 5)), token_shape)
+        super().__init__(channels, height, width, ((32, 5, 5, 3), (64, 5, 5, 2)), token_shape)
 
 
 class NatureCNN(CNN):
@@ -69,5 +73,5 @@ class NatureCNN(CNN):
     def __init__(
         self, channels: int, height: int, width: int, token_shape: tuple[int, int]
     ) -> None:
-        layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+        layers = ((32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0))
         super().__init__(channels, height, width, layers, token_shape)

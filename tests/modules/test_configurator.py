@@ -17,7 +17,7 @@ FACTS: dict[str, Any] = {
     "drives": ("score", "pain", "effort", "novelty"),
     "heads": ("score", "pain", "effort", "novelty"),
     "token_shape": (2, 3),
-    "horizon_max": 20,
+    "horizon_max": 64,
 }
 KINDS: dict[str, type[Fixed] | type[Scheduled] | type[Surprise]] = {
     "fixed": Fixed, "scheduled": Scheduled, "surprise": Surprise,
@@ -115,7 +115,7 @@ def test_config_and_constructor_have_the_same_defaults(kind: str) -> None:
     heard = situation(one.neutral(2), [0.0, 0.4], [2, 9])
     for a, b in ((one.neutral(2), two.neutral(2)), (one.configure(heard), two.configure(heard))):
         assert a.to_bytes() == b.to_bytes()
-    assert config.horizon_max == 16
+    assert config.horizon_max == 48
 
 
 def test_fixed_never_changes() -> None:

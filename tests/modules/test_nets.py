@@ -21,8 +21,8 @@ def test_cnn_takes_any_size_and_says_its_features(
     assert made(torch.rand(2, channels, height, width)).shape == (2, made.features)
 
 
-def test_published_sizes() -> None:
-    assert SmallCNN(4, 84, 84, (0, 0)).features == 576
+def test_features_of_an_84_by_84_frame() -> None:
+    assert SmallCNN(4, 84, 84, (0, 0)).features == 1024
     assert NatureCNN(4, 84, 84, (0, 0)).features == 3136
 
 
@@ -120,7 +120,7 @@ def test_running_scale_forgets() -> None:
 
 
 def test_convolutions_are_modulated_before_their_nonlinearity() -> None:
-    network = CNN(1, 36, 36, ((2, 5, 5),), (1, 1))
+    network = CNN(1, 36, 36, ((2, 5, 5, 0),), (1, 1))
     film = network.films[0]
     assert isinstance(film, FiLM)
     assert film.modulate is not None
@@ -130,3 +130,14 @@ def test_convolutions_are_modulated_before_their_nonlinearity() -> None:
         raw = network.convolutions[0](x)
         doubled = torch.relu(torch.stack([2 * raw[:, 0], 0 * raw[:, 1]], 1)).flatten(1)
         torch.testing.assert_close(network(x, torch.ones(1, 1, 1)), doubled)
+
+
+@pytest.mark.parametrize("network", [SmallCNN, NatureCNN])
+@pytest.mark.parametrize("size", [36, 84])
+def test_every_pixel_is_seen(network, size):
+    """No line or column of a frame is beyond the reach of the features."""
+    frames = torch.rand(2, 1, size, size, requires_grad=True)
+    network(1, size, size, (0, 0))(frames).square().sum().backward()
+    reached = frames.grad.abs().sum((0, 1))
+    assert (reached.sum(0) > 0).all()
+    assert (reached.sum(1) > 0).all()
