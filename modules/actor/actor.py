@@ -50,6 +50,7 @@ class Actor(nn.Module):
         self.policy, self.planner = policy, planner
         self.replan_surprise, self.shown = replan_surprise, shown
         self.size, self.horizon_max = world.actions.size, horizon_max
+        self._still: dict[int, Plan] = {}
 
     def neutral(self, rows: int) -> Plan:
         """Nothing committed, all zeros, no candidates."""
@@ -65,10 +66,23 @@ class Actor(nn.Module):
             candidate_energies=torch.full((rows, self.shown), torch.inf),
         )
 
+    def _react(self, situation: Situation, directive: Directive) -> Plan:
+        """Every row in Mode-1: the policy's action, nothing imagined, nothing committed."""
+        rows = situation.batch
+        if rows not in self._still:
+            still = self.neutral(rows)
+            self._still[rows] = still.replace(steps=still.steps + 1)
+        fields = dict(self._still[rows].__dict__)
+        fields["actions"] = torch.zeros_like(fields["actions"])
+        fields["actions"][:, 0] = self.policy.act(situation, directive)
+        return Plan(**fields)
+
     def act(self, situation: Situation, imagination: Imagination, directive: Directive) -> Plan:
         """What to do now; never more than `directive.model_calls` in any row."""
         rows, before = situation.batch, situation.before.plan
         planning = (directive.mode == 2) & (situation.state.ended < 0.5)
+        if not bool(planning.any()):
+            return self._react(situation, directive)
         holding = (
             planning
             & (before.mode == 2)

@@ -100,8 +100,8 @@ def test_wrong_settings_are_refused(kind: str) -> None:
         KINDS[kind](u={"scroe": 1.0}, **FACTS)
     with pytest.raises(ConfigError, match=r"configurator.v: 'goal' is not one of score"):
         KINDS[kind](v={"goal": 1.0}, **FACTS)
-    with pytest.raises(ConfigError, match="horizon_steps: wanted at most 20, got 21"):
-        KINDS[kind](horizon_steps=21, **FACTS)
+    with pytest.raises(ConfigError, match="horizon_steps: wanted at most 64, got 65"):
+        KINDS[kind](horizon_steps=65, **FACTS)
     with pytest.raises(ValidationError):
         KINDS[kind].Config.model_validate({"modle_calls": 3})
 
@@ -141,7 +141,7 @@ def test_scheduled_changes_by_the_age_of_each_row() -> None:
     assert said.mode.tolist() == [1, 1, 2, 2, 2, 2]
     assert said.u[:, 2].tolist() == [0, 0, 0.5, 0.5, 0.5, 0.5]
     assert said.v[:, 2].tolist() == [0, 0, 0.5, 0.5, 0.5, 0.5]
-    assert said.horizon_steps.tolist() == [16, 16, 16, 16, 20, 20]
+    assert said.horizon_steps.tolist() == [48, 48, 48, 48, 20, 20]
     assert said.risk.tolist() == [0, 0, 0, 0, 2, 2]
     assert said.reason[3] == "thinks: as scheduled from step 2"
     assert configurator.neutral(1).mode.tolist() == [1]
