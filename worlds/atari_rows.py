@@ -379,7 +379,7 @@ class AtariRows:
 
     def snapshot(self) -> bytes:
         """The whole world: emulators, counters, luck, last observation."""
-        facts, blobs = [], list[bytes]()
+        seed, facts, blobs = self._started(), [], list[bytes]()
         for row in self._rows:
             facts.append([
                 row.chapter, row.chapter_steps, row.episodes, row.frame, row.game_steps, row.last,
@@ -388,7 +388,7 @@ class AtariRows:
             ])  # fmt: skip
             state = row.emulator.cloneState(include_rng=True).serialize()
             blobs += [state, row.raw.tobytes(), self._screen(row).tobytes()]
-        return seal(self._identity, {"seed": self._started(), "rows": facts}, blobs)
+        return seal(self._identity, {"seed": seed, "rows": facts}, blobs)
 
     def restore(self, data: bytes) -> Observation:
         """Goes back to a snapshot and shows its observation again. WorldError if damaged."""

@@ -35,7 +35,12 @@ def make_world(
 
     Raises ConfigError in one line, WorldError where the world cannot be started.
     """
-    for name, value, least in (("rows", rows, 1), ("episode_steps", episode_steps, 1)):
+    asked = (
+        ("rows", rows, 1),
+        ("episode_steps", episode_steps, 1),
+        ("chapter_steps", chapter_steps, 0),
+    )
+    for name, value, least in asked:
         if value is not None and value < least:
             raise ConfigError(f"world {name}: wanted {least} or more, got {value}")
     rules = protocol_named(protocol)
