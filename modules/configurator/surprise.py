@@ -28,7 +28,7 @@ class Surprise:
     A row thinks when, in this order: too little of the episode is known to say what is usual; the
     last step surprised it more than `deviations` standard deviations above its own mean; the
     critic's members disagree so; memory knows nothing like it; it has been alert for less than
-    `dwell_steps` since the last of these; or it has not thought for `think_every` steps. What is
+    `dwell_steps` since the last of these; a plan is under way; or it has not thought for `think_every` steps. What is
     usual is a mean and a variance over this episode, the recent steps counting more, taken
     before the step is judged. All of it lies in the directive's carry and begins anew with an
     episode.
@@ -119,7 +119,9 @@ class Surprise:
         alert = np.where(reasons, self.dwell_steps, np.maximum(carry[:, 5] - 1, 0))
         idle = carry[:, 6] + 1
         due = (idle >= self.think_every) if self.think_every else np.zeros_like(begun)
-        thinks = warming | reasons | (carry[:, 5] > 0) | due
+        # A plan under way is carried out, which costs no thought; a reason makes it anew.
+        under_way = situation.before.plan.committed.numpy()
+        thinks = warming | reasons | (carry[:, 5] > 0) | (under_way > 0) | due
 
         new = np.empty_like(carry)
         rate = np.where(begun, 1 / np.minimum(count + 1, self.memory_steps), 0)[:, None]
@@ -133,7 +135,8 @@ class Surprise:
             self._why(
                 bool(warming[i]),
                 float(felt[i, 0]), float(limit[i, 0]), float(felt[i, 1]), float(limit[i, 1]),
-                float(novelty[i]), int(carry[i, 5]), int(idle[i]), bool(thinks[i]),
+                float(novelty[i]), int(carry[i, 5]), int(under_way[i]), int(idle[i]),
+                bool(thinks[i]),
             )
             for i in range(len(carry))
         )  # fmt: skip
@@ -150,6 +153,7 @@ class Surprise:
         agreed: float,
         novelty: float,
         alert: int,
+        under_way: int,
         idle: int,
         thinks: bool,
     ) -> str:
@@ -164,6 +168,8 @@ class Surprise:
             return f"thinks: novelty {novelty:.2g} over {self.novelty_above:.2g}"
         if alert:
             return f"thinks: alert for {alert} more {'step' if alert == 1 else 'steps'}"
+        if under_way:
+            return f"thinks: a plan is under way, {under_way} more to do"
         if thinks:
             return f"thinks: has not for {idle} steps"
         return f"acts: surprise {surprise:.2g} within {usual:.2g} usual"
