@@ -251,7 +251,8 @@ class GymnasiumRows:
     def _made(self) -> Any:
         try:
             with _quiet():
-                spec = gymnasium.spec(self._id)
+                # The package before the colon has been imported when the id was looked up.
+                spec = gymnasium.spec(self._id.rpartition(":")[2])
                 modes = _render_modes(spec)
                 mode = "rgb_array" if "rgb_array" in modes else None
                 return gymnasium.make(spec, render_mode=mode, disable_env_checker=True)

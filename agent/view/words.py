@@ -174,7 +174,7 @@ class Words:
     def configurator(self, moment: Moment, row: int) -> list[str]:
         """How everybody is to work, and why."""
         directive = moment.directive
-        lines = [f"thinks: {directive.reason[row]}"]
+        lines = [directive.reason[row]]
         if int(directive.mode[row]) == 2:
             lines.append(
                 f"Mode-2, {counted(int(directive.horizon_steps[row]), 'step')} ahead,"

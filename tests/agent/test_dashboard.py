@@ -35,7 +35,7 @@ def test_each_module_is_put_in_words(words, life):
     assert told["world model"][0].startswith("expected nothing, felt score +1; surprise 0.")
     assert told["cost"][0].startswith("now score ")
     assert told["memory"] == ["recognises 90 %, novelty 10 %", "like 30, 9, 4 steps ago"]
-    assert told["configurator"][0] == "thinks: row 0: surprise 3.1 above its usual 2.0, plan"
+    assert told["configurator"][0] == "row 0: surprise 3.1 above its usual 2.0, plan"
     assert words.tell(moments[24], None)["perception"][0].startswith("feels life lost +1")
     assert words.tell(moments[0], None)["perception"][0].startswith("a new episode; ")
     assert words.tell(moments[0], None)["world model"][0] == "expected nothing yet"
@@ -100,7 +100,7 @@ def test_the_dashboard_fits_its_terminal(pong, life, size):
     assert len(text) <= size[1]
     assert max(map(len, text)) <= size[0]
     whole = "\n".join(text)
-    for wanted in (*MODULES, "thinks: row 0", "ALE/Pong-v5", "episode 2", "surprise", "mode", "▀"):
+    for wanted in (*MODULES, "row 0: ", "ALE/Pong-v5", "episode 2", "surprise", "mode", "▀"):
         assert wanted in whole, wanted
     assert "last 5" in text[0]
 

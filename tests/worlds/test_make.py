@@ -70,3 +70,22 @@ def test_scores_are_those_of_the_table():
     assert human_normalised("ALE/Pong-v5", published()["Pong"]["random"]) == 0
     assert human_normalised("CartPole-v1", 200) is None
     assert all("human" in scores and "random" in scores for scores in published().values())
+
+
+def test_a_world_of_a_package_installed_afterwards(tmp_path, monkeypatch):
+    import gymnasium
+
+    (tmp_path / "afterwards.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Late-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        world = make_world("afterwards:Late-v0", 2)
+        assert world.reset(0).vector.shape == (2, 4)
+        world.close()
+        with pytest.raises(ConfigError, match="afterwards registers no 'Lat-v0'"):
+            make_world("afterwards:Lat-v0", 1)
+    finally:
+        gymnasium.registry.pop("Late-v0", None)
+        sys.modules.pop("afterwards", None)
