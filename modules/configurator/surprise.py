@@ -28,8 +28,8 @@ class Surprise:
     A row thinks when, in this order: too little of the episode is known to say what is usual; the
     last step surprised it more than `deviations` standard deviations above its own mean; the
     critic's members disagree so; memory knows nothing like it; it has been alert for less than
-    `dwell_steps` since the last of these; a plan is under way; or it has not thought for `think_every` steps. What is
-    usual is a mean and a variance over this episode, the recent steps counting more, taken
+    `dwell_steps` since the last of these; a plan is under way; or it has not thought for
+    `think_every` steps. What is usual is a mean and a variance over this episode, the recent steps counting more, taken
     before the step is judged. All of it lies in the directive's carry and begins anew with an
     episode.
     """
