@@ -29,9 +29,9 @@ class Surprise:
     last step surprised it more than `deviations` standard deviations above its own mean; the
     critic's members disagree so; memory knows nothing like it; it has been alert for less than
     `dwell_steps` since the last of these; a plan is under way; or it has not thought for
-    `think_every` steps. What is usual is a mean and a variance over this episode, the recent steps counting more, taken
-    before the step is judged. All of it lies in the directive's carry and begins anew with an
-    episode.
+    `think_every` steps. What is usual is a mean and a variance over this episode, the recent
+    steps counting more, taken before the step is judged. All of it lies in the directive's carry
+    and begins anew with an episode.
     """
 
     class Config(Settings):
