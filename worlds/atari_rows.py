@@ -244,8 +244,9 @@ class AtariRows:
             else:
                 if not row.over:
                     # ale-py's vector environment cannot stop one row and let the others go on:
-                    # a game cut off by us has gone on for a step when it is reset.
-                    self._emulate(row.emulator, row, _NOOP, self._luck(row))
+                    # a game cut off by us has gone on for a step when it is reset. Its first
+                    # action is a no-op in all games but two.
+                    self._emulate(row.emulator, row, self._native[0], self._luck(row))
                 if row.chapter_steps > self._chapter_steps:
                     self._open_chapter(index, row)
                 self._begin(row)
@@ -295,7 +296,7 @@ class AtariRows:
 
     def _live_on(self, row: _Row) -> None:
         """The empty step after a lost life that ended an episode: the game just goes on."""
-        score = self._emulate(row.emulator, row, _NOOP, self._luck(row))
+        score = self._emulate(row.emulator, row, self._native[0], self._luck(row))
         lost = self._judge(row.emulator, row)
         row.first, row.terminated = True, row.over
         row.signals = self._felt(row, score, lost, _NOOP)

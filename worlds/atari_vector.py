@@ -22,7 +22,10 @@ _SCORE, _LIFE_LOST, _LIVES, _END, _EFFORT = (
     SIGNALS.index(name) for name in ("score", "life_lost", "lives", "end", "effort")
 )
 _NOTHING = 0
-"""A choice the environment takes for a no-op; not every game has one among its actions."""
+"""The choice sent on empty steps: a no-op in all games but two, Backgammon and Video Checkers.
+
+An action that the game does not have would hang ale-py's threads for good.
+"""
 _CUT_OFF, _EMPTY = 255, 254
 """What stands in a row's log for the step at which we, not the environment, began a new game, and
 for any other step whose action was ignored."""
@@ -57,9 +60,7 @@ class AtariVector:
         self.spec = atari_spec(game, protocol, sensor, screen, actions, episode_steps)
         height, width, channels = self.spec.pixels or (*screen, 3)
         self._shape = (rows, height, width, channels)
-        self._effort = np.array(
-            [*(float(action.value != 0) for action in actions), 0.0], np.float32
-        )
+        self._effort = np.array([float(action.value != 0) for action in actions], np.float32)
         self._envs = AtariVectorEnv(
             game.rom,
             rows,
@@ -117,27 +118,30 @@ class AtariVector:
     def step(self, action: Tensor) -> Observation:
         """What follows the encoded action [B A]; a row that had ended begins anew instead."""
         self._started()
-        choices = action.argmax(-1).numpy()
+        choices = action.numpy().argmax(-1)
         anew = self._ended & ~self._alive if self._any_ended else None
         if anew is not None:
             choices = np.where(self._ended, _NOTHING, choices)
         ended = self._ended
+        self._envs.send(choices)  # the emulators run while we do the accounts
         for log, choice, over in zip(self._logs, choices.tolist(), ended.tolist(), strict=True):
             log.append(_EMPTY if over else choice)
-        self._advance(choices, anew)
+        self._advance(choices, anew, ended)
         self._first = ended if self._any_ended else self._none
         self._judge()
         return self._observe()
 
-    def _advance(self, choices: NDArray[np.int64], anew: Flags | None) -> None:
-        """One step of every emulator; new games, where `anew`, in place of it."""
-        pixels, rewards, over, truncated, info = self._envs.step(choices)
-        lives = info["lives"]
+    def _advance(self, choices: NDArray[np.int64], anew: Flags | None, empty: Flags) -> None:
+        """What comes of `choices` just sent; new games, where `anew`, in place of it. Where the
+        step is `empty` nobody made an effort.
+        """
         signals = np.zeros((self.rows, len(SIGNALS)), np.float32)
+        signals[:, _EFFORT] = self._effort[choices] * ~empty
+        self._game_steps = self._game_steps + 1
+        pixels, rewards, over, truncated, info = self._envs.recv()
+        lives = info["lives"]
         signals[:, _SCORE] = rewards
         signals[:, _LIFE_LOST] = lives < self._lives
-        signals[:, _EFFORT] = self._effort[choices]
-        self._game_steps = self._game_steps + 1
         if anew is not None and anew.any():
             pixels, lives, over = self._begin_again(anew, pixels, lives, over)
             truncated = truncated & ~anew
@@ -169,13 +173,18 @@ class AtariVector:
     def _judge(self) -> None:
         """What the last step means for the episodes."""
         lost = self._signals[:, _LIFE_LOST] > 0
+        limit = self._game_steps == self._episode_steps
+        if not (self._over | self._cut | limit | (lost & self._life_ends)).any():
+            # Nearly every step. What was true of nobody before is true of nobody now.
+            self._terminated = self._truncated = self._ended = self._resets_itself = self._none
+            self._alive, self._any_ended = ~self._none, False
+            return
         terminated = self._over
         if self._life_ends and lost.any():
             terminated = terminated | (lost & ~self._first)
         truncated = self._cut & ~self._over
         self._resets_itself = self._over | truncated
-        if self._episode_steps is not None:
-            truncated = truncated | (~self._over & (self._game_steps == self._episode_steps))
+        truncated = truncated | (~self._over & limit)
         self._terminated, self._truncated = terminated, truncated
         self._ended = terminated | truncated
         self._any_ended = bool(self._ended.any())
@@ -203,6 +212,7 @@ class AtariVector:
     def _stand(self, pixels: NDArray[np.uint8], lives: NDArray[np.int32]) -> None:
         """Every row at the first observation of a game."""
         self._none = np.zeros(self.rows, np.bool_)
+        self._nobody = torch.from_numpy(self._none)
         self._pixels, self._lives = pixels, lives
         self._signals = np.zeros((self.rows, len(SIGNALS)), np.float32)
         self._signals[:, _LIVES] = lives
@@ -212,14 +222,20 @@ class AtariVector:
         self._judge()
 
     def _observe(self) -> Observation:
-        return Observation(
+        """The last step. Unchecked, but for the first: the axes of the rest follow from it."""
+        made = Observation if self._first is not self._none else Observation.raw
+        return made(
             pixels=torch.from_numpy(self._pixels.reshape(self._shape)),
             vector=None,
             signals=torch.from_numpy(self._signals),
-            first=torch.from_numpy(self._first),
-            terminated=torch.from_numpy(self._terminated),
-            truncated=torch.from_numpy(self._truncated),
+            goal=None,
+            first=self._flags(self._first),
+            terminated=self._flags(self._terminated),
+            truncated=self._flags(self._truncated),
         )
+
+    def _flags(self, flags: Flags) -> Tensor:
+        return self._nobody if flags is self._none else torch.from_numpy(flags)
 
     def render(self) -> Tensor:
         """The last observation in colour, [B H W 3] uint8; the screens are out of reach."""
@@ -298,7 +314,10 @@ class AtariVector:
         cut_off = past == _CUT_OFF
         anew = self._over | self._cut | cut_off
         self._resets_itself = self._over | self._cut
-        self._advance(np.where(past >= _EMPTY, _NOTHING, past), None)
+        empty = past >= _EMPTY
+        choices = np.where(empty, _NOTHING, past)
+        self._envs.send(choices)
+        self._advance(choices, None, empty)
         if anew.any():
             if cut_off.any():
                 fresh, info = self._reset(cut_off, None)

@@ -12,7 +12,7 @@ ROWS = 8
 GAME, CARTRIDGE = "ALE/Breakout-v5", "breakout"
 
 
-def run(steps: int = 40, turns: int = 30) -> dict[str, float]:
+def run(steps: int = 40, turns: int = 60) -> dict[str, float]:
     """Steps a second of 8 rows of Breakout, 84×84 gray, random actions, protocol v5.
 
     `raw_steps_per_s`: ale-py's `AtariVectorEnv` itself. `training_world_steps_per_s`: ours around

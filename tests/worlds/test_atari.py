@@ -37,6 +37,7 @@ def life(world, taken):
         ("assault", "100k", {"chapter_steps": 0, "episode_steps": 90}),
         ("berzerk", "v5", {"episode_steps": 60}),
         ("berzerk", "100k", {}),
+        ("backgammon", "v5", {"episode_steps": 40}),  # has no no-op among its actions
     ],
 )
 def test_both_atari_worlds_are_the_same_world(game, protocol, more):
