@@ -22,7 +22,9 @@ _LISTED = 16
 
 
 class Beam:
-    """Tries every action from each of the futures it holds, and holds on to the cheapest.
+    """Tries actions from each of the futures it holds, and holds on to the cheapest.
+
+    All actions where the budget allows, else some by chance.
 
     Its width follows from the budget: as many as can be afforded at every level, more where few
     were needed before. States that are the same are kept once. Where nothing yet tells futures
@@ -58,11 +60,11 @@ class Beam:
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
     ) -> Planned:
-        """See `Planner.plan`. A budget too small costs branches, proposals, then the horizon."""
-        if budget < self.choices:
-            return self._glance(imagination, key, budget)
-        horizon = min(proposals.shape[2], budget // self.choices)
-        wanted = max(int(self.share * budget), self.choices * horizon)
+        """See `Planner.plan`. A budget too small costs branches, then actions tried, then the
+        horizon; what goes on from the last plan is given up last.
+        """
+        horizon = max(1, min(proposals.shape[2], budget // 2))
+        wanted = min(budget, max(int(self.share * budget), 2 * horizon))
         paths, totals, left = self._search(imagination, proposals[:, :, :horizon], key, wanted)
         # Of equals, chance decides which is first: no action may win by its number.
         shuffled = chance.uniform(key, "beam last", totals.shape[1]).argsort(-1)
@@ -116,7 +118,8 @@ class Beam:
     ) -> tuple[Tensor, Tensor, int]:
         """The beam: paths [B N H] with their totals [B N] (inf: cut short), and calls left."""
         choices, (rows, _, horizon, _) = self.choices, proposals.shape
-        given = min(proposals.shape[1], budget // horizon - choices)
+        fan = max(1, min(choices, budget // horizon - 1))
+        given = min(proposals.shape[1], budget // horizon - fan)
         tracks = proposals[:, :given].argmax(-1)
         here = torch.arange(rows)
         state = imagination.start().rows(here.repeat_interleave(1 + given))
@@ -127,12 +130,12 @@ class Beam:
         for t in range(0, horizon, self.hold):
             until = min(t + self.hold, horizon)
             order = torch.cat(
-                [torch.arange(width).repeat_interleave(choices), width + torch.arange(given)]
+                [torch.arange(width).repeat_interleave(fan), width + torch.arange(given)]
             )
             several = len(order)
             state = state.rows(((width + given) * here[:, None] + order).flatten())
-            fan = torch.arange(choices).repeat(width).view(1, -1, 1).expand(rows, -1, until - t)
-            actions = torch.cat([fan, tracks[:, :, t:until]], 1)
+            tried = self._tried(rows, width, fan, key, t).unsqueeze(-1).expand(-1, -1, until - t)
+            actions = torch.cat([tried, tracks[:, :, t:until]], 1)
             state, cost, alive = self._stride(
                 imagination, state, cost[:, order], alive[:, order], actions, t
             )
@@ -145,7 +148,7 @@ class Beam:
                 totals.append(total.masked_fill(~done, torch.inf))
             if bool(done.all()):
                 break
-            afford = max(1, (left // (horizon - until) - given) // choices)
+            afford = max(1, (left // (horizon - until) - given) // fan)
             noise = chance.uniform(key, f"beam {t}", several)
             kept = self._select(state, total, alive, noise, afford)
             width = kept.shape[1]
@@ -154,6 +157,16 @@ class Beam:
             cost, alive = cost.gather(1, keep), alive.gather(1, keep)
             path = path.gather(1, keep.unsqueeze(-1).expand(-1, -1, until))
         return torch.cat(paths, 1), torch.cat(totals, 1), left
+
+    def _tried(self, rows: int, width: int, fan: int, key: Tensor, t: int) -> Tensor:
+        """The actions tried at step `t` from each future held, [B width·fan]: all, or `fan` of
+        them by chance. A budget that goes to every action of a large set would look at one
+        future only.
+        """
+        if fan == self.choices:
+            return torch.arange(fan).repeat(width).expand(rows, -1)
+        order = chance.uniform(key, f"beam fan {t}", width, self.choices).argsort(-1)
+        return order[:, :, :fan].flatten(1)
 
     def _refine(
         self, imagination: Imagination, path: Tensor, key: Tensor, budget: int
@@ -258,9 +271,3 @@ class Beam:
         width = max(map(len, chosen))
         # A row with fewer futures than its neighbours repeats one; repeats merge again later.
         return torch.tensor([held + held[:1] * (width - len(held)) for held in chosen])
-
-    def _glance(self, imagination: Imagination, key: Tensor, budget: int) -> Planned:
-        """One step ahead, with fewer model calls than there are actions: some, by chance."""
-        tried = chance.uniform(key, "beam glance", self.choices).argsort(-1)[:, :budget]
-        sequences = one_hot(tried, self.choices).unsqueeze(2)
-        return ranked(sequences, imagination.cost(imagination.rollout(sequences)), budget)

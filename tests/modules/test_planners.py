@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from analytic import imagine, linear_quadratic, maze, spec
+from analytic import LatentCost, LatentModel, imagine, linear_quadratic, maze, spec
 
 from modules import chance
 from modules.actor.actor import Actor
@@ -99,7 +99,8 @@ def test_refining_repairs_what_a_narrow_beam_missed():
         for share in (0.05, 1.0):
             mind = actor(build(Beam, DISCRETE, hold=1, share=share), DISCRETE, 1)
             _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
-            budget = 1500 if share < 1 else 36
+            # As much beam in both: 5 % of 1500 calls.
+            budget = 1500 if share < 1 else 75
             found = mind.planner.plan(
                 imagination, torch.zeros(1, 2, 12, 3), chance.keys(seed, 1, 0), budget
             )
@@ -151,7 +152,7 @@ def test_with_nothing_to_tell_actions_apart_any_may_be_first():
     cost.energy, cost.critic = lambda latent: torch.zeros(len(latent)), 0.0
     model.ended = None
     firsts = set()
-    for seed in range(40):
+    for seed in range(200):
         mind = actor(build(Beam, DISCRETE), DISCRETE, 1)
         _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
         found = mind.planner.plan(
@@ -301,6 +302,49 @@ def test_a_good_proposal_is_never_lost(planner, world):
         assert float(found.energies[0, 0]) <= float(best.energies[0, 0]) + 1e-3
     else:
         assert float(found.energies[0, 0]) <= float(best.energies[0, 0]) + 1e-6
+
+
+MANY = spec(True, 18)
+
+
+def lock(right):
+    """One sequence of 18 actions opens it, at its end; a wrong action sends one back for good."""
+
+    def move(latent, action):
+        place = latent[:, 0].long()
+        wanted = right[place.clamp(0, len(right) - 1)]
+        goes_on = (action.argmax(-1) == wanted) & (place >= 0) & (place < len(right))
+        return torch.where(goes_on, place + 1, torch.where(place == len(right), place, -1))[
+            :, None
+        ].float()
+
+    return LatentModel(move), LatentCost(lambda latent: -(latent[:, 0] == len(right)).float())
+
+
+@pytest.mark.parametrize("budget", [40, 100, 800])
+def test_with_many_actions_the_last_plan_goes_on(budget):
+    # A budget that cannot afford every action at every step must not be paid for by forgetting.
+    right = torch.arange(16) * 5 % 18
+    model, cost = lock(right)
+    mind = actor(build(Beam, MANY), MANY, 1, horizon_max=16)
+    _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), MANY, mind)
+    proposals = torch.stack([one_hot(right, 18), one_hot(right * 0, 18)])[None]
+    found = mind.planner.plan(imagination, proposals, chance.keys(0, 1, 0), budget)
+    assert found.candidates[0, 0].argmax(-1).equal(right)
+    assert int(imagination.spent.max()) <= budget
+
+
+def test_with_many_actions_some_are_tried_by_chance_and_all_in_time():
+    model, cost = lock(torch.arange(16))
+    mind = actor(build(Beam, MANY, share=1.0), MANY, 1, horizon_max=16)
+    _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), MANY, mind)
+    tried = set()
+    for seed in range(200):
+        found = mind.planner.plan(
+            imagination, torch.zeros(1, 2, 16, 18), chance.keys(seed, 1, 0), 80
+        )
+        tried |= set(found.candidates[0, :, 0].argmax(-1).tolist())
+    assert tried == set(range(18))
 
 
 @pytest.mark.parametrize(
