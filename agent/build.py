@@ -42,8 +42,7 @@ KINDS: dict[str, dict[str, str]] = {
     "objective": {
         "vicreg": "modules.objectives.vicreg:VICReg",
         "sigreg": "modules.objectives.sigreg:SIGReg",
-        "ema": "modules.objectives.ema:SlowTarget",
-        "none": "modules.objectives.ema:Unregularised",
+        "none": "modules.objectives.none:Unregularised",
     },
     "cost": {"cost": "modules.cost.cost:Cost"},
     "critic": {

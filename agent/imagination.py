@@ -61,14 +61,16 @@ class Imagination:
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The states after `action` [M A]; M = B*N, the N candidates of a row side by side."""
-        self._count(len(action) // self.situation.batch)
+        self._spend(torch.full_like(self.spent, len(action) // self.situation.batch))
         after = self.world_model.step(state, action, z)
         return self.world_model.complete(after) if self.costs.reads_latent() else after
 
-    def _count(self, calls: int) -> None:
+    def _spend(self, calls: Tensor) -> None:
+        """Counts `calls` [B] here and in whatever this is a part of."""
         self.spent += calls
         if self._parent is not None and self._index is not None:
-            self._parent.spent.index_add_(0, self._index, torch.full_like(self._index, calls))
+            whole = torch.zeros_like(self._parent.spent)
+            self._parent._spend(whole.index_add_(0, self._index, calls))
 
     def _weights(self, weights: Tensor, states: int) -> Tensor:
         """Each row's weights [B K] for its candidates, [M K]."""

@@ -14,8 +14,15 @@ from modules import chance
 from modules.messages import Experience, State
 from modules.ports import Learns, Perception
 
-LEARNING = ("perception", "world_model", "cost", "actor")
-"""The ports that can learn; a module there that is a `torch.nn.Module` gets a parameter group."""
+
+def learned(modules: Modules) -> dict[str, nn.Module]:
+    """The modules that have something to learn, by port: each gets a parameter group."""
+    return {
+        port: module
+        for port in ("perception", "world_model", "cost", "actor")
+        if isinstance(module := getattr(modules, port), nn.Module)
+        and any(p.requires_grad for p in module.parameters())
+    }
 
 
 class Learner:
@@ -50,12 +57,7 @@ class Learner:
         self.clip_norm, self.target_rate = clip_norm, target_rate
         self.updates_per_step, self.warmup_steps = updates_per_step, warmup_steps
         self.updates, self.owed = 0, 0.0
-        self.learners: dict[str, nn.Module] = {
-            port: module
-            for port in LEARNING
-            if isinstance(module := getattr(modules, port), nn.Module)
-            and any(p.requires_grad for p in module.parameters())
-        }
+        self.learners = learned(modules)
         perception = self.learners.get("perception")
         self.target = None if perception is None else copy.deepcopy(perception)
         if self.target is not None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from agent import checkpoint
@@ -30,7 +29,7 @@ from agent.config import (
     settings_of,
     suggestion,
 )
-from agent.learn import LEARNING
+from agent.learn import learned
 from agent.live import live
 from agent.modules import Modules
 from modules.messages import ConfigError, Moment, Observation
@@ -158,16 +157,6 @@ def _remember(modules: Modules, folder: Path) -> None:
             return
         where, found = newest
     give_weights(modules, found.tensors.get("weights", {}), str(where))
-
-
-def learned(modules: Modules) -> dict[str, torch.nn.Module]:
-    """The modules that have something to learn, by port."""
-    return {
-        port: module
-        for port in LEARNING
-        if isinstance(module := getattr(modules, port), torch.nn.Module)
-        and any(p.requires_grad for p in module.parameters())
-    }
 
 
 def give_weights(modules: Modules, weights: Mapping[str, Tensor], where: str) -> None:

@@ -43,6 +43,10 @@ SIGNALS: tuple[str, ...] = ("score", "life_lost", "lives", "end", "effort", "nov
 """
 
 
+_SURPRISING = [SIGNALS.index(name) for name in ("score", "life_lost", "end")]
+"""The signals whose unexpected values surprise."""
+
+
 class SextetError(Exception):
     """Root of the errors a user can cause.
 
@@ -545,7 +549,7 @@ class State(Message):
         """
         error = (self.latent - expected.latent).square().sum(-1)
         scale = self.latent.square().sum(-1) + expected.latent.square().sum(-1)
-        felt = (self.signals.tanh() - expected.signals.tanh())[:, [0, 1, 3]].abs().amax(-1)
+        felt = (self.signals.tanh() - expected.signals.tanh())[:, _SURPRISING].abs().amax(-1)
         return error / scale.clamp_min(1e-8) + felt
 
 

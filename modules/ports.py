@@ -274,16 +274,6 @@ class Learns(Protocol):
         """Called after each optimiser step: target networks and resets."""
 
 
-PORTS: dict[str, type] = {
-    "perception": Perception,
-    "world_model": WorldModel,
-    "cost": Cost,
-    "memory": Memory,
-    "actor": Actor,
-    "configurator": Configurator,
-}
-"""The ports by the name they have in a config."""
-
 VERBS: dict[str, tuple[str, ...]] = {
     "perception": ("perceive",),
     "world_model": ("predict",),

@@ -55,6 +55,11 @@ def test_commands(words, plugin, capsys):
     assert run(words) == 0, capsys.readouterr().err
 
 
+def test_the_plugin_is_the_example():
+    example = Path(__file__).parent.parent / "examples" / "restless.py"
+    assert example.read_text(encoding="utf-8").endswith(PYTHON[0])
+
+
 def test_python_from_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(PYTHON[1], "README.md", "exec"), {})

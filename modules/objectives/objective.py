@@ -12,11 +12,8 @@ class Objective(Protocol):
     """Criteria 1 and 2 of §4.5: the state must stay informative about the percept.
 
     The prediction error itself (criterion 3) belongs to the world model.
-    `target_decay` says which encoder makes the targets: 0, the learning one itself, without
-    gradient; otherwise a copy of which each update keeps that share.
+    How fast the targets' encoder follows is the learner's `target_rate`.
     """
-
-    target_decay: float
 
     def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
         """Named scalar losses, weighted, of `latents` [M D]; `key` [1] int64 for luck, if any."""

@@ -46,8 +46,6 @@ class SIGReg:
         projections: int = Field(default=256, ge=1)
         knots: int = Field(default=17, ge=3)
 
-    target_decay = 0.0
-
     def __init__(self, *, weight: float = 10.0, projections: int = 256, knots: int = 17):
         self.weight, self.projections, self.knots = weight, projections, knots
 

@@ -43,8 +43,6 @@ class VICReg:
         covariance: float = Field(default=1.0, ge=0)
         floor: float = Field(default=1.0, gt=0)
 
-    target_decay = 0.0
-
     def __init__(self, *, variance: float = 4.0, covariance: float = 1.0, floor: float = 1.0):
         self.variance, self.covariance, self.floor = variance, covariance, floor
 

@@ -70,13 +70,17 @@ class Pixels(nn.Module):
     standard normal, which SIGReg asks for, lives close to that sphere.
     """
 
+    network_class: type[SmallCNN] | type[NatureCNN]
+
     def __init__(
         self,
-        network: type[SmallCNN] | type[NatureCNN],
+        *,
         world: WorldSpec,
         token_shape: tuple[int, int],
         latent_size: int,
         stack: int,
+        frame_size: int,
+        gray: bool,
         shift_pixels: int,
         intensity: float,
     ) -> None:
@@ -87,11 +91,12 @@ class Pixels(nn.Module):
                 "shows a vector; try perception.kind=vectors"
             )
         self.latent_size, self.stack = latent_size, stack
+        self.sensor = _sensor(frame_size, gray)
         self.shift_pixels, self.intensity = shift_pixels, intensity
         self.frame, self.signals, self.goal = world.pixels, len(world.signals), world.goal
         height, width, channels = world.pixels
         self.carried = (stack - 1) * height * width * channels
-        self.network: CNN = network(stack * channels, height, width, token_shape)
+        self.network: CNN = self.network_class(stack * channels, height, width, token_shape)
         self.project = nn.Linear(self.network.features, latent_size)
 
     def encode(self, frames: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -188,6 +193,8 @@ def _sensor(frame_size: int, gray: bool) -> dict[str, Any] | None:
 class PixelsSmall(Pixels):
     """Pixels through the small network of data-efficient Rainbow."""
 
+    network_class = SmallCNN
+
     class Config(BaseModel):
         """Settings of `pixels-small`.
 
@@ -210,53 +217,14 @@ class PixelsSmall(Pixels):
             """Keywords height, width (pixels) and gray for the world, or None."""
             return _sensor(self.frame_size, self.gray)
 
-    def __init__(
-        self,
-        *,
-        world: WorldSpec,
-        token_shape: tuple[int, int],
-        latent_size: int = 256,
-        stack: int = 4,
-        frame_size: int = 84,
-        gray: bool = True,
-        shift_pixels: int = 4,
-        intensity: float = 0.05,
-    ) -> None:
-        super().__init__(SmallCNN, world, token_shape, latent_size, stack, shift_pixels, intensity)
-        self.sensor = _sensor(frame_size, gray)
-
 
 class PixelsNature(Pixels):
     """Pixels through the network of DQN: slower, finer."""
 
-    class Config(BaseModel):
+    network_class = NatureCNN
+
+    class Config(PixelsSmall.Config):
         """Settings of `pixels-nature`: those of `pixels-small`, with a larger latent."""
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["pixels-nature"] = "pixels-nature"
+        kind: Literal["pixels-nature"] = "pixels-nature"  # type: ignore[assignment]
         latent_size: int = Field(default=512, ge=8)
-        stack: int = Field(default=4, ge=1, le=16)
-        frame_size: int = Field(default=84, ge=0, le=512)
-        gray: bool = True
-        shift_pixels: int = Field(default=4, ge=0, le=16)
-        intensity: float = Field(default=0.05, ge=0, le=0.5)
-
-        @property
-        def sensor(self) -> dict[str, Any] | None:
-            """Keywords height, width (pixels) and gray for the world, or None."""
-            return _sensor(self.frame_size, self.gray)
-
-    def __init__(
-        self,
-        *,
-        world: WorldSpec,
-        token_shape: tuple[int, int],
-        latent_size: int = 512,
-        stack: int = 4,
-        frame_size: int = 84,
-        gray: bool = True,
-        shift_pixels: int = 4,
-        intensity: float = 0.05,
-    ) -> None:
-        super().__init__(NatureCNN, world, token_shape, latent_size, stack, shift_pixels, intensity)
-        self.sensor = _sensor(frame_size, gray)

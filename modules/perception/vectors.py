@@ -52,8 +52,8 @@ class Vectors(nn.Module):
         *,
         world: WorldSpec,
         token_shape: tuple[int, int],
-        features: int = 16,
-        width: int = 128,
+        features: int,
+        width: int,
     ) -> None:
         super().__init__()
         if world.vector is None:

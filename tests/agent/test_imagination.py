@@ -105,6 +105,9 @@ def test_model_calls_are_counted_for_each_row_candidate_and_step_parts_included(
     assert part.spent.tolist() == [5, 5]
     assert whole.spent.tolist() == [6, 11, 6, 11]
     assert model.calls == 4 * 6 + 2 * 5
+    part.rows(torch.tensor([1])).rollout(eye[torch.zeros(1, 1, 1, dtype=torch.int64)])
+    assert part.spent.tolist() == [5, 6]
+    assert whole.spent.tolist() == [6, 12, 6, 11]
 
 
 def test_a_silent_critic_is_not_asked():

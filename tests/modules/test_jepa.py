@@ -20,7 +20,7 @@ from modules.messages import (
     State,
     WorldSpec,
 )
-from modules.objectives.ema import Unregularised
+from modules.objectives.none import Unregularised
 from modules.objectives.sigreg import SIGReg
 from modules.objectives.vicreg import VICReg
 from modules.perception.vectors import Vectors
