@@ -48,6 +48,8 @@ KINDS: dict[str, dict[str, str]] = {
     "critic": {
         "scalar": "modules.cost.critic:ScalarCritic",
         "actions": "modules.cost.critic:ActionCritic",
+        "scalar-categorical": "modules.cost.critic:CategoricalScalarCritic",
+        "actions-categorical": "modules.cost.critic:CategoricalActionCritic",
     },
     "memory": {"ring": "modules.memory.ring:Ring"},
     "recall": {"associative": "modules.memory.associative:Associative"},

@@ -64,16 +64,18 @@ class TokenSettings(BaseModel):
 class LearnerSettings(BaseModel):
     """How the modules learn.
 
-    batch: windows an update. window: steps of one. online_steps: how many of its first steps the
-    learning perception encodes; the target perception encodes all. learning_rate, weight_decay,
-    epsilon: of AdamW. clip_norm: largest norm of the gradient. target_rate: share of the learning
-    perception that the target takes over in an update, 1: all. updates_per_step: may be a
-    fraction. warmup_steps: lived before the first update.
+    batch: windows an update, as long as the modules ask for. online_steps: how many of their first
+    steps the learning perception encodes; the target perception encodes all. learning_rate,
+    weight_decay, epsilon: of AdamW. clip_norm: largest norm of the gradient. target_rate: share of
+    the learning perception that the target takes over in an update, 1: all. updates_per_step: may
+    be a fraction. warmup_steps: lived before the first update. reset_every: updates between
+    resets, 0: never. reset_keep: what perception and world model keep of themselves then.
+    imagined_steps: how far the critic learns from imagined futures, 0: from experience alone.
+    imagined_weight: of that loss.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     batch: int = Field(default=32, ge=1)
-    window: int = Field(default=6, ge=2)
     online_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -82,6 +84,10 @@ class LearnerSettings(BaseModel):
     target_rate: float = Field(default=1.0, gt=0, le=1)
     updates_per_step: float = Field(default=1.0, ge=0)
     warmup_steps: int = Field(default=500, ge=2)
+    reset_every: int = Field(default=0, ge=0)
+    reset_keep: float = Field(default=0.5, ge=0, le=1)
+    imagined_steps: int = Field(default=0, ge=0, le=100)
+    imagined_weight: float = Field(default=1.0, ge=0)
 
 
 class TrainingSettings(BaseModel):

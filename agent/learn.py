@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from agent.dream import Dreamer
 from agent.modules import Modules
 from modules import chance
 from modules.messages import Experience, State
@@ -42,7 +43,6 @@ class Learner:
         *,
         seed: int,
         batch: int,
-        window: int,
         online_steps: int,
         learning_rate: float,
         weight_decay: float,
@@ -51,9 +51,16 @@ class Learner:
         target_rate: float,
         updates_per_step: float,
         warmup_steps: int,
+        reset_every: int,
+        reset_keep: float,
+        imagined_steps: int,
+        imagined_weight: float,
     ) -> None:
         self.modules, self.seed = modules, seed
-        self.batch, self.window, self.online_steps = batch, window, min(online_steps, window)
+        self.batch, self.online_steps = batch, online_steps
+        self.reset_every, self.reset_keep = reset_every, reset_keep
+        self.dreamer = Dreamer(modules, imagined_steps) if imagined_steps else None
+        self.imagined_weight = imagined_weight
         self.clip_norm, self.target_rate = clip_norm, target_rate
         self.updates_per_step, self.warmup_steps = updates_per_step, warmup_steps
         self.updates, self.owed = 0, 0.0
@@ -62,6 +69,12 @@ class Learner:
         self.target = None if perception is None else copy.deepcopy(perception)
         if self.target is not None:
             self.target.requires_grad_(False)
+        # A reset goes back to how the weights began, which the run's seed decides.
+        self._first = {
+            port: [p.detach().clone() for p in module.parameters()]
+            for port, module in self.learners.items()
+            if reset_every
+        }
         self.optimiser = torch.optim.AdamW(
             [
                 {"params": [p for p in module.parameters() if p.requires_grad], "name": port}
@@ -86,7 +99,7 @@ class Learner:
         """One step downhill: each loss by `port/name`, their sum `total`, the gradient's norm."""
         key = chance.keys(self.seed, 1, self.updates)
         memory = self.modules.memory
-        experience = memory.sample(self.batch, self.window, key)
+        experience = memory.sample(self.batch, self.window(), key)
         states, targets = self.encode(experience, key)
         named: dict[str, Tensor] = {}
         priorities: Tensor | None = None
@@ -96,6 +109,12 @@ class Learner:
             losses, urgent = module.losses(experience, states, targets)
             named |= {f"{port}/{name}": loss for name, loss in losses.items()}
             priorities = priorities if urgent is None else urgent
+        if self.dreamer is not None:
+            losses, _ = self.modules.cost.losses(*self.dreamer.dream(experience, states[0], key))
+            named |= {
+                f"cost/imagined {name}": self.imagined_weight * loss
+                for name, loss in losses.items()
+            }
         total = torch.stack(list(named.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -110,13 +129,37 @@ class Learner:
                 module.after_update()
         self._follow()
         self.updates += 1
+        if self.reset_every and self.updates % self.reset_every == 0:
+            self.reset()
         reported = torch.stack([*(t.detach() for t in named.values()), total.detach(), norm])
         return dict(zip([*named, "total", "gradient_norm"], reported.tolist(), strict=True))
+
+    def window(self) -> int:
+        """Steps of experience that the next update looks at: the most any module asks for."""
+        asked = [m.window() for m in self.learners.values() if isinstance(m, Learns)]
+        return max([2, *asked])
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Perception and world model go back to how they began but for `reset_keep` of what they
+        are, all else wholly; the optimiser forgets (Nikishin et al. 2022; Schwarzer et al. 2023).
+        """
+        for port, first in self._first.items():
+            keep = self.reset_keep if port in ("perception", "world_model") else 0.0
+            module = self.learners[port]
+            for now, began in zip(module.parameters(), first, strict=True):
+                now.lerp_(began, 1 - keep)
+            if isinstance(module, Learns):
+                module.begin_anew()
+        if self.target is not None:
+            self.target.load_state_dict(self.learners["perception"].state_dict())
+        self.optimiser.state.clear()
 
     def encode(self, experience: Experience, key: Tensor) -> tuple[list[State], list[State]]:
         """The batch's first steps as the perception sees them, all W steps as the target does."""
         perception = self.modules.perception
-        online = perception.encode_windows(experience.beginning(self.online_steps), None, key)
+        first = min(self.online_steps, experience.valid.shape[1])
+        online = perception.encode_windows(experience.beginning(first), None, key)
         with torch.no_grad():
             target = cast(Perception, self.target) if self.target is not None else perception
             seen = target.encode_windows(experience, None, key + 1)

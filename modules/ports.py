@@ -271,7 +271,13 @@ class Learns(Protocol):
         """
 
     def after_update(self) -> None:
-        """Called after each optimiser step: target networks and resets."""
+        """Called after each optimiser step: target networks follow."""
+
+    def begin_anew(self) -> None:
+        """Called after the learner has reset weights: schedules begin once more."""
+
+    def window(self) -> int:
+        """Steps of experience that the next losses look at."""
 
 
 VERBS: dict[str, tuple[str, ...]] = {

@@ -87,3 +87,11 @@ class Cost(nn.Module):
     def after_update(self) -> None:
         """Lets the critic's target follow."""
         self.critic.after_update()
+
+    def begin_anew(self) -> None:
+        """The critic learns as at first."""
+        self.critic.begin_anew()
+
+    def window(self) -> int:
+        """Steps of experience that the next losses look at."""
+        return self.critic.window()

@@ -4,9 +4,8 @@ TC_j(s_t) estimates what drive j will yet cost: Σ_{i>=1} γ^{i-1} IC_j(s_{t+i})
 of later intrinsic energies, from the next state on; the present one is felt, not foretold. That is
 the sum a plan's cost continues with after its last state.
 
-The paper's critic is not probabilistic, nor is this one: a number for each head. What a head puts
-out and how it errs is `Number`'s alone; a critic of another output, say a distribution over bins,
-is one of these with another `output`.
+The paper's critic is not probabilistic, nor are `scalar` and `actions`: a number for each head.
+`scalar-categorical` and `actions-categorical` are the same critics with another `Output`.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from modules.messages import ConfigError, Experience, State, WorldSpec
 from modules.nets.mlp import MLP
+from modules.nets.scale import symlog
 from modules.weights import weights as weights_of
 
 
@@ -59,46 +59,158 @@ class Critic(Protocol):
     def after_update(self) -> None:
         """Called after each optimiser step."""
 
+    def begin_anew(self) -> None:
+        """Called after a reset of the weights."""
 
-def sums_to_come(
-    energies: Tensor,
-    beyond: Tensor,
-    terminated: Tensor,
-    valid: Tensor,
-    discount: float,
-    n_steps: int,
-) -> tuple[Tensor, Tensor]:
-    """What a critic should have said at each step of windows: values [.. B W L], mask [B W].
+    def window(self) -> int:
+        """Steps of experience that the next losses look at."""
 
-    Σ_{i=1..k} γ^{i-1} IC(s_{t+i}) + γ^k TC(s_{t+k}), where k is `n_steps` or as far as the window
-    goes, and `beyond` [.. B W L] is TC there. After a `terminated` step nothing comes; a truncated
-    one, or the end of a window, would have gone on, so TC speaks for the rest. The mask is true
-    where at least one later step was seen.
+
+class Ahead(NamedTuple):
+    """What followed the first T steps of windows, and how far it was seen.
+
+    `felt` [B T L]: discounted energies of the steps seen; `rest` [B T]: how much what comes after
+    them counts, 0 where an episode was over; `reach` [B T]: the step at which that begins; `seen`
+    [B T]: whether there was a later step at all.
     """
-    steps, rows = energies.shape[1], torch.arange(len(valid), device=valid.device).unsqueeze(-1)
+
+    felt: Tensor
+    rest: Tensor
+    reach: Tensor
+    seen: Tensor
+
+
+def ahead(
+    energies: Tensor, terminated: Tensor, valid: Tensor, steps: int, discount: float, n_steps: int
+) -> Ahead:
+    """What a critic should say at the first `steps` of windows is felt + rest·TC(s at reach).
+
+    That is Σ_{i=1..k} γ^{i-1} IC(s_{t+i}) + γ^k TC(s_{t+k}), where k is `n_steps` or as far as the
+    window goes. `energies` [B W L]. After a `terminated` step nothing comes; a truncated one, or
+    the end of a window, would have gone on, so TC speaks for the rest.
+    """
+    window = energies.shape[1]
     here = torch.arange(steps, device=valid.device)
-    total, reach = torch.zeros_like(energies), here.repeat(len(valid), 1)
-    for i in range(1, min(n_steps, steps - 1) + 1):
-        there = valid[:, i:]
-        total[:, : steps - i] += discount ** (i - 1) * energies[:, i:] * there.unsqueeze(-1)
-        reach[:, : steps - i] += there.long()
-    ahead = reach - here
-    rest = discount**ahead * ~terminated[rows, reach]
-    return total + rest.unsqueeze(-1) * beyond[..., rows, reach, :], (ahead > 0) & valid
+    felt, reach = torch.zeros_like(energies[:, :steps]), here.repeat(len(valid), 1)
+    for i in range(1, min(n_steps, window - 1) + 1):
+        there = valid[:, i : i + steps]
+        few = there.shape[1]
+        felt[:, :few] += discount ** (i - 1) * energies[:, i : i + few] * there.unsqueeze(-1)
+        reach[:, :few] += there.long()
+    rest = discount ** (reach - here) * ~terminated.gather(1, reach)
+    return Ahead(felt, rest, reach, (reach > here) & valid[:, :steps])
 
 
-class Number:
+class Output(Protocol):
+    """What a critic puts out for one head, and how that errs."""
+
+    size: int
+
+    def read(self, raw: Tensor) -> Tensor:
+        """What was put out, [... size], as energies [...]; 0 where all of it is 0."""
+
+    def wanted(self, raw: Tensor, felt: Tensor, rest: Tensor) -> Tensor:
+        """felt + rest·(what `raw` [... size] says), [... size], to be compared by `error`."""
+
+    def error(self, raw: Tensor, wanted: Tensor) -> Tensor:
+        """How wrong `raw` [... size] is about `wanted` [... size], [...]."""
+
+    def mean(self, wanted: Tensor) -> Tensor:
+        """`wanted` [... size] as energies [...]."""
+
+
+class Number(nn.Module):
     """A head that says one number, and errs by its squared distance (§3.3)."""
 
     size = 1
 
     def read(self, raw: Tensor) -> Tensor:
-        """What was put out, [... size], as energies [...]; 0 where all of it is 0."""
+        """The number itself."""
         return raw.squeeze(-1)
 
+    def wanted(self, raw: Tensor, felt: Tensor, rest: Tensor) -> Tensor:
+        """Another number."""
+        return felt.unsqueeze(-1) + rest.unsqueeze(-1) * raw
+
     def error(self, raw: Tensor, wanted: Tensor) -> Tensor:
-        """How wrong `raw` [... size] is about energies `wanted` [...], [...]."""
-        return (raw.squeeze(-1) - wanted).square()
+        """Squared distance."""
+        return (raw - wanted).squeeze(-1).square()
+
+    def mean(self, wanted: Tensor) -> Tensor:
+        """The number itself."""
+        return wanted.squeeze(-1)
+
+
+class Distribution(nn.Module):
+    """A head that says how likely each of `bins` energies is (Bellemare et al. 2017).
+
+    The bins run from -`limit` to `limit`, evenly on the scale of symlog: fine about 0, where most
+    energies are, coarse where they are large. Probabilities are a softmax that puts nearly all on
+    0 where nothing has been learned. A probability that falls between two bins is shared so that
+    the mean stays. This departs from the paper, whose critic is not probabilistic: learning to
+    tell which of several futures comes is easier than hitting a number between them.
+    """
+
+    bins: Tensor
+    prior: Tensor
+
+    def __init__(self, bins: int, limit: float) -> None:
+        super().__init__()
+        self.size = bins
+        half = bins // 2
+        reach = math.log1p(limit)
+        upper = torch.expm1(torch.arange(1, half + 1, dtype=torch.float64) * reach / half)
+        self.unit = reach / half
+        both = torch.cat([-upper.flip(0), upper.new_zeros(1), upper]).float()
+        self.register_buffer("bins", both, persistent=False)
+        self.register_buffer("prior", -torch.arange(-half, half + 1).abs().float(), persistent=False)
+
+    def read(self, raw: Tensor) -> Tensor:
+        """The mean."""
+        return self.mean((raw + self.prior).softmax(-1))
+
+    def wanted(self, raw: Tensor, felt: Tensor, rest: Tensor) -> Tensor:
+        """Probabilities of the bins after what the bins stand for was moved."""
+        chance = (raw + self.prior).softmax(-1)
+        top = self.bins[-1]
+        moved = (felt.unsqueeze(-1) + rest.unsqueeze(-1) * self.bins).clamp(-top, top)
+        place = symlog(moved) / self.unit + self.size // 2
+        low = place.floor().long().clamp(0, self.size - 2)
+        below, above = self.bins[low], self.bins[low + 1]
+        share = ((moved - below) / (above - below)).clamp(0, 1)
+        low, spread = low.expand_as(chance), torch.zeros_like(chance)
+        spread.scatter_add_(-1, low, chance * (1 - share))
+        return spread.scatter_add_(-1, low + 1, chance * share)
+
+    def error(self, raw: Tensor, wanted: Tensor) -> Tensor:
+        """Cross-entropy."""
+        return -(wanted * (raw + self.prior).log_softmax(-1)).sum(-1)
+
+    def mean(self, wanted: Tensor) -> Tensor:
+        """The mean."""
+        return wanted @ self.bins
+
+
+class Annealing(BaseModel):
+    """How a critic looks ahead, and how that changes while it learns.
+
+    `n_steps`: felt energies before the critic's own word counts. `n_steps_first`,
+    `discount_first`: what these are at first, None: the same; over `annealing_updates` they
+    become what they are to be, by equal ratios (Fedus et al. 2019; Schwarzer et al. 2023): a
+    young critic is better not asked much.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    n_steps: int = Field(3, ge=1, le=1000)
+    n_steps_first: int | None = Field(None, ge=1, le=1000)
+    discount_first: float | None = Field(None, gt=0, lt=1)
+    annealing_updates: int = Field(10_000, ge=1)
+
+
+def _odd(bins: int) -> int:
+    if bins % 2 == 0:
+        raise ValueError("odd, with a bin at 0")
+    return bins
 
 
 class _Ensemble(nn.Module):
@@ -107,7 +219,8 @@ class _Ensemble(nn.Module):
     `shape` is that of what one says of a state, [L] or [A L].
     """
 
-    output = Number()
+    updates: Tensor
+    weights: Tensor
 
     def __init__(
         self,
@@ -116,25 +229,53 @@ class _Ensemble(nn.Module):
         width: int,
         members: int,
         n_steps: int,
+        n_steps_first: int | None,
+        discount_first: float | None,
+        annealing_updates: int,
         target_rate: float,
         weights: dict[str, float],
+        bins: int | None,
+        limit: float,
         latent_size: int,
         heads: tuple[str, ...],
         discount: float,
     ) -> None:
         super().__init__()
+        self.output: Output = Number() if bins is None else Distribution(bins, limit)
         self.shape = (*shape, self.output.size)
-        self.heads, self.discount = heads, discount
-        self.n_steps, self.target_rate = n_steps, target_rate
-        self.weights: Tensor
+        self.heads, self.target_rate = heads, target_rate
+        self.discounts = (discount if discount_first is None else discount_first, discount)
+        self.reaches = (n_steps if n_steps_first is None else n_steps_first, n_steps)
+        self.annealing_updates = annealing_updates
         counted = weights_of(weights, heads, "cost.critic.weights")
         self.register_buffer("weights", counted, persistent=False)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.members = nn.ModuleList(
             MLP(latent_size, width, math.prod(self.shape), layers=1, silent=True)
             for _ in range(members)
         )
         self.targets = copy.deepcopy(self.members).requires_grad_(False)
         self._heard: tuple[tuple[int, int], ...] = ()
+
+    def _annealed(self) -> float:
+        """How far the annealing has come, 0 to 1."""
+        return min(1.0, int(self.updates) / self.annealing_updates)
+
+    @property
+    def n_steps(self) -> int:
+        """Felt energies before the critic's own word counts, now."""
+        first, last = self.reaches
+        return round(first * (last / first) ** self._annealed())
+
+    @property
+    def discount(self) -> float:
+        """γ now. Its distance from 1 shrinks by equal ratios."""
+        first, last = (1 - γ for γ in self.discounts)
+        return self.discounts[1] if last <= 0 else 1 - first * (last / first) ** self._annealed()
+
+    def window(self) -> int:
+        """Steps of experience that the next losses look at."""
+        return self.n_steps + 1
 
     def _raw(self, latent: Tensor, networks: nn.ModuleList) -> Tensor:
         """What each network puts out, [E ... *shape]."""
@@ -161,27 +302,49 @@ class _Ensemble(nn.Module):
     @torch.no_grad()
     def after_update(self) -> None:
         """Lets the target networks follow by `target_rate`."""
-        for target, online in zip(
-            self.targets.parameters(), self.members.parameters(), strict=True
-        ):
-            target.lerp_(online, self.target_rate)
+        torch._foreach_lerp_(
+            list(self.targets.parameters()), list(self.members.parameters()), self.target_rate
+        )
+        self.updates.add_(1)
 
-    def _compared(
-        self, raw: Tensor, wanted: Tensor, mask: Tensor, weights: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """The loss of `raw` [E B T L O], mean over members and the steps in `mask` [B W], and the
-        priority of each window: how far it is from `wanted` [E B W L] under the weights.
+    def begin_anew(self) -> None:
+        """Anneals once more, after a reset of the weights."""
+        self.updates.zero_()
 
-        Only the first T <= W steps are compared, those of which there is an online encoding.
-        In the loss a head counts as much as any other, whatever its weight now: it may change.
+    def losses(
+        self, energies: Tensor, experience: Experience, states: list[State], targets: list[State]
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """How far what is said of `states` is from what came, and how far that is, by window.
+
+        Each member is compared with its own target network. In the loss a head counts as much as
+        any other, whatever its weight now: it may change. The priority of a window is how far it
+        is off under the weights.
         """
-        steps = raw.shape[2]
-        wanted, mask = wanted[:, :, :steps], mask[:, :steps]
-        each = self.output.error(raw, wanted).sum(-1).mean(0) * mask
-        loss = (each * weights.unsqueeze(-1)).sum() / mask.sum().clamp_min(1)
-        missed = (self.output.read(raw.detach()) - wanted) * self.weights
-        far = missed.sum(-1).abs().mean(0) * mask
-        return {"critic": loss}, far.sum(-1) / mask.sum(-1).clamp_min(1)
+        steps = len(states)
+        later = ahead(
+            energies, experience.terminated, experience.valid, steps, self.discount, self.n_steps
+        )
+        with torch.no_grad():
+            index = later.reach.unsqueeze(-1).expand(-1, -1, targets[0].latent.shape[-1])
+            reached = _latents(targets).gather(1, index)
+            wanted = self.output.wanted(
+                self._beyond(reached), later.felt, later.rest.unsqueeze(-1)
+            )
+        said = self._here(_latents(states), experience.actions[:, :steps])
+        each = self.output.error(said, wanted).sum(-1).mean(0) * later.seen
+        loss = (each * experience.weights.unsqueeze(-1)).sum() / later.seen.sum().clamp_min(1)
+        with torch.no_grad():
+            missed = (self.output.read(said) - self.output.mean(wanted)) * self.weights
+            far = missed.sum(-1).abs().mean(0) * later.seen
+        return {"critic": loss}, far.sum(-1) / later.seen.sum(-1).clamp_min(1)
+
+    def _here(self, latent: Tensor, action: Tensor) -> Tensor:
+        """What the members put out of latents [B T D] and actions [B T A], [E B T L O]."""
+        raise NotImplementedError
+
+    def _beyond(self, latent: Tensor) -> Tensor:
+        """What the target networks put out of latents [B T D], [E B T L O]."""
+        raise NotImplementedError
 
 
 def _latents(states: Sequence[State]) -> Tensor:
@@ -191,31 +354,33 @@ def _latents(states: Sequence[State]) -> Tensor:
 class ScalarCritic(_Ensemble):
     """TC_j(s) of a state: what follows when the agent goes on as it did."""
 
-    class Config(BaseModel):
+    class Config(Annealing):
         """One number for each drive.
 
-        `width`: hidden units. `members`: how many critics are asked. `n_steps`: felt energies
-        before the critic's own word counts. `target_rate`: share of the online critic its target
-        takes over in an update. `weights`: of the drives, in its priorities; those not named
-        count as usual.
+        `width`: hidden units. `members`: how many critics are asked. `target_rate`: share of the
+        online critic its target takes over in an update. `weights`: of the drives, in its
+        priorities; those not named count as usual.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["scalar"] = "scalar"
         width: int = Field(256, ge=1, le=8192)
         members: int = Field(2, ge=1, le=32)
-        n_steps: int = Field(3, ge=1, le=1000)
         target_rate: float = Field(0.01, gt=0, le=1)
         weights: dict[str, float] = Field(default_factory=dict)
 
     def __init__(
         self,
         *,
-        width: int = 256,
-        members: int = 2,
-        n_steps: int = 3,
-        target_rate: float = 0.01,
-        weights: dict[str, float] | None = None,
+        width: int,
+        members: int,
+        n_steps: int,
+        n_steps_first: int | None,
+        discount_first: float | None,
+        annealing_updates: int,
+        target_rate: float,
+        weights: dict[str, float],
+        bins: int | None = None,
+        limit: float = 0.0,
         latent_size: int,
         heads: tuple[str, ...],
         discount: float,
@@ -225,8 +390,13 @@ class ScalarCritic(_Ensemble):
             width=width,
             members=members,
             n_steps=n_steps,
+            n_steps_first=n_steps_first,
+            discount_first=discount_first,
+            annealing_updates=annealing_updates,
             target_rate=target_rate,
-            weights=weights or {},
+            weights=weights,
+            bins=bins,
+            limit=limit,
             latent_size=latent_size,
             heads=heads,
             discount=discount,
@@ -241,19 +411,11 @@ class ScalarCritic(_Ensemble):
         """v·TC(s), [M]."""
         return (self._said(latent).mean(0) * v).sum(-1)
 
-    def losses(
-        self, energies: Tensor, experience: Experience, states: list[State], targets: list[State]
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Squared distance from the n-step sums; each member is compared with its own target."""
-        with torch.no_grad():
-            beyond = self.output.read(self._raw(_latents(targets), self.targets))
-            wanted, mask = sums_to_come(
-                energies, beyond, experience.terminated, experience.valid,
-                self.discount, self.n_steps,
-            )  # fmt: skip
-        raw = self._raw(_latents(states), self.members)
-        seen = len(states)
-        return self._compared(raw, wanted[:, :, :seen], mask[:, :seen], experience.weights)
+    def _here(self, latent: Tensor, action: Tensor) -> Tensor:
+        return self._raw(latent, self.members)
+
+    def _beyond(self, latent: Tensor) -> Tensor:
+        return self._raw(latent, self.targets)
 
 
 class ActionCritic(_Ensemble):
@@ -263,31 +425,27 @@ class ActionCritic(_Ensemble):
     of one future, and re-weighting them is one step of policy improvement.
     """
 
-    class Config(BaseModel):
+    class Config(ScalarCritic.Config):
         """One number for each drive and action.
 
-        `width`: hidden units. `members`: how many critics are asked. `n_steps`: felt energies
-        before the critic's own word counts. `target_rate`: share of the online critic its target
-        takes over in an update. `weights`: of the drives, for the action all heads learn from;
-        those not named count as usual.
+        As `scalar`; `weights` also choose the action all heads learn from.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["actions"] = "actions"
-        width: int = Field(256, ge=1, le=8192)
-        members: int = Field(2, ge=1, le=32)
-        n_steps: int = Field(3, ge=1, le=1000)
-        target_rate: float = Field(0.01, gt=0, le=1)
-        weights: dict[str, float] = Field(default_factory=dict)
+        kind: Literal["actions"] = "actions"  # type: ignore[assignment]
 
     def __init__(
         self,
         *,
-        width: int = 256,
-        members: int = 2,
-        n_steps: int = 3,
-        target_rate: float = 0.01,
-        weights: dict[str, float] | None = None,
+        width: int,
+        members: int,
+        n_steps: int,
+        n_steps_first: int | None,
+        discount_first: float | None,
+        annealing_updates: int,
+        target_rate: float,
+        weights: dict[str, float],
+        bins: int | None = None,
+        limit: float = 0.0,
         world: WorldSpec,
         latent_size: int,
         heads: tuple[str, ...],
@@ -303,8 +461,13 @@ class ActionCritic(_Ensemble):
             width=width,
             members=members,
             n_steps=n_steps,
+            n_steps_first=n_steps_first,
+            discount_first=discount_first,
+            annealing_updates=annealing_updates,
             target_rate=target_rate,
-            weights=weights or {},
+            weights=weights,
+            bins=bins,
+            limit=limit,
             latent_size=latent_size,
             heads=heads,
             discount=discount,
@@ -330,30 +493,42 @@ class ActionCritic(_Ensemble):
         heads = self._said(latent).mean(0)
         return (heads * v.unsqueeze(1)).sum(-1).amin(-1)
 
-    def losses(
-        self, energies: Tensor, experience: Experience, states: list[State], targets: list[State]
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Squared distance, at the action taken, from the n-step sums.
+    def _here(self, latent: Tensor, action: Tensor) -> Tensor:
+        return _at(self._raw(latent, self.members), action.argmax(-1))
 
-        The rest of a sum is what the targets say of the one action the online members together
-        find best there (van Hasselt et al. 2016). The felt part is not corrected for actions the
-        agent would no longer take.
+    def _beyond(self, latent: Tensor) -> Tensor:
+        """What the targets say of the one action the online members together find best (van
+        Hasselt et al. 2016). The felt part is not corrected for actions the agent would no longer
+        take.
         """
-        raw = self._raw(_latents(states), self.members)
-        with torch.no_grad():
-            reached = _latents(targets)
-            ahead = self.output.read(self._raw(reached, self.members)).mean(0)
-            best = (ahead * self.weights).sum(-1).argmin(-1)
-            beyond = self.output.read(_at(self._raw(reached, self.targets), best))
-            wanted, mask = sums_to_come(
-                energies, beyond, experience.terminated, experience.valid,
-                self.discount, self.n_steps,
-            )  # fmt: skip
-        taken = _at(raw, experience.actions[:, : len(states)].argmax(-1))
-        return self._compared(taken, wanted, mask, experience.weights)
+        said = self.output.read(self._raw(latent, self.members)).mean(0)
+        best = (said * self.weights).sum(-1).argmin(-1)
+        return _at(self._raw(latent, self.targets), best)
 
 
 def _at(raw: Tensor, action: Tensor) -> Tensor:
-    """What was put out, [E B W A L O], for the actions [B W] alone, [E B W L O]."""
+    """What was put out, [E B T A L O], for the actions [B T] alone, [E B T L O]."""
     index = action[None, :, :, None, None, None]
     return raw.gather(3, index.expand(len(raw), -1, -1, 1, *raw.shape[4:])).squeeze(3)
+
+
+class CategoricalScalarCritic(ScalarCritic):
+    """TC_j(s) as a distribution over bins of energy."""
+
+    class Config(ScalarCritic.Config):
+        """As `scalar`. `bins`: how many, odd. `limit`: the largest energy that has a bin."""
+
+        kind: Literal["scalar-categorical"] = "scalar-categorical"  # type: ignore[assignment]
+        bins: Annotated[int, AfterValidator(_odd)] = Field(51, ge=3, le=1001)
+        limit: float = Field(200.0, gt=0)
+
+
+class CategoricalActionCritic(ActionCritic):
+    """TC_j(s, a) as a distribution over bins of energy."""
+
+    class Config(ActionCritic.Config):
+        """As `actions`. `bins`: how many, odd. `limit`: the largest energy that has a bin."""
+
+        kind: Literal["actions-categorical"] = "actions-categorical"  # type: ignore[assignment]
+        bins: Annotated[int, AfterValidator(_odd)] = Field(51, ge=3, le=1001)
+        limit: float = Field(200.0, gt=0)

@@ -47,7 +47,7 @@ class CNN(nn.Module):
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Frames `x` [M C H W], 0 to 1, under `tokens` [B T E] → features [M features]."""
         for convolve, film in zip(self.convolutions, self.films, strict=True):
-            x = nn.functional.relu(film(convolve(x), tokens))
+            x = nn.functional.relu(film(convolve(x), tokens), inplace=True)
         return x.flatten(1)
 
 

@@ -251,3 +251,10 @@ class JEPA(nn.Module):
     def after_update(self) -> None:
         """Counts the update; the objective's luck follows from the count."""
         self.updates.add_(1)
+
+    def begin_anew(self) -> None:
+        """Nothing: running scales and the count of updates go on."""
+
+    def window(self) -> int:
+        """Steps of experience that losses look at."""
+        return self.unroll_steps + 1

@@ -1,6 +1,7 @@
 """Cost: drives that never change, a critic that learns what they will feel."""
 
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,14 @@ from torch import Tensor
 from modules import chance
 from modules.cost import drives
 from modules.cost.cost import Cost
-from modules.cost.critic import ActionCritic, ScalarCritic, sums_to_come
+from modules.cost.critic import (
+    ActionCritic,
+    CategoricalActionCritic,
+    Distribution,
+    Number,
+    ScalarCritic,
+    ahead,
+)
 from modules.messages import (
     SIGNALS,
     ActionSpec,
@@ -42,17 +50,18 @@ def made(
     latent: int = 8,
     discount: float = 0.9,
     seed: int = 0,
-    **settings: float,
+    kind: type | None = None,
+    **settings: Any,
 ) -> Cost:
     world = world or spec()
     heads = drives.drives_in(world, names)
     torch.manual_seed(seed)
-    common = {"latent_size": latent, "heads": heads, "discount": discount, **settings}
-    critic = (
-        ActionCritic(world=world, **common)  # type: ignore[arg-type]
-        if world.actions.discrete
-        else ScalarCritic(**common)  # type: ignore[arg-type]
-    )
+    kind = (ActionCritic if world.actions.discrete else ScalarCritic) if kind is None else kind
+    given = kind.Config(**settings).model_dump(exclude={"kind"})  # type: ignore[attr-defined]
+    facts = {"latent_size": latent, "heads": heads, "discount": discount}
+    if issubclass(kind, ActionCritic):
+        facts["world"] = world
+    critic = kind(**given, **facts)
     return Cost(drives=names, critic=critic, world=world)
 
 
@@ -166,9 +175,9 @@ def test_wrong_drives_are_refused_with_a_suggestion() -> None:
         drives.drives_in(spec(), ("goal",))
     assert drives.drives_in(spec(goal=2), ("goal",)) == ("goal",)
     with pytest.raises(ConfigError, match=r"critic.kind=scalar"):
-        ActionCritic(world=spec(steer=True), latent_size=8, heads=ALL, discount=0.9)
+        made(spec(steer=True), kind=ActionCritic)
     with pytest.raises(ConfigError, match=r"cost.critic.weights: 'pian'.*'pain'"):
-        ScalarCritic(weights={"pian": 1.0}, latent_size=8, heads=ALL, discount=0.9)
+        made(weights={"pian": 1.0})
 
 
 # -- the critic ---------------------------------------------------------------------------------
@@ -247,28 +256,87 @@ def weighing(v: Tensor) -> Directive:
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 7])
-def test_sums_to_come_against_a_plain_loop(n_steps: int) -> None:
+@pytest.mark.parametrize("online", [1, 3, 5])
+def test_what_lies_ahead_against_a_plain_loop(n_steps: int, online: int) -> None:
     draw = torch.Generator().manual_seed(n_steps)
     batch, steps, heads, discount = 40, 5, 2, 0.9
     energies = torch.randn(batch, steps, heads, generator=draw)
-    beyond = torch.randn(3, batch, steps, heads, generator=draw)
+    beyond = torch.randn(batch, steps, heads, generator=draw)
     real = torch.randint(1, steps + 1, (batch,), generator=draw)
     valid = torch.arange(steps) < real[:, None]
     # A window ends in one of three ways: terminated, truncated, or not at all.
     how = torch.randint(3, (batch,), generator=draw)
     terminated = (torch.arange(steps) == real[:, None] - 1) & (how == 0)[:, None]
-    got, mask = sums_to_come(energies, beyond, terminated, valid, discount, n_steps)
+    later = ahead(energies, terminated, valid, online, discount, n_steps)
     for b in range(batch):
-        for t in range(steps):
-            ahead = min(n_steps, int(real[b]) - 1 - t)
-            assert bool(mask[b, t]) == (ahead >= 1)
-            if ahead < 1:
+        for t in range(online):
+            far = min(n_steps, int(real[b]) - 1 - t)
+            assert bool(later.seen[b, t]) == (far >= 1)
+            if far < 1:
                 continue
-            for e in range(3):
-                wanted = sum(discount ** (i - 1) * energies[b, t + i] for i in range(1, ahead + 1))
-                if not terminated[b, t + ahead]:
-                    wanted = wanted + discount**ahead * beyond[e, b, t + ahead]
-                torch.testing.assert_close(got[e, b, t], wanted)
+            wanted = sum(discount ** (i - 1) * energies[b, t + i] for i in range(1, far + 1))
+            if not terminated[b, t + far]:
+                wanted = wanted + discount**far * beyond[b, t + far]
+            got = later.felt[b, t] + later.rest[b, t] * beyond[b, later.reach[b, t]]
+            torch.testing.assert_close(got, wanted)
+
+
+def test_a_moved_distribution_keeps_its_mean_and_its_mass() -> None:
+    output = Distribution(51, 200.0)
+    raw = torch.randn(3, 7, 1, 2, 51)
+    felt, rest = torch.randn(7, 1, 2) * 3, torch.rand(7, 1, 1)
+    wanted = output.wanted(raw, felt, rest)
+    torch.testing.assert_close(wanted.sum(-1), torch.ones(3, 7, 1, 2))
+    mean = felt + rest * output.read(raw)
+    torch.testing.assert_close(output.mean(wanted), mean.expand(3, 7, 1, 2), atol=1e-3, rtol=1e-3)
+
+
+def test_a_distribution_is_projected_as_a_plain_loop_does() -> None:
+    output = Distribution(9, 20.0)
+    raw, felt, rest = torch.randn(1, 9), torch.tensor([1.7]), torch.tensor([0.8])
+    places, chance = output.bins.tolist(), (raw + output.prior).softmax(-1)[0].tolist()
+    wanted = [0.0] * 9
+    for bin_, probability in zip(places, chance, strict=True):
+        moved = min(max(1.7 + 0.8 * bin_, places[0]), places[-1])
+        low = max(i for i in range(8) if places[i] <= moved)
+        share = (moved - places[low]) / (places[low + 1] - places[low])
+        wanted[low] += probability * (1 - share)
+        wanted[low + 1] += probability * share
+    torch.testing.assert_close(output.wanted(raw, felt, rest)[0], torch.tensor(wanted))
+
+
+def test_a_silent_distribution_says_zero_and_a_certain_one_its_bin() -> None:
+    output = Distribution(51, 200.0)
+    assert output.read(torch.zeros(4, 51)).abs().max() < 1e-5
+    assert output.bins[0] == pytest.approx(-200) and output.bins[-1] == pytest.approx(200)
+    certain = torch.full((51,), -1e4).index_fill_(0, torch.tensor([40]), 0.0)
+    assert output.read(certain) == pytest.approx(float(output.bins[40]))
+    one_hot = torch.nn.functional.one_hot(torch.tensor(40), 51).float()
+    assert output.error(certain, one_hot) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_number_errs_by_its_square() -> None:
+    output = Number()
+    raw = torch.tensor([[2.0], [0.0]])
+    wanted = output.wanted(raw, torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.0]))
+    assert wanted.tolist() == [[2.0], [1.0]]
+    assert output.error(raw, wanted).tolist() == [0, 1]
+
+
+def test_annealing_runs_from_the_first_to_the_last_by_equal_ratios() -> None:
+    critic = made(
+        n_steps=3, n_steps_first=12, discount_first=0.9, annealing_updates=4, discount=0.99
+    ).critic
+    seen = []
+    for _ in range(6):
+        seen.append((critic.n_steps, critic.window(), critic.discount))
+        critic.after_update()
+    assert [n for n, *_ in seen] == [12, 8, 6, 4, 3, 3]
+    assert all(window == n + 1 for n, window, _ in seen)
+    assert seen[0][2] == pytest.approx(0.9) and seen[4][2] == pytest.approx(0.99)
+    assert seen[2][2] == pytest.approx(1 - (0.1 * 0.01) ** 0.5)
+    critic.begin_anew()
+    assert critic.n_steps == 12
 
 
 STATES = 5
@@ -337,9 +405,12 @@ def trained(cost: Cost, updates: int, **keywords: int) -> Cost:
     return cost
 
 
-def test_the_critic_learns_the_discounted_energies_of_the_chain() -> None:
+@pytest.mark.parametrize("kind", [ActionCritic, CategoricalActionCritic])
+def test_the_critic_learns_the_discounted_energies_of_the_chain(kind: type) -> None:
     """One step ahead, off-policy: the best future is to go right, whatever is done first."""
-    cost = trained(made(names=("score", "pain"), n_steps=1, target_rate=0.1, width=64), updates=350)
+    cost = trained(
+        made(names=("score", "pain"), kind=kind, n_steps=1, target_rate=0.1, width=64), updates=350
+    )
     places = torch.nn.functional.one_hot(torch.arange(STATES - 1), 8).float()
     heads = cost.feel(state(rows=4).replace(latent=places)).critic_actions
     assert heads is not None
