@@ -1,4 +1,4 @@
-"""Imagined experience: what the critic can learn from without living it (LeCun 2022, §3.3, Fig. 7)."""
+"""Imagined experience: what the critic learns from without living it (LeCun 2022, Fig. 7)."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Dreamer:
         state, states, actions = start.replace(latent=start.latent.detach()), [], []
         for t in range(self.steps + 1):
             situation = Situation.raw(
+                row=torch.arange(rows),
                 state=state,
                 energies=m.cost.feel(state),
                 surprise=torch.zeros(rows),

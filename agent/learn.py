@@ -109,8 +109,9 @@ class Learner:
             losses, urgent = module.losses(experience, states, targets)
             named |= {f"{port}/{name}": loss for name, loss in losses.items()}
             priorities = priorities if urgent is None else urgent
-        if self.dreamer is not None:
-            losses, _ = self.modules.cost.losses(*self.dreamer.dream(experience, states[0], key))
+        cost = self.modules.cost
+        if self.dreamer is not None and isinstance(cost, Learns):
+            losses, _ = cost.losses(*self.dreamer.dream(experience, states[0], key))
             named |= {
                 f"cost/imagined {name}": self.imagined_weight * loss
                 for name, loss in losses.items()

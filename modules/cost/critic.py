@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, Protocol
 
@@ -110,7 +111,7 @@ class Output(Protocol):
         """What was put out, [... size], as energies [...]; 0 where all of it is 0."""
 
     def wanted(self, raw: Tensor, felt: Tensor, rest: Tensor) -> Tensor:
-        """felt + rest·(what `raw` [... size] says), [... size], to be compared by `error`."""
+        """What `felt` + rest·(what `raw` [... size] says) is, [... size], for `error`."""
 
     def error(self, raw: Tensor, wanted: Tensor) -> Tensor:
         """How wrong `raw` [... size] is about `wanted` [... size], [...]."""
@@ -163,7 +164,9 @@ class Distribution(nn.Module):
         self.unit = reach / half
         both = torch.cat([-upper.flip(0), upper.new_zeros(1), upper]).float()
         self.register_buffer("bins", both, persistent=False)
-        self.register_buffer("prior", -torch.arange(-half, half + 1).abs().float(), persistent=False)
+        self.register_buffer(
+            "prior", -torch.arange(-half, half + 1).abs().float(), persistent=False
+        )
 
     def read(self, raw: Tensor) -> Tensor:
         """The mean."""
@@ -213,7 +216,7 @@ def _odd(bins: int) -> int:
     return bins
 
 
-class _Ensemble(nn.Module):
+class _Ensemble(nn.Module, ABC):
     """Several critics that began differently and so agree only where they have learned.
 
     `shape` is that of what one says of a state, [L] or [A L].
@@ -265,7 +268,8 @@ class _Ensemble(nn.Module):
     def n_steps(self) -> int:
         """Felt energies before the critic's own word counts, now."""
         first, last = self.reaches
-        return round(first * (last / first) ** self._annealed())
+        ratio: float = (last / first) ** self._annealed()
+        return round(first * ratio)
 
     @property
     def discount(self) -> float:
@@ -327,9 +331,7 @@ class _Ensemble(nn.Module):
         with torch.no_grad():
             index = later.reach.unsqueeze(-1).expand(-1, -1, targets[0].latent.shape[-1])
             reached = _latents(targets).gather(1, index)
-            wanted = self.output.wanted(
-                self._beyond(reached), later.felt, later.rest.unsqueeze(-1)
-            )
+            wanted = self.output.wanted(self._beyond(reached), later.felt, later.rest.unsqueeze(-1))
         said = self._here(_latents(states), experience.actions[:, :steps])
         each = self.output.error(said, wanted).sum(-1).mean(0) * later.seen
         loss = (each * experience.weights.unsqueeze(-1)).sum() / later.seen.sum().clamp_min(1)
@@ -338,13 +340,13 @@ class _Ensemble(nn.Module):
             far = missed.sum(-1).abs().mean(0) * later.seen
         return {"critic": loss}, far.sum(-1) / later.seen.sum(-1).clamp_min(1)
 
+    @abstractmethod
     def _here(self, latent: Tensor, action: Tensor) -> Tensor:
         """What the members put out of latents [B T D] and actions [B T A], [E B T L O]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _beyond(self, latent: Tensor) -> Tensor:
         """What the target networks put out of latents [B T D], [E B T L O]."""
-        raise NotImplementedError
 
 
 def _latents(states: Sequence[State]) -> Tensor:

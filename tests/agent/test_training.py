@@ -26,12 +26,12 @@ SMALL = {
     "memory": {"capacity": 500, "priority_exponent": 0.5},
     "actor": {"policy": {"kind": "greedy", "epsilon": 0.2}},
     "configurator": {"kind": "fixed", "mode": 1},
-    "learner": {"batch": 8, "window": 4, "warmup_steps": 20, "updates_per_step": 0.5},
+    "learner": {"batch": 8, "warmup_steps": 20, "updates_per_step": 0.5},
 }
 
 
-def made(**world: object) -> Assembly:
-    tree = {**SMALL, "world": {**SMALL["world"], **world}}
+def made(**learner: object) -> Assembly:
+    tree = {**SMALL, "learner": {**SMALL["learner"], **learner}}
     return assemble(tree, known_kinds(), training=True)
 
 
@@ -42,7 +42,7 @@ def learner_of(assembly: Assembly) -> Learner:
 
 def trained(folder: Path, steps: int, resume: checkpoint.Checkpoint | None = None) -> Training:
     folder.mkdir(exist_ok=True)
-    assembly = made()
+    assembly = made(reset_every=17, imagined_steps=2)
     training = Training(
         assembly.agent,
         assembly.world,
@@ -105,6 +105,53 @@ def test_target_perception_follows():
     after = learner.tensors()["target/network.last.weight"]
     assert not now.equal(before)
     torch.testing.assert_close(after, before.lerp(now, 0.25))
+
+
+def test_a_reset_goes_back_to_how_it_all_began_halfway_or_wholly():
+    assembly = made(reset_every=5, reset_keep=0.25)
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    learner = learner_of(assembly)
+    began = {name: value.clone() for name, value in learner.weights().items()}
+    for _ in range(4):
+        learner.update()
+    grown = {name: value.clone() for name, value in learner.weights().items()}
+    learner.reset()
+    now = learner.weights()
+    name = "perception/network.last.weight"
+    torch.testing.assert_close(now[name], began[name].lerp(grown[name], 0.25))
+    assert not now[name].equal(began[name])
+    for name, value in now.items():
+        if name.startswith("cost/"):
+            assert value.equal(began[name]), name
+    assert not any(name.startswith("adam/") for name in learner.tensors())
+    target = learner.tensors()["target/network.last.weight"]
+    assert target.equal(now["perception/network.last.weight"])
+
+
+def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():
+    assembly = made(imagined_steps=4)
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    learner, key = learner_of(assembly), torch.tensor([5])
+    experience = assembly.agent.memory.sample(8, 4, key)
+    states, _ = learner.encode(experience, key)
+    assert learner.dreamer is not None
+    dreamt, given, whole = learner.dreamer.dream(experience, states[0], key)
+    assert len(given) == 4
+    assert len(whole) == 5
+    assert whole[0].latent.equal(states[0].latent.detach())
+    model = assembly.agent.modules.world_model
+    for t in range(4):
+        after = model.step(whole[t], dreamt.actions[:, t])
+        torch.testing.assert_close(after.latent, whole[t + 1].latent)
+        torch.testing.assert_close(after.signals, dreamt.signals[:, t + 1])
+    assert not any(state.latent.requires_grad for state in whole)
+    ends = torch.stack([state.ended > 0.5 for state in whole], 1)
+    for row in range(8):
+        first = int(ends[row].long().argmax()) if ends[row].any() else 4
+        assert dreamt.valid[row].tolist() == [t <= first for t in range(5)]
+    assert "cost/imagined critic" in learner.update()
 
 
 @pytest.mark.parametrize("worlds", [1, 3])

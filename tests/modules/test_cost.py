@@ -308,7 +308,8 @@ def test_a_distribution_is_projected_as_a_plain_loop_does() -> None:
 def test_a_silent_distribution_says_zero_and_a_certain_one_its_bin() -> None:
     output = Distribution(51, 200.0)
     assert output.read(torch.zeros(4, 51)).abs().max() < 1e-5
-    assert output.bins[0] == pytest.approx(-200) and output.bins[-1] == pytest.approx(200)
+    assert output.bins[0] == pytest.approx(-200)
+    assert output.bins[-1] == pytest.approx(200)
     certain = torch.full((51,), -1e4).index_fill_(0, torch.tensor([40]), 0.0)
     assert output.read(certain) == pytest.approx(float(output.bins[40]))
     one_hot = torch.nn.functional.one_hot(torch.tensor(40), 51).float()
@@ -333,7 +334,8 @@ def test_annealing_runs_from_the_first_to_the_last_by_equal_ratios() -> None:
         critic.after_update()
     assert [n for n, *_ in seen] == [12, 8, 6, 4, 3, 3]
     assert all(window == n + 1 for n, window, _ in seen)
-    assert seen[0][2] == pytest.approx(0.9) and seen[4][2] == pytest.approx(0.99)
+    assert seen[0][2] == pytest.approx(0.9)
+    assert seen[4][2] == pytest.approx(0.99)
     assert seen[2][2] == pytest.approx(1 - (0.1 * 0.01) ** 0.5)
     critic.begin_anew()
     assert critic.n_steps == 12
