@@ -254,7 +254,7 @@ class _Ensemble(nn.Module, ABC):
         self.register_buffer("weights", counted, persistent=False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.members = nn.ModuleList(
-            MLP(latent_size, width, math.prod(self.shape), layers=1, silent=True)
+            MLP(latent_size, width, self._outputs(), layers=1, silent=True)
             for _ in range(members)
         )
         self.targets = copy.deepcopy(self.members).requires_grad_(False)
@@ -281,9 +281,17 @@ class _Ensemble(nn.Module, ABC):
         """Steps of experience that the next losses look at."""
         return self.n_steps + 1
 
+    def _outputs(self) -> int:
+        """How many numbers a network puts out."""
+        return math.prod(self.shape)
+
+    def _formed(self, out: Tensor) -> Tensor:
+        """What a network put out [... outputs] in the form of `shape`, [... *shape]."""
+        return out.unflatten(-1, self.shape)
+
     def _raw(self, latent: Tensor, networks: nn.ModuleList) -> Tensor:
-        """What each network puts out, [E ... *shape]."""
-        return torch.stack([network(latent).unflatten(-1, self.shape) for network in networks])
+        """What each network says before it is read, [E ... *shape]."""
+        return torch.stack([self._formed(network(latent)) for network in networks])
 
     def _said(self, latent: Tensor) -> Tensor:
         """What each member says, [E M L] or [E M A L]; exact zeros, unasked, while fresh."""
@@ -474,6 +482,14 @@ class ActionCritic(_Ensemble):
             heads=heads,
             discount=discount,
         )
+
+    def _outputs(self) -> int:
+        return math.prod(self.shape) + math.prod(self.shape[1:])
+
+    def _formed(self, out: Tensor) -> Tensor:
+        """What all actions share, and how each is off the mean of all (Wang et al. 2016)."""
+        shared, own = out.unflatten(-1, (-1, *self.shape[1:])).split((1, self.shape[0]), -3)
+        return shared + own - own.mean(-3, keepdim=True)
 
     def expect(self, latent: Tensor) -> Expectation:
         """What each head expects of latents [M D] and each action.

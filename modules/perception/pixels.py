@@ -19,7 +19,7 @@ from modules.messages import (
     WorldSpec,
 )
 from modules.nets.conv import CNN, NatureCNN, SmallCNN
-from modules.nets.scale import unit_rms
+from modules.nets.scale import RunningScale, unit_rms
 
 
 def as_bytes(frames: Tensor) -> Tensor:
@@ -98,6 +98,7 @@ class Pixels(nn.Module):
         self.carried = (stack - 1) * height * width * channels
         self.network: CNN = self.network_class(stack * channels, height, width, token_shape)
         self.project = nn.Linear(self.network.features, latent_size)
+        self.usual = RunningScale(latent_size)
 
     def encode(self, frames: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Latents [M D] of stacked `frames` [M stack·C H Y] under `tokens` [B T E], M = B·N.
@@ -106,7 +107,11 @@ class Pixels(nn.Module):
         """
         if not frames.dtype.is_floating_point:
             frames = frames.float().mul_(1 / 255)
-        return unit_rms(self.project(self.network(frames, tokens)))
+        return self._latent(self.project(self.network(frames, tokens)))
+
+    def _latent(self, projected: Tensor) -> Tensor:
+        """Standardised by what is usual, then onto the sphere."""
+        return unit_rms((projected - self.usual.centre) / (self.usual.deviation() + 1e-3))
 
     def _stacked(self, windows: Tensor) -> Tensor:
         """Every run of `stack` frames in `windows` [B F H Y C], [B·W stack·C H Y]."""
@@ -182,7 +187,10 @@ class Pixels(nn.Module):
         noise = chance.normal(augment_key, "intensity", rows)[0].clamp(-2, 2)
         bright = (1 + self.intensity * noise).to(stacked.device).repeat_interleave(steps)
         stacked.mul_(bright[:, None, None, None])
-        return self.encode(stacked, tokens).view(rows, steps, -1)
+        projected = self.project(self.network(stacked, tokens))
+        if projected.requires_grad:
+            self.usual.update(projected.detach())
+        return self._latent(projected).view(rows, steps, -1)
 
 
 def _sensor(frame_size: int, gray: bool) -> dict[str, Any] | None:
