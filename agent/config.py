@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -67,10 +67,11 @@ class LearnerSettings(BaseModel):
     batch: windows an update, as long as the modules ask for. online_steps: how many of their first
     steps the learning perception encodes; the target perception encodes all. learning_rate,
     weight_decay, epsilon: of AdamW. clip_norm: largest norm of the gradient. target_rate: share of
-    the learning perception that the target takes over in an update, 1: all. updates_per_step: may
-    be a fraction. warmup_steps: lived before the first update. reset_every: updates between
-    resets, 0: never. reset_keep: what perception and world model keep of themselves then.
-    imagined_steps: how far the critic learns from imagined futures, 0: from experience alone.
+    the learning perception that the target takes over in an update, 1: all. target_precision: of
+    what the target encodes; bfloat16 is several times as fast on a processor that has it.
+    updates_per_step: may be a fraction. warmup_steps: lived before the first update. reset_every:
+    updates between resets, 0: never. reset_keep: what perception and world model keep of themselves
+    then. imagined_steps: how far the critic learns from imagined futures, 0: from experience alone.
     imagined_weight: of that loss.
     """
 
@@ -82,6 +83,7 @@ class LearnerSettings(BaseModel):
     epsilon: float = Field(default=1e-8, gt=0)
     clip_norm: float = Field(default=10.0, gt=0)
     target_rate: float = Field(default=1.0, gt=0, le=1)
+    target_precision: Literal["float32", "bfloat16"] = "float32"
     updates_per_step: float = Field(default=1.0, ge=0)
     warmup_steps: int = Field(default=500, ge=2)
     reset_every: int = Field(default=0, ge=0)

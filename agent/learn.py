@@ -29,9 +29,9 @@ def learned(modules: Modules) -> dict[str, nn.Module]:
 class Learner:
     """Turns experience into better modules (no module knows another's loss).
 
-    A batch is encoded once: its first `online_steps` by the perception that learns, all its
-    steps by a target perception that follows it at `target_rate` (1: the same weights, its
-    gradient stopped).
+    A batch is encoded once: its first `online_steps` by the perception that learns, the steps
+    that modules read of what followed by a target perception that follows it at `target_rate`
+    (1: the same weights, its gradient stopped), in `target_precision`.
     Each module then gives named losses; their sum is descended by AdamW with a group a module.
     What an update draws at random derives from (seed, number of the update), so a resumed
     learner goes on as if never stopped.
@@ -49,6 +49,7 @@ class Learner:
         epsilon: float,
         clip_norm: float,
         target_rate: float,
+        target_precision: str,
         updates_per_step: float,
         warmup_steps: int,
         reset_every: int,
@@ -62,6 +63,7 @@ class Learner:
         self.dreamer = Dreamer(modules, imagined_steps) if imagined_steps else None
         self.imagined_weight = imagined_weight
         self.clip_norm, self.target_rate = clip_norm, target_rate
+        self.halved = target_precision == "bfloat16"
         self.updates_per_step, self.warmup_steps = updates_per_step, warmup_steps
         self.updates, self.owed = 0, 0.0
         self.learners = learned(modules)
@@ -157,13 +159,20 @@ class Learner:
         self.optimiser.state.clear()
 
     def encode(self, experience: Experience, key: Tensor) -> tuple[list[State], list[State]]:
-        """The batch's first steps as the perception sees them, all W steps as the target does."""
+        """The batch's first steps as the perception sees them; as the target does, all W steps
+        that a module reads (latents of others are 0).
+        """
         perception = self.modules.perception
         first = min(self.online_steps, experience.valid.shape[1])
-        online = perception.encode_windows(experience.beginning(first), None, key)
-        with torch.no_grad():
+        beginning = experience.beginning(first)
+        online = perception.encode_windows(beginning, beginning.tokens, key)
+        read = torch.zeros_like(experience.valid)
+        for module in self.learners.values():
+            if isinstance(module, Learns):
+                read |= module.looks_at(experience, first)
+        with torch.no_grad(), torch.autocast(read.device.type, torch.bfloat16, self.halved):
             target = cast(Perception, self.target) if self.target is not None else perception
-            seen = target.encode_windows(experience, None, key + 1)
+            seen = target.encode_windows(experience, experience.tokens, key + 1, read)
         return self._states(experience, online), self._states(experience, seen)
 
     def _states(self, experience: Experience, latents: Tensor) -> list[State]:

@@ -112,11 +112,17 @@ class Perception(Protocol):
         """What stands for the state before an episode begins: zeros of the usual shapes."""
 
     def encode_windows(
-        self, experience: Experience, tokens: Tensor | None, augment_key: Tensor | None
+        self,
+        experience: Experience,
+        tokens: Tensor | None,
+        augment_key: Tensor | None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """Latents [B W D] of all steps of all windows in one pass, for the learner.
+        """Latents [B W D] of the steps of all windows in one pass, for the learner.
 
-        `augment_key` [1] int64: the key by which percepts are varied, None where they are not.
+        `tokens` [B W T E] primed each step's percept; None: they were 0. `augment_key` [1] int64:
+        the key by which percepts are varied, None where they are not.
+        `wanted` [B W] (bool): the steps whose latents will be read; None: all.
         """
 
 
@@ -277,7 +283,12 @@ class Learns(Protocol):
         """Called after the learner has reset weights: schedules begin once more."""
 
     def window(self) -> int:
-        """Steps of experience that the next losses look at."""
+        """Steps of experience that the next losses ask for."""
+
+    def looks_at(self, experience: Experience, steps: int) -> Tensor:
+        """Whose target states the next losses of the first `steps` read, [B W] (bool); the
+        latents of others may be 0.
+        """
 
 
 VERBS: dict[str, tuple[str, ...]] = {

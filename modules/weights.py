@@ -36,3 +36,8 @@ def known(given: Iterable[str], names: Sequence[str], where: str) -> None:
             near = difflib.get_close_matches(name, names, 1)
             hint = f". Did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"config {where}: {name!r} is not one of {', '.join(names)}{hint}")
+
+
+def subgoal(task: int) -> str:
+    """The name of the critic's head for a task: what a critic calls it, a configurator weighs."""
+    return f"subgoal {task}"

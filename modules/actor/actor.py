@@ -20,8 +20,9 @@ class Actor(nn.Module):
 
     Mode-1 is the policy's action. Mode-2 begins from the rest of the last plan and the policy's
     proposal and lets the planner search, within the row's budget. Having committed to a plan it
-    carries on without thinking, unless the last step surprised it. A row whose episode is over
-    does nothing and spends nothing.
+    carries on without thinking, unless the last step surprised it or the directive's
+    `commit_steps` no longer allow what the plan still promises. A row whose episode is over does
+    nothing and spends nothing.
     """
 
     class Config(BaseModel):
@@ -87,6 +88,7 @@ class Actor(nn.Module):
             planning
             & (before.mode == 2)
             & (before.committed > 0)
+            & (before.committed < directive.commit_steps)
             & (situation.surprise <= self.replan_surprise)
         )
         thinking = planning & ~holding & (directive.model_calls > 0) & (directive.horizon_steps > 0)

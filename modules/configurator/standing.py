@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from modules.messages import ConfigError, Directive
+from modules.messages import ConfigError, Directive, Situation
 from modules.weights import weights
 
 
@@ -93,3 +93,13 @@ class Standing:
     def directive(self, mode: Tensor, carry: Tensor, reason: tuple[str, ...]) -> Directive:
         """The directive with these, `mode` [B], `carry` [B Q], `reason` a line a row."""
         return Directive(mode=mode, carry=carry, reason=reason, **self.fields(len(mode)))
+
+
+def rethink(said: Directive, situation: Situation, rows: Tensor) -> Directive:
+    """The directive under which `rows` [B] bool make anew the plan that is under way.
+
+    The actor drops a plan that promised more steps than `commit_steps` allows; the new one ends
+    when the old would have.
+    """
+    left = situation.before.plan.committed.clamp_min(1).minimum(said.commit_steps)
+    return said.replace(commit_steps=torch.where(rows, left, said.commit_steps))

@@ -5,60 +5,80 @@ The paper gives no rule for it (LeCun 2022, §6, §8.1); this one is ours.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from modules.configurator.standing import Settings, Standing
+from modules.configurator.standing import Settings, Standing, rethink
+from modules.configurator.usual import follow
 from modules.messages import Directive, Situation
 
-Floats = npt.NDArray[np.float32]
-
 CARRIED = ("surprise mean", "surprise variance", "disagreement mean", "disagreement variance",
-           "steps felt", "alert steps left", "steps since thinking")  # fmt: skip
+           "steps felt", "alert steps left", "steps since thinking", "alert")  # fmt: skip
 """The columns of its carry [B Q]: all that it knows of the episode so far."""
 
 
 class Surprise:
     """Acts while things go as expected, thinks when they do not.
 
-    A row thinks when, in this order: too little of the episode is known to say what is usual; the
-    last step surprised it more than `deviations` standard deviations above its own mean; the
-    critic's members disagree so; memory knows nothing like it; it has been alert for less than
-    `dwell_steps` since the last of these; a plan is under way; or it has not thought for
-    `think_every` steps. What is usual is a mean and a variance over this episode, the recent
-    steps counting more, taken before the step is judged. All of it lies in the directive's carry
-    and begins anew with an episode.
+    A row becomes *alert* when the last step surprised it more than `deviations` standard
+    deviations above its own mean, the critic's members disagree so, or memory knows nothing like
+    it. It stays alert for `dwell_steps`, and after them until all three are below the lower
+    levels `calm_deviations` and `novelty_below`: between the levels nothing changes (hysteresis).
+    What is usual is a mean and a variance over this episode, recent steps counting more, taken
+    before the step is judged.
+
+    A row thinks while it is alert; while too little of the episode is known to say what is usual;
+    and where it has not thought for `think_every` steps. A plan under way is carried out, which
+    costs no thought, but one that was under way when alertness began is made anew. All that it
+    knows lies in the directive's carry and begins anew with an episode.
     """
 
     class Config(Settings):
         """Mode-2 on surprise, disagreement or novelty.
 
-        `deviations`: how far above its usual is too much. `least`: what is below is never too
-        much. `novelty_above`: what is newer is thought about. `dwell_steps`: steps of alertness
-        after a reason. `think_every`: never act without thinking for longer, steps; 0: no such
-        limit. `warm_steps`: steps of an episode before anything is usual. `memory_steps`: how
-        many steps what is usual remembers.
+        `deviations`: how far above its usual is too much, and alerts. `calm_deviations`: how far
+        above it is still too much for who is alert. `least`: what is below is never too much.
+        `novelty_above`, `novelty_below`: the same two levels of novelty. `dwell_steps`: steps of
+        alertness after a reason. `think_every`: never act without thinking for longer, steps; 0:
+        no such limit. `warm_steps`: steps of an episode before anything is usual.
+        `memory_steps`: how many steps what is usual remembers.
         """
 
         kind: Literal["surprise"] = "surprise"
         deviations: float = Field(2.0, ge=0, le=100)
+        calm_deviations: float = Field(1.0, ge=0, le=100)
         least: float = Field(0.01, ge=0, le=10)
         novelty_above: float = Field(0.5, ge=0, le=1)
+        novelty_below: float = Field(0.4, ge=0, le=1)
         dwell_steps: int = Field(4, ge=0, le=100_000)
         think_every: int = Field(8, ge=0, le=1_000_000)
         warm_steps: int = Field(8, ge=1, le=100_000)
         memory_steps: int = Field(100, ge=1, le=1_000_000)
 
+        @model_validator(mode="after")
+        def _levels(self) -> Self:
+            for low, high in (
+                ("calm_deviations", "deviations"),
+                ("novelty_below", "novelty_above"),
+            ):
+                if getattr(self, low) > getattr(self, high):
+                    raise ValueError(
+                        f"{low} {getattr(self, low):g} at most {high} {getattr(self, high):g}; "
+                        "alertness is left at the lower level"
+                    )
+            return self
+
     def __init__(
         self,
         *,
         deviations: float = 2.0,
+        calm_deviations: float = 1.0,
         least: float = 0.01,
         novelty_above: float = 0.5,
+        novelty_below: float = 0.4,
         dwell_steps: int = 4,
         think_every: int = 8,
         warm_steps: int = 8,
@@ -75,7 +95,8 @@ class Surprise:
         token_shape: tuple[int, int],
         horizon_max: int,
     ) -> None:
-        self.deviations, self.least, self.novelty_above = deviations, least, novelty_above
+        self.enter, self.leave, self.least = deviations, calm_deviations, least
+        self.novelty_above, self.novelty_below = novelty_above, novelty_below
         self.dwell_steps, self.think_every = dwell_steps, think_every
         self.warm_steps, self.memory_steps = warm_steps, memory_steps
         self.standing = Standing(
@@ -108,41 +129,44 @@ class Surprise:
         )  # [B 2]
         novelty = situation.recollection.novelty.numpy()
         mean, variance, count = carry[:, 0:4:2], carry[:, 1:4:2], carry[:, 4]
+        was_alert, left = carry[:, 7] > 0, carry[:, 5]
         # An episode's first step was not expected by anyone: it says nothing about what is usual.
         begun = situation.age.numpy() > 0
 
-        limit = np.maximum(mean + self.deviations * np.sqrt(variance), self.least)
+        spread = np.sqrt(variance)
+        limit = np.maximum(mean + self.enter * spread, self.least)
+        lower = np.maximum(mean + self.leave * spread, self.least)
         over = felt > limit
         warming = count < self.warm_steps
-        reasons = over[:, 0] | over[:, 1] | (novelty > self.novelty_above)
+        reasons = over.any(-1) | (novelty > self.novelty_above)
         reasons &= ~warming
-        alert = np.where(reasons, self.dwell_steps, np.maximum(carry[:, 5] - 1, 0))
+        restless = (felt > lower).any(-1) | (novelty > self.novelty_below)
+        alert = reasons | (was_alert & ((left > 0) | restless))
         idle = carry[:, 6] + 1
         due = (idle >= self.think_every) if self.think_every else np.zeros_like(begun)
-        # A plan under way is carried out, which costs no thought; a reason makes it anew.
         under_way = situation.before.plan.committed.numpy()
-        thinks = warming | reasons | (carry[:, 5] > 0) | (under_way > 0) | due
+        thinks = warming | alert | (under_way > 0) | due
 
         new = np.empty_like(carry)
-        rate = np.where(begun, 1 / np.minimum(count + 1, self.memory_steps), 0)[:, None]
-        error = felt - mean
-        new[:, 0:4:2] = mean + rate * error
-        new[:, 1:4:2] = (1 - rate) * (variance + rate * error * error)
+        new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, self.memory_steps)
         new[:, 4] = count + begun
-        new[:, 5] = alert
+        new[:, 5] = np.where(reasons, self.dwell_steps, np.maximum(left - 1, 0))
         new[:, 6] = np.where(thinks, 0, idle)
+        new[:, 7] = alert
         why = tuple(
             self._why(
                 bool(warming[i]),
                 float(felt[i, 0]), float(limit[i, 0]), float(felt[i, 1]), float(limit[i, 1]),
-                float(novelty[i]), int(carry[i, 5]), int(under_way[i]), int(idle[i]),
+                float(novelty[i]), int(left[i]), bool(alert[i]), int(under_way[i]), int(idle[i]),
                 bool(thinks[i]),
             )
             for i in range(len(carry))
         )  # fmt: skip
-        return self.standing.directive(
+        said = self.standing.directive(
             torch.from_numpy(1 + thinks.astype(np.int64)), torch.from_numpy(new), why
         )
+        anew = reasons & ~was_alert & (under_way > 0)
+        return said if not anew.any() else rethink(said, situation, torch.from_numpy(anew))
 
     def _why(
         self,
@@ -152,7 +176,8 @@ class Surprise:
         disagreement: float,
         agreed: float,
         novelty: float,
-        alert: int,
+        left: int,
+        alert: bool,
         under_way: int,
         idle: int,
         thinks: bool,
@@ -166,10 +191,12 @@ class Surprise:
             return f"thinks: critics disagree by {disagreement:.2g} over {agreed:.2g} usual"
         if novelty > self.novelty_above:
             return f"thinks: novelty {novelty:.2g} over {self.novelty_above:.2g}"
+        if alert and left:
+            return f"thinks: alert for {left} more {'step' if left == 1 else 'steps'}"
         if alert:
-            return f"thinks: alert for {alert} more {'step' if alert == 1 else 'steps'}"
+            return f"thinks: still alert, surprise {surprise:.2g}, novelty {novelty:.2g}"
         if under_way:
             return f"thinks: a plan is under way, {under_way} more to do"
         if thinks:
-            return f"thinks: has not for {idle} steps"
+            return f"thinks: has not for {idle} {'step' if idle == 1 else 'steps'}"
         return f"acts: surprise {surprise:.2g} within {usual:.2g} usual"

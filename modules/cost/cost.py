@@ -93,5 +93,11 @@ class Cost(nn.Module):
         self.critic.begin_anew()
 
     def window(self) -> int:
-        """Steps of experience that the next losses look at."""
+        """Steps of experience that the next losses ask for."""
         return self.critic.window()
+
+    def looks_at(self, experience: Experience, steps: int) -> Tensor:
+        """The steps [B W] whose target states are read: all where a drive looks at latents."""
+        if self._latent:
+            return torch.ones_like(experience.valid)
+        return self.critic.looks_at(experience, steps)

@@ -64,7 +64,10 @@ class Critic(Protocol):
         """Called after a reset of the weights."""
 
     def window(self) -> int:
-        """Steps of experience that the next losses look at."""
+        """Steps of experience that the next losses ask for."""
+
+    def looks_at(self, experience: Experience, steps: int) -> Tensor:
+        """As `modules.ports.Learns`."""
 
 
 class Ahead(NamedTuple):
@@ -90,16 +93,24 @@ def ahead(
     window goes. `energies` [B W L]. After a `terminated` step nothing comes; a truncated one, or
     the end of a window, would have gone on, so TC speaks for the rest.
     """
-    window = energies.shape[1]
     here = torch.arange(steps, device=valid.device)
-    felt, reach = torch.zeros_like(energies[:, :steps]), here.repeat(len(valid), 1)
-    for i in range(1, min(n_steps, window - 1) + 1):
+    felt = torch.zeros_like(energies[:, :steps])
+    for i in range(1, min(n_steps, valid.shape[1] - 1) + 1):
         there = valid[:, i : i + steps]
         few = there.shape[1]
         felt[:, :few] += discount ** (i - 1) * energies[:, i : i + few] * there.unsqueeze(-1)
-        reach[:, :few] += there.long()
+    reach = reaches(valid, steps, n_steps)
     rest = discount ** (reach - here) * ~terminated.gather(1, reach)
     return Ahead(felt, rest, reach, (reach > here) & valid[:, :steps])
+
+
+def reaches(valid: Tensor, steps: int, n_steps: int) -> Tensor:
+    """The last valid step [B T] within `n_steps` of each of the first `steps` of windows [B W]."""
+    reach = torch.arange(steps, device=valid.device).repeat(len(valid), 1)
+    for i in range(1, min(n_steps, valid.shape[1] - 1) + 1):
+        there = valid[:, i : i + steps]
+        reach[:, : there.shape[1]] += there.long()
+    return reach
 
 
 class Output(Protocol):
@@ -254,8 +265,7 @@ class _Ensemble(nn.Module, ABC):
         self.register_buffer("weights", counted, persistent=False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.members = nn.ModuleList(
-            MLP(latent_size, width, self._outputs(), layers=1, silent=True)
-            for _ in range(members)
+            MLP(latent_size, width, self._outputs(), layers=1, silent=True) for _ in range(members)
         )
         self.targets = copy.deepcopy(self.members).requires_grad_(False)
         self._heard: tuple[tuple[int, int], ...] = ()
@@ -278,8 +288,13 @@ class _Ensemble(nn.Module, ABC):
         return self.discounts[1] if last <= 0 else 1 - first * (last / first) ** self._annealed()
 
     def window(self) -> int:
-        """Steps of experience that the next losses look at."""
+        """Steps of experience that the next losses ask for."""
         return self.n_steps + 1
+
+    def looks_at(self, experience: Experience, steps: int) -> Tensor:
+        """The steps [B W] at which it takes over from what was felt."""
+        reach = reaches(experience.valid, steps, self.n_steps)
+        return torch.zeros_like(experience.valid).scatter_(1, reach, True)
 
     def _outputs(self) -> int:
         """How many numbers a network puts out."""

@@ -39,7 +39,8 @@ class Ring:
 
     Stored of a step: its frame or vector as observed (a frame keeps its dtype; bytes stay bytes),
     the signals felt, the goal, the action (int16 where discrete, float32 where continuous), how
-    the episode stood, and when it began. Context frames are not stored again but gathered; before
+    the episode stood, when it began, and the tokens that primed its percept, these only once any
+    were not 0. Context frames are not stored again but gathered; before
     an episode's first frame stands that frame itself, as perception has it. Room is taken as it
     is filled, by a half or some megabytes at a time.
 
@@ -141,6 +142,10 @@ class Ring:
         if self.steps == self._room and self._room < self.slots:
             self._grow(known)
         at = (self.steps % self.slots) * self.rows
+        primes = self.latest().directive.tokens
+        if "tokens" in self._fields or bool(primes.any()):
+            known["tokens"] = primes.numpy()
+            self._fields.setdefault("tokens", self._room_for(known["tokens"]))
         for name, value in known.items():
             self._fields[name][at : at + self.rows] = value
         self.steps += 1
@@ -155,13 +160,15 @@ class Ring:
         size = sum(value.nbytes for value in stored.values())
         more = max(self._room // 2, _GROWTH_BYTES // size, 1)
         self._room = min(self._room + more, self.slots)
-        for name, value in stored.items():
-            shape = (self._room * self.rows, *value.shape[1:])
-            if name in self._fields:
-                # In place: pages move and nothing is copied. No view of a field is ever kept.
-                self._fields[name].resize(shape, refcheck=False)
-            else:
-                self._fields[name] = np.zeros(shape, value.dtype)
+        for field in self._fields.values():
+            # In place: pages move and nothing is copied. No view of a field is ever kept.
+            field.resize((self._room * self.rows, *field.shape[1:]), refcheck=False)
+        for name in stored.keys() - self._fields.keys():
+            self._fields[name] = self._room_for(stored[name])
+
+    def _room_for(self, value: Numbers) -> Numbers:
+        """Zeros for every step there is room for, of what is `value` [B ...] of one."""
+        return np.zeros((self._room * self.rows, *value.shape[1:]), value.dtype)
 
     def _flat(self, time: Whole, row: Whole) -> Whole:
         """Where a step is stored."""
@@ -203,7 +210,7 @@ class Ring:
         valid = (times < self.steps) & (began[place] <= start[:, None])
         stop = start + valid.sum(1) - 1
         place = self._flat(np.minimum(times, stop[:, None]), row[:, None])
-        frames = vectors = goals = None
+        frames = vectors = goals = tokens = None
         if "frames" in self._fields:
             shown = start[:, None] + np.arange(-self.context, window)
             first = began[place[:, :1]]
@@ -215,6 +222,8 @@ class Ring:
             vectors = torch.from_numpy(self._fields["vectors"].take(place, 0))
         if "goals" in self._fields:
             goals = torch.from_numpy(self._fields["goals"].take(place, 0))
+        if "tokens" in self._fields:
+            tokens = torch.from_numpy(self._fields["tokens"].take(place, 0))
         real = torch.from_numpy(valid)
         actions = torch.from_numpy(self._fields["actions"].take(place, 0))
         if self.actions.discrete:
@@ -225,6 +234,7 @@ class Ring:
             actions=actions * real.unsqueeze(-1),
             signals=torch.from_numpy(self._fields["signals"].take(place, 0)) * real.unsqueeze(-1),
             goals=goals,
+            tokens=tokens,
             terminated=torch.from_numpy(self._fields["terminated"].take(place, 0)) & real,
             truncated=torch.from_numpy(self._fields["truncated"].take(place, 0)) & real,
             valid=real,

@@ -39,22 +39,21 @@ def as_bytes(frames: Tensor) -> Tensor:
 def shifted(frames: Tensor, offsets: Tensor) -> Tensor:
     """`frames` [B F H Y C] moved by `offsets` [B 2] (int64, pixels down and right) of a row.
 
-    What comes in at an edge repeats the edge. One gather for the batch: each line is copied
-    whole from a widened frame, so no index is made per pixel.
+    What comes in at an edge repeats the edge. A copy of a block and of its edges for each row:
+    an index for each pixel costs several times as much.
     """
-    rows, several, height, width, channels = frames.shape
-    reach = int(offsets.abs().max())
-    columns = torch.arange(-reach, width + reach, device=frames.device).clamp(0, width - 1)
-    wide = frames.index_select(3, columns).flatten(3)
-    lines = wide.unfold(3, width * channels, channels)  # [B F H 2·reach+1 Y·C], a view
-    line = torch.arange(height, device=frames.device) - offsets[:, :1]
-    moved = lines[
-        torch.arange(rows, device=frames.device)[:, None, None],
-        torch.arange(several, device=frames.device)[None, :, None],
-        line.clamp(0, height - 1)[:, None],
-        (reach - offsets[:, 1])[:, None, None],
-    ]
-    return moved.view(frames.shape)
+    height, width = frames.shape[2:4]
+    moved = torch.empty_like(frames)
+    for shown, seen, (down, right) in zip(moved, frames, offsets.tolist(), strict=True):
+        top, left = max(down, 0), max(right, 0)
+        bottom, end = height + min(down, 0), width + min(right, 0)
+        block = seen[:, top - down : bottom - down, left - right : end - right]
+        shown[:, top:bottom, left:end] = block
+        shown[:, top:bottom, :left] = block[:, :, :1]
+        shown[:, top:bottom, end:] = block[:, :, -1:]
+        shown[:, :top] = shown[:, top : top + 1]
+        shown[:, bottom:] = shown[:, bottom - 1 : bottom]
+    return moved
 
 
 class Pixels(nn.Module):
@@ -107,16 +106,24 @@ class Pixels(nn.Module):
         """
         if not frames.dtype.is_floating_point:
             frames = frames.float().mul_(1 / 255)
-        return self._latent(self.project(self.network(frames, tokens)))
+        return self._latent(self.project(self.network(frames, tokens)).float())
 
     def _latent(self, projected: Tensor) -> Tensor:
         """Standardised by what is usual, then onto the sphere."""
         return unit_rms((projected - self.usual.centre) / (self.usual.deviation() + 1e-3))
 
-    def _stacked(self, windows: Tensor) -> Tensor:
-        """Every run of `stack` frames in `windows` [B F H Y C], [B·W stack·C H Y]."""
-        runs = windows.unfold(1, self.stack, 1).permute(0, 1, 5, 4, 2, 3)
-        return runs.reshape(-1, self.stack * windows.shape[4], *windows.shape[2:4])
+    def _stacked(self, windows: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """The runs of `stack` frames in `windows` [B F H Y C], all or those `wanted` [B W],
+        [M stack·C H Y].
+        """
+        rows, several, height, width, channels = windows.shape
+        begins = torch.arange(several - self.stack + 1, device=windows.device)
+        begins = begins + several * torch.arange(rows, device=windows.device)[:, None]
+        chosen = begins.flatten() if wanted is None else begins[wanted]
+        index = (chosen[:, None] + torch.arange(self.stack, device=windows.device)).flatten()
+        runs = windows.flatten(0, 1).flatten(1).index_select(0, index)
+        runs = runs.view(-1, self.stack, height, width, channels).permute(0, 1, 4, 2, 3)
+        return runs.reshape(-1, self.stack * channels, height, width)
 
     def see(self, frame: Tensor, carry: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
         """Latent [M D] and the carry [M R] after `frame` [M H Y C] was seen with `carry` [M R].
@@ -163,8 +170,10 @@ class Pixels(nn.Module):
         experience: Experience,
         tokens: Tensor | None = None,
         augment_key: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """Latents [B W D] of all steps of all windows in one pass, under `tokens` [B T E].
+        """Latents [B W D] of the steps of windows in one pass, under `tokens` [B W T E]; with
+        `wanted` [B W] (bool) those of some, the others 0.
 
         With `augment_key` [1] int64 each window is moved by up to `shift_pixels` and its
         brightness scaled by 1 + `intensity`·N(0, 1), cut at 2 deviations (SPR, Schwarzer et al.
@@ -172,25 +181,33 @@ class Pixels(nn.Module):
         if the windows do not bring stack-1 frames of context.
         """
         rows, steps = experience.valid.shape
-        wanted = steps + self.stack - 1
-        if experience.frames is None or experience.frames.shape[1] != wanted:
+        needed = steps + self.stack - 1
+        if experience.frames is None or experience.frames.shape[1] != needed:
             got = experience.frames if experience.frames is None else experience.frames.shape[1]
-            raise MessageError("Experience", "frames", f"{wanted} frames a window", str(got))
+            raise MessageError("Experience", "frames", f"{needed} frames a window", str(got))
         frames = as_bytes(experience.frames)
-        if augment_key is None:
-            latents = self.encode(self._stacked(frames), tokens)
-            return latents.view(rows, steps, -1)
-        if self.shift_pixels:
+        if augment_key is not None and self.shift_pixels:
             drawn = chance.integers(augment_key, "shift", 2 * self.shift_pixels + 1, rows, 2)[0]
             frames = shifted(frames, (drawn - self.shift_pixels).to(frames.device))
-        stacked = self._stacked(frames).float().mul_(1 / 255)
-        noise = chance.normal(augment_key, "intensity", rows)[0].clamp(-2, 2)
-        bright = (1 + self.intensity * noise).to(stacked.device).repeat_interleave(steps)
-        stacked.mul_(bright[:, None, None, None])
-        projected = self.project(self.network(stacked, tokens))
-        if projected.requires_grad:
+        if wanted is None:
+            wanted = torch.ones(rows, steps, dtype=torch.bool, device=frames.device)
+        row = wanted.nonzero()[:, 0]
+        kind = frames.device.type
+        # Whole numbers up to 255 are exact in bfloat16 too.
+        exact = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        stacked = self._stacked(frames, wanted).to(exact)
+        bright = torch.full((rows,), 1 / 255)
+        if augment_key is not None:
+            noise = chance.normal(augment_key, "intensity", rows)[0].clamp(-2, 2)
+            bright *= 1 + self.intensity * noise
+        stacked.mul_(bright.to(frames.device, exact)[row, None, None, None])
+        if tokens is not None:
+            tokens = tokens[wanted]
+        projected = self.project(self.network(stacked, tokens)).float()
+        if augment_key is not None and projected.requires_grad:
             self.usual.update(projected.detach())
-        return self._latent(projected).view(rows, steps, -1)
+        latents = projected.new_zeros(rows, steps, self.latent_size)
+        return latents.index_put((wanted,), self._latent(projected))
 
 
 def _sensor(frame_size: int, gray: bool) -> dict[str, Any] | None:

@@ -105,13 +105,16 @@ class Vectors(nn.Module):
         experience: Experience,
         tokens: Tensor | None = None,
         augment_key: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """Latents [B W D] of all steps of all windows in one pass, under `tokens` [B T E].
+        """Latents [B W D] of all steps of all windows in one pass, under `tokens` [B W T E].
 
-        Vectors are not augmented: `augment_key` is taken, as from pixels, and changes nothing.
+        Vectors are not augmented, and cost little: `augment_key` and `wanted` are taken, as from
+        pixels, and change nothing.
         """
         if experience.vectors is None:
             raise MessageError("Experience", "vectors", "vectors", "None")
         rows, steps = experience.valid.shape
-        latents = self.encode(experience.vectors.flatten(0, 1).float(), tokens)
+        each = None if tokens is None else tokens.flatten(0, 1)
+        latents = self.encode(experience.vectors.flatten(0, 1).float(), each)
         return latents.view(rows, steps, -1)

@@ -189,11 +189,12 @@ class JEPA(nn.Module):
         Nothing beyond an end, or where `valid` is false, counts; rows count by
         `experience.weights`. Like a batch norm in training, it also updates the running scales.
         """
-        valid = experience.valid
+        window = self.window()
+        valid = experience.valid[:, :window]
         online = torch.stack([s.latent for s in states], 1)
-        target = torch.stack([s.latent for s in targets], 1).detach()
-        signals = symlog(experience.signals)
-        over = experience.terminated | experience.truncated
+        target = torch.stack([s.latent for s in targets[:window]], 1).detach()
+        signals = symlog(experience.signals[:, :window])
+        over = (experience.terminated | experience.truncated)[:, :window]
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
         self.latents.update(target[valid])
         self.strides.update((target[:, 1:] - target[:, :-1])[usable])
@@ -206,17 +207,19 @@ class JEPA(nn.Module):
         totals: dict[str, Tensor] = {
             name: online.new_zeros(()) for name in ("prediction", "signals", "ended")
         }
+        primes = experience.tokens
         latent, row = online[:, 0], torch.arange(len(valid), device=online.device)
-        steps = min(self.unroll_steps, valid.shape[1] - 1)
+        steps = valid.shape[1] - 1
         for t in range(steps):
             # Rows that end are dropped, not multiplied by 0: beyond an end may stand anything.
             alive = reached[row, t]
             latent, row = latent[alive], row[alive]
             action = experience.actions[row, t]
-            made = self._advance(latent, action, None)
+            tokens = None if primes is None else primes[row, t + 1]
+            made = self._advance(latent, action, tokens)
             # Signals shape the percept (§4.5.2) through the first latent, not the predictions.
             given = latent if t == 0 else latent.detach()
-            felt, end = self._feel(given, action, made.change.detach(), None)
+            felt, end = self._feel(given, action, made.change.detach(), tokens)
             latent = made.latent
             missed = (made.heads - target[row, t + 1].unsqueeze(1)) / unit
             wanted = (signals[row, t + 1] - self.feelings.centre) / felt_scale
@@ -235,7 +238,9 @@ class JEPA(nn.Module):
             "ended": self.ended_weight * totals["ended"] / count,
         }
         key = chance.keys(0, 1, int(self.updates))
-        return losses | self.objective.penalties(online[valid[:, : len(states)]], key), None
+        return losses | self.objective.penalties(
+            online[experience.valid[:, : len(states)]], key
+        ), None
 
     def _heard(self, index: Tensor) -> Tensor:
         """How much each head learns from each window, [B K]: twice or not, half and half.
@@ -256,5 +261,10 @@ class JEPA(nn.Module):
         """Nothing: running scales and the count of updates go on."""
 
     def window(self) -> int:
-        """Steps of experience that losses look at."""
+        """Steps of experience that losses ask for."""
         return self.unroll_steps + 1
+
+    def looks_at(self, experience: Experience, steps: int) -> Tensor:
+        """The steps [B W] whose target states are read: those predicted, and the first."""
+        within = torch.arange(experience.valid.shape[1], device=experience.valid.device)
+        return experience.valid & (within <= self.unroll_steps)

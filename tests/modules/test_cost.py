@@ -223,9 +223,9 @@ def test_energies_of_the_critic_agree_with_each_other() -> None:
     cost, shown = speaking(made()), state()
     energy = cost.feel(shown)
     with torch.no_grad():
-        each = torch.stack(
-            [m(shown.latent).view(5, 3, 4) for m in cost.critic.members]  # type: ignore[attr-defined]
-        )
+        # All actions' share, then how each is off the mean of them: what a dueling head says.
+        put_out = [m(shown.latent).view(5, 4, 4) for m in cost.critic.members]  # type: ignore[attr-defined]
+        each = torch.stack([o[:, :1] + o[:, 1:] - o[:, 1:].mean(1, keepdim=True) for o in put_out])
     assert energy.critic_actions is not None
     torch.testing.assert_close(energy.critic_actions, each.mean(0))
     v = chance.uniform(chance.keys(1, 5, 0), "v", 4)

@@ -182,7 +182,8 @@ def test_windows_are_encoded_as_they_were_perceived(stack: int, channels: int) -
     states = lived(perception, frames, firsts)
     context = frames[:1].expand(stack - 1, -1, -1, -1, -1)
     windows = torch.cat([context, frames]).transpose(0, 1)
-    latents = perception.encode_windows(experience(windows, None, 2, 6), tokens)
+    each = tokens[:, None].repeat(1, 6, 1, 1)
+    latents = perception.encode_windows(experience(windows, None, 2, 6), each)
     wanted = torch.stack([s.latent for s in states], 1)
     torch.testing.assert_close(latents, wanted, rtol=1e-4, atol=1e-5)
     last = torch.cat([frame.permute(0, 3, 1, 2) for frame in frames[6 - stack :]], 1)
@@ -273,6 +274,7 @@ def test_frames_are_shifted_and_edges_repeated(channels: int) -> None:
                 assert torch.equal(moved[b, :, y, x], source)
 
 
+@torch.no_grad()
 def test_augmentation_follows_its_key_and_can_be_off() -> None:
     torch.manual_seed(0)
     perception = small()

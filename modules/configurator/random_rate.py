@@ -1,0 +1,136 @@
+"""A configurator that thinks at random: the control of whoever claims to choose well when."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from modules import chance
+from modules.configurator.standing import Settings, Standing
+from modules.messages import Directive, Situation
+
+
+class RandomRate:
+    """Thinks at a given rate, at steps that chance alone chooses.
+
+    At every step of an episode a thought begins with the same probability, whatever happened
+    before, so in the long run the share of steps with a thought is `rate`. What was planned is
+    carried out until the next thought or for `commit_steps`, whichever comes first; where
+    neither is left the row reacts. So it differs in *when* it thinks from whoever it is the
+    control of, and in nothing else: how plans are made and carried out is the same.
+
+    The pause to the next thought is drawn when one begins (geometric, from the row's `chance`),
+    so that a plan is promised for just as long as it will be carried out. An actor that thinks
+    anew of itself because a step surprised it does so here too, as under any other.
+    """
+
+    class Config(Settings):
+        """Mode-2 at random.
+
+        `rate`: share of steps in which a thought begins. `calls_per_episode`: where above 0 the
+        rate follows from it instead, so that an episode of `episode_steps` costs so many model
+        calls: the way to match what another configurator spent.
+        """
+
+        kind: Literal["random-rate"] = "random-rate"
+        rate: float = Field(0.125, ge=0, le=1)
+        calls_per_episode: float = Field(0.0, ge=0, le=1e12)
+        episode_steps: int = Field(500, ge=1, le=10_000_000)
+
+        @model_validator(mode="after")
+        def _affordable(self) -> Self:
+            if self.calls_per_episode and not self.model_calls:
+                raise ValueError("calls_per_episode 0 where model_calls is 0; thoughts cost nothing")
+            return self
+
+    def __init__(
+        self,
+        *,
+        rate: float = 0.125,
+        calls_per_episode: float = 0.0,
+        episode_steps: int = 500,
+        u: dict[str, float] | None = None,
+        v: dict[str, float] | None = None,
+        horizon_steps: int = 48,
+        model_calls: int = 800,
+        commit_steps: int = 8,
+        latent_temperature: float = 1.0,
+        risk: float = 0.0,
+        drives: tuple[str, ...],
+        heads: tuple[str, ...],
+        token_shape: tuple[int, int],
+        horizon_max: int,
+    ) -> None:
+        if calls_per_episode:
+            rate = min(1.0, calls_per_episode / (episode_steps * model_calls))
+        self.rate = rate
+        self.standing = Standing(
+            u=u or {},
+            v=v or {},
+            horizon_steps=horizon_steps,
+            model_calls=model_calls,
+            commit_steps=commit_steps,
+            latent_temperature=latent_temperature,
+            risk=risk,
+            drives=drives,
+            heads=heads,
+            token_shape=token_shape,
+            horizon_max=horizon_max,
+        )
+
+    def neutral(self, rows: int) -> Directive:
+        """It acts; the first thought is drawn with the first step."""
+        return self.standing.directive(
+            torch.ones(rows, dtype=torch.int64),
+            torch.zeros(rows, 1),
+            ("acts: an episode begins",) * rows,
+        )
+
+    def configure(self, situation: Situation) -> Directive:
+        """Mode and reason of each row; the carry [B 1] is the number of steps to the next thought.
+
+        0 before the first step of an episode.
+        """
+        pause = self._pauses(situation)
+        before = situation.before.directive.carry[:, 0].double().numpy()
+        # The first step waits too: a thought is no likelier there than anywhere.
+        waits = np.where(situation.age.numpy() <= 0, pause, before) - 1
+        thinks = waits <= 0
+        waits = np.where(thinks, pause, waits)
+        under_way = situation.before.plan.committed.numpy()
+        reasons = []
+        for now, wait, left in zip(
+            thinks.tolist(), waits.tolist(), under_way.tolist(), strict=True
+        ):
+            if now:
+                reasons.append(f"thinks: by chance, {self.rate:.3g} of all steps")
+            elif left:
+                reasons.append(f"thinks: a plan is under way, {left} more to do")
+            elif np.isinf(wait):
+                reasons.append("acts: by chance, for the rest of the episode")
+            else:
+                reasons.append(f"acts: by chance, {wait:.0f} more to wait")
+        said = self.standing.directive(
+            torch.from_numpy(np.where(thinks | (under_way > 0), 2, 1)),
+            torch.from_numpy(np.minimum(waits, 1e9)[:, None].astype(np.float32)),
+            tuple(reasons),
+        )
+        # A plan is promised until the next thought; one under way goes on as it was promised.
+        most = said.commit_steps
+        until = torch.from_numpy(np.clip(waits, 1, 1e9).astype(np.int64)).minimum(most)
+        return said.replace(commit_steps=torch.where(torch.from_numpy(thinks), until, most))
+
+    def _pauses(self, situation: Situation) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Steps from one thought to the next, [B], at least 1: geometric with the rate."""
+        drawn = chance.uniform(situation.chance, "configurator random", 1)[:, 0].double().numpy()
+        if self.rate <= 0:
+            return np.full(len(drawn), np.inf)
+        if self.rate >= 1:
+            return np.ones(len(drawn))
+        pauses: np.ndarray[tuple[int], np.dtype[np.float64]] = np.ceil(
+            np.log(drawn) / np.log1p(-self.rate)
+        ).clip(1, 1e9)
+        return pauses

@@ -1,0 +1,33 @@
+"""What is usual for a row: a mean and a variance over its episode, recent steps counting more."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+def deviations(felt: Floats, mean: Floats, variance: Floats, least: float) -> Floats:
+    """How far above its usual each of `felt` [B N] is, in standard deviations, -10 to 10.
+
+    A deviation counts as at least `least`: where nothing ever varied, what is tiny stays small.
+    """
+    scale = np.maximum(np.sqrt(variance), least)
+    far: Floats = np.clip((felt - mean) / scale, -10, 10).astype(np.float32)
+    return far
+
+
+def follow(
+    mean: Floats, variance: Floats, count: Floats, felt: Floats, heard: Floats, memory_steps: int
+) -> tuple[Floats, Floats]:
+    """Mean and variance [B N] after `felt` [B N], the first `count` [B] known before it.
+
+    Up to `memory_steps` every step counts alike, then those before fade. Rows not `heard` [B]
+    stay as they were.
+    """
+    rate = np.where(heard, 1 / np.minimum(count + 1, memory_steps), 0)[:, None]
+    error = felt - mean
+    after: Floats = (mean + rate * error).astype(np.float32)
+    spread: Floats = ((1 - rate) * (variance + rate * error * error)).astype(np.float32)
+    return after, spread
