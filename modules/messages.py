@@ -28,7 +28,17 @@ import json
 import struct
 import types
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Self,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -143,16 +153,31 @@ _DTYPES = {
 }
 _MAGIC = b"SXT1"
 _FORMS_KEPT = 256
-_MISSING = object()
 
 
-def _fill(message: Message, values: dict[str, Any]) -> None:
-    """Makes these the fields of a new message, as pydantic would."""
+def _fill(message: Message, values: dict[str, Any], axes: dict[str, int] | None) -> None:
+    """Makes these the fields of a new message, as pydantic would; `axes` where they are known."""
     put = object.__setattr__
     put(message, "__dict__", values)
     put(message, "__pydantic_fields_set__", set(values))
     put(message, "__pydantic_extra__", None)
     put(message, "__pydantic_private__", None)
+    put(message, "_axes", axes)
+
+
+def _form(fields: Mapping[str, Any]) -> tuple[object, ...]:
+    """All that decides whether fields agree: names, kinds, shapes, and the rows of messages."""
+    form: list[object] = list(fields)
+    for value in fields.values():
+        if isinstance(value, Tensor):
+            form.append(value.shape)
+            form.append(value.dtype)
+        elif type(value) is tuple:
+            form.append(tuple(map(type, value)))
+        else:
+            form.append(type(value))
+            form.append(getattr(value, "batch", None))
+    return tuple(form)
 
 
 class Message(BaseModel):
@@ -166,19 +191,20 @@ class Message(BaseModel):
     _tensors: ClassVar[tuple[tuple[str, Shape], ...]] = ()
     _nested: ClassVar[tuple[str, ...]] = ()
     _others: ClassVar[tuple[str, ...]] = ()
-    _plain: ClassVar[tuple[tuple[str, Any, bool, Any], ...]] = ()
-    _agreed: ClassVar[dict[tuple[object, ...], dict[str, int]]] = {}
+    _agreed: ClassVar[dict[tuple[object, ...], tuple[dict[str, int], dict[str, Any]]]] = {}
+    __slots__ = ("_axes",)
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
-        cls._plain = ()  # what it holds is known once it is declared
+        cls._agreed = {}
 
     def __init__(self, **fields: Any) -> None:
-        # Messages are made many times a step. One whose every field plainly is what it should be
-        # is made here; any other is left to pydantic, which converts it or says what is wrong.
-        if (values := self._plainly(fields)) is not None:
-            _fill(self, values)
-            self._bind({})
+        # Messages are made many times a step, in few forms: fields of a form that once agreed
+        # agree again. A new form is left to pydantic, which converts or says what is wrong.
+        form = _form(fields)
+        if (known := self._agreed.get(form)) is not None:
+            axes, defaults = known
+            _fill(self, {**defaults, **fields}, axes)
             return
         try:
             super().__init__(**fields)
@@ -188,52 +214,29 @@ class Message(BaseModel):
             raise MessageError(
                 type(self).__name__, name, first["msg"], _describe(first.get("input"))
             ) from None
-
-    @classmethod
-    def _plainly(cls, fields: dict[str, Any]) -> dict[str, Any] | None:
-        """All fields in order where each is of its very kind, else None."""
-        values = dict[str, Any]()
-        given = 0
-        for name, kind, optional, default in cls._plain:
-            if name in fields:
-                value = fields[name]
-                given += 1
-            else:
-                value = default
-            if type(value) is kind:
-                if kind is tuple and not all(type(part) is str for part in value):
-                    return None
-            elif value is None:
-                if not optional:
-                    return None
-            elif kind is int or not isinstance(value, kind):
-                return None
-            values[name] = value
-        return values if given == len(fields) else None
+        values = self.__dict__
+        if form == _form({name: values[name] for name in fields}):  # nothing was converted
+            if len(self._agreed) >= _FORMS_KEPT:
+                self._agreed.clear()
+            defaults = {name: value for name, value in values.items() if name not in fields}
+            self._agreed[form] = cast(Any, self)._axes, defaults
 
     @classmethod
     def declare(cls) -> None:
         """Reads the axes out of the field types, once for each class below."""
         hints = get_type_hints(cls, include_extras=True)
-        tensors, nested, others, plain = [], [], [], list[tuple[str, Any, bool, Any]]()
-        for name, field in cls.model_fields.items():
+        tensors, nested, others = [], [], []
+        for name in cls.model_fields:
             shape = _shape_of(hints[name])
             parts = get_args(hints[name]) or (hints[name],)
-            kind: Any = Tensor
             if shape is not None:
                 tensors.append((name, shape))
-            elif within := [p for p in parts if isinstance(p, type) and issubclass(p, Message)]:
-                kind = within[0]
+            elif any(isinstance(part, type) and issubclass(part, Message) for part in parts):
                 nested.append(name)
             else:
-                kind = get_origin(hints[name]) or hints[name]
                 others.append(name)
-            # A field that has no default counts as missing where it is not given.
-            optional = type(None) in parts
-            default = _MISSING if field.is_required() else field.default
-            plain.append((name, kind, optional, default))
         cls._tensors, cls._nested, cls._others = tuple(tensors), tuple(nested), tuple(others)
-        cls._plain, cls._agreed = tuple(plain), {}
+        cls._agreed = {}
         _KINDS[cls.__name__] = cls
 
     def __eq__(self, other: object) -> bool:
@@ -244,34 +247,11 @@ class Message(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        self._bind({})
+        object.__setattr__(self, "_axes", self._read_axes({}))
         return self
 
-    def _bind(self, dims: dict[str, int]) -> dict[str, int]:
-        """Gives every axis its length, or raises where one has two."""
-        values = self.__dict__
-        # The same few forms cross a port all day: what once agreed need not be read again.
-        form: list[object] = []
-        for name, _ in self._tensors:
-            value = values[name]
-            form.append((value.shape, value.dtype) if isinstance(value, Tensor) else value is None)
-        for name in self._nested:
-            message = values[name]
-            form.append(message.batch if message is not None and message._tensors else None)
-        key = tuple(form)
-        known = self._agreed.get(key)
-        if known is not None and all(dims.get(a, known[a]) == known[a] for a in known):
-            return known
-        fresh = not dims
-        self._read_axes(dims)
-        if fresh:
-            if len(self._agreed) >= _FORMS_KEPT:
-                self._agreed.clear()
-            self._agreed[key] = dict(dims)
-        return dims
-
-    def _read_axes(self, dims: dict[str, int]) -> None:
-        """`_bind` without remembering."""
+    def _read_axes(self, dims: dict[str, int]) -> dict[str, int]:
+        """Gives every axis its length in `dims`, or raises where one has two."""
         values = self.__dict__
         for name, shape in self._tensors:
             value = values[name]
@@ -290,10 +270,13 @@ class Message(BaseModel):
                     raise MessageError(
                         type(self).__name__, name, f"{dims['B']} rows", f"{rows} rows"
                     )
+        return dims
 
     def check(self, dims: Mapping[str, int]) -> Self:
         """Itself, if its axes have the lengths in `dims`; else MessageError."""
-        self._bind(dict(dims))
+        axes: dict[str, int] | None = getattr(self, "_axes", None)
+        if axes is None or any(dims.get(axis, axes[axis]) != axes[axis] for axis in axes):
+            self._read_axes(dict(dims))
         return self
 
     @property
@@ -309,7 +292,7 @@ class Message(BaseModel):
     def raw(cls, **fields: Any) -> Self:
         """A message made without any check, for the inside of planning."""
         made = cls.__new__(cls)
-        _fill(made, fields)
+        _fill(made, fields, None)
         return made
 
     def replace(self, **changes: Any) -> Self:
