@@ -50,6 +50,7 @@ KINDS: dict[str, dict[str, str]] = {
         "actions": "modules.cost.critic:ActionCritic",
         "scalar-categorical": "modules.cost.critic:CategoricalScalarCritic",
         "actions-categorical": "modules.cost.critic:CategoricalActionCritic",
+        "subgoals": "modules.cost.subgoals:SubgoalCritic",
     },
     "memory": {"ring": "modules.memory.ring:Ring"},
     "recall": {"associative": "modules.memory.associative:Associative"},
@@ -69,6 +70,7 @@ KINDS: dict[str, dict[str, str]] = {
         "fixed": "modules.configurator.fixed:Fixed",
         "scheduled": "modules.configurator.scheduled:Scheduled",
         "surprise": "modules.configurator.surprise:Surprise",
+        "task": "modules.configurator.task:Task",
     },
 }
 """The kinds of each slot: name → module and class, imported when first used."""

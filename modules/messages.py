@@ -667,8 +667,9 @@ class Experience(Message):
     A window shorter than W is padded behind its end; `valid` says where it is real.
     Actions are encoded and were taken *at* their step; signals and ends were felt *on* it.
     `frames` [B F H Y C] hold each step's own frame and, before it, the context that perception
-    stacks (axis F = W + context). `weights` correct prioritised sampling; `index` finds the windows
-    again when priorities come back.
+    stacks (axis F = W + context). `tokens` primed each step's percept; those of the next step are
+    what the directive said at it; None: all have always been 0. `weights` correct prioritised
+    sampling; `index` finds the windows again when priorities come back.
     """
 
     frames: Annotated[Tensor, Shape("B F H Y C", "any")] | None
@@ -676,6 +677,7 @@ class Experience(Message):
     actions: Annotated[Tensor, Shape("B W A")]
     signals: Annotated[Tensor, Shape("B W S")]
     goals: Annotated[Tensor, Shape("B W G")] | None = None
+    tokens: Annotated[Tensor, Shape("B W T E")] | None = None
     terminated: Annotated[Tensor, Shape("B W", "bool")]
     truncated: Annotated[Tensor, Shape("B W", "bool")]
     valid: Annotated[Tensor, Shape("B W", "bool")]

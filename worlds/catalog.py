@@ -43,10 +43,16 @@ def list_games() -> list[str]:
     return sorted(game.id for game in games().values())
 
 
+def _register_ours() -> None:
+    """Makes Gymnasium know the worlds of this package, `sextet/…-v0`."""
+    import worlds.orchard  # noqa: F401
+
+
 def list_worlds() -> list[str]:
     """Ids of everything that is registered: Atari games, then other Gymnasium environments."""
     import gymnasium
 
+    _register_ours()
     atari = list_games()
     others = sorted(id for id in gymnasium.registry if not id.startswith("ALE/"))
     return atari + [id for id in others if _is_worth_listing(id)]
@@ -73,6 +79,7 @@ def find(id: str) -> Game | str:
     """
     import gymnasium
 
+    _register_ours()
     known = games()
     plain = re.sub(r"-v5$", "", id.removeprefix("ALE/")).replace("_", "").lower()
     if plain in known and not re.search(r"-v[0-46-9]", id):

@@ -82,10 +82,13 @@ class _Doing:
 
 
 class _Seen(NamedTuple):
-    """One percept of one row: what is shown, and the goal where there is one."""
+    """One percept of one row: what is shown, the goal where there is one, and what was achieved
+    of it where that is felt.
+    """
 
     shown: NDArray[Any]
     goal: NDArray[np.float32] | None
+    achieved: tuple[float, ...] = ()
 
 
 class _Seeing:
@@ -120,11 +123,18 @@ class _Seeing:
                 f"{', '.join(sorted(_GOAL_KEYS))} of those, got {space}; wrap the environment, "
                 "for instance in gymnasium.wrappers.FlattenObservation"
             )
-        if self._goal and self.vector is not None and isinstance(space, spaces.Dict):
-            self.vector += int(np.prod(space["achieved_goal"].shape or (1,)))
+        self.felt: tuple[str, ...] = ()
+        if self._goal and isinstance(space, spaces.Dict):
+            achieved = int(np.prod(space["achieved_goal"].shape or (1,)))
+            if self.vector is not None:
+                self.vector += achieved
+            else:
+                self.felt = tuple(f"achieved_{number}" for number in range(achieved))
 
     def see(self, observation: Any) -> _Seen:
-        """One percept. With goals, what has been achieved stands at the end of the vector."""
+        """One percept. With goals, what has been achieved stands at the end of the vector; beside
+        a frame it is felt.
+        """
         goal, achieved = None, None
         if self._goal:
             goal = np.asarray(observation["desired_goal"], np.float32).ravel()
@@ -135,7 +145,8 @@ class _Seeing:
             shown = np.zeros(size, np.float32)
             shown[int(observation) - start] = 1.0
         elif self._layout:
-            return _Seen(self._frame(np.asarray(observation)), goal)
+            felt = () if achieved is None else tuple(achieved.tolist())
+            return _Seen(self._frame(np.asarray(observation)), goal, felt)
         else:
             shown = np.asarray(observation, np.float32).ravel()
         return _Seen(shown if achieved is None else np.concatenate([shown, achieved]), goal)
@@ -235,7 +246,7 @@ class GymnasiumRows:
             id=id,
             pixels=self._seeing.pixels,
             vector=self._seeing.vector,
-            signals=SIGNALS,
+            signals=(*SIGNALS, *self._seeing.felt),
             actions=self._doing.spec,
             goal=self._seeing.goal,
             steps_limit=min(limits, default=0),
@@ -294,7 +305,7 @@ class GymnasiumRows:
             except Exception as error:  # an environment's own
                 raise WorldError(f"world {self._id}: reset failed ({_line(error)})") from error
         row.seen, row.actions = self._seeing.see(shown), []
-        row.signals = (0.0,) * len(SIGNALS)
+        row.signals = (*(0.0,) * len(SIGNALS), *row.seen.achieved)
         row.first, row.terminated, row.truncated = True, False, False
 
     def _live(self, row: _Row, native: Any) -> None:
@@ -314,9 +325,10 @@ class GymnasiumRows:
                 shown, reward, terminated, truncated, _ = env.step(own)
             except Exception as error:  # an environment's own
                 raise WorldError(f"world {self._id}: step failed ({_line(error)})") from error
-        signals = (float(reward), 0.0, 0.0, float(terminated), effort, 0.0)
+        seen = self._seeing.see(shown)
+        signals = (float(reward), 0.0, 0.0, float(terminated), effort, 0.0, *seen.achieved)
         cut = not terminated and (bool(truncated) or steps == self._episode_steps)
-        return self._seeing.see(shown), signals, bool(terminated), cut
+        return seen, signals, bool(terminated), cut
 
     def _observe(self) -> Observation:
         rows = self._rows
@@ -416,7 +428,7 @@ class GymnasiumRows:
     def imagine(self, handle: Handle, action: Any, seed: int | None) -> Glimpse:
         """One step of a copy; with `seed`, of one whose random numbers are drawn anew."""
         if handle.ended:
-            return Glimpse(handle, (0.0,) * len(SIGNALS), True)
+            return Glimpse(handle, (0.0,) * len(self.spec.signals), True)
         env = self._copy(handle.env)
         if seed is not None:
             env.unwrapped.np_random = np.random.default_rng(seed % 2**63)

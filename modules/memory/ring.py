@@ -325,6 +325,23 @@ class Ring:
             kept["now.top"] = torch.tensor(self._top, dtype=torch.float64)
         return kept | {f"recall.{name}": t for name, t in self.associative.tensors().items()}
 
+    def acting_tensors(self) -> dict[str, Tensor]:
+        """What acting needs of all that: the last moment and what calls to mind, no experience."""
+        return {
+            "now.last": torch.frombuffer(bytearray(self._last.to_bytes()), dtype=torch.uint8),
+            **{f"recall.{name}": t for name, t in self.associative.tensors().items()},
+        }
+
+    def load_acting(self, tensors: dict[str, Tensor]) -> None:
+        """Stands where `acting_tensors` were taken, to act on exactly from there; after `begin`.
+
+        There is no experience from before: what is sampled begins here.
+        """
+        self.begin(self._neutral)
+        self._last, self._latest = _last_moment(tensors), None
+        self._over = self._last.observation.ended.numpy().copy()
+        self._recollect(tensors)
+
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Remembers what `tensors` gave, to go on exactly from there; after `begin`.
 
@@ -337,9 +354,7 @@ class Ring:
             if "." not in name and len(tensor) != lived:
                 wanted = f"{lived} steps ({self.rows} rows, {self.slots} each)"
                 raise MessageError("Experience", name, wanted, f"{len(tensor)}")
-        last = Message.from_bytes(tensors["now.last"].numpy().tobytes())
-        if not isinstance(last, Moment):
-            raise MessageError("Moment", "now.last", "Moment", type(last).__name__)
+        last = _last_moment(tensors)
         self.steps, self._room = steps, min(steps, self.slots)
         self._last, self._latest = last, None
         self._began = tensors["now.began"].numpy().copy()
@@ -352,6 +367,16 @@ class Ring:
         if self._tree is not None and "priorities" in tensors:
             self._tree.put(np.arange(lived), tensors["priorities"].numpy())
             self._top = float(tensors["now.top"])
+        self._recollect(tensors)
+
+    def _recollect(self, tensors: dict[str, Tensor]) -> None:
         self.associative.load_tensors(
             {n.removeprefix("recall."): t for n, t in tensors.items() if n.startswith("recall.")}
         )
+
+
+def _last_moment(tensors: dict[str, Tensor]) -> Moment:
+    last = Message.from_bytes(tensors["now.last"].numpy().tobytes())
+    if not isinstance(last, Moment):
+        raise MessageError("Moment", "now.last", "Moment", type(last).__name__)
+    return last
