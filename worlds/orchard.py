@@ -25,7 +25,7 @@ KINDS = ("cherry", "lemon", "lime", "mint", "plum", "fig")
 SIDE, CELL, RIM = 9, 5, 2
 """The orchard is 9×9 cells, each 5×5 pixels; a rim of 2 dark pixels (1 at right and below)."""
 
-FRUITS_A_KIND, LEAVES = 2, 12
+FRUITS_A_KIND, LEAVES = 4, 12
 SIZE = RIM + SIDE * CELL + 1
 MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 """What each action adds to row and column: stay, up, down, left, right."""
@@ -83,7 +83,7 @@ class Orchard(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
     """One walks on a 9×9 torus and picks what lies there by stepping on it.
 
     The walker is always in the middle of the frame [48 48 3]; the ground moves under it. Of each
-    of the 6 kinds lie 2 fruits about; one that is picked grows anew in an empty place. Leaves,
+    of the 6 kinds lie 4 fruits about; one that is picked grows anew in an empty place. Leaves,
     striped in the colours of two kinds, drift over all and hide what is below; stepping on one
     does nothing. `desired_goal` is one-hot for the kind that counts in this episode,
     `achieved_goal` for the kind picked on this step (all 0: none). Score +1 for the fruit that

@@ -18,7 +18,7 @@ from modules.messages import (
     State,
     WorldSpec,
 )
-from modules.nets.conv import CNN, NatureCNN, SmallCNN
+from modules.nets.conv import CNN, NatureCNN, SmallCNN, TinyCNN
 from modules.nets.scale import RunningScale, unit_rms
 
 
@@ -69,7 +69,7 @@ class Pixels(nn.Module):
     standard normal, which SIGReg asks for, lives close to that sphere.
     """
 
-    network_class: type[SmallCNN] | type[NatureCNN]
+    network_class: type[SmallCNN] | type[NatureCNN] | type[TinyCNN]
 
     def __init__(
         self,
