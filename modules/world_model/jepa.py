@@ -100,6 +100,7 @@ class JEPA(nn.Module):
         self.latents = RunningScale(latent_size)
         self.strides = RunningScale(latent_size)
         self.feelings = RunningScale(len(world.signals))
+        self.misses = RunningScale(latent_size)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     # -- imagining --------------------------------------------------------------------------
@@ -181,10 +182,12 @@ class JEPA(nn.Module):
         """Named scalar losses; no priorities.
 
         `prediction`: mean squared error of each head's latents over up to `unroll_steps` steps
-        open-loop from `states[0]`, against `targets` (no gradient), in units of √(deviation ·
-        usual change) of each dimension. `signals`: mean squared error of standardised symlog
-        signals; those felt on step t+1 are the consequence of the action at t. `ended`: cross
-        entropy of `terminated`. Then the objective's penalties on all valid online latents.
+        open-loop from `states[0]`, against `targets` (no gradient). A dimension is measured in
+        units of √(deviation · usual change), or of its usual error of one step where that is
+        larger: what varies between two views of one frame is not to be chased. `signals`: mean
+        squared error of standardised symlog signals; those felt on step t+1 are the consequence
+        of the action at t. `ended`: cross entropy of `terminated`. Then the objective's penalties
+        on all valid online latents.
 
         Nothing beyond an end, or where `valid` is false, counts; rows count by
         `experience.weights`. Like a batch norm in training, it also updates the running scales.
@@ -200,7 +203,6 @@ class JEPA(nn.Module):
         self.strides.update((target[:, 1:] - target[:, :-1])[usable])
         self.feelings.update(signals[:, 1:][usable])
 
-        unit = (self._scale() * self._stride()).sqrt()
         felt_scale = self.feelings.deviation().clamp_min(1e-2)
         heard = self._heard(experience.index)
         reached = usable.cumprod(1).bool()
@@ -221,7 +223,12 @@ class JEPA(nn.Module):
             given = latent if t == 0 else latent.detach()
             felt, end = self._feel(given, action, made.change.detach(), tokens)
             latent = made.latent
-            missed = (made.heads - target[row, t + 1].unsqueeze(1)) / unit
+            missed = made.heads - target[row, t + 1].unsqueeze(1)
+            if t == 0:
+                self.misses.update(missed.detach().flatten(0, 1))
+                least = (self._scale() * self._stride()).sqrt()
+                unit = torch.maximum(least, self.misses.magnitude())
+            missed = missed / unit
             wanted = (signals[row, t + 1] - self.feelings.centre) / felt_scale
             ends = experience.terminated[row, t + 1].float()
             each = {

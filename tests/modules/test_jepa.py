@@ -222,8 +222,8 @@ def test_an_end_within_valid_steps_is_not_crossed() -> None:
     terminated = experience.terminated.clone()
     terminated[1, 2] = True
     marked = experience.replace(terminated=terminated)
-    model.latents.decay = model.strides.decay = model.feelings.decay = 1.0
-    for scale in (model.latents, model.strides, model.feelings):
+    for scale in (model.latents, model.strides, model.feelings, model.misses):
+        scale.decay = 1.0
         scale.count.fill_(1e9)
     base = measured(model, marked, latents)
     beyond = latents.clone()
@@ -248,7 +248,7 @@ def test_the_losses_are_their_formulas() -> None:
     got, _ = model.losses(experience, states_of(latents), states_of(latents + 0.1))
 
     scale = model.latents.deviation()
-    unit = (scale * model.strides.magnitude()).sqrt()
+    unit = torch.maximum((scale * model.strides.magnitude()).sqrt(), model.misses.magnitude())
     wanted = {"prediction": 0.0, "signals": 0.0, "ended": 0.0}
     count = 0
     for b, steps in enumerate([2, 3, 3]):
