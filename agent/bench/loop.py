@@ -104,24 +104,24 @@ class ByHand:
         here = SimpleNamespace(latent=latent, carry=self.tokens.flatten(1), goal=None)
         after = self.model.step(cast(State, here), action)
         self.latent, self.signals, self.ended = after.latent, after.signals, after.ended
-        self.ring.write(
-            cast(
-                Moment,
-                SimpleNamespace(
-                    observation=SimpleNamespace(
-                        pixels=observation.pixels,
-                        vector=None,
-                        goal=None,
-                        first=first,
-                        terminated=observation.terminated,
-                        truncated=observation.truncated,
-                        ended=observation.ended,
-                    ),
-                    plan=SimpleNamespace(action=action),
-                    state=state,
-                ),
-            )
+        seen = SimpleNamespace(
+            pixels=observation.pixels,
+            vector=None,
+            goal=None,
+            first=first,
+            terminated=observation.terminated,
+            truncated=observation.truncated,
+            ended=observation.ended,
         )
+        kept = SimpleNamespace(
+            observation=seen,
+            plan=SimpleNamespace(action=action),
+            state=state,
+            directive=SimpleNamespace(tokens=self.tokens),
+        )
+        # One directive stands for good: before an episode it is the same as in its midst.
+        kept.where = lambda mask, neutral: kept
+        self.ring.write(cast(Moment, kept))
         self.over = observation.ended
         self.steps += 1
         return action
