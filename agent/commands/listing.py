@@ -5,7 +5,7 @@ from __future__ import annotations
 from agent.config import BUNDLED, SLOT_NAMES, preset, presets, read_yaml, suggestion
 from modules.messages import ConfigError
 
-LISTS = ("games", "worlds", "modules", "agents", "presets")
+LISTS = ("games", "worlds", "modules", "agents", "studies", "presets")
 
 
 def listing(what: str, plugins: tuple[str, ...] = ()) -> None:
@@ -19,6 +19,7 @@ def listing(what: str, plugins: tuple[str, ...] = ()) -> None:
         "worlds": _worlds,
         "modules": lambda: _modules(plugins),
         "agents": _agents,
+        "studies": _studies,
         "presets": _presets,
     }[what]()
     print("\n".join(lines))
@@ -53,6 +54,12 @@ def _agents() -> list[str]:
         f"{path.parent.name:<16} {read_yaml(path)['world']['id']}"
         for path in sorted(BUNDLED.glob("*/config.yaml"))
     ]
+
+
+def _studies() -> list[str]:
+    from agent.study.study import read_study, shipped
+
+    return [f"{name:<20} {read_study(name).question}" for name in shipped()]
 
 
 def _presets() -> list[str]:

@@ -1,0 +1,139 @@
+"""One run of a study, in whatever process: lived, measured, kept whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from contextlib import ExitStack, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent.build import Assembly
+from agent.live import live
+from agent.loading import Request, prepared
+from agent.run_folder import RunFolder
+from agent.study.measures import Recorder, Series, measured
+from agent.study.plan import PlannedRun
+from agent.study.study import Tutoring
+from agent.trace import TraceWriter
+from modules.messages import SextetError, WorldError
+
+RESULT, SERIES = "result.json", "series.npz"
+_PARTIAL = ".part-"
+
+
+def carry_out(run: PlannedRun, runs: Path) -> str | None:
+    """Lives one run into `runs`/its name; None, or in one line why it could not be done.
+
+    Until it is finished the folder has another name, so what is there under its own is whole.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    partial = runs / f"{_PARTIAL}{run.name}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        assembly = prepared(run.request())
+        try:
+            series, seconds, processor = _lived(run, assembly, partial)
+        finally:
+            assembly.world.close()
+        drives, signals = assembly.agent.modules.cost.drives, assembly.world.spec.signals
+        measures: dict[str, Any] = measured(series, drives, signals)
+        measures |= {"wall_s": round(seconds, 3), "cpu_s": round(processor, 3)}
+        series.save(partial / SERIES)
+        result = {
+            "world": run.world,
+            "arm": run.arm,
+            "seed": run.seed,
+            "drives": list(drives),
+            "signals": list(signals),
+            "measures": measures,
+        }
+        (partial / RESULT).write_text(json.dumps(result, indent=1), encoding="utf-8")
+        os.replace(partial, runs / run.name)
+    except SextetError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        torch.set_num_threads(threads)
+    return None
+
+
+def _lived(run: PlannedRun, assembly: Assembly, place: Path) -> tuple[Series, float, float]:
+    """The series of the run, and how long it took by the clock and of the processor, seconds."""
+    world, agent = assembly.world, assembly.agent
+    RunFolder(place).write_config(assembly.config.tree())
+    recorder = Recorder(world.spec.actions, world.rows)
+    with ExitStack() as stack:
+        trace = None
+        if run.trace:
+            cost = agent.modules.cost
+            trace = stack.enter_context(
+                TraceWriter(
+                    RunFolder(place).trace, world.spec, world.rows, cost.drives, cost.heads,
+                    assembly.config.tree(),
+                )
+            )  # fmt: skip
+        began, worked = time.perf_counter(), time.process_time()
+        for moment in live(agent, world, run.steps * world.rows, run.seed):
+            if trace is not None:
+                trace.write(moment)
+                if trace.due(moment.step):
+                    try:
+                        trace.keyframe(moment.step, world.snapshot())
+                    except WorldError:
+                        # Some worlds cannot be restored; their trace is still whole.
+                        trace.keyframe_every = 0
+            if recorder.add(moment):
+                break
+        seconds, processor = time.perf_counter() - began, time.process_time() - worked
+    return recorder.series(), seconds, processor
+
+
+def school(request: Request, place: Path) -> str | None:
+    """Trains an agent into `place`, as `sextet train` does; None or why not."""
+    from agent.commands.train import Watching, begin, for_training
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    partial = place.parent / f"{_PARTIAL}{place.name}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            begin(for_training(request), partial, Watching(live=False), request.plugins)
+        os.replace(partial, place)
+    except SextetError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        torch.set_num_threads(threads)
+    return None
+
+
+def teach(request: Request, tutoring: Tutoring, place: Path) -> str | None:
+    """Trains the learned configurator of one arm in one world into `place`; None or why not."""
+    from agent.tutoring import tutor
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    partial = place.parent / f"{_PARTIAL}{place.name}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        tutor(request, partial, report=lambda _: None, **tutoring.model_dump())
+        os.replace(partial, place)
+    except SextetError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        torch.set_num_threads(threads)
+    return None

@@ -1,0 +1,196 @@
+"""What is kept of every moment of a run, and what a run amounts to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from modules import chance
+from modules.messages import SIGNALS, ActionSpec, Moment, Observation
+
+Array = npt.NDArray[Any]
+
+MEASURES: dict[str, str] = {
+    "return": "score of the episode, cut at the cap of steps",
+    "length": "steps of the episode",
+    "mode2_share": "share of steps in Mode-2, plans carried out included",
+    "thought_share": "share of steps in which something was imagined",
+    "model_calls": "imagined steps, one row × candidate × step each",
+    "return_per_kcall": "score per thousand model calls",
+    "switch_rate": "changes of mode per 100 steps",
+    "dwell_1": "steps in Mode-1 before it changes, mean",
+    "dwell_2": "steps in Mode-2 before it changes, mean",
+    "effort": "share of full effort in the actions, mean",
+    "lives_lost": "lives lost in the episode",
+    "surprise": "surprise, mean",
+    "wall_s": "seconds by the clock, without making the agent",
+    "cpu_s": "seconds of processor, without making the agent",
+}
+"""Measures of a run by name. There are `energy.DRIVE` and `signal.NAME` besides: the mean energy
+of a drive, and the sum of a signal over the episode."""
+
+TIMED = ("wall_s", "cpu_s")
+"""Measures that differ from one time to the next."""
+
+SKETCH = 6
+"""Numbers kept of a percept: its places along so many fixed random directions."""
+
+_GRID = 12
+"""Frames are averaged to so many rows and columns before they are sketched."""
+
+_SCORE, _LOST, _EFFORT = (SIGNALS.index(n) for n in ("score", "life_lost", "effort"))
+_END = SIGNALS.index("end")
+
+
+@dataclass(frozen=True)
+class Series:
+    """A run's moments as arrays, [T B …]: T turns, B rows, each row's first episode.
+
+    `counts` [T B] says which moments belong to it, `acting` which of these an action followed.
+    `signals` [T B S], `energies` [T B K] unweighted, `actions` [T B] as whole numbers (continuous
+    ones by third of their range), `sketch` [T B 6] of the percept, the same for every agent.
+    """
+
+    counts: Array
+    acting: Array
+    mode: Array
+    calls: Array
+    signals: Array
+    surprise: Array
+    disagreement: Array
+    energies: Array
+    energy: Array
+    actions: Array
+    sketch: Array
+
+    def save(self, path: Path) -> None:
+        """Writes itself, compressed."""
+        np.savez_compressed(path, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Series:
+        """What `save` wrote."""
+        with np.load(path) as stored:
+            return cls(**{name: stored[name] for name in cls.__dataclass_fields__})
+
+
+class Recorder:
+    """Told every moment of a run, in order; gives its series."""
+
+    def __init__(self, actions: ActionSpec, rows: int) -> None:
+        self.actions = actions
+        self.over = np.zeros(rows, dtype=bool)
+        self._directions: torch.Tensor | None = None
+        self._kept: list[tuple[Array, ...]] = []
+
+    def add(self, moment: Moment) -> bool:
+        """Takes one more moment in; true once every row's first episode is over."""
+        observation, signals = moment.observation, moment.observation.signals.numpy()
+        counts = ~self.over
+        # A life's end that the protocol treats as an episode's goes on counting; the game's does
+        # not, and where no game ends (`end` unused) the world's own word counts.
+        ends = (signals[:, _END] > 0) | observation.truncated.numpy()
+        waits = observation.ended.numpy()
+        self.over = self.over | (counts & ends)
+        weighted = (moment.energies.intrinsic * moment.directive.u).sum(-1).numpy()
+        self._kept.append(
+            (
+                counts,
+                counts & ~waits,
+                moment.plan.mode.numpy().astype(np.int8),
+                moment.plan.model_calls.numpy().astype(np.int32),
+                signals.astype(np.float32).copy(),
+                moment.surprise.numpy().astype(np.float32),
+                moment.energies.disagreement.numpy().astype(np.float32),
+                moment.energies.intrinsic.numpy().astype(np.float32),
+                weighted.astype(np.float32),
+                self._coded(moment.plan.action),
+                self._sketched(observation),
+            )
+        )
+        return bool(self.over.all())
+
+    def _coded(self, action: torch.Tensor) -> Array:
+        """Actions [B A] as whole numbers."""
+        if self.actions.discrete:
+            return action.argmax(-1).numpy().astype(np.int32)
+        thirds = ((action[:, :4].clamp(-1, 1) + 1) * 1.5).floor().clamp_max(2).long()
+        places = 3 ** torch.arange(thirds.shape[1])
+        return (thirds * places).sum(-1).numpy().astype(np.int32)
+
+    def _sketched(self, observation: Observation) -> Array:
+        """What is seen [B …] as `SKETCH` numbers a row."""
+        if observation.pixels is not None:
+            shades = observation.pixels.float().mean(-1) / 255
+            seen = torch.nn.functional.adaptive_avg_pool2d(shades[:, None], _GRID).flatten(1)
+        else:
+            assert observation.vector is not None
+            seen = observation.vector.float()
+        if self._directions is None:
+            self._directions = chance.normal(torch.arange(SKETCH), "sketch", seen.shape[1])
+        return (seen @ self._directions.T).numpy().astype(np.float32)
+
+    def series(self) -> Series:
+        """All that was taken in."""
+        return Series(*(np.stack(column) for column in zip(*self._kept, strict=True)))
+
+
+def measured(
+    series: Series, drives: Sequence[str], signals: Sequence[str]
+) -> dict[str, float | None]:
+    """Every measure of a run but those of time, means over its rows; None where undefined."""
+    rows = range(series.counts.shape[1])
+    each = [_of_row(series, row, drives, signals) for row in rows]
+    return {name: _mean(one[name] for one in each) for name in each[0]}
+
+
+def _of_row(
+    series: Series, row: int, drives: Sequence[str], signals: Sequence[str]
+) -> dict[str, float | None]:
+    counts, acting = series.counts[:, row], series.acting[:, row]
+    felt = series.signals[counts, row].astype(np.float64)
+    mode, calls = series.mode[acting, row], series.calls[acting, row].astype(np.float64)
+    score, spent = float(felt[:, _SCORE].sum()), float(calls.sum())
+    stays = _stays(mode)
+    result: dict[str, float | None] = {
+        "return": score,
+        "length": float(len(mode)),
+        "mode2_share": _mean(mode == 2),
+        "thought_share": _mean(calls > 0),
+        "model_calls": spent,
+        "return_per_kcall": 1000 * score / spent if spent else None,
+        "switch_rate": 100 * float((mode[1:] != mode[:-1]).mean()) if len(mode) > 1 else None,
+        "dwell_1": _mean(length for which, length in stays if which == 1),
+        "dwell_2": _mean(length for which, length in stays if which == 2),
+        # What is felt in a moment was done before it: the first moment of an episode felt nothing.
+        "effort": _mean(felt[1:, _EFFORT]),
+        "lives_lost": float(felt[:, _LOST].sum()),
+        "surprise": _mean(series.surprise[acting, row]),
+    }
+    energies = series.energies[counts, row].astype(np.float64)
+    for place, drive in enumerate(drives):
+        result[f"energy.{drive}"] = _mean(energies[:, place])
+    for place, signal in enumerate(signals):
+        result[f"signal.{signal}"] = float(felt[:, place].sum())
+    return result
+
+
+def _stays(mode: Array) -> list[tuple[int, int]]:
+    """Each stay in one mode, (mode, steps)."""
+    if len(mode) == 0:
+        return []
+    begins = np.flatnonzero(np.concatenate([[True], mode[1:] != mode[:-1]]))
+    lengths = np.diff(np.concatenate([begins, [len(mode)]]))
+    return [(int(mode[at]), int(length)) for at, length in zip(begins, lengths, strict=True)]
+
+
+def _mean(values: Iterable[Any]) -> float | None:
+    """The mean of what is known; None where nothing is."""
+    known = [float(value) for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,380 @@
+"""Studies: the file, the runs, that they are paired, resumed and alike however many at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from agent.cli import run as command
+from agent.study.findings import find
+from agent.study.measures import MEASURES, TIMED, Recorder, Series, measured
+from agent.study.plan import check, runs_of, settings_of_arm, stages
+from agent.study.report import write_report
+from agent.study.runner import begin, reopen, results_in, run_study
+from agent.study.study import branch, chosen, quick, read_study, shipped, study_of
+from modules.messages import ConfigError
+
+TINY = {
+    "name": "tiny",
+    "question": "Does <thinking> pay?",
+    "worlds": [{"id": "CartPole-v1", "steps": 12}],
+    "base": {"configurator": {"model_calls": 12, "horizon_steps": 4}, "memory.capacity": 100},
+    "arms": {
+        "acts": {"settings": {"configurator": {"kind": "fixed", "mode": 1}}},
+        "acts-too": {"settings": {"configurator.kind": "fixed", "configurator.mode": 1}},
+        "thinks": {"settings": {"configurator": {"kind": "fixed", "mode": 2, "commit_steps": 3}}},
+        "random": {
+            "settings": {"configurator": {"kind": "random-rate", "commit_steps": 1}},
+            "match": {
+                "arm": "thinks",
+                "measure": "thought_share",
+                "setting": "configurator.rate",
+            },
+        },
+    },
+    "seeds": [0, 1, 2],
+    "measures": ["return", "model_calls", "energy.score"],
+    "comparisons": [{"arms": ["acts-too", "thinks"], "against": "acts"}],
+    "gap": {"low": "acts", "high": "thinks", "arms": {"random": "acts"}, "keep": 0.8},
+    "trends": [{"measure": "model_calls", "arms": ["acts", "thinks"], "direction": "rises"}],
+    "distances": [["acts", "acts-too"], ["acts", "thinks"]],
+    "curves": ["thinks"],
+    "energies": ["acts", "thinks"],
+}
+
+
+def tiny(**changes):
+    return study_of({**TINY, **changes}, "tiny")
+
+
+def silent(_):
+    return None
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished study's folder, not to be written to."""
+    folder = begin(tiny(), tmp_path_factory.mktemp("study") / "tiny")
+    told = []
+    run_study(tiny(), folder, 1, told.append)
+    write_report(folder)
+    assert [progress.done for progress in told] == list(range(1, 13))
+    assert told[-1].remaining_s == 0
+    return folder
+
+
+def figures(folder):
+    return {
+        (one["world"], one["arm"], one["seed"]): {
+            name: value for name, value in one["measures"].items() if name not in TIMED
+        }
+        for one in results_in(folder)
+    }
+
+
+# -- the file -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sedes": [1]}, "Did you mean 'seeds'"),
+        ({"worlds": [{"id": "CartPole-v1", "step": 3}]}, "Did you mean 'steps'"),
+        ({"measures": ["retrun"]}, "Did you mean 'return'"),
+        ({"curves": ["think"]}, "Did you mean 'thinks'"),
+        ({"gap": {"low": "act", "high": "thinks", "arms": {}}}, "Did you mean 'acts'"),
+        ({"seeds": [1, 1]}, "twice"),
+        ({"seeds": []}, "at least 1 item"),
+        ({"trends": [{"measure": "return", "arms": ["acts", "thinks"], "direction": "up"}]},
+         "rise"),
+        ({"question": None}, "string"),
+        ({"arms": {**TINY["arms"], "x": {"tutor": {"seed": 1}}}}, "judged by"),
+        ({"arms": {**TINY["arms"], "x": {"match": {**TINY["arms"]["random"]["match"],
+                                                    "arm": "random"}}}}, "plain arm"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_refused_in_one_line(change, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(yaml.safe_dump({**TINY, **change}))
+    assert command(["study", "s.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["study", "mods"], "Did you mean 'modes'"),
+        (["study"], "one of the two"),
+        (["study", "s.yaml", "--seeds", "0,x"], "whole numbers"),
+        (["study", "s.yaml", "--worlds", "CartPol-v1"], "CartPole-v1"),
+        (["study", "--resume", "nowhere"], "study.yaml"),
+        (["study", "--resume", "nowhere", "--quick"], "as it was begun"),
+    ],
+)
+def test_wrong_words_are_refused_in_one_line(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(yaml.safe_dump(TINY))
+    assert command(words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_a_wrong_setting_of_an_arm_is_found_before_anything_runs(tmp_path):
+    wrong = tiny(arms={**TINY["arms"], "x": {"settings": {"configurator.mood": 1}}})
+    with pytest.raises(ConfigError, match=r"arm 'x'.*mood.*Did you mean 'mode'"):
+        begin(wrong, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dotted_keys_are_a_tree():
+    assert branch({"a.b": 1, "a": {"c.d": 2}}) == {"a": {"b": 1, "c": {"d": 2}}}
+
+
+def test_a_study_survives_its_file(done):
+    assert reopen(done) == tiny()
+
+
+def test_other_seeds_and_worlds():
+    other = chosen(tiny(), (7, 8), ("CartPole-v1", "Acrobot-v1"))
+    assert other.seeds == (7, 8)
+    assert [(world.id, world.steps) for world in other.worlds] == [
+        ("CartPole-v1", 12), ("Acrobot-v1", 12)
+    ]  # fmt: skip
+    assert chosen(tiny(), None, None) == tiny()
+
+
+def test_the_plan_is_every_arm_in_every_world_with_every_seed(tmp_path):
+    study = tiny()
+    first, last = stages(study)
+    assert last == [("CartPole-v1", "random")]
+    runs = runs_of(study, first, {}, tmp_path)
+    assert len(runs) == 9
+    assert len({run.name for run in runs}) == 9
+    assert [run.seed for run in runs] == [0] * 3 + [1] * 3 + [2] * 3
+    world = study.worlds[0]
+    tree = settings_of_arm(study, world, study.arms["random"], {"configurator.rate": 0.5})
+    assert tree["configurator"] == {
+        "model_calls": 12, "horizon_steps": 4, "kind": "random-rate", "commit_steps": 1, "rate": 0.5
+    }  # fmt: skip
+
+
+# -- the runs -----------------------------------------------------------------------------------
+
+
+def test_every_run_is_a_whole_folder(done):
+    folders = sorted(path.name for path in (done / "runs").iterdir())
+    assert len(folders) == 12
+    assert "cartpole-v1--thinks--2" in folders
+    for name in folders:
+        kept = {path.name for path in (done / "runs" / name).iterdir()}
+        assert kept == {"config.yaml", "result.json", "series.npz"}
+
+
+def test_the_same_arm_twice_lives_the_same_life(done):
+    found = figures(done)
+    for seed in (0, 1, 2):
+        assert found["CartPole-v1", "acts", seed] == found["CartPole-v1", "acts-too", seed]
+    # And other seeds are other luck, or pairing them would mean nothing.
+    assert len({found["CartPole-v1", "acts", seed]["effort"] for seed in (0, 1, 2)}) > 1
+
+
+def test_measures_are_those_of_the_moments(done):
+    result = json.loads((done / "runs" / "cartpole-v1--thinks--0" / "result.json").read_text())
+    series = Series.load(done / "runs" / "cartpole-v1--thinks--0" / "series.npz")
+    again = measured(series, result["drives"], result["signals"])
+    assert {**result["measures"], **again} == result["measures"]
+    assert again["mode2_share"] == 1
+    assert again["thought_share"] == pytest.approx(4 / 12)
+    assert again["model_calls"] == series.calls.sum()
+    assert set(MEASURES) - set(TIMED) <= set(again)
+
+
+def test_a_matched_arm_is_given_what_the_other_did(done):
+    config = yaml.safe_load((done / "runs" / "cartpole-v1--random--1" / "config.yaml").read_text())
+    assert config["configurator"]["rate"] == pytest.approx(4 / 12)
+
+
+def test_it_goes_on_where_it_was_stopped(done, tmp_path, monkeypatch):
+    folder = begin(tiny(), tmp_path / "stopped")
+
+    def stop(progress):
+        if progress.done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(tiny(), folder, 1, stop)
+    assert len(results_in(folder)) == 5
+    half = folder / "runs" / ".part-cartpole-v1--random--1"
+    half.mkdir()
+    (half / "result.json").write_text("{")
+    kept = {p: p.stat().st_mtime_ns for p in (folder / "runs").glob("c*/result.json")}
+    write_report(folder)
+    assert "Unfinished: 7 of 12" in (folder / "report.md").read_text()
+    told = []
+    run_study(reopen(folder), folder, 1, told.append)
+    assert len(told) == 7
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    assert not half.exists()
+    assert figures(folder) == figures(done)
+
+
+def test_two_at_a_time_come_to_the_same(done, tmp_path):
+    folder = begin(tiny(), tmp_path / "two")
+    run_study(tiny(), folder, 2, silent)
+    assert figures(folder) == figures(done)
+
+
+def test_a_run_that_fails_is_named_and_nothing_finished_is_lost(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(yaml.safe_dump({**TINY, "seeds": [0]}))
+    assert command(["study", "s.yaml", "--run", "out", "--jobs", "1"]) == 0
+    shutil.rmtree("out/runs/cartpole-v1--thinks--0")
+    monkeypatch.setattr("agent.study.carry_out.measured", lambda *_: 1 / 0)
+    assert command(["study", "--resume", "out"]) == 1
+    said = capsys.readouterr().err
+    assert "thinks · CartPole-v1 · seed 0: ZeroDivisionError" in said
+    assert said.count("\n") == 1
+    assert not Path("out/runs/cartpole-v1--thinks--0").exists()
+    assert len(results_in(Path("out"))) == 3
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert command(["study", "--resume", "out", "--json"]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["runs"] == 4
+    assert last["missing"] == 0
+
+
+# -- what is measured ---------------------------------------------------------------------------
+
+
+def test_the_first_episode_alone_counts(life, pong):
+    recorder = Recorder(pong.actions, rows=2)
+    over = [recorder.add(moment) for moment in life(60)]
+    # The game of the made-up life is over at its 50th moment, which still is felt.
+    assert over.index(True) == 49
+    series = recorder.series()
+    assert series.counts.sum() == 2 * 50
+    found = measured(series, ("score", "pain"), pong.signals)
+    assert found["return"] == 5
+    assert found["lives_lost"] == 2
+    assert found["length"] == 49
+    thinking = [step % 3 == 0 for step in range(49)]
+    assert found["mode2_share"] == pytest.approx(np.mean(thinking))
+    assert found["model_calls"] == 182 * sum(thinking)
+    assert found["return_per_kcall"] == pytest.approx(5000 / (182 * sum(thinking)))
+    assert found["dwell_2"] == 1
+    assert found["switch_rate"] == pytest.approx(100 * 32 / 48)
+    assert found["signal.lives"] == pytest.approx(sum(3.0 - step // 25 for step in range(50)))
+
+
+# -- what it says -------------------------------------------------------------------------------
+
+
+def test_the_same_arm_twice_is_no_difference_and_no_distance(done):
+    found = find(tiny(), results_in(done), done)
+    same = next(c for c in found.contrasts if c.arm == "acts-too")
+    assert (same.difference.mean, same.difference.low, same.difference.high) == (0, 0, 0)
+    assert same.p == 1
+    apart = {(d.arms, d.what): d for d in found.distances}
+    assert apart[("acts", "acts-too"), "actions"].apart.mean == 0
+    assert apart[("acts", "acts-too"), "places"].apart.mean == 0
+    assert apart[("acts", "thinks"), "actions"].apart.mean > 0
+    (trend,) = found.trends
+    assert trend.monotone
+    assert trend.tau.mean == 1
+    assert trend.means[0].mean == 0
+    assert found.curves["thinks"]["surprise"][0].share == 1
+    assert found.thoughts["thinks"]["surprise"][0].share < 1
+    assert found.missing == []
+
+
+def test_findings_are_those_of_numbers_put_in(tmp_path):
+    """A study whose runs are made up, so that what must be found is known."""
+    study = tiny(distances=[], curves=[], energies=[], seeds=list(range(12)))
+    luck = np.random.default_rng(0).normal(0, 0.1, 12)
+    levels = {"acts": (0, 0), "acts-too": (0, 0), "thinks": (10, 1000), "random": (9, 250)}
+    runs = [
+        {"world": "CartPole-v1", "arm": arm, "seed": seed, "drives": [], "signals": [],
+         "measures": {"return": level + luck[seed], "model_calls": calls, "length": 12}}
+        for arm, (level, calls) in levels.items() for seed in range(12)
+    ]  # fmt: skip
+    found = find(study, runs, tmp_path)
+    assert found.gap is not None
+    assert found.gap.worlds == ("CartPole-v1",)
+    (kept,) = found.gap.kept
+    assert kept.kept.mean == pytest.approx(0.9)
+    assert kept.calls.mean == pytest.approx(0.25)
+    assert kept.control_kept.mean == pytest.approx(0)
+    assert kept.over_control.low == pytest.approx(0.9)
+    assert [v.met for v in found.verdicts] == [True, True, True]
+    thinks = next(c for c in found.contrasts if c.arm == "thinks")
+    assert thinks.difference.mean == pytest.approx(10)
+    assert thinks.p == 2 / 2**12
+    assert thinks.p_corrected == pytest.approx(4 / 2**12)
+    # The same with a high arm no better than the low one: there is no gap to keep.
+    flat = [one if one["arm"] != "thinks" else {**one, "measures": runs[one["seed"]]["measures"]}
+            for one in runs]  # fmt: skip
+    assert find(study, flat, tmp_path).gap.worlds == ()
+    assert not any(v.met for v in find(study, flat, tmp_path).verdicts)
+
+
+def test_the_report_stands_by_itself(done):
+    page = (done / "report.html").read_text()
+    assert "&lt;thinking&gt;" in page
+    assert "<thinking>" not in page
+    assert "http" not in page
+    text = (done / "report.md").read_text()
+    drawn = sorted(path.name for path in (done / "figures").iterdir())
+    assert drawn == ["curves.png", "energies.png", "front.png", "measures.png", "trends.png"]
+    assert page.count("data:image/png;base64,") == len(drawn)
+    assert all(f"figures/{name}" in text for name in drawn)
+    assert "Falls short" in text
+    lines = list(csv.DictReader((done / "results.csv").read_text().splitlines()))
+    assert len(lines) == 12
+    assert float(lines[-1]["model_calls"]) > 0
+    json.loads((done / "results.json").read_text(), parse_constant=lambda name: 1 / 0)
+
+
+# -- those that come with the package -----------------------------------------------------------
+
+
+def test_seven_studies_come_with_the_package(capsys):
+    assert set(shipped()) == {
+        "modes", "surprise-threshold", "reweighting", "priming", "ablate-each-output",
+        "swap-each-module", "learned-configurator",
+    }  # fmt: skip
+    assert command(["list", "studies"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown] == list(shipped())
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_study_is_sound(name):
+    """Every setting of every arm is known; nothing is run."""
+    study = read_study(name)
+    assert study.name == name
+    check(study)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_study_runs(name, tmp_path, monkeypatch, capsys):
+    """Made small, but all of it: what is taught, what is matched, the report."""
+    monkeypatch.chdir(tmp_path)
+    words = ["study", name, "--quick", "--jobs", "1", "--run", "out", "--json"]
+    assert command(words) == 0, capsys.readouterr().err
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    small = quick(read_study(name))
+    assert last["runs"] == len(small.arms) * len(small.seeds) * len(small.worlds)
+    assert last["missing"] == 0
+    assert Path("out/report.html").is_file()

@@ -1,0 +1,150 @@
+"""Intervals, tests and corrections against answers known otherwise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.study import statistics as stats
+
+NUMBERS = st.lists(
+    st.floats(-1000, 1000, allow_nan=False).map(lambda x: round(x, 3)), min_size=2, max_size=9
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(NUMBERS)
+def test_sign_flip_counts_every_flip(differences):
+    observed = abs(sum(differences))
+    flips = [
+        abs(sum(s * d for s, d in zip(signs, differences, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=len(differences))
+    ]
+    expected = np.mean([total >= observed - 1e-9 for total in flips])
+    assert stats.sign_flip(differences) == pytest.approx(expected)
+    assert stats.sign_flip([-d for d in differences]) == stats.sign_flip(differences)
+
+
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_sign_flip_of_differences_all_one_way_is_the_least_there_is(count):
+    assert stats.sign_flip([1.0] * count) == 2 / 2**count
+
+
+def test_sign_flip_by_chance_agrees_with_counting():
+    values = np.random.default_rng(3).normal(0.3, 1, stats.EXACT_FLIPS)
+    exact = stats.sign_flip(values)
+    # Two zeros change no sum, but make the sample too large to be counted.
+    assert stats.sign_flip([*values, 0, 0]) == pytest.approx(exact, abs=0.01)
+
+
+def test_sign_flip_is_uniform_where_nothing_is_there():
+    generator = np.random.default_rng(0)
+    found = [stats.sign_flip(generator.normal(0, 1, 8)) for _ in range(400)]
+    assert 0.02 < np.mean(np.array(found) <= 0.05) < 0.09
+
+
+def test_holm_against_a_worked_example():
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert stats.holm([]) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=10))
+def test_holm_never_lowers_and_keeps_the_order(p_values):
+    corrected = stats.holm(p_values)
+    assert all(c >= p for c, p in zip(corrected, p_values, strict=True))
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    assert all(corrected[a] <= corrected[b] for a, b in itertools.pairwise(order))
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(150):
+        found = stats.mean(generator.exponential(1.0, 25))
+        covered += found.low <= 1.0 <= found.high
+    assert 0.86 < covered / 150 < 0.99
+
+
+@settings(max_examples=25, deadline=None)
+@given(NUMBERS, st.floats(-100, 100))
+def test_an_interval_holds_the_mean_and_moves_with_it(values, shift):
+    found = stats.mean(values)
+    assert found.low <= found.mean + 1e-9
+    assert found.mean <= found.high + 1e-9
+    moved = stats.mean([value + shift for value in values])
+    assert moved.mean == pytest.approx(found.mean + shift, abs=1e-6)
+
+
+def test_an_interval_of_one_value_or_none_is_unknown():
+    assert math.isnan(stats.mean([3.0]).low)
+    assert stats.mean([]).count == 0
+    assert stats.mean([2.0, math.nan, 2.0]) == stats.Estimate(2.0, 2.0, 2.0, 2)
+
+
+def test_the_gap_is_kept_whole_half_or_not_at_all():
+    generator = np.random.default_rng(2)
+    low, high = generator.normal(0, 1, 12), generator.normal(10, 1, 12)
+    for share in (0.0, 0.5, 1.0):
+        value = low + share * (high - low)
+        # A second world on a scale of its own changes nothing.
+        strata = [stats.Stratum(low, high, value)]
+        strata.append(stats.Stratum(low * 300 + 7, high * 300 + 7, value * 300 + 7))
+        found = stats.gap_kept(strata)
+        assert found.mean == pytest.approx(share)
+        assert found.low == pytest.approx(share)
+        assert found.high == pytest.approx(share)
+
+
+def test_the_gap_of_worlds_that_differ_is_their_average():
+    low, high = np.zeros(6), np.full(6, 2.0)
+    found = stats.gap_kept(
+        [stats.Stratum(low, high, np.full(6, 2.0)), stats.Stratum(low, high, np.full(6, 1.0))]
+    )
+    assert found.mean == pytest.approx(0.75)
+
+
+def test_a_ratio_is_of_means():
+    found = stats.ratio([(np.array([1.0, 3.0]), np.array([8.0, 8.0]))])
+    assert found.mean == pytest.approx(0.25)
+    assert 0.125 <= found.low <= found.high <= 0.375
+
+
+def test_rank_trend():
+    assert stats.rank_trend([1, 2, 3]) == 1
+    assert stats.rank_trend([3, 2, 1]) == -1
+    assert stats.rank_trend([1, 1, 1]) == 0
+    assert stats.rank_trend([1, 3, 2]) == pytest.approx(1 / 3)
+
+
+def test_total_variation():
+    same = np.array([1.0, 3.0])
+    assert stats.total_variation(same, same * 7) == 0
+    assert stats.total_variation(np.array([1.0, 0.0]), np.array([0.0, 5.0])) == 1
+    assert stats.total_variation(np.array([1.0, 1.0]), np.array([1.0, 0.0])) == 0.5
+
+
+def test_effect_and_share():
+    assert stats.effect_size([1.0, 3.0]) == pytest.approx(2 / math.sqrt(2))
+    assert math.isnan(stats.effect_size([1.0, 1.0]))
+    assert stats.share_better([1.0, -1.0, 0.0, 2.0]) == pytest.approx(0.625)
+
+
+def test_a_response_curve_finds_the_step_that_is_there():
+    generator = np.random.default_rng(4)
+    features = [generator.uniform(0, 1, 200) for _ in range(6)]
+    curve = stats.response_curve(features, [(f > 0.5).astype(float) for f in features], bins=10)
+    assert len(curve) == 10
+    assert sum(point.moments for point in curve) == 1200
+    for point in curve:
+        if abs(point.at - 0.5) > 0.1:
+            assert point.share == (point.at > 0.5)
+        assert point.low <= point.share <= point.high
+    assert len(stats.response_curve([np.zeros(5)], [np.ones(5)])) == 1
+    assert stats.response_curve([], []) == []
