@@ -1,9 +1,15 @@
 """Checkpoints: everything a run needs to go on bit for bit, in files anyone may open.
 
 A checkpoint is a folder `checkpoints/<steps>/` of safetensors (weights, optimiser, memory), JSON
-(counters) and raw bytes (the world, the last moment), with the SHA-256 of each in `manifest.json`.
-It is written beside its place and renamed into it, so a killed run leaves whole checkpoints only.
-Nothing is pickled.
+(counters) and raw bytes (the world), with the SHA-256 of each in `manifest.json`. It is written
+beside its place, flushed to the disk and renamed into it, so a killed run leaves whole
+checkpoints only.
+
+A tensor of `LARGE` bytes and more, the frames of a replay, is cut along its first axis into files
+of `PIECE` bytes. Most of them have not changed since the checkpoint before and are not written
+again: the new checkpoint holds a hard link to the same file. So three checkpoints of a full
+replay take little more room than one, and share the fate of the pieces they share; a smaller one
+stands alone.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +29,18 @@ from torch import Tensor
 
 from modules.messages import ConfigError
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 3
+LARGE = 1 << 26
+PIECE = 1 << 24
 
 
 @dataclass
 class Checkpoint:
     """The parts of a checkpoint, by name.
 
-    `tensors` are groups of named tensors (`weights`, `optimiser`, `memory`), `blobs` raw bytes
-    (`world`, `moment`), `facts` whatever JSON can say (steps, seed, best score).
+    `tensors` are groups of named tensors (`weights`, `learner`, `memory`), `blobs` raw bytes
+    (`world`), `facts` whatever JSON can say (steps, seed, best score).
     """
 
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -42,34 +50,37 @@ class Checkpoint:
 
 def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = KEPT) -> Path:
     """Writes `folder/name` atomically and removes all but the `keep` newest numbered ones."""
-    files = {f"{group}.safetensors": _packed(named) for group, named in checkpoint.tensors.items()}
-    files |= {f"{blob}.bin": data for blob, data in checkpoint.blobs.items()}
-    files["facts.json"] = json.dumps(checkpoint.facts, indent=1, sort_keys=True).encode()
-    manifest = {
-        "format": FORMAT,
-        "sha256": {file: hashlib.sha256(data).hexdigest() for file, data in files.items()},
-    }
-    files["manifest.json"] = json.dumps(manifest, indent=1).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    being_written, place = folder / f".{name}.partial", folder / name
-    shutil.rmtree(being_written, ignore_errors=True)
-    being_written.mkdir()
-    for file, data in files.items():
-        with open(being_written / file, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-    _sync_folder(being_written)
-    shutil.rmtree(place, ignore_errors=True)
-    being_written.rename(place)
-    _sync_folder(folder)
+    partial, place = folder / f".{name}.partial", folder / name
+    numbered = _numbered(folder)
+    earlier = numbered[-1] if numbered else None
+    known = {} if earlier is None else _hashes(earlier)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        manifest: dict[str, Any] = {"format": FORMAT, "sha256": {}, "pieces": []}
+        for file, data, piece in _files(checkpoint, manifest["pieces"]):
+            digest = hashlib.sha256(data).hexdigest()
+            manifest["sha256"][file] = digest
+            unchanged = piece and earlier is not None and known.get(file) == digest
+            if not (unchanged and _linked(earlier, partial, file)):
+                _write(partial / file, data)
+        _write(partial / "manifest.json", json.dumps(manifest, indent=1).encode())
+        _sync_folder(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _put(partial, place)
     for old in _numbered(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return place
 
 
-def load(place: Path) -> Checkpoint:
-    """The checkpoint at `place`. Raises ConfigError, one line, where it is damaged or newer."""
+def load(place: Path, only: Collection[str] | None = None) -> Checkpoint:
+    """The checkpoint at `place`; with `only`, these groups of tensors and the facts alone.
+
+    Raises ConfigError, one line, where it is damaged or newer.
+    """
     try:
         manifest = json.loads((place / "manifest.json").read_bytes())
         if manifest["format"] > FORMAT:
@@ -77,31 +88,150 @@ def load(place: Path) -> Checkpoint:
                 f"checkpoint {place}: format {manifest['format']} is newer than {FORMAT}, which "
                 "this version reads; update sextet"
             )
-        made = Checkpoint()
-        for file, wanted in manifest["sha256"].items():
-            data = (place / file).read_bytes()
-            if hashlib.sha256(data).hexdigest() != wanted:
-                raise ConfigError(f"checkpoint {place}: {file} is damaged (its SHA-256 differs)")
+        wanted: Callable[[str], bool] = lambda group: only is None or group in only  # noqa: E731
+        made, pieces = Checkpoint(), manifest.get("pieces", [])
+        within = {file for piece in pieces for file in piece["files"]}
+        for file, digest in manifest["sha256"].items():
             stem, _, suffix = file.rpartition(".")
+            if file in within or not (suffix == "json" or wanted(stem)):
+                continue
+            data = _verified(place, file, digest)
             if suffix == "safetensors":
                 made.tensors[stem] = load_tensors(data)
             elif suffix == "bin":
                 made.blobs[stem] = data
             else:
                 made.facts = json.loads(data)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for piece in pieces:
+            if wanted(piece["group"]):
+                made.tensors[piece["group"]][piece["name"]] = _joined(place, manifest, piece)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"checkpoint {place}: unreadable ({error})") from None
     return made
 
 
-def newest(folder: Path) -> tuple[Path, Checkpoint] | None:
-    """The newest checkpoint under `folder` that is whole, or None; a damaged one is passed over."""
+def newest(
+    folder: Path,
+    only: Collection[str] | None = None,
+    tell: Callable[[str], None] = lambda why: None,
+) -> tuple[Path, Checkpoint] | None:
+    """The newest checkpoint under `folder` that is whole, or None.
+
+    A damaged one is passed over, and `tell` is told why. `only` as in `load`.
+    """
     for place in reversed(_numbered(folder)):
         try:
-            return place, load(place)
-        except ConfigError:
-            continue
+            return place, load(place, only)
+        except ConfigError as error:
+            tell(str(error))
     return None
+
+
+def recover(folder: Path) -> None:
+    """Clears away what a process killed while it wrote has left; to be called by the next writer.
+
+    Where it was killed between taking the old one away and putting the new one there, the old one
+    comes back.
+    """
+    if not folder.is_dir():
+        return
+    for left in folder.glob(".*.old"):
+        place = folder / left.name[1 : -len(".old")]
+        if place.exists():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.rename(place)
+    for left in folder.glob(".*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _files(
+    checkpoint: Checkpoint, pieces: list[dict[str, Any]]
+) -> Iterator[tuple[str, bytes, bool]]:
+    """Name and content of each file, and whether it is a piece; `pieces` is told what is in it.
+
+    One at a time, so that a large replay is never in memory twice more.
+    """
+    for group, named in checkpoint.tensors.items():
+        large = {name for name, t in named.items() if t.dim() and t.nbytes >= LARGE}
+        yield (
+            f"{group}.safetensors",
+            _packed({name: t for name, t in named.items() if name not in large}),
+            False,
+        )
+        for number, name in enumerate(sorted(large)):
+            tensor = named[name]
+            rows = max(1, PIECE // tensor[0].nbytes)
+            files = [
+                f"{group}.{number}.{i:05d}.safetensors" for i in range(-(-len(tensor) // rows))
+            ]
+            pieces.append({"group": group, "name": name, "rows": len(tensor), "files": files})
+            for i, file in enumerate(files):
+                yield file, _packed({name: tensor[i * rows : (i + 1) * rows]}), True
+    for blob, data in checkpoint.blobs.items():
+        yield f"{blob}.bin", data, False
+    yield "facts.json", json.dumps(checkpoint.facts, indent=1, sort_keys=True).encode(), False
+
+
+def _joined(place: Path, manifest: Mapping[str, Any], piece: Mapping[str, Any]) -> Tensor:
+    """A tensor that was cut into pieces."""
+    whole: Tensor | None = None
+    at, name = 0, piece["name"]
+    for file in piece["files"]:
+        part = load_tensors(_verified(place, file, manifest["sha256"][file]))[name]
+        if whole is None:
+            whole = part.new_empty(piece["rows"], *part.shape[1:])
+        whole[at : at + len(part)] = part
+        at += len(part)
+    if whole is None or at != len(whole):
+        raise ValueError(f"{name} has {at} of {piece['rows']} steps")
+    return whole
+
+
+def _verified(place: Path, file: str, digest: str) -> bytes:
+    if Path(file).name != file:
+        raise ValueError(f"{file!r} lies elsewhere")
+    data = (place / file).read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ConfigError(f"checkpoint {place}: {file} is damaged (its SHA-256 differs)")
+    return data
+
+
+def _hashes(place: Path) -> dict[str, str]:
+    try:
+        hashes = json.loads((place / "manifest.json").read_bytes())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return hashes if isinstance(hashes, dict) else {}
+
+
+def _linked(earlier: Path | None, partial: Path, file: str) -> bool:
+    """Whether the file of the `earlier` checkpoint could be had in the new one too."""
+    assert earlier is not None
+    try:
+        os.link(earlier / file, partial / file)
+    except OSError:
+        # Another file system, or one without links: it is written again.
+        return False
+    return True
+
+
+def _write(file: Path, data: bytes) -> None:
+    with open(file, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _put(partial: Path, place: Path) -> None:
+    """Renames a finished folder into its place; one that was there goes only afterwards."""
+    old = place.parent / f".{place.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    partial.rename(place)
+    _sync_folder(place.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -26,6 +26,9 @@ app = typer.Typer(
 UNDOTTED = ("--discount", "--literal_cost", "--device")
 """Settings of no module, which may be overridden without a dot."""
 
+TRACES = "--from-traces"
+"""The option that takes several values."""
+
 Agent = Annotated[
     str | None,
     typer.Argument(
@@ -40,6 +43,14 @@ Preset = Annotated[str | None, typer.Option(help="Settings by name; see `sextet 
 Config = Annotated[Path | None, typer.Option(help="A YAML file of settings.", metavar="FILE")]
 Plugin = Annotated[
     list[str] | None, typer.Option(help="A package whose modules may be used.", metavar="PKG")
+]
+Intervene = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Change what the configurator says: clamp:mode=1, ablate:u.score, delay:mode=5, "
+        "shuffle:mode, swap:200=surprise; may be repeated.",
+        metavar="KIND:WHERE",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Last line of output: one JSON object.")]
 Override = Annotated[list[str] | None, typer.Option("--set", hidden=True)]
@@ -56,6 +67,7 @@ def _request(
     config: Path | None,
     plugins: list[str] | None,
     overrides: list[str] | None,
+    intervene: list[str] | None = None,
     **flags: Any,
 ) -> Any:
     from agent.loading import Request
@@ -66,6 +78,7 @@ def _request(
         config=config,
         plugins=tuple(plugins or ()),
         overrides=tuple(overrides or ()),
+        interventions=tuple(intervene or ()),
         flags={name: value for name, value in flags.items() if value is not None},
     )
 
@@ -85,6 +98,7 @@ def play(
     json: Json = False,
     live: Annotated[bool, typer.Option("--live/--no-live", help="The dashboard.")] = True,
     video: Annotated[bool, typer.Option("--video", help="Also film the run (mp4).")] = False,
+    intervene: Intervene = None,
     override: Override = None,
 ) -> None:
     """Play a world with everything said between the modules in view. Nothing learns."""
@@ -96,6 +110,7 @@ def play(
         config,
         plugin,
         override,
+        intervene,
         seed=seed,
         steps=steps,
         episodes=episodes,
@@ -112,33 +127,75 @@ def train(
         Path | None, typer.Option(help="Go on with a run, from its newest checkpoint.")
     ] = None,
     seed: Seed = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several, as 0,1,2: a run for each, and a summary.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="How many seeds at a time.", min=1)] = 1,
     steps: Annotated[int | None, typer.Option(help="Steps, summed over the worlds.")] = None,
     worlds: Worlds = None,
     protocol: Protocol = None,
     preset: Preset = None,
     config: Config = None,
     plugin: Plugin = None,
+    from_traces: Annotated[
+        list[Path] | None,
+        typer.Option(help="Learn from recorded runs instead of living.", metavar="RUN…"),
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run, new.", metavar="DIR")] = None,
     json: Json = False,
+    live: Annotated[bool, typer.Option("--live/--no-live", help="Progress as a page.")] = True,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write scalars for TensorBoard.")
+    ] = False,
+    only: Annotated[int | None, typer.Option(hidden=True)] = None,
+    parent: Annotated[int, typer.Option(hidden=True)] = 0,
+    intervene: Intervene = None,
     override: Override = None,
 ) -> None:
     """Learn in a world: progress, evaluations, checkpoints. Ctrl-C keeps what was learned."""
     from agent.commands.train import train as go
 
-    if (world is None) == (resume is None):
+    if resume is not None and (world is not None or from_traces):
         raise typer.BadParameter("wanted a WORLD, or --resume RUN, one of the two")
+    if resume is None and world is None and not from_traces:
+        raise typer.BadParameter("wanted a WORLD, or --resume RUN, or --from-traces RUN")
+    if seeds is not None and (seed is not None or resume is not None):
+        raise typer.BadParameter("--seeds goes with neither --seed nor --resume")
     request = _request(
         world,
         preset,
         config,
         plugin,
         override,
+        intervene,
         seed=seed,
         steps=steps,
         worlds=worlds,
         protocol=protocol,
     )
-    go(request, run=run, resume=resume, as_json=json)
+    go(
+        request,
+        run=run,
+        resume=resume,
+        as_json=json,
+        seeds=_whole_numbers("--seeds", seeds),
+        jobs=jobs,
+        only=only,
+        parent=parent,
+        traces=tuple(from_traces or ()),
+        tensorboard=tensorboard,
+        live=live,
+    )
+
+
+def _whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
+    """`0,1,2` as numbers."""
+    if text is None:
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{option}: wanted numbers as 0,1,2, got {text!r}") from None
 
 
 @app.command("eval")
@@ -153,6 +210,7 @@ def evaluate(
     config: Config = None,
     plugin: Plugin = None,
     json: Json = False,
+    intervene: Intervene = None,
     override: Override = None,
 ) -> None:
     """Play whole episodes under a protocol and say what they came to. Writes no run folder."""
@@ -164,6 +222,7 @@ def evaluate(
         config,
         plugin,
         override,
+        intervene,
         seed=seed,
         steps=steps,
         episodes=episodes,
@@ -175,7 +234,7 @@ def evaluate(
 
 @app.command("list")
 def listing(
-    what: Annotated[str, typer.Argument(metavar="games|worlds|modules|agents|presets")],
+    what: Annotated[str, typer.Argument(metavar="games|worlds|modules|agents|studies|presets")],
     plugin: Plugin = None,
 ) -> None:
     """What there is to choose from, one id first on each line."""
@@ -195,6 +254,7 @@ def config(
     preset: Preset = None,
     config: Config = None,
     plugin: Plugin = None,
+    intervene: Intervene = None,
     override: Override = None,
 ) -> None:
     """The complete configuration a command would run with, as YAML."""
@@ -207,6 +267,7 @@ def config(
             config,
             plugin,
             override,
+            intervene,
             seed=seed,
             steps=steps,
             episodes=episodes,
@@ -214,6 +275,52 @@ def config(
             protocol=protocol,
         )
     )
+
+
+@app.command()
+def study(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME|FILE]", help="See `sextet list studies`.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time; nothing: all cores.", min=1)
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Other seeds: 0,1,2 or 0-11.")] = None,
+    worlds: Annotated[str | None, typer.Option(help="Other worlds, ids with commas.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="As small as it still works.")] = False,
+    run: Annotated[Path | None, typer.Option(help="Folder, new.", metavar="DIR")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with a study's folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Paired-seed experiments: worlds × arms × seeds, and a report with intervals and figures."""
+    from agent.commands.study import study as go
+
+    if (name is None) == (resume is None):
+        raise typer.BadParameter("wanted a NAME or FILE, or --resume RUN, one of the two")
+    if resume is not None and (seeds or worlds or quick or run):
+        raise typer.BadParameter("--resume goes on with a study as it was begun")
+    go(name, jobs, seeds, worlds, quick, run, resume, as_json=json)
+
+
+@app.command()
+def view(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN [RUN2]", help="A run folder, or two side by side.")
+    ],
+    port: Annotated[int | None, typer.Option(help="Where to serve; else the next free.")] = None,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the page into one file instead.", metavar="FILE.html")
+    ] = None,
+    row: Annotated[int, typer.Option(help="Which of the worlds lived in side by side.")] = 0,
+    plugin: Plugin = None,
+) -> None:
+    """Look into a recorded run on a page of this machine: every message, future and fork."""
+    from agent.commands.view import view as go
+
+    if len(runs) > 2:
+        raise typer.BadParameter(f"wanted one RUN or two, got {len(runs)}")
+    go(tuple(runs), port, open_, export, row, tuple(plugin or ()))
 
 
 @app.command()
@@ -225,6 +332,31 @@ def bench(
     from agent.commands.bench import bench as go
 
     go(what, as_json=json)
+
+
+@app.command()
+def fork(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A recorded run.")],
+    at: Annotated[int, typer.Option(help="The step to go back to.", metavar="STEP")],
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="MESSAGE.FIELD=VALUE",
+            help="What is to be else: directive.mode=2, directive.u.score=0, plan.action=3; "
+            "nothing: the control.",
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Turns to live on for.")] = 60,
+    hold: Annotated[int, typer.Option(help="Steps the change holds; 0: all of them.")] = 1,
+    row: Annotated[int | None, typer.Option(help="Change one world's row alone.")] = None,
+    plugin: Plugin = None,
+    json: Json = False,
+) -> None:
+    """Go back to a recorded moment, change a word between the modules, compare what follows."""
+    from agent.commands.fork import fork as go
+
+    go(run, at, tuple(change or ()), steps, hold, row, tuple(plugin or ()), as_json=json)
 
 
 @app.command("check-module")
@@ -251,6 +383,13 @@ def gather_overrides(arguments: Sequence[str]) -> list[str]:
         if word == "--":
             return [*gathered, word, *waiting]
         name, equals, value = word.partition("=")
+        if word == TRACES:
+            # As many recorded runs as are named; what does not exist is the world.
+            gathered += [word, *waiting[:1]]
+            waiting = waiting[1:]
+            while waiting and not waiting[0].startswith("-") and Path(waiting[0]).exists():
+                gathered += [word, waiting.pop(0)]
+            continue
         if not name.startswith("--") or not ("." in name or name in UNDOTTED):
             gathered.append(word)
             continue

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ from agent.config import (
     settings_of,
     suggestion,
 )
+from agent.guard import drive_hashes, require_same
 from agent.learn import learned
 from agent.live import live
 from agent.modules import Modules
-from modules.messages import ConfigError, Moment, Observation
+from agent.trace import Trace
+from modules.messages import ConfigError, Moment, Observation, TraceError
 from modules.ports import World
 
 SHOWPIECE = "showpiece"
@@ -44,7 +46,8 @@ class Request:
     """What a user asked for, before anything is looked up.
 
     `agent`: a bundled agent, a run or checkpoint folder, or a world. `flags`: seed, steps,
-    episodes, worlds, protocol, where given. `overrides`: `a.b=c`, the last word.
+    episodes, worlds, protocol, where given. `interventions`: `clamp:mode=1` and the like, around
+    those of the configuration. `overrides`: `a.b=c`, the last word.
     """
 
     agent: str | None = None
@@ -52,6 +55,7 @@ class Request:
     config: Path | None = None
     plugins: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    interventions: tuple[str, ...] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -77,6 +81,14 @@ def configure(request: Request) -> tuple[Tree, Path | None]:
 
     Raises ConfigError, one line.
     """
+    tree, folder = _layers(request)
+    if request.interventions:
+        tree = {**tree, "interventions": [*tree.get("interventions", ()), *request.interventions]}
+    return tree, folder
+
+
+def _layers(request: Request) -> tuple[Tree, Path | None]:
+    """`configure` without the interventions of the request."""
     name = request.agent
     above: Tree = {}
     if request.preset is not None:
@@ -110,7 +122,9 @@ def configure(request: Request) -> tuple[Tree, Path | None]:
         named = merge(above, {"world": {"id": name}})
         return merge(named, dotted(request.overrides)), None
     below = read_yaml(folder / "config.yaml")
-    below = merge(below, settings_of(below).training.evaluation)
+    if not (folder / "trace.sqlite").is_file():
+        # A training is judged so; a recorded run is played as it was.
+        below = merge(below, settings_of(below).training.evaluation)
     plugins = [*below.get("plugins", ()), *above.get("plugins", ())]
     merged = merge(below, above)
     if plugins:
@@ -138,25 +152,45 @@ def prepared(request: Request) -> Assembly:
     assembly = assemble(tree, known_kinds(request.plugins))
     if folder is not None:
         try:
-            _remember(assembly.agent.modules, folder)
+            trained = _remember(assembly.agent, folder)
         except BaseException:
             assembly.world.close()
             raise
+        assembly = replace(assembly, trained=trained)
     return assembly
 
 
-def _remember(modules: Modules, folder: Path) -> None:
-    """Gives the modules the weights of a checkpoint folder, or of the newest in a run folder."""
+def _remember(agent: Agent, folder: Path) -> Path | None:
+    """Gives an agent the weights of a checkpoint folder, or of the newest in a run folder; which
+    it was, None where there was none. Its drives must be those it had there.
+    """
+    drives = drive_hashes(agent)
+    if (recorded := recorded_drives(folder)) is not None:
+        require_same(recorded, drives, f"run {folder}")
+    if (found := trained_weights(folder)) is None:
+        return None
+    where, kept = found
+    require_same(kept.facts.get("drives", {}), drives, f"checkpoint {where}")
+    give_weights(agent.modules, kept.tensors.get("weights", {}), str(where))
+    return where
+
+
+def trained_weights(folder: Path) -> tuple[Path, checkpoint.Checkpoint] | None:
+    """The weights of a checkpoint folder, or the best or newest in a run folder; None: none."""
     best = folder / "checkpoints" / "best"
     if (folder / "manifest.json").is_file() or best.is_dir():
         where = best if best.is_dir() else folder
-        found = checkpoint.load(where)
-    else:
-        newest = checkpoint.newest(folder / "checkpoints")
-        if newest is None:
-            return
-        where, found = newest
-    give_weights(modules, found.tensors.get("weights", {}), str(where))
+        return where, checkpoint.load(where, only=("weights",))
+    return checkpoint.newest(folder / "checkpoints", only=("weights",))
+
+
+def recorded_drives(run: Path) -> dict[str, str] | None:
+    """What the drives of a recorded run meant; None where there is no trace that can say so."""
+    try:
+        with Trace.open(run) as trace:
+            return trace.drive_hashes
+    except TraceError:
+        return None
 
 
 def give_weights(modules: Modules, weights: Mapping[str, Tensor], where: str) -> None:
@@ -212,12 +246,14 @@ def load(
     agent: str | Path,
     *overrides: str,
     plugins: tuple[str, ...] = (),
+    interventions: tuple[str, ...] = (),
     **flags: Any,
 ) -> Player:
     """An agent by name, ready to play: a bundled one, a run or checkpoint folder, or a world.
 
     `overrides` are settings as on the command line, `"world_model.kind=fair"`; `flags` are seed,
-    worlds, protocol. Raises ConfigError or WorldError, one line.
+    worlds, protocol; `interventions` are laid around the configurator, `("clamp:mode=1",)`. Raises
+    ConfigError or WorldError, one line.
     """
     known = ("seed", "worlds", "protocol", "steps", "episodes")
     for name in flags:
@@ -225,5 +261,11 @@ def load(
             raise ConfigError(
                 f"load {name}: is none of {', '.join(known)}{suggestion(name, known)}"
             )
-    request = Request(agent=str(agent), plugins=plugins, overrides=overrides, flags=flags)
+    request = Request(
+        agent=str(agent),
+        plugins=plugins,
+        overrides=overrides,
+        interventions=interventions,
+        flags=flags,
+    )
     return Player(prepared(request))

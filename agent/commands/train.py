@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import json
-import statistics
-import time
-from collections.abc import Callable
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from agent import checkpoint
@@ -15,71 +20,166 @@ from agent.build import Assembly, assemble, known_kinds
 from agent.commands.failure import running
 from agent.config import Tree, merge, preset, settings_of
 from agent.evaluation import whole_episodes
+from agent.guard import guarded
 from agent.learn import Learner
 from agent.loading import Request, configure, give_weights
+from agent.metrics import Metrics, TensorBoard, require_tensorboard
+from agent.offline import OfflineTraining, fitting, recorded_steps, recorded_world
 from agent.run_folder import RunFolder
-from agent.training import Progress, Schedule, Training
+from agent.training import Schedule, Training
+from agent.view.progress import progress_view
 from modules.messages import ConfigError
 from worlds.make import make_world
 
 EVALUATION_SEED = 1_000_000
 """Added to the seed of a training for its evaluations, so that they never see its episodes."""
 
+RESULT = "result.json"
+"""What a training came to, written in its folder when it is over."""
 
-def _keep_pages() -> None:
-    """Asks glibc to keep what is freed, instead of giving it back and having the kernel clear it
-    anew for every tensor of some megabytes: a third off an update on pixels. Elsewhere: nothing.
+
+@dataclass(frozen=True)
+class Watching:
+    """How a training is shown and measured. `title` stands above its progress.
+
+    `parent`: a process without which it stops, 0 for none.
     """
-    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
-    try:
-        allocator = ctypes.CDLL("libc.so.6")
-        allocator.mallopt(mmap_threshold, 2**30)
-        allocator.mallopt(trim_threshold, most)
-    except (OSError, AttributeError):
-        return
+
+    live: bool = True
+    tensorboard: bool = False
+    title: str = ""
+    parent: int = 0
 
 
-def train(request: Request, run: Path | None, resume: Path | None, as_json: bool) -> None:
+def train(
+    request: Request,
+    run: Path | None,
+    resume: Path | None,
+    as_json: bool,
+    *,
+    seeds: Sequence[int] = (),
+    jobs: int = 1,
+    only: int | None = None,
+    parent: int = 0,
+    traces: Sequence[Path] = (),
+    tensorboard: bool = False,
+    live: bool = True,
+) -> None:
     """Trains, and prints what it came to; as JSON in the last line where asked.
 
-    Everything is made and checked before the run folder is. Ctrl-C keeps a checkpoint.
+    Everything is made and checked before the run folder is. Ctrl-C keeps a checkpoint. With
+    `seeds` see `agent.commands.several`; `only`: of a resumed run of several seeds, that one, and
+    only as long as the process `parent` lives.
     """
-    _keep_pages()
-    kept: checkpoint.Checkpoint | None = None
-    if resume is not None:
-        folder = RunFolder.open(resume)
-        found = checkpoint.newest(folder.checkpoints)
-        if found is None:
-            raise ConfigError(f"run: wanted a checkpoint to resume from in '{resume}', got none")
-        kept = found[1]
-        tree = folder.read_config()
-        if request.flags.get("steps"):
-            tree = merge(tree, {"training": {"steps": request.flags["steps"]}})
+    from agent.commands import several
+
+    keep_pages()
+    if tensorboard:
+        require_tensorboard()
+    watching = Watching(live, tensorboard, parent=parent)
+    steps = request.flags.get("steps")
+    if resume is not None and several.is_several(resume):
+        figures = several.go_on(resume, steps, watching, jobs, only)
+    elif seeds:
+        tree = for_training(request, traces)
+        figures = several.begin(tree, run, seeds, watching, jobs, request.plugins, traces)
+    elif resume is not None:
+        figures = go_on(resume, steps, watching, request.plugins)
     else:
-        tree = _for_training(request)
-    kinds = known_kinds(request.plugins)
-    assembly = assemble(tree, kinds, training=True)
-    config, settings = assembly.config, assembly.config.settings
-    trained = merge(config.tree(), settings.training.evaluation)
-    judge = assemble(_judged(trained, settings.training.evaluate_episodes), kinds)
-    try:
-        if resume is None:
-            folder = RunFolder.create(run, f"train-{settings.world.id}")
-            folder.write_config(config.tree())
+        figures = begin(for_training(request, traces), run, watching, request.plugins, traces)
+    if "results" not in figures:
+        _say(figures)
+    if as_json:
+        print(json.dumps(figures))
+
+
+def begin(
+    tree: Tree,
+    place: Path | None,
+    watching: Watching,
+    plugins: tuple[str, ...] = (),
+    traces: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """A new training by a merged configuration in the new folder `place`; what it came to."""
+    with _assembled(tree, plugins) as (assembly, judge):
+        config = assembly.config
+        for path in traces:
+            fitting(path, assembly.world.spec)
+        folder = RunFolder.create(place, f"train-{config.settings.world.id}")
+        folder.write_config(config.tree())
         with running(kept=str(folder.path)):
-            _train(assembly, judge, folder, kept, as_json)
+            return _train(assembly, judge, folder, None, watching, traces)
+
+
+def go_on(
+    place: Path, steps: int | None, watching: Watching, plugins: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Goes on with the training in the folder `place`, to `steps` where given."""
+    folder = RunFolder.open(place)
+    checkpoint.recover(folder.checkpoints)
+    passed: list[str] = []
+    found = checkpoint.newest(folder.checkpoints, tell=passed.append)
+    for why in passed:
+        print(f"warning   passed over: {why}", file=sys.stderr)
+    if found is None:
+        raise ConfigError(f"run: wanted a checkpoint to resume from in '{place}', got none")
+    tree = folder.read_config()
+    if steps is not None:
+        tree = merge(tree, {"training": {"steps": steps}})
+    with (
+        _assembled(tree, (*tree.get("plugins", ()), *plugins)) as (assembly, judge),
+        running(kept=str(folder.path)),
+    ):
+        return _train(assembly, judge, folder, found[1], watching, ())
+
+
+def finished(place: Path, steps: int | None) -> dict[str, Any] | None:
+    """What the training in a folder came to, where it is over and not to go on to `steps`."""
+    try:
+        figures = json.loads((place / RESULT).read_text(encoding="utf-8"))
+        config = RunFolder.open(place).read_config()
+        wanted = config["training"]["steps"] if steps is None else steps
+    except (OSError, ValueError, KeyError, ConfigError):
+        return None
+    over = not figures["stopped"] and figures["steps"] >= wanted
+    return dict(figures) if over else None
+
+
+@contextmanager
+def _assembled(tree: Tree, plugins: tuple[str, ...]) -> Iterator[tuple[Assembly, Assembly]]:
+    """The agent that learns in its world, and the one that is evaluated in another."""
+    kinds = known_kinds(plugins)
+    assembly = assemble(tree, kinds, training=True)
+    try:
+        training = assembly.config.settings.training
+        trained = merge(assembly.config.tree(), training.evaluation)
+        judge = assemble(_judged(trained, training.evaluate_episodes), kinds)
+        try:
+            yield assembly, judge
+        finally:
+            judge.world.close()
     finally:
         assembly.world.close()
-        judge.world.close()
 
 
-def _for_training(request: Request) -> Tree:
-    """The configuration of a training: where no preset was named, the one for such a world.
+def for_training(request: Request, traces: Sequence[Path] = ()) -> Tree:
+    """The configuration of a training: what is asked for, over what suits such a world.
 
-    The flag --steps means the steps of the training.
+    The flag --steps means the steps of the training. Learning from `traces` takes their world
+    where none is named, and room for all of them.
     """
+    if traces and request.agent is None:
+        world, protocol = recorded_world(traces[0])
+        request = Request(
+            agent=world,
+            preset=request.preset,
+            config=request.config,
+            plugins=request.plugins,
+            overrides=request.overrides,
+            flags={**({} if protocol is None else {"protocol": protocol}), **request.flags},
+        )
     tree = configure(request)[0]
-    if request.preset is None:
+    if not (request.preset or "").startswith("learn-"):
         asked = settings_of(tree).world
         glance = make_world(asked.id, rows=1, protocol=asked.protocol)
         spec = glance.spec
@@ -88,6 +188,9 @@ def _for_training(request: Request) -> Tree:
         tree = merge(preset("learn-pixels" if spec.pixels is not None else name), tree)
     if tree.get("steps"):
         tree = merge(tree, {"training": {"steps": tree["steps"]}, "steps": None})
+    if traces:
+        room = max(recorded_steps(traces), int(tree.get("memory", {}).get("capacity", 0)))
+        tree = merge(tree, {"world": {"rows": 1}, "memory": {"capacity": room}})
     return tree
 
 
@@ -102,72 +205,114 @@ def _train(
     judge: Assembly,
     folder: RunFolder,
     kept: checkpoint.Checkpoint | None,
-    as_json: bool,
-) -> None:
-    settings, agent = assembly.config.settings, assembly.agent
+    watching: Watching,
+    traces: Sequence[Path],
+) -> dict[str, Any]:
+    settings, agent, spec = assembly.config.settings, assembly.agent, assembly.world.spec
     learner = Learner(agent.modules, seed=settings.seed, **settings.learner.model_dump())
     plan = settings.training
-
-    def evaluate() -> float:
-        give_weights(judge.agent.modules, learner.weights(), "evaluation")
-        seed = settings.seed + EVALUATION_SEED
-        lived = whole_episodes(judge.agent, judge.world, plan.evaluate_episodes, seed)
-        return statistics.fmean(lived.returns)
-
-    training = Training(
-        agent,
-        assembly.world,
-        learner,
-        folder.path,
-        Schedule(plan.steps, plan.report_every, plan.evaluate_every, plan.checkpoint_every),
-        evaluate,
-        settings.seed,
-    )
-    began = time.monotonic()
     resumed_at = None if kept is None else int(kept.facts["steps"])
-    stopped = False
-    progress = training.progress
-    try:
+    if kept is not None:
+        traces = [Path(path) for path in kept.facts.get("traces", ())]
+    metrics: list[Metrics] = []
+    if watching.tensorboard:
+        metrics.append(TensorBoard(folder.path / "tensorboard"))
+
+    def evaluate() -> list[float] | None:
+        give_weights(judge.agent.modules, learner.weights(), "evaluation")
+        seed, episodes = settings.seed + EVALUATION_SEED, plan.evaluate_episodes
+        lived = whole_episodes(
+            judge.agent, judge.world, episodes, seed, stop=lambda: training.stopping
+        )
+        return lived.returns if lived.whole else None
+
+    given: dict[str, Any] = {
+        "agent": agent,
+        "world": assembly.world,
+        "learner": learner,
+        "folder": folder.path,
+        "schedule": Schedule(
+            plan.steps, plan.report_every, plan.evaluate_every, plan.checkpoint_every
+        ),
+        "evaluate": evaluate,
+        "seed": settings.seed,
+        "metrics": metrics,
+    }
+    training = OfflineTraining(traces=traces, **given) if traces else Training(**given)
+    (folder.path / RESULT).unlink(missing_ok=True)
+    heading = watching.title or f"{spec.id}  seed {settings.seed}  {folder.path}"
+    with guarded(agent), _stoppable(training), progress_view(heading, watching.live) as view:
         for progress in training.run(kept):
-            print(_line(progress), flush=True)
-    except KeyboardInterrupt:
-        stopped = True
-        training.save(str(progress.steps))
-    seconds = time.monotonic() - began
+            view.show(progress)
+            if watching.parent and os.getppid() != watching.parent:
+                training.stopping = True
+    progress = training.progress
+    judged = progress.evaluation
     figures: dict[str, Any] = {
-        "world": assembly.world.spec.id,
+        "world": spec.id,
         "seed": settings.seed,
         "steps": progress.steps,
-        "frames": progress.steps * assembly.world.spec.frames_per_step,
+        "frames": progress.frames,
         "updates": learner.updates,
         "episodes": progress.episodes,
-        "evaluation": progress.evaluation,
+        "evaluation": None if judged is None else judged.mean,
+        "interval": None if judged is None else [judged.low, judged.high],
         "best": progress.best,
-        "seconds": round(seconds, 1),
+        "seconds": round(progress.seconds, 1),
+        "cpu_seconds": round(progress.cpu_seconds, 1),
         "resumed_at": resumed_at,
-        "stopped": stopped,
+        "stopped": training.stopping,
+        "warnings": progress.warnings,
         "run": str(folder.path),
     }
-    print(f"run       {folder.path}")
-    best = folder.checkpoints / "best"
-    if best.is_dir():
-        print(f"best      {progress.best:.4g}, sextet eval {best}")
-    if stopped:
-        print(f"go on     sextet train --resume {folder.path}")
-    if as_json:
-        print(json.dumps(figures))
+    partial = folder.path / f".{RESULT}.partial"
+    partial.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    partial.replace(folder.path / RESULT)
+    return figures
 
 
-def _line(progress: Progress) -> str:
-    """One line of progress for a person."""
-    number: Callable[[float | None], str] = lambda value: "–" if value is None else f"{value:.4g}"  # noqa: E731
-    returns = progress.returns
-    mean = sum(returns) / len(returns) if returns else None
-    left = time.strftime("%H:%M:%S", time.gmtime(progress.remaining_s))
-    losses = " ".join(
-        f"{name.split('/')[-1]} {value:.3g}" for name, value in progress.losses.items()
-    )
-    return (
-        f"{progress.steps}/{progress.of_steps} steps  {progress.steps_per_s:.0f}/s  left {left}  "
-        f"return {number(mean)}  eval {number(progress.evaluation)}  {losses}"
-    )
+@contextmanager
+def _stoppable(training: Training) -> Iterator[None]:
+    """Ctrl-C, or being told to terminate, ends the training after the turn under way, with a
+    checkpoint; a second time it ends at once, and the last checkpoint stands.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if training.stopping:
+            raise KeyboardInterrupt
+        training.stopping = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(figures: dict[str, Any]) -> None:
+    """How it ended and what to do next."""
+    place = shlex.quote(figures["run"])
+    number: Callable[[Any], str] = lambda value: "–" if value is None else f"{value:.4g}"  # noqa: E731
+    print(f"run       {figures['run']}{'  (stopped, kept)' if figures['stopped'] else ''}")
+    if figures["evaluation"] is not None:
+        low, high = figures["interval"]
+        print(f"eval      {number(figures['evaluation'])} [{low:.4g}, {high:.4g}], "
+              f"best {number(figures['best'])}")  # fmt: skip
+    more = "" if figures["stopped"] else f" --steps {2 * figures['steps']}"
+    print(f"next      sextet eval {place} --episodes 20")
+    print(f"          sextet play {place}")
+    print(f"          sextet train --resume {place}{more}")
+
+
+def keep_pages() -> None:
+    """Asks glibc to keep what is freed, instead of giving it back and having the kernel clear it
+    anew for every tensor of some megabytes: a third off an update on pixels. Elsewhere: nothing.
+    """
+    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
+    try:
+        allocator = ctypes.CDLL("libc.so.6")
+        allocator.mallopt(mmap_threshold, 2**30)
+        allocator.mallopt(trim_threshold, most)
+    except (OSError, AttributeError):
+        return

@@ -1,0 +1,161 @@
+"""How a training goes, for whoever watches: a live page on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from agent.training import Progress
+
+_REFRESH_S = 0.25
+
+
+class ProgressView(Protocol):
+    """Shows progress while it is open."""
+
+    def __enter__(self) -> Self:
+        """Opens it."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leaves the terminal as it was."""
+
+    def show(self, progress: Progress) -> None:
+        """Shows how it stands; called after every turn."""
+
+
+def progress_view(title: str, live: bool) -> ProgressView:
+    """A live page where the output is a terminal and `live` is wanted, else plain lines."""
+    console = Console()
+    return LiveProgress(title, console) if live and console.is_terminal else PlainProgress(title)
+
+
+def grouped(losses: dict[str, float]) -> dict[str, str]:
+    """Losses by module, each module's as one readable line; those of no module under `learner`."""
+    lines: dict[str, list[str]] = {}
+    for name, value in losses.items():
+        module, slash, loss = name.rpartition("/")
+        lines.setdefault(module if slash else "learner", []).append(
+            f"{loss.replace('_', ' ')} {value:.3g}"
+        )
+    return {module.replace("_", " "): "  ".join(parts) for module, parts in lines.items()}
+
+
+def lasting(seconds: float) -> str:
+    """1:02:03, or 2:03 within the hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+class PlainProgress:
+    """A line for each report, each evaluation and each new warning."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._warned: list[str] = []
+
+    def __enter__(self) -> Self:
+        print(self.title, flush=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+    def show(self, progress: Progress) -> None:
+        """Prints what a report said."""
+        if not progress.fresh:
+            return
+        losses = "  ".join(f"{m}: {line}" for m, line in grouped(progress.losses).items())
+        print(
+            f"{progress.steps}/{progress.of_steps} steps  {progress.frames} frames  "
+            f"{progress.steps_per_s:.0f}/s  left {lasting(progress.remaining_s)}  "
+            f"return {_number(progress.mean_return)}  eval "
+            f"{'–' if progress.evaluation is None else progress.evaluation}  "
+            f"best {_number(progress.best)}  {losses}".rstrip(),
+            flush=True,
+        )
+        for warning in progress.warnings:
+            if warning not in self._warned:
+                print(f"warning   {warning}", flush=True)
+        self._warned = list(progress.warnings)
+
+
+class LiveProgress:
+    """Bar, pace and time left; returns, evaluations, losses by module, warnings."""
+
+    def __init__(self, title: str, console: Console) -> None:
+        self.title, self.console = title, console
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+        self._last = 0.0
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.__exit__(kind, error, traceback)
+
+    def show(self, progress: Progress) -> None:
+        """Redraws, four times a second at most."""
+        now = time.monotonic()
+        ends = progress.steps >= progress.of_steps
+        if now - self._last < _REFRESH_S and not (progress.fresh or ends):
+            return
+        self._last = now
+        self._live.update(self.page(progress), refresh=True)
+
+    def page(self, progress: Progress) -> RenderableType:
+        """What is shown."""
+        bar = Table.grid(padding=(0, 1))
+        share = progress.steps / max(1, progress.of_steps)
+        bar.add_row(
+            ProgressBar(total=max(1, progress.of_steps), completed=progress.steps, width=30),
+            Text(f"{share:4.0%}", style="bold"),
+            Text(f"{progress.steps:,} of {progress.of_steps:,} steps".replace(",", " ")),
+            Text(f"{progress.frames:,} frames".replace(",", " "), style="dim"),
+            Text(f"{progress.steps_per_s:,.0f}/s".replace(",", " ")),
+            Text(f"left {lasting(progress.remaining_s)}", style="bold"),
+        )
+        facts = Table.grid(padding=(0, 2))
+        facts.add_column(style="dim")
+        facts.add_column()
+        returns = f"{_number(progress.mean_return)} over the last {len(progress.returns)}"
+        facts.add_row("return", f"{returns} of {progress.episodes} episodes")
+        if progress.evaluation is not None:
+            facts.add_row(
+                "evaluation",
+                f"{progress.evaluation} over {progress.evaluation.size} episodes   "
+                f"best {_number(progress.best)}",
+            )
+        facts.add_row("updates", str(progress.updates))
+        for module, line in grouped(progress.losses).items():
+            facts.add_row(module, line)
+        parts: list[RenderableType] = [Text(self.title, style="bold"), bar, facts]
+        parts += [Text(f"warning   {warning}", style="yellow") for warning in progress.warnings]
+        return Group(*parts)
