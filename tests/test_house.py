@@ -35,6 +35,8 @@ LAYERS: list[tuple[str, int]] = [
     ("agent.config", 4),
     ("agent.build", 4),
     ("agent.loading", 4),
+    ("agent.chronicle", 4),
+    ("agent.fork", 4),
     ("agent", 3),
 ]
 """The layer of each part of the house; the longest name that fits counts."""

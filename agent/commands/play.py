@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from agent.chronicle import Chronicle
 from agent.commands.failure import running
 from agent.commands.video import Film
 from agent.live import live
@@ -15,9 +16,8 @@ from agent.loading import Request, prepared
 from agent.report import picture
 from agent.run_folder import RunFolder
 from agent.scorekeeper import Scorekeeper, Summary
-from agent.trace import TraceWriter
 from agent.view.dashboard import screen
-from modules.messages import Moment, WorldError
+from modules.messages import Moment
 
 STEPS = 1000
 """How long a run is where nothing was said."""
@@ -55,27 +55,15 @@ def play(request: Request, run: Path | None, as_json: bool, live_view: bool, vid
         try:
             with ExitStack() as stack:
                 stack.callback(world.close)
-                trace = stack.enter_context(
-                    TraceWriter(
-                        folder.trace, world.spec, world.rows, cost.drives, cost.heads,
-                        config.tree(),
-                    )
-                )  # fmt: skip
+                chronicle = stack.enter_context(Chronicle(folder, assembly))
                 film = stack.enter_context(Film(folder.path / "video.mp4")) if video else None
                 view = (
                     stack.enter_context(screen(world.spec, cost.drives, cost.heads, world.render))
                     if live_view
                     else None
                 )
-                keyframes = True
                 for moment in moments():
-                    trace.write(moment)
-                    if keyframes and trace.due(moment.step):
-                        try:
-                            trace.keyframe(moment.step, world.snapshot())
-                        except WorldError:
-                            # Some worlds cannot be restored; their trace is still whole.
-                            keyframes = False
+                    chronicle.add(moment)
                     if view is not None:
                         view.show(moment)
                     if film is not None:

@@ -1,0 +1,636 @@
+"""Counterfactual forks: what would have happened had one word between the modules been another.
+
+A run is brought back to a recorded moment, one field of one message is changed, and it is lived
+on from there, beside what did happen. Nothing changed is the control: the future must then be the
+recorded one, bit for bit, or the comparison would be worth nothing.
+
+Back to a moment: the last keyframe before it (`agent/keyframe.py`), then the moments up to it,
+with the recorded plans in place of the planning, the last of them lived in full; where that does
+not lead to the recorded moments, everything since the keyframe is lived again. Worlds that cannot
+be restored are lived through from their beginning. Every moment on the way is held against the
+trace, so a run that cannot be reproduced here is not forked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from agent.agent import Agent
+from agent.build import assemble, build_agent, known_kinds
+from agent.config import suggestion
+from agent.guard import drive_hashes, require_same
+from agent.keyframe import stand
+from agent.loading import give_weights, trained_weights
+from agent.modules import neutral
+from agent.trace import Record, Trace, record_of
+from modules.messages import (
+    SIGNALS,
+    ActionSpec,
+    ConfigError,
+    Directive,
+    Energy,
+    Message,
+    MessageError,
+    Moment,
+    Observation,
+    Plan,
+    Recollection,
+    State,
+    TraceError,
+    WorldError,
+)
+
+PARTS: dict[str, tuple[type[Message], str, str]] = {
+    "observation": (Observation, "", ""),
+    "state": (State, "perception", "perceive"),
+    "recollection": (Recollection, "memory", "recall"),
+    "energies": (Energy, "cost", "feel"),
+    "directive": (Directive, "configurator", "configure"),
+    "plan": (Plan, "actor", "act"),
+    "expected": (State, "world_model", "predict"),
+}
+"""The messages of a moment that can be changed: their kind, and who says them by which verb."""
+
+_NEVER = {"pixels": "a frame is not said in words", "carry": "it means something to its owner only"}
+_MANY = 10_000_000
+_RANGES: dict[str, tuple[float, float]] = {
+    "directive.mode": (1, 2),
+    "directive.horizon_steps": (1, 1000),
+    "directive.model_calls": (0, _MANY),
+    "directive.commit_steps": (1, 1000),
+    "directive.latent_temperature": (0, 100),
+    "directive.risk": (-1000, 1000),
+    "recollection.novelty": (0, 1),
+    "recollection.weights": (0, 1),
+    "state.ended": (0, 1),
+    "state.uncertainty": (0, math.inf),
+    "expected.ended": (0, 1),
+    "expected.uncertainty": (0, math.inf),
+    "energies.disagreement": (0, math.inf),
+    "plan.mode": (1, 2),
+    "plan.steps": (1, 1000),
+    "plan.committed": (0, 1000),
+    "plan.model_calls": (0, _MANY),
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One field of one message and what it is to be, as `directive.mode=2`.
+
+    `index` leads from the axis behind the rows to what is set to `value`.
+    """
+
+    text: str
+    part: str
+    field: str
+    index: tuple[int, ...]
+    value: Tensor
+
+    def made(self, message: Any, row: int | None) -> Any:
+        """The message with it changed, in one row or in all of them."""
+        tensor = getattr(message, self.field).clone()
+        rows: slice | int = slice(None) if row is None else row
+        tensor[(rows, *self.index)] = self.value.to(tensor.dtype)
+        changes: dict[str, Any] = {self.field: tensor}
+        if self.part == "directive":
+            changes["reason"] = tuple(
+                f"a fork sets {self.text.partition('.')[2]}; else: {why}"
+                if row in (None, at)
+                else why
+                for at, why in enumerate(message.reason)
+            )
+        return message.replace(**changes)
+
+
+def change(text: str, template: Moment, trace: Trace) -> Change:
+    """A change as written: `directive.u.score=0`, `plan.action=FIRE`, `state.latent.3=0.5`.
+
+    Axes of drives, heads and signals are told by name, others by number; with fewer of them than
+    the field has axes, all behind them is set, to one number or to a list. `plan.action` is the
+    action done, native: a number or name, or the numbers in the world's own bounds.
+
+    Raises ConfigError, one line, for what is not a field and for a value out of its range.
+    """
+    path, equals, said = text.partition("=")
+    names = path.strip().split(".")
+    if not equals or len(names) < 2:
+        raise ConfigError(f"fork --set {text!r}: wanted a change like directive.mode=2")
+    part, name, rest = names[0], names[1], names[2:]
+    if part not in PARTS:
+        raise ConfigError(
+            f"fork --set {text!r}: {part!r} is not one of {', '.join(PARTS)}"
+            f"{suggestion(part, PARTS)}"
+        )
+    value: Any
+    try:
+        value = json.loads(said)
+    except ValueError:
+        value = said.strip()
+    if (part, name) == ("plan", "action"):
+        encoded = _action(value, rest, trace.world.actions, text)
+        return Change(text, part, "actions", (0,), encoded)
+    shapes = {field: shape for field, shape in PARTS[part][0]._tensors if shape.axes[0] == "B"}
+    allowed = [field for field in shapes if field not in _NEVER]
+    if name in _NEVER or name not in shapes:
+        why = _NEVER.get(name, f"{name!r} is not one of {', '.join(allowed)}")
+        raise ConfigError(f"fork --set {text!r}: {why}{suggestion(name, allowed)}")
+    told = getattr(getattr(template, part), name)
+    if told is None:
+        raise ConfigError(f"fork --set {text!r}: in {trace.world.id} there is no {part}.{name}")
+    index, shape = [], shapes[name]
+    for axis, size, word in _walk(shape.axes[1:], told.shape[1:], rest, text):
+        index.append(_place(word, size, _names(axis, trace), text))
+    if part == "state" and name == "signals" and index[:1] in ([], [SIGNALS.index("novelty")]):
+        raise ConfigError(
+            f"fork --set {text!r}: novelty comes from memory; set recollection.novelty, or name "
+            "another signal"
+        )
+    wanted = tuple(told.shape[1 + len(index) :])
+    low, high = _RANGES.get(f"{part}.{name}", (-math.inf, math.inf))
+    room = template.plan.actions.shape[1]
+    if (part, name) in (("directive", "horizon_steps"), ("plan", "steps")):
+        high = room  # a plan has no room for more
+    if (part, name) == ("plan", "committed"):
+        high = room - 1
+    return Change(
+        text, part, name, tuple(index), _number(value, shape.kind, wanted, low, high, text)
+    )
+
+
+def _walk(
+    axes: Sequence[str], sizes: Sequence[int], words: Sequence[str], text: str
+) -> Iterator[tuple[str, int, str]]:
+    """Each word of a path with the axis it is about and its length."""
+    if len(words) > len(axes):
+        raise ConfigError(
+            f"fork --set {text!r}: wanted at most {len(axes)} names or numbers behind the field, "
+            f"got {len(words)}"
+        )
+    yield from zip(axes, sizes, words, strict=False)
+
+
+def _names(axis: str, trace: Trace) -> tuple[str, ...]:
+    """What the places on an axis are called."""
+    return {
+        "K": trace.drives,
+        "L": trace.heads,
+        "S": trace.world.signals,
+        "A": trace.world.actions.names,
+    }.get(axis, ())
+
+
+def _place(word: str, size: int, names: Sequence[str], text: str) -> int:
+    if word in names:
+        return list(names).index(word)
+    if word.isdecimal() and int(word) < size:
+        return int(word)
+    allowed = ", ".join(names) if names else f"0 to {size - 1}"
+    raise ConfigError(
+        f"fork --set {text!r}: {word!r} is not one of {allowed}{suggestion(word, names)}"
+    )
+
+
+def _number(
+    value: Any, kind: str, shape: tuple[int, ...], low: float, high: float, text: str
+) -> Tensor:
+    """The value as a tensor that fits, within its range."""
+    flat = _flat(value)
+    if kind == "bool":
+        fits = all(isinstance(one, bool) for one in flat)
+        wanted = "true or false"
+    else:
+        whole = kind == "int"
+        kinds = (int,) if whole else (int, float)
+        fits = all(type(one) in kinds and low <= one <= high and abs(one) < 3e38 for one in flat)
+        wanted = "a whole number" if whole else "a number"
+        if (low, high) != (-math.inf, math.inf):
+            wanted += f" from {low:g}" + ("" if high == math.inf else f" to {high:g}")
+    if not fits or not flat:
+        raise ConfigError(f"fork --set {text!r}: wanted {wanted}, got {value!r:.60}")
+    try:
+        made = torch.tensor(value, dtype=torch.float64)
+    except ValueError:
+        made = torch.zeros(0, 0)
+    if made.dim() and tuple(made.shape) != shape:
+        raise ConfigError(
+            f"fork --set {text!r}: wanted one number, or a list of shape {list(shape)}"
+        )
+    return made
+
+
+def _flat(value: Any) -> list[Any]:
+    return [one for part in value for one in _flat(part)] if isinstance(value, list) else [value]
+
+
+def _action(value: Any, rest: Sequence[str], actions: ActionSpec, text: str) -> Tensor:
+    """The encoded action [A] that a native one is."""
+    if rest:
+        raise ConfigError(f"fork --set {text!r}: wanted plan.action={_example(actions)}")
+    if actions.discrete:
+        place = _place(str(value), actions.size, actions.names, text)
+        return actions.encode(torch.tensor(place))
+    flat = _flat(value)
+    if len(flat) != actions.size:
+        raise ConfigError(f"fork --set {text!r}: wanted plan.action={_example(actions)}")
+    for one, low, high in zip(flat, actions.low, actions.high, strict=True):
+        if type(one) not in (int, float) or not low <= one <= high:
+            raise ConfigError(
+                f"fork --set {text!r}: wanted a number from {low:g} to {high:g}, got {one!r:.60}"
+            )
+    return actions.encode(torch.tensor(flat, dtype=torch.float32))
+
+
+def _example(actions: ActionSpec) -> str:
+    if actions.discrete:
+        return actions.names[-1] if actions.names else str(actions.size - 1)
+    return str([round((a + b) / 2, 3) for a, b in zip(actions.low, actions.high, strict=True)])
+
+
+# -- what came of it --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some moments of a life, and what they amount to.
+
+    `digest` is over everything a trace records of them. `score` is the unclipped reward felt in
+    them, `energy` the mean of each drive, both over all rows; `ended` counts episodes' ends.
+    """
+
+    moments: tuple[Moment, ...]
+    digest: str
+    score: float
+    model_calls: int
+    mode2_share: float
+    energy: dict[str, float]
+    ended: int
+
+
+@dataclass(frozen=True)
+class Fork:
+    """What happened from step `at` on, and what would have.
+
+    Both stretches are measured over the `compared` steps, which are fewer than `steps` where the
+    record ends sooner; `fork.moments` has all of them. `first_difference` is the first step at
+    which anything said differs, `diverged` the first at which what is observed or done does,
+    None where nothing does. `replayed_from` is the keyframe gone back to, None the beginning.
+    """
+
+    run: str
+    at: int
+    steps: int
+    compared: int
+    changes: tuple[str, ...]
+    hold: int
+    row: int | None
+    original: Stretch
+    fork: Stretch
+    first_difference: int | None
+    diverged: int | None
+    replayed_from: int | None
+
+    @property
+    def identical(self) -> bool:
+        """Whether every bit that was recorded is the same."""
+        return self.first_difference is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as plain values, for JSON."""
+        figures: dict[str, Any] = {
+            "run": self.run,
+            "at": self.at,
+            "steps": self.steps,
+            "compared": self.compared,
+            "changes": list(self.changes),
+            "hold": self.hold,
+            "row": self.row,
+            "identical": self.identical,
+            "first_difference": self.first_difference,
+            "diverged": self.diverged,
+            "replayed_from": self.replayed_from,
+        }
+        for name in ("digest", "score", "model_calls", "mode2_share", "energy", "ended"):
+            of_original, of_fork = getattr(self.original, name), getattr(self.fork, name)
+            if name == "digest":
+                figures |= {"original_digest": of_original, "fork_digest": of_fork}
+            else:
+                figures |= {f"{name}_original": of_original, f"{name}_fork": of_fork}
+        return figures
+
+
+def _stretch(moments: Sequence[Moment], records: Sequence[Record], trace: Trace) -> Stretch:
+    """What the moments of `records` amount to; there may be more moments than records."""
+    digest = hashlib.blake2b(digest_size=16)
+    for moment, record in zip(moments, records, strict=False):
+        digest.update(moment.step.to_bytes(8, "little"))
+        record.hash_into(digest.update)
+    counted = moments[: len(records)]
+    felt = torch.stack([m.energies.intrinsic for m in counted]).double().mean((0, 1))
+    score = torch.stack([m.observation.signals[:, SIGNALS.index("score")] for m in counted])
+    planned = torch.stack([m.plan.mode == 2 for m in counted])
+    return Stretch(
+        moments=tuple(moments),
+        digest=digest.hexdigest(),
+        score=float(score.double().sum()),
+        model_calls=int(sum(int(m.plan.model_calls.sum()) for m in counted)),
+        mode2_share=float(planned.double().mean()),
+        energy=dict(zip(trace.drives, felt.tolist(), strict=True)),
+        ended=int(sum(int(m.observation.ended.sum()) for m in counted)),
+    )
+
+
+def _same_life(a: Moment, b: Moment) -> bool:
+    """Whether the same was observed and done."""
+    pairs = [(a.plan.action, b.plan.action)]
+    pairs += [
+        (mine, theirs)
+        for (_, mine), (_, theirs) in zip(
+            a.observation.tensors(), b.observation.tensors(), strict=True
+        )
+        if mine is not None and theirs is not None
+    ]
+    return all(mine.shape == theirs.shape and torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+# -- back to a moment -------------------------------------------------------------------------
+
+
+class _Elsewhere(Exception):
+    """Living again led to another moment than the recorded one."""
+
+    def __init__(self, step: int, what: str) -> None:
+        self.step, self.what = step, what
+        super().__init__(what)
+
+
+class _Saying:
+    """Stands where an actor was and says the recorded plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def act(self, *_: object) -> Plan:
+        return self.plan
+
+
+class _Altering:
+    """A module whose answer to one verb is changed while `active`."""
+
+    active = True
+
+    def __init__(self, module: Any, verb: str, changes: Sequence[Change], row: int | None) -> None:
+        self._module, answer = module, getattr(module, verb)
+
+        def altered(*arguments: Any) -> Any:
+            said = answer(*arguments)
+            for each in changes if self.active else ():
+                said = each.made(said, row)
+            return said
+
+        setattr(self, verb, altered)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+class Replay:
+    """A recorded run brought back to life, to be forked any number of times; close it, or use it
+    as a context manager.
+
+    `run` is its folder, or its trace beside the checkpoints it needs. `plugins` are packages to
+    import, where it was lived with any. Raises TraceError where its record cannot be used,
+    ConfigError where what it was lived with is not here, each in one line.
+    """
+
+    def __init__(self, run: str | PathLike[str], plugins: Sequence[str] = ()) -> None:
+        self.trace = Trace.open(run)
+        try:
+            if not self.trace.config:
+                raise TraceError(
+                    f"trace {self.trace.path}: wanted the run's configuration, got none"
+                )
+            self.folder = self.trace.path.parent
+            assembly = assemble(self.trace.config, known_kinds(tuple(plugins)))
+        except BaseException:
+            self.trace.close()
+            raise
+        self.config, self.world = assembly.config, assembly.world
+        self.seed = assembly.config.settings.seed
+        try:
+            require_same(
+                self.trace.drive_hashes, drive_hashes(assembly.agent), f"run {self.folder}"
+            )
+            if self.world.spec != self.trace.world or self.world.rows != self.trace.rows:
+                raise TraceError(
+                    f"trace {self.trace.path}: {self.trace.world.id} is another world here than "
+                    "it was there; install what the run was lived with"
+                )
+            self._weights = self._trained()
+            self.template = neutral(assembly.agent.modules, self.world.spec, self.world.rows)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Frees the world and the file."""
+        self.world.close()
+        self.trace.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _trained(self) -> tuple[str, dict[str, Tensor]] | None:
+        found = trained_weights(self.folder)
+        return None if found is None else (str(found[0]), found[1].tensors["weights"])
+
+    def _agent(self) -> Agent:
+        """An agent as it was before it lived: nothing of another fork is in it."""
+        agent = build_agent(self.config, self.world)
+        if self._weights is not None:
+            where, weights = self._weights
+            give_weights(agent.modules, weights, where)
+        return agent
+
+    def before(self, at: int) -> tuple[Agent, Observation, int | None]:
+        """The agent as it stood before the moment of a step, what it is about to observe, and the
+        keyframe gone back to. The world is where it was then.
+
+        Raises TraceError where living again leads elsewhere than the record.
+        """
+        try:
+            return self._led_to(at, by_record=True)
+        except _Elsewhere:
+            pass
+        try:
+            return self._led_to(at, by_record=False)
+        except _Elsewhere as error:
+            raise TraceError(
+                f"run {self.folder}: cannot be reproduced here, at step {error.step} {error.what}; "
+                "use the program, plugins and threads it was lived with"
+            ) from None
+
+    def _led_to(self, at: int, by_record: bool) -> tuple[Agent, Observation, int | None]:
+        agent = self._agent()
+        observation, begun = self._begin(agent, at)
+        for step in range(begun, at):
+            # The last step before is lived in full: so all that goes on from it is the agent's.
+            moment = self._lived(agent, observation, step, by_record and step < at - 1)
+            observation = self.world.step(moment.plan.action)
+        return agent, observation, begun - 1 if begun else None
+
+    def _begin(self, agent: Agent, at: int) -> tuple[Observation, int]:
+        """Stands at the last keyframe before `at` that can be used, or at the beginning; what is
+        observed next, and its step.
+        """
+        for kept in self.trace.keyframes_before(at):
+            try:
+                self.world.restore(kept.world)
+                moment = stand(agent, self.world.rows, self.seed, kept.agent)
+                if moment.step == kept.step and agent.steps_done == kept.step + 1:
+                    return self.world.step(moment.plan.action), agent.steps_done
+            except (WorldError, TraceError):
+                continue
+        agent.begin(self.world.rows, self.seed)
+        return self.world.reset(self.seed), 0
+
+    def _lived(self, agent: Agent, observation: Observation, step: int, by_record: bool) -> Moment:
+        """The moment of a step, lived again and held against the record."""
+        actor = agent.actor
+        if by_record:
+            agent.actor = _Saying(self.trace.moment(step).plan)  # type: ignore[assignment]
+        try:
+            moment = agent.step(observation)
+        except MessageError as error:
+            raise _Elsewhere(step, str(error)) from None
+        finally:
+            agent.actor = actor
+        again, was = record_of(moment), self.trace.record(step)
+        if again != was:
+            raise _Elsewhere(step, self._differing(moment, step))
+        return moment
+
+    def _differing(self, moment: Moment, step: int) -> str:
+        """The first field in which a moment is not the recorded one."""
+        recorded = dict(self.trace.moment(step).tensors())
+        kept = ("carry", "latent", "keys", "values", "value", "tokens", "candidates",
+                "critic_actions")  # fmt: skip
+        for name, value in moment.tensors():
+            was = recorded[name]
+            if name.rpartition(".")[2] in kept or value is None or was is None:
+                continue
+            if value.shape != was.shape or not torch.equal(value, was):
+                return f"{name} differs"
+        return "what is recorded in less than full precision differs"
+
+    # -- forking ----------------------------------------------------------------------------
+
+    def fork(
+        self,
+        at: int,
+        changes: Sequence[str] = (),
+        steps: int = 60,
+        row: int | None = None,
+        hold: int = 1,
+    ) -> Fork:
+        """Lives on for `steps` turns from the moment of step `at` with `changes` in place.
+
+        They hold for `hold` steps, 0: all; in all rows or in one. Raises ConfigError for a step
+        that was not recorded or a change that cannot be made, TraceError where the record does
+        not suffice.
+        """
+        there = self.trace.steps
+        for name, value, low, high in (
+            ("at", at, 0, there - 1),
+            ("steps", steps, 1, _MANY),
+            ("hold", hold, 0, _MANY),
+            ("row", 0 if row is None else row, 0, self.world.rows - 1),
+        ):
+            if not low <= value <= high:
+                limit = f"{low} or more" if high == _MANY else f"{low} to {high}"
+                raise ConfigError(f"fork --{name}: wanted {limit}, got {value}")
+        made = [change(text, self.template, self.trace) for text in changes]
+        agent, observation, replayed_from = self.before(at)
+        moments: list[Moment] = []
+        altering = self._altered(agent, made, row)
+        seen = [each for each in made if each.part == "observation"]
+        for step in range(at, at + steps):
+            holds = hold == 0 or step < at + hold
+            for module in altering:
+                module.active = holds
+            for each in seen if holds else ():
+                observation = each.made(observation, row)
+            moments.append(agent.step(observation))
+            if step + 1 < at + steps:
+                observation = self.world.step(moments[-1].plan.action)
+        last = min(at + steps, there)
+        original = [self.trace.moment(step) for step in range(at, last)]
+        were = [self.trace.record(step) for step in range(at, last)]
+        are = [record_of(moment) for moment in moments[: len(were)]]
+        pairs = list(zip(original, moments, strict=False))
+        return Fork(
+            run=str(self.folder),
+            at=at,
+            steps=steps,
+            compared=len(were),
+            changes=tuple(changes),
+            hold=hold,
+            row=row,
+            original=_stretch(original, were, self.trace),
+            fork=_stretch(moments, are, self.trace),
+            first_difference=next(
+                (at + i for i, (a, b) in enumerate(zip(were, are, strict=True)) if a != b), None
+            ),
+            diverged=next((a.step for a, b in pairs if not _same_life(a, b)), None),
+            replayed_from=replayed_from,
+        )
+
+    def _altered(self, agent: Agent, changes: Sequence[Change], row: int | None) -> list[_Altering]:
+        """Lays the changes around the modules of an agent that say what is changed."""
+        laid = []
+        for part, (_, port, verb) in PARTS.items():
+            mine = [each for each in changes if each.part == part]
+            if mine and port:
+                laid.append(_Altering(getattr(agent, port), verb, mine, row))
+                setattr(agent, port, laid[-1])
+        return laid
+
+
+def fork(
+    run: str | Path,
+    at: int,
+    changes: Sequence[str] = (),
+    steps: int = 60,
+    row: int | None = None,
+    hold: int = 1,
+    plugins: Sequence[str] = (),
+) -> Fork:
+    """One fork of a recorded run, as `Replay.fork`.
+
+    >>> control = fork("runs/play-breakout-1", at=120)
+    >>> control.identical
+    True
+    >>> fork("runs/play-breakout-1", 120, ["directive.mode=1"], hold=0).fork.score
+    2.0
+    """
+    with Replay(run, plugins) as replay:
+        return replay.fork(at, changes, steps, row, hold)
