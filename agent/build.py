@@ -14,14 +14,18 @@ from __future__ import annotations
 import inspect
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from agent.agent import Agent
-from agent.config import Kinds, Resolved, Slot, Tree, merge, resolve, settings_of
+from agent.config import Kinds, Resolved, Slot, Tree, merge, resolve, resolve_one, settings_of
+from agent.guard import SHIPPED, drive_hashes, require_same
 from agent.modules import Modules
+from modules.configurator import interventions
+from modules.configurator.fixed import Fixed
 from modules.cost.drives import drives_in
 from modules.messages import ConfigError
 from modules.ports import World
@@ -31,6 +35,7 @@ KINDS: dict[str, dict[str, str]] = {
     "perception": {
         "pixels-small": "modules.perception.pixels:PixelsSmall",
         "pixels-nature": "modules.perception.pixels:PixelsNature",
+        "pixels-tiny": "modules.perception.tiny:PixelsTiny",
         "vectors": "modules.perception.vectors:Vectors",
     },
     "world_model": {
@@ -70,6 +75,10 @@ KINDS: dict[str, dict[str, str]] = {
         "fixed": "modules.configurator.fixed:Fixed",
         "scheduled": "modules.configurator.scheduled:Scheduled",
         "surprise": "modules.configurator.surprise:Surprise",
+        "budgeted": "modules.configurator.budgeted:Budgeted",
+        "learned": "modules.configurator.learned:Learned",
+        "random-rate": "modules.configurator.random_rate:RandomRate",
+        "manual": "modules.configurator.manual:Manual",
         "task": "modules.configurator.task:Task",
     },
 }
@@ -91,11 +100,15 @@ def known_kinds(plugins: tuple[str, ...] = ()) -> Kinds:
 
 @dataclass(frozen=True)
 class Assembly:
-    """An agent, the world it is made for, and the complete configuration of both."""
+    """An agent, the world it is made for, and the complete configuration of both.
+
+    `trained`: the checkpoint whose weights it was given, None where none were.
+    """
 
     config: Resolved
     world: World
     agent: Agent
+    trained: Path | None = None
 
 
 def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
@@ -130,7 +143,10 @@ def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
         vector=training and settings.training.vector,
     )
     try:
-        return Assembly(config, world, build_agent(config, world))
+        agent = build_agent(config, world)
+        # Whatever a plugin did on its way in: a drive of ours means what it always has.
+        require_same(SHIPPED, drive_hashes(agent), "config cost.drives")
+        return Assembly(config, world, agent)
     except BaseException:
         world.close()
         raise
@@ -143,7 +159,16 @@ def describe(tree: Tree, kinds: Kinds) -> Resolved:
     try:
         # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
         known = {"id": glance.spec.id, "protocol": glance.spec.protocol}
-        return resolve(merge(tree, {"world": known}), glance.spec, kinds)
+        config = resolve(merge(tree, {"world": known}), glance.spec, kinds)
+        written = [interventions.read(text) for text in config.settings.interventions]
+        others = {
+            w.text: resolve_one(
+                "configurator", w.other, f"interventions {w.text!r}", glance.spec, kinds
+            )
+            for w in written
+            if w.kind == "swap"
+        }
+        return replace(config, others=others)
     finally:
         glance.close()
 
@@ -178,13 +203,41 @@ def build_agent(config: Resolved, world: World) -> Agent:
     facts["drives"], facts["heads"] = cost.drives, cost.heads
     make("memory")
     make("world_model")
-    directing = slots["configurator"].settings
-    facts["horizon_max"] = getattr(
-        directing, "horizon_max", getattr(directing, "horizon_steps", HORIZON_MAX)
+    written = [interventions.read(text) for text in settings.interventions]
+    directing = [slots["configurator"], *config.others.values()]
+    facts["horizon_max"] = max(
+        [_horizon_max(slot.settings) for slot in directing] + [w.horizon_steps for w in written]
     )
     make("actor")
     make("configurator")
+    for one in written:
+        made["configurator"] = _intervene(one, made["configurator"], config, facts)
     return Agent(Modules(**made), world.spec, settings.discount, settings.literal_cost)
+
+
+def _horizon_max(directing: Any) -> int:
+    """The longest horizon that a configurator with these settings may ask for."""
+    asked = getattr(directing, "horizon_steps", HORIZON_MAX)
+    return int(getattr(directing, "horizon_max", asked))
+
+
+def _intervene(
+    written: interventions.Written, wrapped: Any, config: Resolved, facts: Mapping[str, Any]
+) -> Any:
+    """An intervention around a configurator. Raises ConfigError where it names no drive here."""
+    names = ("drives", "heads", "token_shape", "horizon_max")
+    known = {name: facts[name] for name in names}
+    usual = Fixed.Config()
+    # Plans have no room for more than they were given, ablated or not.
+    horizon = min(usual.horizon_steps, known["horizon_max"])
+    default = Fixed(mode=usual.mode, horizon_steps=horizon, **known).neutral(1)
+    other = None
+    if written.kind == "swap":
+        path = f"interventions {written.text!r}"
+        other = _construct(config.others[written.text], path, facts, config.settings.seed)
+    return interventions.intervene(
+        written, wrapped, drives=known["drives"], heads=known["heads"], default=default, other=other
+    )
 
 
 def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> Any:

@@ -12,7 +12,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -113,7 +113,8 @@ class RunSettings(BaseModel):
 
     `steps` and `episodes` end a run, whichever is reached first; None: no limit of that sort.
     `discount`: γ of plans and critics, a step. `literal_cost`: the critic counts at every
-    imagined step, as the paper writes it. `plugins`: packages whose modules are used.
+    imagined step, as the paper writes it. `interventions`: laid around the configurator, the
+    first innermost, as in `clamp:mode=1`. `plugins`: packages whose modules are used.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -125,6 +126,7 @@ class RunSettings(BaseModel):
     discount: float = Field(default=0.99, gt=0, le=1)
     literal_cost: bool = False
     tokens: TokenSettings = TokenSettings()
+    interventions: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     learner: LearnerSettings = LearnerSettings()
     training: TrainingSettings = TrainingSettings()
@@ -152,6 +154,8 @@ class Resolved:
 
     settings: RunSettings
     slots: dict[str, Slot]
+    others: dict[str, Slot] = field(default_factory=dict)
+    """Configurators that interventions swap in, by the text of the intervention."""
 
     def tree(self) -> Tree:
         """Itself as a plain dictionary: what `config.yaml` holds."""
@@ -390,6 +394,14 @@ def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved
     }
     plugins = tuple(dict.fromkeys((*settings.plugins, *sorted(used))))
     return Resolved(settings.model_copy(update={"plugins": plugins}), slots)
+
+
+def resolve_one(
+    name: str, value: object, path: str, world: WorldSpec, kinds: Kinds
+) -> Slot:
+    """A single slot, decided as `resolve` would: `value` is a kind or a mapping of settings."""
+    branch = merge({"kind": default_kind(name, world)}, _branch(name, {name: value}))
+    return _slot(name, path, branch, world, kinds)
 
 
 def _branch(name: str, tree: Mapping[str, Any], path: str = "") -> Mapping[str, Any]:

@@ -12,6 +12,9 @@ from modules import chance
 from modules.configurator.standing import Settings, Standing
 from modules.messages import Directive, Situation
 
+_NEVER = 1e7
+"""A pause this long, in steps, is for ever; below it float32 counts exactly."""
+
 
 class RandomRate:
     """Thinks at a given rate, at steps that chance alone chooses.
@@ -43,7 +46,9 @@ class RandomRate:
         @model_validator(mode="after")
         def _affordable(self) -> Self:
             if self.calls_per_episode and not self.model_calls:
-                raise ValueError("calls_per_episode 0 where model_calls is 0; thoughts cost nothing")
+                raise ValueError(
+                    "calls_per_episode 0 where model_calls is 0; thoughts cost nothing"
+                )
             return self
 
     def __init__(
@@ -96,6 +101,7 @@ class RandomRate:
         """
         pause = self._pauses(situation)
         before = situation.before.directive.carry[:, 0].double().numpy()
+        before = np.where(before >= _NEVER, np.inf, before)
         # The first step waits too: a thought is no likelier there than anywhere.
         waits = np.where(situation.age.numpy() <= 0, pause, before) - 1
         thinks = waits <= 0
@@ -115,12 +121,14 @@ class RandomRate:
                 reasons.append(f"acts: by chance, {wait:.0f} more to wait")
         said = self.standing.directive(
             torch.from_numpy(np.where(thinks | (under_way > 0), 2, 1)),
-            torch.from_numpy(np.minimum(waits, 1e9)[:, None].astype(np.float32)),
+            torch.from_numpy(np.minimum(waits, _NEVER)[:, None].astype(np.float32)),
             tuple(reasons),
         )
         # A plan is promised until the next thought; one under way goes on as it was promised.
         most = said.commit_steps
-        until = torch.from_numpy(np.clip(waits, 1, 1e9).astype(np.int64)).minimum(most)
+        until = torch.from_numpy(np.clip(waits, 1, _NEVER).astype(np.int64)).minimum(most)
+        left = situation.before.plan.committed
+        until = torch.where(left > 0, until.minimum(left), until)
         return said.replace(commit_steps=torch.where(torch.from_numpy(thinks), until, most))
 
     def _pauses(self, situation: Situation) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -132,5 +140,5 @@ class RandomRate:
             return np.ones(len(drawn))
         pauses: np.ndarray[tuple[int], np.dtype[np.float64]] = np.ceil(
             np.log(drawn) / np.log1p(-self.rate)
-        ).clip(1, 1e9)
+        ).clip(1, _NEVER)
         return pauses

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from modules.messages import Plan
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -31,3 +33,19 @@ def follow(
     after: Floats = (mean + rate * error).astype(np.float32)
     spread: Floats = ((1 - rate) * (variance + rate * error * error)).astype(np.float32)
     return after, spread
+
+
+def foreseen(plan: Plan) -> tuple[npt.NDArray[np.bool_], Floats]:
+    """Whether a plan was just thought of, [B], and how much it saw at stake, [B], >= 0.
+
+    The size of the energy it foresees plus how far the dearest of the candidates shown lies above
+    the cheapest: 0 where nothing in reach mattered or made a difference.
+    """
+    energies = plan.candidate_energies.numpy()
+    known = np.isfinite(energies)
+    thought = (plan.model_calls.numpy() > 0) & known.any(-1)
+    low = np.where(known, energies, np.inf).min(-1)
+    high = np.where(known, energies, -np.inf).max(-1)
+    apart = np.where(thought, high, 0) - np.where(thought, low, 0)
+    stake: Floats = np.where(thought, np.abs(plan.energy.numpy()) + apart, 0).astype(np.float32)
+    return thought, stake

@@ -1,0 +1,170 @@
+"""A configurator with so much thought for an episode, spent where it expects most of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from modules.configurator.standing import Settings, Standing, rethink
+from modules.configurator.usual import Floats, deviations, follow, foreseen
+from modules.messages import Directive, Situation
+
+CARRIED = ("surprise mean", "surprise variance", "disagreement mean", "disagreement variance",
+           "steps felt", "steps since thinking", "stake", "stake mean", "stakes felt")  # fmt: skip
+"""The columns of its carry [B Q]."""
+
+WARM_STEPS, MEMORY_STEPS, LEAST = 8, 100, 0.01
+"""As `surprise` has them: steps before anything is usual, steps remembered, least deviation."""
+
+
+class Budgeted:
+    """Spends a given number of model calls in an episode, and never more.
+
+    What a thought is worth now grows with the steps since the last one, times what is at stake,
+    times alarm. *Stake*: the energy that the last thought foresaw and how far its candidates lay
+    apart, against the mean of this episode's thoughts (its square root, 1/2 to 2). *Alarm*: 1
+    while all is as usual, up to 5 where the last step surprised, or the critic disagreed, more
+    than two deviations above its usual, and a half more where memory knows nothing like it.
+
+    What a thought costs is counted in steps too: the *price* is the pause between thoughts that
+    would make the rest of the budget last for the rest of the episode. It rises when much was
+    spent and falls when little was. A thought is bought where its worth reaches the price, and
+    its plan is carried out until the next one is due, for `longest_commit` steps at most; where
+    the budget is too small for that the row reacts in between.
+
+    The hard limit is kept by the directive: `model_calls` is never more than what is left.
+    """
+
+    class Config(Settings):
+        """A budget of thought.
+
+        `calls_per_episode`: model calls an episode may cost. `episode_steps`: how long an episode
+        is expected to last; one that lasts longer paces what is left over a tenth of it.
+        `longest_commit`: actions of a plan to carry out at most, whatever the price;
+        `commit_steps` is not used. `model_calls`: of one thought.
+        """
+
+        kind: Literal["budgeted"] = "budgeted"
+        calls_per_episode: int = Field(100_000, ge=0, le=2**40)
+        episode_steps: int = Field(500, ge=1, le=10_000_000)
+        longest_commit: int = Field(16, ge=1, le=1000)
+
+    def __init__(
+        self,
+        *,
+        calls_per_episode: int = 100_000,
+        episode_steps: int = 500,
+        longest_commit: int = 16,
+        u: dict[str, float] | None = None,
+        v: dict[str, float] | None = None,
+        horizon_steps: int = 48,
+        model_calls: int = 800,
+        commit_steps: int = 8,
+        latent_temperature: float = 1.0,
+        risk: float = 0.0,
+        drives: tuple[str, ...],
+        heads: tuple[str, ...],
+        token_shape: tuple[int, int],
+        horizon_max: int,
+    ) -> None:
+        self.calls_per_episode, self.episode_steps = calls_per_episode, episode_steps
+        self.longest_commit, self.model_calls = longest_commit, model_calls
+        self.standing = Standing(
+            u=u or {},
+            v=v or {},
+            horizon_steps=horizon_steps,
+            model_calls=model_calls,
+            commit_steps=commit_steps,
+            latent_temperature=latent_temperature,
+            risk=risk,
+            drives=drives,
+            heads=heads,
+            token_shape=token_shape,
+            horizon_max=horizon_max,
+        )
+
+    def neutral(self, rows: int) -> Directive:
+        """It thinks, if it may: nothing is known yet."""
+        calls = min(self.model_calls, self.calls_per_episode)
+        said = self.standing.directive(
+            torch.full((rows,), 2 if calls else 1),
+            torch.zeros(rows, len(CARRIED)),
+            (("thinks" if calls else "acts") + ": an episode begins",) * rows,
+        )
+        return said.replace(model_calls=torch.full((rows,), calls))
+
+    def configure(self, situation: Situation) -> Directive:
+        """Mode, budget, commitment and reason of each row."""
+        before, carry = situation.before, situation.before.directive.carry.numpy()
+        age, begun = situation.age.numpy(), situation.age.numpy() > 0
+        mean, variance, count = carry[:, 0:4:2], carry[:, 1:4:2], carry[:, 4]
+        felt = np.stack([situation.surprise.numpy(), situation.energies.disagreement.numpy()], -1)
+        stake, usual_stake, stakes = _stakes(situation, carry)
+        weight = np.where(
+            (usual_stake > 0) & (stakes > 1),
+            np.sqrt(stake / np.maximum(usual_stake, 1e-9)).clip(0.5, 2),
+            1,
+        )
+        above = deviations(felt, mean, variance, LEAST).max(-1) - 2
+        alarm = 1 + np.where(count >= WARM_STEPS, above.clip(0, 4), 0)
+        alarm = alarm + 0.5 * (situation.recollection.novelty.numpy() > 0.5)
+
+        left = np.maximum(self.calls_per_episode - situation.spent.numpy(), 0)
+        to_go = np.maximum(self.episode_steps - age, max(1.0, self.episode_steps / 10))
+        price = to_go * self.model_calls / np.maximum(left, 1)
+        idle = carry[:, 5] + 1
+        worth = np.where(begun, idle * weight * alarm, np.inf)
+        buys = (worth >= price) & (left > 0) & (self.model_calls > 0)
+        under_way = before.plan.committed.numpy()
+        thinks = buys | (under_way > 0)
+
+        new = np.empty_like(carry)
+        new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, MEMORY_STEPS)
+        new[:, 4] = count + begun
+        new[:, 5] = np.where(buys, 0, idle)
+        new[:, 6], new[:, 7], new[:, 8] = stake, usual_stake, stakes
+        commit = np.ceil(price / weight).clip(1, self.longest_commit).astype(np.int64)
+        # What a plan under way promised stands until a thought is bought.
+        commit = np.where(buys, commit, self.longest_commit)
+        said = self.standing.directive(
+            torch.from_numpy(1 + thinks.astype(np.int64)),
+            torch.from_numpy(new),
+            tuple(
+                _why(bool(buys[i]), float(worth[i]), float(price[i]), float(weight[i]),
+                     float(alarm[i]), int(left[i]), int(under_way[i]))
+                for i in range(len(carry))
+            ),
+        ).replace(
+            model_calls=torch.from_numpy(np.minimum(self.model_calls, left).astype(np.int64)),
+            commit_steps=torch.from_numpy(commit),
+        )  # fmt: skip
+        return rethink(said, situation, torch.from_numpy(buys & (under_way > 0)))
+
+
+def _stakes(situation: Situation, carry: Floats) -> tuple[Floats, Floats, Floats]:
+    """What is at stake by the last thought, the mean of such, and how many went into it, [B]."""
+    thought, fresh = foreseen(situation.before.plan)
+    fresh = np.where(thought, fresh, carry[:, 6]).astype(np.float32)
+    stakes = carry[:, 8] + thought
+    rate = np.where(thought, 1 / np.minimum(np.maximum(stakes, 1), MEMORY_STEPS), 0)
+    usual = carry[:, 7] + rate * (fresh - carry[:, 7])
+    return fresh, usual.astype(np.float32), stakes.astype(np.float32)
+
+
+def _why(
+    buys: bool, worth: float, price: float, weight: float, alarm: float, left: int, under_way: int
+) -> str:
+    """The reason of one row, with its numbers."""
+    if left <= 0:
+        return f"{'thinks: a plan is under way' if under_way else 'acts'}: the budget is spent"
+    of = f"worth {worth:.3g} (stake ×{weight:.2g}, alarm ×{alarm:.2g})"
+    if buys and worth == float("inf"):
+        return f"thinks: an episode begins, {left} calls to spend"
+    if buys:
+        return f"thinks: {of} at a price of {price:.3g}, {left} calls left"
+    if under_way:
+        return f"thinks: a plan is under way, {under_way} more to do; {of}, price {price:.3g}"
+    return f"acts: {of} below the price of {price:.3g}, {left} calls left"
