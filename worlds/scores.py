@@ -23,10 +23,30 @@ def published() -> dict[str, dict[str, float]]:
     }
 
 
+@cache
+def columns() -> tuple[str, ...]:
+    """The published agents one may compare with, in the table's order."""
+    with _TABLE.open(newline="") as file:
+        names = next(csv.reader(file))
+    return tuple(name for name in names if name not in ("game", "random", "human"))
+
+
+def game_of(world: str) -> str | None:
+    """`Pong` of `ALE/Pong-v5`; None where the world is no game that has published scores."""
+    game = world.removeprefix("ALE/").removesuffix("-v5")
+    return game if world == f"ALE/{game}-v5" and game in published() else None
+
+
+def published_score(world: str, column: str) -> float | None:
+    """What a column of the table has for a world; None where nobody published one."""
+    game = game_of(world)
+    return None if game is None else published()[game].get(column)
+
+
 def human_normalised(world: str, score: float) -> float | None:
     """(score - random) / (human - random) of an id like `ALE/Pong-v5`; None where unknown."""
-    game = world.removeprefix("ALE/").removesuffix("-v5")
-    if not world.startswith("ALE/") or game not in published():
+    game = game_of(world)
+    if game is None:
         return None
     known = published()[game]
     return (score - known["random"]) / (known["human"] - known["random"])
