@@ -1,4 +1,4 @@
-"""An orchard: fruits of six kinds, of which one counts, among leaves that look like them.
+"""An orchard: fruits of four kinds, of which one counts, among leaves that look like them.
 
 The world for which a percept cannot be good for everything at once: what is worth seeing depends
 on the task, and the task is told (`desired_goal`), not shown. Made to measure priming (LeCun 2022,
@@ -19,20 +19,20 @@ ID = "sextet/Orchard-v0"
 STEPS = 100
 """Length of an episode."""
 
-KINDS = ("cherry", "lemon", "lime", "mint", "plum", "fig")
-"""The kinds of fruit, and the tasks: red, yellow, green, cyan, blue, magenta."""
+KINDS = ("cherry", "lime", "mint", "plum")
+"""The kinds of fruit, and the tasks: red, green, cyan, violet."""
 
 SIDE, CELL, RIM = 9, 5, 2
 """The orchard is 9×9 cells, each 5×5 pixels; a rim of 2 dark pixels (1 at right and below)."""
 
-FRUITS_A_KIND, LEAVES = 4, 12
+FRUITS_A_KIND, LEAVES = 6, 8
 SIZE = RIM + SIDE * CELL + 1
 MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 """What each action adds to row and column: stay, up, down, left, right."""
 
 _FRUITS = FRUITS_A_KIND * len(KINDS)
 _CELLS = SIDE * SIDE
-_GRAIN = 40
+_GRAIN = 30
 """Every pixel shown is off by up to so much of 255, anew at each step."""
 
 
@@ -83,7 +83,7 @@ class Orchard(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
     """One walks on a 9×9 torus and picks what lies there by stepping on it.
 
     The walker is always in the middle of the frame [48 48 3]; the ground moves under it. Of each
-    of the 6 kinds lie 4 fruits about; one that is picked grows anew in an empty place. Leaves,
+    of the 4 kinds lie 6 fruits about; one that is picked grows anew in an empty place. Leaves,
     striped in the colours of two kinds, drift over all and hide what is below; stepping on one
     does nothing. `desired_goal` is one-hot for the kind that counts in this episode,
     `achieved_goal` for the kind picked on this step (all 0: none). Score +1 for the fruit that

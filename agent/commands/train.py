@@ -185,7 +185,9 @@ def for_training(request: Request, traces: Sequence[Path] = ()) -> Tree:
         spec = glance.spec
         glance.close()
         name = "learn-actions" if spec.actions.discrete else "learn-model"
-        tree = merge(preset("learn-pixels" if spec.pixels is not None else name), tree)
+        if spec.pixels is not None:
+            name = "learn-pixels" if spec.goal is None else "learn-tasks"
+        tree = merge(preset(name), tree)
     if tree.get("steps"):
         tree = merge(tree, {"training": {"steps": tree["steps"]}, "steps": None})
     if traces:

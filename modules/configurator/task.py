@@ -95,7 +95,8 @@ class Task:
         own = {one.task: one for one in given}
         if len(own) < len(given):
             raise ConfigError(
-                f"config configurator.each: wanted each task once, got {[one.task for one in given]}"
+                "config configurator.each: wanted each task once, got tasks "
+                f"{', '.join(str(one.task) for one in given)}"
             )
         general: dict[str, Any] = {
             "mode": mode,

@@ -24,10 +24,11 @@ TOLD = ("score", "goal")
 class SubgoalCritic(ActionCritic):
     """TC_k(s, a) for each task k: what score and goal will yet cost where k is the task.
 
-    A head learns from what was lived under its task alone, so what the state must tell it is what
-    that task needs. Drives that no task changes (pain, effort, novelty) keep heads of their own.
-    A world that sets no goals is one task. The action that all heads of a step learn from is the
-    one best under the weights and the head of its task.
+    A head is what all sub-goals share plus its own, and learns from what was lived under its task
+    alone: what the state must tell it is what that task needs, and where tasks are alike (as a
+    primed perception may make them) all learn together. Drives that no task changes (pain, effort,
+    novelty) keep heads of their own. A world that sets no goals is one task. The action that all
+    heads of a step learn from is the one best under the weights and the head of its task.
     """
 
     told: Tensor
@@ -92,6 +93,17 @@ class SubgoalCritic(ActionCritic):
             return torch.cat([ones, ones.new_ones(*valid.shape, self.tasks)], -1)
         task = torch.nn.functional.one_hot(experience.goals.argmax(-1), self.tasks)
         return torch.cat([ones, task.to(ones.dtype)], -1)
+
+    def _outputs(self) -> int:
+        """Beside the heads, what sub-goals share: of all actions, and of each."""
+        return super()._outputs() + (1 + self.shape[0]) * self.output.size
+
+    def _formed(self, out: Tensor) -> Tensor:
+        """Heads, what sub-goals share added to theirs; then as any critic of actions."""
+        size = self.output.size
+        each = out.unflatten(-1, (1 + self.shape[0], len(self.heads) + 1, size))
+        kept, own, common = each.split((len(self.kept), self.tasks, 1), -2)
+        return super()._formed(torch.cat([kept, own + common], -2).flatten(-3))
 
     def _here(self, latent: Tensor, action: Tensor) -> Tensor:
         """Exactly 0, which leaves nothing to learn, of heads that do not count."""

@@ -16,7 +16,7 @@ class PixelsTiny(Pixels):
     network_class = TinyCNN
 
     class Config(BaseModel):
-        """Settings of `pixels-tiny`, as those of `pixels-small`; one frame as the world shows it."""
+        """Settings of `pixels-tiny`: those of `pixels-small`, one frame as the world shows it."""
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["pixels-tiny"] = "pixels-tiny"
