@@ -53,6 +53,10 @@ Intervene = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Last line of output: one JSON object.")]
+Compare = Annotated[
+    str | None,
+    typer.Option(help="Published agents to stand beside: SPR,BBF_RR2.", metavar="NAMES"),
+]
 Override = Annotated[list[str] | None, typer.Option("--set", hidden=True)]
 
 
@@ -198,6 +202,46 @@ def _whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
         raise typer.BadParameter(f"{option}: wanted numbers as 0,1,2, got {text!r}") from None
 
 
+@app.command()
+def tutor(
+    world: Annotated[str, typer.Argument(metavar="WORLD", help="A world, or an agent in one.")],
+    price: Annotated[float, typer.Option(help="Return given up for one model call.")] = 0.001,
+    generations: Annotated[int, typer.Option(help="Generations of evolution.")] = 10,
+    population: Annotated[int, typer.Option(help="Candidates of each, an even number.")] = 8,
+    episodes: Annotated[int, typer.Option(help="Episodes each candidate lives.")] = 4,
+    steps: Annotated[int, typer.Option(help="Steps after which an episode is cut.")] = 300,
+    from_traces: Annotated[
+        list[Path] | None,
+        typer.Option(help="Learn from recorded runs first.", metavar="RUN…"),
+    ] = None,
+    seed: Seed = None,
+    protocol: Protocol = None,
+    preset: Preset = None,
+    config: Config = None,
+    plugin: Plugin = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder, new or left unfinished.", metavar="DIR")
+    ] = None,
+    json: Json = False,
+    override: Override = None,
+) -> None:
+    """Teach the learned configurator when to think: return minus a price for each model call."""
+    from agent.commands.tutor import tutor as go
+
+    request = _request(world, preset, config, plugin, override, seed=seed, protocol=protocol)
+    go(
+        request,
+        run,
+        price=price,
+        generations=generations,
+        population=population,
+        episodes=episodes,
+        steps=steps,
+        traces=tuple(from_traces or ()),
+        as_json=json,
+    )
+
+
 @app.command("eval")
 def evaluate(
     agent: Agent = None,
@@ -209,6 +253,7 @@ def evaluate(
     preset: Preset = None,
     config: Config = None,
     plugin: Plugin = None,
+    compare: Compare = None,
     json: Json = False,
     intervene: Intervene = None,
     override: Override = None,
@@ -229,7 +274,24 @@ def evaluate(
         worlds=worlds,
         protocol=protocol,
     )
-    go(request, as_json=json)
+    go(request, as_json=json, compare=compare)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Run folders, or folders of some.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report, new.", metavar="DIR")
+    ] = None,
+    compare: Compare = None,
+    json: Json = False,
+) -> None:
+    """Learning curves and a score table of trained runs, as PNG and Markdown."""
+    from agent.commands.report import report as go
+
+    go(runs, out, compare, as_json=json)
 
 
 @app.command("list")
@@ -325,7 +387,7 @@ def view(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="loop|world|memory")],
+    what: Annotated[str, typer.Argument(metavar="loop|world|memory|trace")],
     json: Json = False,
 ) -> None:
     """Measure a part of the house on this machine."""

@@ -107,6 +107,7 @@ def test_eval_plays_whole_episodes(capsys: pytest.CaptureFixture[str]):
     assert list(figures) == [
         "agent", "world", "protocol", "episodes", "mean_return", "std_return",
         "human_normalised", "steps", "mode2_share", "model_calls",
+        "interval", "seed", "checkpoint", "compared", "returns",
     ]  # fmt: skip
     assert figures["episodes"] == 3
     assert figures["human_normalised"] is None

@@ -1,0 +1,94 @@
+"""`sextet report`: curves and tables of trained runs, as PNG and Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.curves import curves_picture, table_picture
+from agent.run_folder import RunFolder
+from agent.score_table import Interval, ScoreTable, as_markdown, compared_columns, score_table
+from agent.trained import TrainedRun, find_runs
+from modules.messages import ConfigError
+
+COMPARE = "SPR,BBF_RR2"
+"""The published agents a report stands beside where nothing else was said."""
+
+
+def report(places: Sequence[Path], out: Path | None, compare: str | None, as_json: bool) -> None:
+    """Writes `report.md`, `curves.png` and `scores.png` into the new folder `out`, and says so.
+
+    Everything is read and drawn before the folder is made.
+    """
+    columns = compared_columns(COMPARE if compare is None else compare)
+    runs = find_runs(places)
+    table = score_table([run.final for run in runs], columns)
+    pictures = {"curves.png": curves_picture(runs), "scores.png": table_picture(table)}
+    folder = RunFolder.create(out, "report").path
+    try:
+        for name, data in pictures.items():
+            (folder / name).write_bytes(data)
+        (folder / "report.md").write_text(_page(runs, table, columns), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"report {folder}: wanted a writable folder, got {error}") from None
+    print(as_markdown(table), end="")
+    print(f"report    {folder / 'report.md'}")
+    if as_json:
+        print(json.dumps(_figures(runs, table, folder)))
+
+
+def _page(runs: Sequence[TrainedRun], table: ScoreTable, columns: Sequence[str]) -> str:
+    """The report as Markdown."""
+    parts = [
+        "# What was learned\n",
+        as_markdown(table),
+        "Intervals hold with a confidence of 95 % (bootstrap): over runs where a world has several,"
+        " else over the episodes of its one evaluation, which tells nothing of other seeds. HNS is "
+        "(score − random) / (human − random); intervals of all games together are stratified by "
+        "game (Agarwal et al. 2021). A human or published score that is not known is –.\n",
+    ]
+    if columns:
+        parts.append(
+            f"{', '.join(columns)}: published scores of whole methods at about 100,000 steps, "
+            "usually of many seeds; their sources are in `worlds/data/SOURCES.md`.\n"
+        )
+    parts += ["![The score table](scores.png)\n", "![Learning curves](curves.png)\n", "## Runs\n"]
+    lines = ["| run | world | seed | steps | frames | minutes | final |", "| --- " * 7 + "|"]
+    for run in runs:
+        last = (run.evaluations or run.lived or (None,))[-1]
+        minutes = "–" if run.seconds is None else f"{run.seconds / 60:.1f}"
+        reached = "– | –" if last is None else f"{last.steps} | {last.frames}"
+        seed = "–" if run.seed is None else run.seed
+        facts = f"`{run.path}` | {run.world} | {seed} | {reached} | {minutes}"
+        lines.append(f"| {facts} | {run.final.mean:.4g} |")
+    return "\n".join([*parts, "\n".join(lines)]) + "\n"
+
+
+def _figures(runs: Sequence[TrainedRun], table: ScoreTable, folder: Path) -> dict[str, Any]:
+    """The same as plain values."""
+    return {
+        "report": str(folder),
+        "runs": len(runs),
+        "worlds": [
+            {
+                "world": row.world,
+                "protocol": row.protocol,
+                "runs": row.runs,
+                "episodes": row.episodes,
+                "return": _ends(row.score),
+                "interval_of": row.over or None,
+                "human_normalised": row.human_normalised and _ends(row.human_normalised),
+                "compared": row.compared,
+            }
+            for row in table.rows
+        ],
+        "games": table.games,
+        "together": {name: _ends(value) for name, value in table.together.items()},
+        "compared": table.compared,
+    }
+
+
+def _ends(interval: Interval) -> list[float | None]:
+    return [interval.value, interval.low, interval.high]
