@@ -69,7 +69,7 @@ class Health:
         modules = self.agent.modules
         key = chance.keys(self.seed, 2, updates)[1:]
         experience = modules.memory.sample(BATCH, 1, key)
-        latents = modules.perception.encode_windows(experience, None, None)[:, 0]
+        latents = modules.perception.encode_windows(experience, experience.tokens, None)[:, 0]
         self._perception(latents)
         state = State.raw(
             latent=latents,

@@ -139,12 +139,14 @@ class Training:
                 progress.remaining_s = max(0, schedule.steps - done) / max(now, 1e-9)
             if due(schedule.report_every):
                 self._report()
-            if due(schedule.checkpoint_every) or self.stopping:
+            # Asked once: what is asked to stop after this line has a checkpoint yet to make.
+            stop = self.stopping
+            if stop or due(schedule.checkpoint_every):
                 self.save(str(done))
             self._clock()
             yield progress
             progress.fresh = False
-            if self.stopping:
+            if stop:
                 break
         self._clock()
         for metrics in self.metrics:

@@ -263,7 +263,7 @@ def _train(
         "seconds": round(progress.seconds, 1),
         "cpu_seconds": round(progress.cpu_seconds, 1),
         "resumed_at": resumed_at,
-        "stopped": training.stopping,
+        "stopped": training.stopping and progress.steps < plan.steps,
         "warnings": progress.warnings,
         "run": str(folder.path),
     }

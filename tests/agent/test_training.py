@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from torch import nn
 
-from agent import checkpoint
+from agent import checkpoint, load
 from agent.build import Assembly, assemble, known_kinds
+from agent.cli import run
 from agent.commands.train import train
+from agent.health import Health, effective_rank
 from agent.learn import Learner
 from agent.live import live
 from agent.loading import Request
-from agent.training import Schedule, Training
+from agent.training import Progress, Schedule, Training
+from agent.view.progress import LiveProgress, PlainProgress, grouped, lasting
 from modules.messages import ConfigError
 
 SMALL = {
@@ -49,7 +61,7 @@ def trained(folder: Path, steps: int, resume: checkpoint.Checkpoint | None = Non
         learner_of(assembly),
         folder,
         Schedule(steps=steps, report_every=20, evaluate_every=0, checkpoint_every=50),
-        evaluate=lambda: 0.0,
+        evaluate=lambda: [1.0, 2.0, 3.0],
         seed=3,
     )
     for _ in training.run(resume):
@@ -72,6 +84,77 @@ def test_resumed_life_is_the_uninterrupted_one_bit_for_bit(tmp_path):
         ):
             assert mine.keys() == theirs.keys()
             assert all(mine[name].equal(theirs[name]) for name in mine)
+
+
+def test_metrics_after_a_resume_are_those_of_the_uninterrupted_run(tmp_path):
+    trained(tmp_path / "whole", 150)
+    folder = tmp_path / "cut"
+    shutil.copytree(tmp_path / "whole" / "checkpoints" / "50", folder / "checkpoints" / "50")
+    shutil.copy(tmp_path / "whole" / "metrics.jsonl", folder / "metrics.jsonl")
+    with open(folder / "metrics.jsonl", "a", encoding="utf-8") as out:
+        out.write('{"steps": 1')  # killed while it wrote
+    trained(folder, 150, checkpoint.load(folder / "checkpoints" / "50"))
+    wall = {"steps_per_s"}
+    lines = [
+        [
+            {name: value for name, value in json.loads(line).items() if name not in wall}
+            for line in (at / "metrics.jsonl").read_text().splitlines()
+        ]
+        for at in (tmp_path / "whole", folder)
+    ]
+    assert lines[0] == lines[1]
+    assert [line["steps"] for line in lines[0]] == [20, 40, 60, 80, 100, 120, 140, 150, 150]
+    assert all(line["frames"] == line["steps"] for line in lines[0])
+
+
+def test_stopped_anywhere_it_goes_on_to_the_same_end(tmp_path):
+    whole = trained(tmp_path / "whole", 150)
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    assembly = made(reset_every=17, imagined_steps=2)
+    schedule = Schedule(steps=150, report_every=20, evaluate_every=0, checkpoint_every=50)
+    training = Training(
+        assembly.agent, assembly.world, learner_of(assembly), folder, schedule,
+        evaluate=lambda: [1.0], seed=3,
+    )  # fmt: skip
+    for progress in training.run():
+        if progress.steps == 87:
+            training.stopping = True
+    found = checkpoint.newest(folder / "checkpoints")
+    assert found is not None
+    assert found[1].facts["steps"] == 88
+    again = trained(folder, 150, found[1])
+    assert all(whole.learner.weights()[n].equal(t) for n, t in again.learner.weights().items())
+    mine, theirs = whole.agent.memory.tensors(), again.agent.memory.tensors()
+    assert all(mine[name].equal(theirs[name]) for name in mine)
+
+
+def test_an_evaluation_that_was_told_to_stop_is_made_up_for(tmp_path):
+    def once(answers: Iterator[list[float] | None]) -> Training:
+        assembly = made()
+        return Training(
+            assembly.agent, assembly.world, learner_of(assembly), tmp_path,
+            Schedule(steps=40, report_every=0, evaluate_every=20, checkpoint_every=0),
+            evaluate=lambda: next(answers), seed=3,
+        )  # fmt: skip
+
+    first = once(iter(()))
+
+    def interrupted() -> None:
+        first.stopping = True
+
+    first.evaluate = interrupted
+    list(first.run())
+    assert first.progress.steps == 20
+    assert first.progress.evaluation is None
+    found = checkpoint.newest(tmp_path / "checkpoints")
+    assert found is not None
+    second = once(iter([[5.0], [7.0]]))
+    list(second.run(found[1]))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    values = [(line["steps"], line["evaluation"]) for line in lines if "evaluation" in line]
+    assert values == [(20, 5.0), (40, 7.0)]
+    assert second.progress.best == 7.0
 
 
 def test_a_batch_seen_often_is_learned():
@@ -177,9 +260,288 @@ def test_train_command_leaves_a_run_that_can_be_evaluated_and_resumed(
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said["resumed_at"] == 90
     assert said["steps"] == 150
+    assert json.loads(Path("run/result.json").read_text()) == said
 
 
 def test_resuming_what_has_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("{}")
     with pytest.raises(ConfigError, match="checkpoint"):
         train(Request(), run=None, resume=tmp_path, as_json=False)
+
+
+# -- health ---------------------------------------------------------------------------------
+
+
+def test_effective_rank_counts_directions():
+    directions = torch.linalg.qr(torch.randn(64, 64, dtype=torch.float64))[0][:, :5]
+    flat = torch.randn(2000, 5, dtype=torch.float64) @ directions.T
+    assert effective_rank(flat) == pytest.approx(5, abs=0.1)
+    assert effective_rank(torch.ones(10, 3)) == 0
+    line = torch.arange(10.0)[:, None] * torch.ones(1, 8)
+    assert effective_rank(line) == pytest.approx(1)
+
+
+def lived(steps: int = 60) -> tuple[Assembly, Health]:
+    assembly = made()
+    health = Health(assembly.agent, 0)
+    for moment in live(assembly.agent, assembly.world, steps, 0):
+        health.saw(moment.plan.action, moment.energies.intrinsic)
+    return assembly, health
+
+
+def test_a_sound_agent_is_not_warned_of():
+    assembly, health = lived(400)
+    learner = learner_of(assembly)
+    for _ in range(120):
+        learner.update()
+    before = {name: value.clone() for name, value in learner.weights().items()}
+    health.examine(120)
+    assert health.warnings == []
+    assert health.figures["health/effective_rank"] > 1.5
+    assert all(before[name].equal(value) for name, value in learner.weights().items())
+
+
+def test_collapse_is_said_by_name():
+    assembly, health = lived()
+    perception, cost = assembly.agent.modules.perception, assembly.agent.modules.cost
+    health.examine(99)
+    assert health.warnings == []  # too fresh to be judged
+    assert isinstance(perception, nn.Module)
+    with torch.no_grad():
+        for weight in perception.parameters():
+            weight.zero_()
+        next(reversed(list(perception.parameters()))).fill_(1.0)
+    health.examine(100)
+    assert any(
+        said.startswith("perception vectors: representation collapsed") for said in health.warnings
+    )
+    assert isinstance(cost, nn.Module)
+    with torch.no_grad():
+        for name, weight in cost.named_parameters():
+            if "members" in name and name.endswith("last.bias"):
+                weight.copy_(1e6 * torch.arange(1.0, 1 + len(weight)))
+    health.examine(100)
+    said = "\n".join(health.warnings)
+    assert "critic actions: collapsed" in said
+    assert "critic actions: saturated" in said
+    assert "policy greedy: dead: the critic prefers action" in said
+
+
+def test_a_policy_that_does_one_thing_is_dead():
+    _, health = lived()
+    health.actions.zero_()
+    health.steps = 0
+    for _ in range(300):
+        health.saw(torch.tensor([[0.0, 1.0]]), torch.zeros(1, len(health.most)))
+    health.examine(100)
+    assert "policy greedy: dead: action 1 in 100% of 300 steps" in health.warnings
+
+
+# -- what is shown --------------------------------------------------------------------------
+
+SHOWN = {"world_model/prediction": 0.31, "world_model/ended": 0.02, "cost/critic": 4.0, "total": 9}
+
+
+def test_losses_are_shown_by_module():
+    assert grouped(SHOWN) == {
+        "world model": "prediction 0.31  ended 0.02", "cost": "critic 4", "learner": "total 9",
+    }  # fmt: skip
+    assert [lasting(s) for s in (5, 65, 3723)] == ["0:05", "1:05", "1:02:03"]
+
+
+def test_the_page_says_where_it_stands():
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=110, color_system=None)
+    progress = Progress(
+        steps=500, of_steps=2000, frames=2000, steps_per_s=100, remaining_s=15, losses=SHOWN,
+        warnings=["perception pixels-small: representation collapsed"], best=3.0,
+    )  # fmt: skip
+    progress.returns.extend([1.0, 2.0])
+    with LiveProgress("Pong", console) as view:
+        view.show(progress)
+    shown = out.getvalue()
+    for part in ("Pong", "25%", "500 of 2 000 steps", "2 000 frames", "100/s", "left 0:15",
+                 "1.5 over the last 2", "prediction 0.31", "warning   perception"):  # fmt: skip
+        assert part in shown
+
+
+def test_plain_lines_say_a_warning_once(capsys):
+    progress = Progress(steps=5, of_steps=10, warnings=["it sank"], fresh=True)
+    with PlainProgress("Pong") as view:
+        view.show(progress)
+        view.show(progress)
+        progress.fresh = False
+        view.show(progress)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines.count("warning   it sank") == 1
+
+
+# -- the command ----------------------------------------------------------------------------
+
+QUICK = (
+    "--learner.warmup_steps=20", "--learner.batch=8", "--training.evaluate_every=60",
+    "--training.evaluate_episodes=2", "--training.checkpoint_every=30",
+    "--training.report_every=30", "--no-live", "--json",
+)  # fmt: skip
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict, str]:
+    code = run(list(arguments))
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    return json.loads(shown.out.splitlines()[-1]), shown.out
+
+
+def test_train_then_evaluate_load_and_resume_as_a_user_would(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    figures, shown = said(capsys, "train", "CartPole-v1", "--steps", "90", "--run", "r", *QUICK)
+    for command in ("sextet eval r", "sextet play r", "sextet train --resume r --steps 180"):
+        assert command in shown
+    low, high = figures["interval"]
+    assert low <= figures["evaluation"] <= high
+    evaluated, _ = said(capsys, "eval", "r", "--episodes", "2", "--json")
+    assert evaluated["episodes"] == 2
+
+    player = load("r")
+    observation = player.world.reset(seed=0)
+    action = player.act(observation)
+    assert action.shape == (1, 2)
+    player.world.step(action)
+
+    figures, _ = said(capsys, "train", "--resume", "r", "--steps", "120", "--json", "--no-live")
+    assert (figures["resumed_at"], figures["steps"]) == (90, 120)
+
+
+def test_seeds_are_trained_one_by_one_and_summed_up(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ("train", "CartPole-v1", "--steps", "60", "--run", "all", *QUICK)
+    figures, shown = said(capsys, *asked, "--seeds", "3,4")
+    assert [r["seed"] for r in figures["results"]] == [3, 4]
+    means = [r["evaluation"] for r in figures["results"]]
+    assert figures["evaluation"] == pytest.approx(sum(means) / 2)
+    assert figures["interval"] == pytest.approx([min(means), max(means)])
+    assert "over 2 of 2 seeds" in shown
+    alone, _ = said(capsys, *asked[:4], "--run", "alone", *QUICK, "--seed", "4")
+    one, other = (
+        Path(p, "checkpoints/60/weights.safetensors").read_bytes() for p in ("all/seed-4", "alone")
+    )
+    assert one == other
+
+    # A seed that never got to a checkpoint, and one that must go further.
+    shutil.rmtree("all/seed-3/checkpoints")
+    Path("all/seed-3/result.json").unlink()
+    figures, _ = said(capsys, "train", "--resume", "all", "--json", "--no-live")
+    assert [r["resumed_at"] for r in figures["results"]] == [None, None]
+    assert figures["results"][1] | {"run": ""} == alone | {
+        "run": "", **{k: figures["results"][1][k] for k in ("seconds", "cpu_seconds")},
+    }  # fmt: skip
+    figures, _ = said(
+        capsys, "train", "--resume", "all", "--steps", "90", "--jobs", "2", "--json", "--no-live"
+    )
+    assert [r["resumed_at"] for r in figures["results"]] == [60, 60]
+    assert [r["steps"] for r in figures["results"]] == [90, 90]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["train", "CartPole-v1", "--seeds", "1,x"], "0,1,2"),
+        (["train", "CartPole-v1", "--seeds", "1,1"], "different"),
+        (["train", "CartPole-v1", "--seeds", "1,2", "--seed", "1"], "--seeds"),
+        (["train", "--resume", "nowhere"], "nowhere"),
+        (["train"], "WORLD"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_leaves_nothing(
+    tmp_path, capsys, monkeypatch, arguments, wanted
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    shown = capsys.readouterr()
+    assert wanted in shown.err
+    assert len(shown.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said(capsys, "train", "CartPole-v1", "--steps", "60", "--run", "r", *QUICK)
+    place = Path("r/checkpoints/60/learner.safetensors")
+    place.write_bytes(place.read_bytes()[:-9])
+    assert run(["train", "--resume", "r", "--json", "--no-live"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out.splitlines()[-1])["resumed_at"] == 30
+    assert "passed over" in shown.err
+    assert "learner.safetensors" in shown.err
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_leaves_well(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "agent.cli", "train", "CartPole-v1", "--steps", "100000", "--run",
+         "r", *QUICK, "--training.checkpoint_every=0"],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith("60/"):
+            break
+    time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    rest = child.stdout.read().splitlines()
+    assert child.wait() == 0
+    child.stdout.close()
+    figures = json.loads(rest[-1])
+    assert figures["stopped"]
+    assert figures["steps"] >= 60
+    found = checkpoint.newest(tmp_path / "r" / "checkpoints")
+    assert found is not None
+    assert found[1].facts["steps"] == figures["steps"]
+    assert "sextet train --resume r" in rest[-2]
+
+
+def test_tensorboard_is_asked_for_by_name_where_it_is_missing(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run(["train", "CartPole-v1", "--tensorboard", "--run", "r"]) == 2
+    assert "pip install 'sextet[tb]'" in capsys.readouterr().err
+    assert not Path("r").exists()
+
+
+def test_tensorboard_gets_scalars_over_steps_and_frames(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from agent.metrics import TensorBoard
+
+    board = TensorBoard(tmp_path)
+    board.write({"steps": 10, "frames": 40, "total": 2.5, "return": None, "warnings": []})
+    board.close()
+    for axis, at in (("steps", 10), ("frames", 40)):
+        read = EventAccumulator(str(tmp_path / axis)).Reload()
+        assert read.Tags()["scalars"] == ["total"]
+        assert [(e.step, e.value) for e in read.Scalars("total")] == [(at, 2.5)]
+
+
+@pytest.mark.parametrize(
+    ("world", "more"),
+    [
+        ("CartPole-v1", ()),
+        ("ALE/Breakout-v5", ("--worlds", "2", "--perception.latent_size=16",
+                             "--training.evaluation.actor.policy.epsilon=1.0")),
+    ],
+)  # fmt: skip
+def test_model_free_learns_without_a_world_model(tmp_path, capsys, monkeypatch, world, more):
+    monkeypatch.chdir(tmp_path)
+    asked = ("--preset", "model-free", "--steps", "60", "--run", "r", *QUICK, *more)
+    figures, _ = said(capsys, "train", world, *asked, "--training.evaluate_episodes=1")
+    assert figures["updates"] > 5
+    lines = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    names = {name for line in lines for name in line}
+    assert "cost/critic" in names
+    assert not any(name.startswith("world_model/") for name in names)
+    before, after = (
+        checkpoint.load(Path("r/checkpoints") / at, only=("weights",)).tensors["weights"]
+        for at in ("30", "60")
+    )
+    assert any(n.startswith("perception/") and not before[n].equal(after[n]) for n in after)

@@ -1,0 +1,444 @@
+"""What learning costs: the learner against the same update written by hand, and where time goes.
+
+By hand is what somebody would write who wanted this one agent: the layers, the replay as arrays,
+the losses one after another in plain PyTorch, no message, no port, no module that could be another
+one. Both begin with the same weights and do the same: before the clock runs, both are given one
+batch and must come to the same losses. Then they update in turn, each from its own draws of one
+and the same replay, and the medians are compared.
+
+The small CNN at 84×84, four frames, batch 32, five predicted steps, three prediction heads, two
+critics of every action five steps ahead, one thread.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agent.build import assemble, known_kinds
+from agent.config import Tree, merge, preset
+from agent.learn import Learner
+from agent.live import go_on
+from modules import chance
+from modules.cost.cost import Cost
+from modules.cost.critic import ActionCritic
+from modules.memory.ring import Ring
+from modules.messages import SIGNALS, Experience
+from modules.perception.pixels import PixelsSmall
+from modules.world_model.jepa import JEPA
+
+WORLD = "ALE/Breakout-v5"
+BATCH, UNROLL, REACH, STACK, SHIFT, INTENSITY = 32, 5, 5, 4, 4, 0.05
+WINDOW = UNROLL + 1
+RATE, TARGET_RATE, DECAY, CLIP, DISCOUNT = 1e-4, 0.01, 0.1, 10.0, 0.99
+
+TREE: Tree = {
+    "world": {"id": WORLD, "protocol": "100k"},
+    "perception": {"kind": "pixels-small"},
+    "world_model": {"kind": "jepa", "unroll_steps": UNROLL, "objective": {"kind": "none"}},
+    "cost": {"critic": {"kind": "actions", "n_steps": REACH, "target_rate": TARGET_RATE}},
+    "memory": {"capacity": 10_000},
+    "actor": {"policy": {"kind": "greedy", "epsilon": 0.5}},
+    "configurator": {"kind": "fixed", "mode": 1},
+    "learner": {
+        "batch": BATCH, "online_steps": 1, "learning_rate": RATE, "weight_decay": DECAY,
+        "clip_norm": CLIP, "target_rate": TARGET_RATE, "warmup_steps": 2,
+    },
+}  # fmt: skip
+
+
+def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, float]:
+    """Lives `steps` steps, then times `updates` of either kind and `turns` of a training.
+
+    `ratio`: updates a second of the learner over those by hand, so 1 is as fast. `update_ms`,
+    `by_hand_ms`: medians, choosing the windows included. `share_env`, `share_act`, `share_sample`,
+    `share_update`: of the time of a turn of `learn-pixels` with an update in each.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        learner = _learner(TREE, steps)
+        hand = ByHand(learner)
+        agree(learner, hand)
+        spans: dict[str, list[float]] = {"learner": [], "hand": []}
+        either: tuple[tuple[str, Callable[[], object]], ...] = (
+            ("learner", learner.update),
+            ("hand", hand.update),
+        )
+        for i in range(updates + 5):
+            for name, update in either[:: 1 if i % 2 else -1]:
+                spent = _seconds(update)
+                if i >= 5:
+                    spans[name].append(spent)
+        mine, theirs = median(spans["learner"]), median(spans["hand"])
+        return {
+            "ratio": round(theirs / mine, 4),
+            "update_ms": round(1e3 * mine, 2),
+            "by_hand_ms": round(1e3 * theirs, 2),
+            **_shares(turns),
+        }
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _seconds(do: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    do()
+    return time.perf_counter() - began
+
+
+def _learner(tree: Tree, steps: int) -> Learner:
+    """A learner whose agent has lived `steps` steps."""
+    assembly = assemble(tree, known_kinds(), training=True)
+    agent, world = assembly.agent, assembly.world
+    agent.begin(world.rows, 0)
+    for _ in go_on(agent, world, world.reset(0), steps):
+        pass
+    world.close()
+    return Learner(agent.modules, seed=0, **assembly.config.settings.learner.model_dump())
+
+
+def _shares(turns: int) -> dict[str, float]:
+    """Where the time of a turn of training goes, by the preset for pixels."""
+    tree = merge(preset("learn-pixels"), {"world": TREE["world"], "learner": {"warmup_steps": 2}})
+    assembly = assemble(merge(tree, {"memory": {"capacity": 10_000}}), known_kinds(), training=True)
+    agent, world = assembly.agent, assembly.world
+    learner = Learner(agent.modules, seed=0, **assembly.config.settings.learner.model_dump())
+    agent.begin(world.rows, 0)
+    observation, spent = world.reset(0), dict.fromkeys(("env", "act", "sample", "update"), 0.0)
+    for turn in range(200 + turns):
+        if turn == 200:
+            spent = dict.fromkeys(spent, 0.0)
+        began = time.perf_counter()
+        moment = agent.step(observation)
+        acted = time.perf_counter()
+        spent["act"] += acted - began
+        if turn >= 190:
+            # Sampled once more by itself: within an update it cannot be told apart.
+            key = chance.keys(0, 1, learner.updates)
+            agent.memory.sample(learner.batch, learner.window(), key)
+            sampled = time.perf_counter()
+            learner.update()
+            spent["sample"] += sampled - acted
+            spent["update"] += time.perf_counter() - sampled - (sampled - acted)
+        began = time.perf_counter()
+        observation = world.step(moment.plan.action)
+        spent["env"] += time.perf_counter() - began
+    world.close()
+    total = sum(spent.values())
+    return {f"share_{name}": round(value / total, 4) for name, value in spent.items()}
+
+
+# -- by hand --------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """Windows as arrays: frames [B W+3 H Y 1], [B W ...] the rest, and what was drawn for them."""
+
+    frames: Tensor
+    actions: Tensor
+    signals: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    valid: Tensor
+    heard: Tensor
+    shifts: tuple[Tensor, Tensor]
+    brightness: tuple[Tensor, Tensor]
+
+
+class Running:
+    """Mean and variance of what was seen lately."""
+
+    def __init__(self, size: int) -> None:
+        self.mean, self.var, self.count = torch.zeros(size), torch.ones(size), 0
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Takes `x` [M D] into account."""
+        rate = max(1 / (self.count + 1), 0.01)
+        var, mean = torch.var_mean(x, 0, correction=0)
+        moved = mean - self.mean
+        self.var = (1 - rate) * self.var + rate * var + rate * (1 - rate) * moved.square()
+        self.mean = self.mean + rate * moved
+        self.count += 1
+
+    def magnitude(self) -> Tensor:
+        """Root mean square."""
+        return (self.var + self.mean.square()).sqrt()
+
+
+class Encoder(nn.Module):
+    """Two convolutions, a linear map, a sphere."""
+
+    def __init__(self, of: PixelsSmall) -> None:
+        super().__init__()
+        first, second = of.network.convolutions
+        self.layers = nn.Sequential(
+            copy.deepcopy(first), nn.ReLU(True), copy.deepcopy(second), nn.ReLU(True),
+            nn.Flatten(), copy.deepcopy(of.project),
+        )  # fmt: skip
+        self.usual = Running(of.latent_size)
+
+    def forward(self, frames: Tensor, learning: bool) -> Tensor:
+        """Latents [M D] of frames [M 4 H Y]."""
+        out: Tensor = self.layers(frames)
+        if learning:
+            self.usual.update(out.detach())
+        standard = (out - self.usual.mean) / (self.usual.var.sqrt() + 1e-3)
+        return functional.rms_norm(standard, (out.shape[-1],), eps=1e-6)
+
+
+class Block(nn.Module):
+    """x + W₂·SiLU(W₁·norm(x))."""
+
+    def __init__(self, norm: nn.Module, inner: nn.Module, outer: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*map(copy.deepcopy, (norm, inner)), nn.SiLU())
+        self.layers.append(copy.deepcopy(outer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[M width] to [M width]."""
+        return x + self.layers(x)  # type: ignore[no-any-return]
+
+
+def _mlp(of: Any) -> nn.Sequential:
+    """Linear layers with SiLU between them."""
+    layers: list[nn.Module] = []
+    for linear in of.hidden:
+        layers += [copy.deepcopy(linear), nn.SiLU()]
+    return nn.Sequential(*layers, copy.deepcopy(of.last))
+
+
+def _symlog(x: Tensor) -> Tensor:
+    return x.sign() * x.abs().log1p()
+
+
+class ByHand:
+    """The update of one agent, with the weights and the replay that a learner has now."""
+
+    def __init__(self, learner: Learner) -> None:
+        m = learner.modules
+        seen, model = cast(PixelsSmall, m.perception), cast(JEPA, m.world_model)
+        critic = cast(ActionCritic, cast(Cost, m.cost).critic)
+        self.online = Encoder(seen)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        trunk = model.trunk
+        self.predict = nn.Sequential(
+            copy.deepcopy(trunk.first),
+            *(Block(*of) for of in zip(trunk.norms, trunk.inner, trunk.outer, strict=True)),
+            copy.deepcopy(model.change),
+        )
+        self.feel, self.heads = _mlp(model.felt), model.ensemble
+        self.critics = nn.ModuleList(_mlp(member) for member in critic.members)
+        self.critic_targets = copy.deepcopy(self.critics).requires_grad_(False)
+        size = seen.latent_size
+        self.latents, self.strides, self.misses = Running(size), Running(size), Running(size)
+        self.feelings = Running(len(SIGNALS))
+        self.parameters = [
+            p
+            for part in (self.online, self.predict, self.feel, self.critics)
+            for p in part.parameters()
+        ]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=DECAY, fused=True)
+        kept = {name: t.numpy() for name, t in m.memory.tensors().items() if "." not in name}
+        self.replay, self.steps = kept, len(kept["began"])
+        self.actions, self.drives = critic.shape[0], len(critic.heads)
+        self.luck = np.random.default_rng(0)
+
+    def update(self) -> dict[str, float]:
+        """One update."""
+        losses = self.losses(self.sample())
+        total = torch.stack(list(losses.values())).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.parameters, CLIP)
+        self.optimiser.step()
+        with torch.no_grad():
+            for slow, fast in ((self.target, self.online), (self.critic_targets, self.critics)):
+                torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), TARGET_RATE)
+            self.target.usual = copy.copy(self.online.usual)
+        said = torch.stack([*(loss.detach() for loss in losses.values()), total.detach(), norm])
+        return dict(zip([*losses, "total", "norm"], said.tolist(), strict=True))
+
+    def sample(self) -> Batch:
+        """Windows that begin anywhere, and how their frames are changed."""
+        held, luck = self.replay, self.luck
+        start = luck.integers(0, self.steps - WINDOW, BATCH)[:, None]
+        times = start + np.arange(WINDOW)
+        valid = held["began"][times] <= start
+        stop = start + valid.sum(1, keepdims=True) - 1
+        at = np.minimum(times, stop)
+        shown = np.clip(start + np.arange(1 - STACK, WINDOW), held["began"][start], stop)
+        real = torch.from_numpy(valid)
+        chosen = torch.from_numpy(held["actions"].take(at, 0)).long()
+        drawn = luck.integers(-SHIFT, SHIFT + 1, (2, BATCH, 2))
+        noise = luck.standard_normal((2, BATCH)).clip(-2, 2).astype(np.float32)
+        return Batch(
+            frames=torch.from_numpy(held["frames"].take(shown, 0)),
+            actions=functional.one_hot(chosen, self.actions).float() * real[..., None],
+            signals=torch.from_numpy(held["signals"].take(at, 0)) * real[..., None],
+            terminated=torch.from_numpy(held["terminated"].take(at, 0)) & real,
+            truncated=torch.from_numpy(held["truncated"].take(at, 0)) & real,
+            valid=real,
+            heard=torch.from_numpy(2.0 * luck.integers(0, 2, (BATCH, self.heads))).float(),
+            shifts=(torch.from_numpy(drawn[0]), torch.from_numpy(drawn[1])),
+            brightness=tuple(torch.from_numpy(1 + INTENSITY * noise)),  # type: ignore[arg-type]
+        )
+
+    def _encoded(
+        self, encoder: Encoder, batch: Batch, which: int, wanted: Tensor, learning: bool
+    ) -> Tensor:
+        """Latents [M D] of the steps `wanted` [B W] after shift and change of brightness."""
+        several = wanted.shape[1] + STACK - 1
+        frames = batch.frames[:, :several, :, :, 0].numpy()
+        wide = torch.from_numpy(
+            np.pad(frames, ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)), mode="edge")
+        )
+        high, broad = frames.shape[2:]
+        moved = torch.stack(
+            [
+                wide[row, :, SHIFT - down : SHIFT - down + high, SHIFT - right :][..., :broad]
+                for row, (down, right) in enumerate(batch.shifts[which].tolist())
+            ]
+        )
+        runs = moved.unfold(1, STACK, 1).permute(0, 1, 4, 2, 3)[wanted].float()
+        row = wanted.nonzero()[:, 0]
+        return cast(
+            Tensor,
+            encoder(runs.mul_(batch.brightness[which][row, None, None, None] / 255), learning),
+        )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """What this agent would have less of."""
+        valid, rows = batch.valid, torch.arange(BATCH)
+        first = self._encoded(self.online, batch, 0, valid[:, :1], True)
+        with torch.no_grad():
+            seen = self._encoded(self.target, batch, 1, valid, False)
+            target = seen.new_zeros(*valid.shape, seen.shape[-1]).index_put((valid,), seen)
+        return self._model(batch, first, target) | {
+            "cost/critic": self._critic(batch, first, target, rows)
+        }
+
+    def _model(self, batch: Batch, first: Tensor, target: Tensor) -> dict[str, Tensor]:
+        valid, signals = batch.valid, _symlog(batch.signals)
+        over = batch.terminated | batch.truncated
+        usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
+        self.latents.update(target[valid])
+        self.strides.update((target[:, 1:] - target[:, :-1])[usable])
+        self.feelings.update(signals[:, 1:][usable])
+        scale = self.latents.var.sqrt().clamp_min(1e-3)
+        stride = torch.maximum(self.strides.magnitude(), 1e-3 * scale)
+        reached = usable.cumprod(1).bool()
+        latent, row = first, torch.arange(BATCH)
+        made, states, changes, rows, times = [], [], [], [], []
+        for t in range(UNROLL):
+            alive = reached[row, t]
+            latent, row = latent[alive], row[alive]
+            standard = (latent - self.latents.mean) / scale
+            out = self.predict(torch.cat([standard, batch.actions[row, t]], -1))
+            change = out.view(len(row), self.heads, -1)
+            made.append(latent[:, None] + stride * change)
+            states.append(latent if t == 0 else latent.detach())
+            changes.append(change.mean(1))
+            rows.append(row)
+            times.append(torch.full_like(row, t + 1))
+            latent = latent + stride * changes[-1]
+        row, after = torch.cat(rows), torch.cat(times)
+        missed = torch.cat(made) - target[row, after][:, None]
+        self.misses.update(missed[: len(made[0])].detach().flatten(0, 1))
+        unit = torch.maximum((scale * stride).sqrt(), self.misses.magnitude())
+        standard = (torch.cat(states) - self.latents.mean) / scale
+        felt = self.feel(
+            torch.cat([standard, batch.actions[row, after - 1], torch.cat(changes).detach()], -1)
+        )
+        wanted = (signals[row, after] - self.feelings.mean) / self.feelings.var.sqrt().clamp_min(
+            1e-2
+        )
+        ends = batch.terminated[row, after].float()
+        return {
+            "world_model/prediction": ((missed / unit).square().mean(2) * batch.heard[row]).mean(),
+            "world_model/signals": (felt[:, :-1] - wanted).square().mean(),
+            "world_model/ended": functional.binary_cross_entropy_with_logits(felt[:, -1], ends),
+        }
+
+    def _said(self, critics: nn.ModuleList, latent: Tensor) -> Tensor:
+        """Energies [E M A K] of every action."""
+        out = torch.stack([critic(latent) for critic in critics])
+        value, own = out.view(*out.shape[:2], self.actions + 1, self.drives).split(
+            (1, self.actions), 2
+        )
+        return value + own - own.mean(2, keepdim=True)
+
+    def _critic(self, batch: Batch, first: Tensor, target: Tensor, rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            felt = batch.signals
+            energies = torch.stack(
+                [
+                    -_symlog(felt[..., SIGNALS.index("score")]),
+                    felt[..., SIGNALS.index("life_lost")].clamp(0, 1),
+                    felt[..., SIGNALS.index("effort")].clamp(0, 1),
+                    -felt[..., SIGNALS.index("novelty")].clamp(0, 1),
+                ],
+                -1,
+            )
+            there = batch.valid[:, 1 : REACH + 1]
+            weights = DISCOUNT ** torch.arange(REACH) * there
+            reach = there.sum(1)
+            ahead = (energies[:, 1 : REACH + 1] * weights[..., None]).sum(1)
+            rest = DISCOUNT**reach * ~batch.terminated[rows, reach]
+            reached = target[rows, reach]
+            best = self._said(self.critics, reached).mean(0).sum(-1).argmin(-1)
+            later = self._said(self.critic_targets, reached)[:, rows, best]
+            wanted = ahead + rest[:, None] * later
+            seen = (reach > 0).float()
+        said = self._said(self.critics, first)[:, rows, batch.actions[:, 0].argmax(-1)]
+        missed = (said - wanted).square().sum(-1).mean(0) * seen
+        return missed.sum() / seen.sum().clamp_min(1)
+
+
+def agree(learner: Learner, hand: ByHand) -> None:
+    """Gives both one batch. Raises RuntimeError where they do not come to the same losses."""
+    key = chance.keys(learner.seed, 1, learner.updates)
+    ring = cast(Ring, learner.modules.memory)
+    batch = _as_batch(ring.sample(BATCH, WINDOW, key), key, hand.heads)
+    theirs = copy.deepcopy(hand).losses(batch)
+    mine = copy.deepcopy(learner).update()
+    for name, loss in theirs.items():
+        if abs(float(loss.detach()) - mine[name]) > 1e-4 * max(1.0, abs(mine[name])):
+            raise RuntimeError(
+                f"bench learn: {name}: by hand {float(loss.detach()):.6g}, the learner "
+                f"{mine[name]:.6g}; the two no longer do the same"
+            )
+    if missing := set(mine) - set(theirs) - {"total", "gradient_norm"}:
+        raise RuntimeError(f"bench learn: {missing} is not written by hand")
+
+
+def _as_batch(experience: Experience, key: Tensor, heads: int) -> Batch:
+    """The windows of an experience with what the learner draws for them."""
+    shifts, brightness = [], []
+    for drawn in (key, key + 1):
+        shift = chance.integers(drawn, "shift", 2 * SHIFT + 1, BATCH, 2)[0] - SHIFT
+        noise = chance.normal(drawn, "intensity", BATCH)[0].clamp(-2, 2)
+        shifts.append(shift)
+        brightness.append(1 + INTENSITY * noise)
+    heard = (chance.uniform(experience.index, "bootstrap", heads) > 0.5).float() * 2
+    assert experience.frames is not None
+    return Batch(
+        frames=experience.frames,
+        actions=experience.actions,
+        signals=experience.signals,
+        terminated=experience.terminated,
+        truncated=experience.truncated,
+        valid=experience.valid,
+        heard=heard,
+        shifts=(shifts[0], shifts[1]),
+        brightness=(brightness[0], brightness[1]),
+    )

@@ -1,0 +1,99 @@
+"""Lives 100 000 real steps of Atari with a learner on top: peak memory, and what checkpoints cost.
+
+    python examples/benchmarks/replay.py --json
+
+The agent is the one `sextet train ALE/Boxing-v5 --protocol 100k` trains, its memory filled to the
+last step; it learns at every hundredth step only, since how much memory learning takes does not
+depend on how often. `rss_gb` is the peak of the whole process; `checkpoint_s` the seconds each
+checkpoint took, the last one of a full memory; `disk_ratio` what all kept ones together take on
+the disk, over the replay's bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from agent import checkpoint
+from agent.build import assemble, known_kinds
+from agent.commands.train import for_training, keep_pages
+from agent.learn import Learner
+from agent.loading import Request
+from agent.training import Schedule, Training
+
+
+class Timed(Training):
+    """Training that notes how long each checkpoint took."""
+
+    def save(self, name: str, whole: bool = True) -> Path:
+        began = time.perf_counter()
+        place = super().save(name, whole)
+        if whole:
+            self.spent = [*getattr(self, "spent", []), round(time.perf_counter() - began, 2)]
+        return place
+
+
+def peak_gb() -> float:
+    """Peak resident memory of this process, in GB (10^9 bytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def run(world: str, steps: int, rows: int, folder: Path) -> dict[str, Any]:
+    """Lives, learns a little, keeps ten checkpoints; then loads the last one anew."""
+    keep_pages()
+    asked = (f"memory.capacity={steps}", "learner.updates_per_step=0.01")
+    tree = for_training(
+        Request(agent=world, overrides=asked, flags={"protocol": "100k", "worlds": rows})
+    )
+    assembly = assemble(tree, known_kinds(), training=True)
+    settings = assembly.config.settings
+    learner = Learner(assembly.agent.modules, seed=0, **settings.learner.model_dump())
+    schedule = Schedule(steps, report_every=5_000, evaluate_every=0, checkpoint_every=steps // 10)
+    training = Timed(
+        assembly.agent, assembly.world, learner, folder, schedule, lambda: [0.0], seed=0
+    )
+    began = time.perf_counter()
+    for _ in training.run():
+        pass
+    lived = time.perf_counter() - began
+    kept = checkpoint.newest(folder / "checkpoints", only=("memory",))
+    assert kept is not None
+    size = sum(tensor.nbytes for tensor in kept[1].tensors["memory"].values())
+    files = {f.stat().st_ino: f.stat().st_size for f in folder.rglob("*") if f.is_file()}
+    assembly.world.close()
+    return {
+        "world": world,
+        "steps": steps,
+        "rows": rows,
+        "updates": learner.updates,
+        "seconds": round(lived, 1),
+        "rss_gb": round(peak_gb(), 3),
+        "replay_gb": round(size / 1e9, 3),
+        "disk_ratio": round(sum(files.values()) / size, 3),
+        "checkpoint_s": training.spent,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--world", default="ALE/Boxing-v5")
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = run(asked.world, asked.steps, asked.rows, Path(folder))
+    if asked.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:<14} {value}")
+
+
+if __name__ == "__main__":
+    main()

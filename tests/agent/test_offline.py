@@ -1,0 +1,125 @@
+"""What others lived can be learned from, by an agent that lives nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from agent.agent import Agent
+from agent.build import assemble, known_kinds
+from agent.cli import gather_overrides, run
+from agent.modules import neutral
+from agent.offline import recorded_steps, remember
+from agent.trace import Trace
+
+SMALL = ("--perception.kind=vectors", "--perception.width=16", "--no-live", "--json")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def recorded(name: str, *more: str) -> Path:
+    asked = ["play", "CartPole-v1", "--preset", "reactive", "--steps", "90", "--run", name, *SMALL]
+    assert run([*asked, *more]) == 0
+    return Path(name)
+
+
+def filled(*traces: Path) -> Agent:
+    tree = {"world": {"id": "CartPole-v1"}, "memory": {"capacity": 400},
+            "perception": {"kind": "vectors", "width": 32}}  # fmt: skip
+    agent = assemble(tree, known_kinds(), training=True).agent
+    agent.begin(1, 0)
+    remember(agent.memory, neutral(agent.modules, agent.world, 1), traces)
+    return agent
+
+
+def test_memory_holds_what_was_lived_row_after_row():
+    one, two = recorded("one"), recorded("two", "--worlds", "3", "--seed", "5")
+    assert recorded_steps([one, two]) == 180
+    kept = filled(one, two).memory.tensors()
+    wanted = []
+    for path in (one, two):
+        with Trace.open(path) as trace:
+            wanted += [
+                (m.observation.vector[row], m.plan.action[row].argmax(), m.state.signals[row])
+                for row in range(trace.rows)
+                for m in trace
+            ]
+    assert len(kept["vectors"]) == 180
+    for at, (vector, action, signals) in enumerate(wanted):
+        assert kept["vectors"][at].equal(vector)
+        assert int(kept["actions"][at]) == int(action)
+        assert kept["signals"][at].equal(signals)
+
+
+def test_no_window_goes_from_one_stretch_to_the_next():
+    agent = filled(recorded("one"), recorded("two", "--worlds", "3", "--seed", "5"))
+    began = agent.memory.tensors()["began"]
+    assert set(began.tolist()) >= {0, 90, 120, 150}
+    for key in range(20):
+        seen = agent.memory.sample(32, 6, torch.tensor([key]))
+        start = seen.index
+        for steps in range(6):
+            real = seen.valid[:, steps]
+            assert (began[(start + steps)[real]] <= start[real]).all()
+
+
+def train(capsys: pytest.CaptureFixture[str], *more: str) -> dict:
+    small = ("--learner.warmup_steps=5", "--training.evaluate_episodes=2", "--no-live", "--json",
+             "--training.checkpoint_every=30", "--training.report_every=30",
+             "--training.evaluation.memory.capacity=1000")  # fmt: skip
+    code = run(["train", *more, *small])
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    return json.loads(shown.out.splitlines()[-1])
+
+
+def test_the_command_learns_without_living_is_evaluated_and_resumed(capsys):
+    recorded("one")
+    recorded("two", "--seed", "1")
+    asked = ("--from-traces", "one", "two", "CartPole-v1", "--steps", "60", "--run", "off")
+    said = train(capsys, *asked)
+    assert said["updates"] == 28  # half an update a step, 55 of 60 behind the warm-up
+    assert said["episodes"] == said["frames"] == 0
+    assert said["evaluation"] > 0
+    kept = json.loads(Path("off/checkpoints/60/facts.json").read_text())
+    assert kept["traces"] == ["one", "two"]
+    line = json.loads(Path("off/metrics.jsonl").read_text().splitlines()[-1])
+    assert "world_model/prediction" in line or "evaluation" in line
+
+    code = run(["train", "--resume", "off", "--steps", "90", "--no-live", "--json"])
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert code == 0
+    assert (said["resumed_at"], said["steps"], said["updates"]) == (60, 90, 43)
+    # The same as if it had gone on at once.
+    train(capsys, *asked[:3], "--steps", "90", "--run", "whole")
+    for group in ("weights", "learner", "memory"):
+        one, other = (
+            (Path(name) / f"checkpoints/90/{group}.safetensors").read_bytes()
+            for name in ("off", "whole")
+        )
+        assert one == other
+
+
+def test_a_trace_of_another_world_is_refused_in_one_line(capsys):
+    recorded("one")
+    assert run(["train", "Acrobot-v1", "--from-traces", "one", "--run", "off"]) == 2
+    shown = capsys.readouterr().err
+    assert "id: wanted Acrobot-v1, got CartPole-v1" in shown
+    assert not Path("off").exists()
+    assert run(["train", "--from-traces", "nothing"]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_several_traces_are_named_after_one_flag():
+    Path("a").mkdir()
+    Path("b").mkdir()
+    assert gather_overrides(["train", "--from-traces", "a", "b", "W", "--seed", "1"]) == [
+        "train", "--from-traces", "a", "--from-traces", "b", "W", "--seed", "1",
+    ]  # fmt: skip
+    assert gather_overrides(["train", "W", "--from-traces", "a", "--x.y=1"]) == [
+        "train", "W", "--from-traces", "a", "--set", "x.y=1",
+    ]  # fmt: skip

@@ -1,0 +1,73 @@
+"""Real trainings are killed and go on as if they never had been."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "examples/benchmarks"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", BENCHMARKS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    return script("resume")
+
+
+@pytest.mark.parametrize("case", ["cartpole", "pixels"])
+def test_killed_once_and_resumed_it_is_the_same_bit_for_bit(bench, tmp_path, case):
+    found = bench.measure(case, 1, tmp_path, seed=1)
+    assert found["identical"] == 1, found["each"]
+    assert found["actions_least"] >= bench.ACTIONS
+
+
+def test_a_difference_would_be_found(bench, tmp_path):
+    case = bench.CASES["cartpole"]
+    short = bench.Case(case.world, 100, case.settings)
+    for seed in (1, 2):
+        bench.undisturbed(short, tmp_path / str(seed), seed)
+    wrong = bench.different(tmp_path / "1", tmp_path / "2", 100)
+    assert any(name.startswith("weights/") for name in wrong)
+    assert "memory/actions" in wrong
+    assert "world" in wrong
+    assert bench.different(tmp_path / "1", tmp_path / "1", 100) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["cartpole", "pixels"])
+def test_killed_at_twenty_points(bench, tmp_path, case):
+    found = bench.measure(case, 20, tmp_path)
+    assert found["identical"] == 20, found["each"]
+    assert found["actions_least"] >= bench.ACTIONS
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_steps_fit_in_memory_and_little_more_on_disk():
+    """In a process of its own: peak memory is a process's."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "replay.py"), "--json"],
+        check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["rss_gb"] <= 2.5
+    assert figures["disk_ratio"] <= 1.1
+
+
+def test_a_small_replay_is_lived_and_measured(tmp_path):
+    figures = script("replay").run("ALE/Boxing-v5", 400, 2, tmp_path)
+    assert len(figures["checkpoint_s"]) == 10
+    assert figures["replay_gb"] * 1e9 == pytest.approx(400 * 84 * 84, rel=0.2)
