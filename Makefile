@@ -7,13 +7,20 @@ INSTALLED := $(VENV)/.installed
 # Small tensors on shared cores are slower with more threads, sometimes tenfold.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: play test check slow bench lint
+.PHONY: play test browser check slow bench lint
 
 play: $(INSTALLED)
 	$(BIN)/sextet play
 
-test: $(INSTALLED)
+test: $(INSTALLED) browser
 	$(BIN)/python -m pytest -n 2
+
+# The page is tested in a real browser: fetched where apt and root are at hand, else those tests skip.
+browser:
+	@command -v chromium chromium-browser google-chrome-stable google-chrome >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+	  >/dev/null 2>&1; } || echo "no Chromium: the tests of the page will skip"
 
 check: lint test
 

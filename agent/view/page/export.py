@@ -1,0 +1,166 @@
+"""A page in one file: all series, and as many frames, moments and futures as fit in bounds.
+
+The file needs nothing else and asks for nothing: its scripts and styles are named by hash in its
+own Content-Security-Policy, its data is deflated inside it. What was left out is said on the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.view.page.data import Recording
+from agent.view.page.futures import Imagined
+from agent.view.page.server import SCRIPTS, static
+from modules.messages import ConfigError
+
+FRAME_BYTES = 24 * 2**20
+"""Frames before deflating; beyond it they are thinned out."""
+
+MOMENTS, FUTURES, FRAMES_EACH = 300, 24, 50
+"""At most so many moments and futures are taken along; so many frames lie in one piece."""
+
+
+def export(
+    runs: Sequence[Recording], file: Path, row: int = 0, plugins: tuple[str, ...] = ()
+) -> int:
+    """Writes the page of some runs whole or not at all; its size in bytes.
+
+    Raises ConfigError, one line, where `file` cannot be written.
+    """
+    if file.is_dir():
+        raise ConfigError(f"option --export: wanted a file, got the folder '{file}'")
+    for run in runs:
+        run.allows(row)
+    try:
+        # Taken before the work, so that an unwritable place is said at once.
+        handle, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-", suffix=".part")
+    except OSError as error:
+        raise ConfigError(
+            f"option --export: wanted a writable place, got '{file}': {error.strerror or error}"
+        ) from None
+    try:
+        text = html([_kept(run, Imagined(run, plugins), row) for run in runs])
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            handle = -1
+            size = out.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(partial, 0o666 & ~mask)
+        os.replace(partial, file)
+        return size
+    except OSError as error:
+        raise ConfigError(
+            f"option --export: '{file}' could not be written: {error.strerror or error}"
+        ) from None
+    finally:
+        if handle >= 0:
+            os.close(handle)
+        Path(partial).unlink(missing_ok=True)
+
+
+def html(kept: Sequence[dict[str, Any]]) -> str:
+    """The page around what was kept of its runs."""
+    style = static("page.css")
+    scripts = [static(name) for name in SCRIPTS]
+    hashes = " ".join(_hash(script) for script in scripts)
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; "
+        "img-src blob: data:; base-uri 'none'; form-action 'none'"
+    )
+    # No "<" of what a run said stays: nothing in it can end the element or begin another.
+    data = json.dumps({"runs": list(kept)}, allow_nan=False).replace("<", "\\u003c")
+    parts = {
+        "<!--policy-->": f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        "<!--token-->": "",
+        "<!--styles-->": f"<style>{style}</style>",
+        "<!--data-->": f'<script type="application/json" id="embedded">{data}</script>',
+        "<!--scripts-->": "\n".join(f"<script>{script}</script>" for script in scripts),
+    }
+    page = static("index.html")
+    for mark, part in parts.items():
+        before, _, after = page.partition(mark)
+        page = before + part + after
+    return page
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _kept(run: Recording, imagined: Imagined, row: int) -> dict[str, Any]:
+    """What of one run goes into the file."""
+    series = run.series(row)
+    notes = []
+    frames, every = _frames(run, row)
+    if every > 1:
+        notes.append(f"this file holds every {every}th frame of {run.steps}")
+    wanted = _telling(series.arrays, run.first, MOMENTS)
+    moments = {step: run.tree(step, row) for step in wanted}
+    if len(wanted) < run.steps:
+        notes.append(f"and the messages of {len(wanted)} moments, the most telling ones")
+    thinking = run.first + np.flatnonzero(series.arrays["calls"] > 0)
+    chosen = _evenly(thinking, FUTURES)
+    futures = {int(s): _packed(imagined.pack(int(s), row).to_bytes()) for s in chosen}
+    if len(chosen) < len(thinking):
+        notes.append(f"and the futures of {len(chosen)} of {len(thinking)} plans")
+    return {
+        "about": run.about(),
+        "row": row,
+        "notes": [", ".join(notes) + "."] if notes else [],
+        "series": _packed(series.to_bytes()),
+        "frames": frames,
+        "moments": _packed(json.dumps(moments).encode()),
+        "futures": futures,
+    }
+
+
+def _frames(run: Recording, row: int) -> tuple[dict[str, Any], int]:
+    """Frames in pieces, every so-manieth where all would be too much; `pieces` are their steps."""
+    pieces, packs, every = list[list[int]](), list[str](), 1
+    if run.world.pixels is not None:
+        every = -(-run.steps // max(FRAME_BYTES // int(np.prod(run.world.pixels)), 100))
+        wanted = range(run.first, run.first + run.steps, every)
+        for start in range(0, len(wanted), FRAMES_EACH):
+            pack = run.frames(row, wanted[start : start + FRAMES_EACH])
+            if pack.facts["steps"]:
+                pieces.append(pack.facts["steps"])
+                packs.append(_packed(pack.to_bytes()))
+    return {"pieces": pieces, "packs": packs}, every
+
+
+def _telling(arrays: dict[str, NDArray[Any]], first: int, most: int) -> list[int]:
+    """Steps worth keeping: events first, then evenly spaced ones, `most` in all."""
+    mode, steps = arrays["mode"], len(arrays["mode"])
+    if steps <= most:
+        return [first + i for i in range(steps)]
+    switches = 1 + np.flatnonzero(np.diff(np.nan_to_num(mode)) != 0)
+    felt = np.flatnonzero((np.nan_to_num(arrays["score"]) != 0) | (arrays["lost"] > 0))
+    surprise = np.nan_to_num(arrays["surprise"])
+    peaks = np.argsort(-surprise)[: most // 6]
+    kept = {0, steps - 1, *map(int, peaks)}
+    for events in (switches, felt):
+        kept.update(int(i) for i in _evenly(events, most // 4))
+    kept.update(int(i) for i in _evenly(np.arange(steps), most - len(kept)))
+    return sorted(first + i for i in kept)
+
+
+def _evenly(values: NDArray[Any], most: int) -> NDArray[Any]:
+    """Up to `most` of some values, evenly spaced."""
+    if len(values) <= most:
+        return values
+    return values[np.linspace(0, len(values) - 1, most).round().astype(int)]
+
+
+def _packed(raw: bytes) -> str:
+    return base64.b64encode(zlib.compress(raw, 9)).decode()

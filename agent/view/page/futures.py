@@ -1,0 +1,335 @@
+"""The imagined futures of a moment, made visible, and what came instead.
+
+A trace keeps the actions and energies of the candidates, not what they led to. Where the run's
+world model is the simulator, the world is brought back to the moment and each candidate is carried
+out again. Where it is learned, the candidate is imagined again and each state is shown by the most
+similar one that the run remembers. What is shown says which.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agent.build import Assembly, assemble, known_kinds
+from agent.loading import give_weights, trained_weights
+from agent.view.page.data import Pack, Recording, as_bytes, plain
+from modules import chance
+from modules.messages import Plan, SextetError, Situation, State, TraceError
+from modules.ports import Simulator
+
+Frames = list[NDArray[np.uint8]]
+
+PICTURES = 12
+"""So many states of a future are shown, evenly apart."""
+
+
+@dataclass(frozen=True)
+class Future:
+    """One candidate: its encoded actions [H A], the energy predicted, what is shown of it.
+
+    `at` are the steps ahead that have a frame, `ended` the one at which it is over, if any.
+    """
+
+    actions: NDArray[np.float32]
+    energy: float
+    at: tuple[int, ...] = ()
+    frames: tuple[NDArray[np.uint8], ...] = ()
+    score: float | None = None
+    ended: int | None = None
+    note: str = ""
+
+
+class Shower(Protocol):
+    """Makes the futures of one moment visible; `how` says by what."""
+
+    how: str
+
+    def show(self, step: int, row: int, futures: Sequence[Future]) -> list[Future]:
+        """The same futures with frames. TraceError, one line, where that can't be done."""
+
+
+class Imagined:
+    """Candidates of any recorded moment, with frames where they can be had.
+
+    `plugins` are packages whose modules the run used. Safe to ask from several threads.
+    """
+
+    def __init__(self, recording: Recording, plugins: tuple[str, ...] = ()) -> None:
+        self.recording, self.plugins = recording, plugins
+        self._shower: Shower | None = None
+        self._reason = ""
+        self._asked = False
+        self._lock = threading.Lock()
+
+    def pack(self, step: int, row: int, pictures: bool = True) -> Pack:
+        """Candidates with their actions in words, energies and frames, and what came instead."""
+        recording = self.recording
+        recording.allows(row)
+        try:
+            futures, note = candidates(recording.moment(step).plan, row)
+        except TraceError as error:
+            nothing: dict[str, Any] = {"at": [], "frames": []}
+            facts = {"step": step, "note": str(error), "how": "", "futures": [], "came": nothing}
+            return Pack(facts, {})
+        how = ""
+        if futures and pictures:
+            with self._lock:
+                shower = self._make()
+                how = self._reason
+                if shower is not None:
+                    try:
+                        futures = shower.show(step, row, futures)
+                        how = shower.how
+                    except (SextetError, RuntimeError, ValueError, TypeError) as error:
+                        how = " ".join(str(error).split())
+        frames: Frames = []
+        told = []
+        for future in futures:
+            told.append(
+                {
+                    "energy": plain(future.energy),
+                    "actions": [self._word(a) for a in future.actions],
+                    "at": list(future.at),
+                    "frames": list(range(len(frames), len(frames) + len(future.frames))),
+                    "score": future.score,
+                    "ended": future.ended,
+                    "note": future.note,
+                }
+            )
+            frames += future.frames
+        came: dict[str, Any] = {"at": [], "frames": []}
+        longest = max((len(f.actions) for f in futures), default=0)
+        for ahead in spread(longest):
+            shown = recording.frame(step + ahead, row)
+            if shown is not None:
+                came["at"].append(ahead)
+                came["frames"].append(len(frames))
+                frames.append(shown)
+        facts = {"step": step, "note": note, "how": how, "futures": told, "came": came}
+        alike = bool(frames) and all(f.shape == frames[0].shape for f in frames)
+        return Pack(facts, {"frames": np.stack(frames)} if alike else {})
+
+    def _word(self, action: NDArray[np.float32]) -> str:
+        spec = self.recording.world.actions
+        if spec.discrete:
+            best = int(action.argmax())
+            return spec.names[best] if best < len(spec.names) else str(best)
+        return "(" + " ".join(f"{v:.2g}" for v in action[:4].tolist()) + ")"
+
+    def _make(self) -> Shower | None:
+        """What can show the futures of this run, made when first asked for."""
+        if not self._asked:
+            self._asked = True
+            if self.recording.world.pixels is None:
+                self._reason = "this world shows no pixels: actions and energies alone"
+                return None
+            try:
+                assembly = assembly_of(self.recording, self.plugins)
+                model = assembly.config.slots["world_model"]
+                if "live_world" in inspect.signature(model.cls).parameters:
+                    foresees = model.kind == "clairvoyant"
+                    self._shower = Resimulated(self.recording, assembly, foresees)
+                else:
+                    self._shower = Remembered(self.recording, assembly)
+            except SextetError as error:
+                self._reason = f"not shown: {error}"
+        return self._shower
+
+
+def candidates(plan: Plan, row: int) -> tuple[list[Future], str]:
+    """The futures weighed by a row, the chosen first, and a word on them."""
+    if int(plan.mode[row]) != 2:
+        return [], "Mode-1: it acted without imagining anything."
+    found = []
+    for candidate, energy in zip(
+        plan.candidates[row].numpy(), plan.candidate_energies[row].tolist(), strict=True
+    ):
+        if np.isfinite(energy):
+            # A candidate shorter than the longest plan there could be is padded with zeros.
+            used = np.flatnonzero(np.abs(candidate).sum(-1))
+            found.append(Future(candidate[: used[-1] + 1 if len(used) else 1], energy))
+    if found:
+        return found, ""
+    steps = max(int(plan.steps[row]), 1)
+    going_on = Future(plan.actions[row, :steps].numpy(), float(plan.energy[row]))
+    return [going_on], "A plan under way is carried out; nothing was weighed anew."
+
+
+def spread(length: int) -> list[int]:
+    """Up to `PICTURES` steps ahead, from 1 to `length`, evenly apart."""
+    if length <= PICTURES:
+        return list(range(1, length + 1))
+    return sorted({round(1 + i * (length - 1) / (PICTURES - 1)) for i in range(PICTURES)})
+
+
+def assembly_of(recording: Recording, plugins: tuple[str, ...]) -> Assembly:
+    """Agent and world of a run, with the weights of its folder where there are any."""
+    assembly = assemble(recording.config, known_kinds(plugins))
+    if (found := trained_weights(recording.file.parent)) is not None:
+        give_weights(assembly.agent.modules, found[1].tensors["weights"], str(found[0]))
+    return assembly
+
+
+class Resimulated:
+    """Candidates carried out once more in the simulator, from the recorded moment.
+
+    `foresees`: with the world's own luck; else with luck drawn anew, as the model did, so that
+    what is shown is one of the futures that might have been.
+    """
+
+    def __init__(self, recording: Recording, assembly: Assembly, foresees: bool) -> None:
+        self.recording, self.world, self.foresees = recording, assembly.world, foresees
+        self.seed = assembly.config.settings.seed
+        self.how = ""
+        self._at: int | None = None
+
+    def show(self, step: int, row: int, futures: Sequence[Future]) -> list[Future]:
+        """Futures with the frames they lead to."""
+        from_step = self._bring_to(step, row)
+        luck = "the world's own luck" if self.foresees else "luck drawn anew"
+        self.how = f"shown by the simulator, from the keyframe of step {from_step}, with {luck}"
+        return [self._carry_out(step, row, future) for future in futures]
+
+    def _bring_to(self, step: int, row: int) -> int:
+        """Has the world stand at `step`: a keyframe, then the recorded actions since."""
+        recording, world = self.recording, self.world
+        if (key := recording.keyframe(step)) is None:
+            raise TraceError("not shown: the trace holds no whole keyframe before this moment")
+        observation = None
+        if self._at is None or not key[0] <= self._at <= step:
+            observation, self._at = world.restore(key[1]), key[0]
+        actions = recording.actions(self._at, step)
+        while self._at < step:
+            if self._at not in actions:
+                missing, self._at = self._at, None
+                raise TraceError(f"not shown: the action of step {missing} can't be read")
+            observation = world.step(actions[self._at])
+            self._at += 1
+        recorded = recording.frame(step, row)
+        if observation is not None and observation.pixels is not None and recorded is not None:
+            again = as_bytes(observation.pixels[row].numpy())
+            if not np.array_equal(again, recorded):
+                self._at = None
+                raise TraceError("not shown: replayed from its keyframe, the world went elsewhere")
+        return key[0]
+
+    def _carry_out(self, step: int, row: int, future: Future) -> Future:
+        world = self.world
+        assert isinstance(world, Simulator)
+        spec = self.recording.world.actions
+        native = spec.native(torch.from_numpy(np.array(future.actions, np.float32)))
+        key = chance.keys(self.seed, self.recording.rows, step)[row : row + 1]
+        handle, frames, at = world.handle(row), [], []
+        score, ended, wanted = 0.0, None, set(spread(len(future.actions)))
+        for ahead in range(1, len(future.actions) + 1):
+            seed = None if self.foresees else int(chance.integers(key, f"page {ahead}", 2**31 - 1))
+            action = native[ahead - 1]
+            argument = int(action) if spec.discrete else action.numpy()
+            handle, signals, over = world.imagine(handle, argument, seed)
+            score += float(signals[0])
+            if ahead in wanted or over:
+                frames.append(as_bytes(np.asarray(world.look(handle))))
+                at.append(ahead)
+            if over:
+                ended = ahead
+                break
+        return Future(
+            future.actions, future.energy, tuple(at), tuple(frames), plain_score(score), ended
+        )
+
+
+def plain_score(value: float) -> float:
+    """A score in four figures."""
+    return float(f"{value:.4g}")
+
+
+class Remembered:
+    """Candidates imagined once more by the learned world model, from the recorded state.
+
+    Each imagined state is shown by the frame of that remembered state of the run whose latent is
+    nearest to it.
+    """
+
+    how = "imagined again by the world model; each state shown by the nearest remembered one"
+
+    def __init__(self, recording: Recording, assembly: Assembly) -> None:
+        self.recording, self.agent = recording, assembly.agent
+        self.seed = assembly.config.settings.seed
+        assembly.world.close()
+        self._known: tuple[int, NDArray[np.int64], Tensor] | None = None
+
+    @torch.no_grad()
+    def show(self, step: int, row: int, futures: Sequence[Future]) -> list[Future]:
+        """Futures with remembered frames; `note` says how far those are."""
+        moment = self.recording.moment(step)
+        before = self.recording.moment(step - 1) if step > self.recording.first else moment
+        model = self.agent.modules.world_model
+        situation = Situation(
+            row=torch.arange(self.recording.rows),
+            state=moment.state,
+            recollection=moment.recollection,
+            energies=moment.energies,
+            surprise=moment.surprise,
+            spent=moment.spent,
+            age=moment.age,
+            chance=chance.keys(self.seed, self.recording.rows, step),
+            before=before,
+        )
+        expected = model.predict(situation, moment.plan.action, moment.directive)
+        if not _alike(expected.latent[row], moment.expected.latent[row]):
+            raise TraceError(
+                "not shown: the weights at hand expect something else than was recorded"
+            )
+        start = model.start(situation, moment.directive)
+        return [self._imagine(start.rows(torch.tensor([row])), row, future) for future in futures]
+
+    def _imagine(self, state: State, row: int, future: Future) -> Future:
+        model = self.agent.modules.world_model
+        steps, known = self._remembered(row)
+        actions = torch.from_numpy(np.array(future.actions, np.float32))
+        wanted, at, frames, far = set(spread(len(actions))), [], [], []
+        ended = None
+        for ahead in range(1, len(actions) + 1):
+            state = model.step(state, actions[ahead - 1 : ahead])
+            over = float(state.ended[0]) >= 0.5
+            if ahead in wanted or over:
+                latent = model.complete(state).latent
+                distance = (known - latent).square().sum(-1)
+                scale = known.square().sum(-1) + latent.square().sum(-1)
+                relative = distance / scale.clamp_min(1e-8)
+                nearest = int(relative.argmin())
+                shown = self.recording.frame(int(steps[nearest]), row)
+                if shown is not None:
+                    at.append(ahead)
+                    frames.append(shown)
+                    far.append(float(relative[nearest]))
+            if over:
+                ended = ahead
+                break
+        note = f"nearest remembered states, {np.mean(far):.2g} away (0 to 2)" if far else ""
+        return Future(
+            future.actions, future.energy, tuple(at), tuple(frames), None, ended, note
+        )  # fmt: skip
+
+    def _remembered(self, row: int) -> tuple[NDArray[np.int64], Tensor]:
+        if self._known is None or self._known[0] != row:
+            steps, latents = self.recording.latents(row)
+            if not len(steps):
+                raise TraceError("not shown: no state of this run can be read")
+            self._known = (row, steps, torch.from_numpy(latents))
+        return self._known[1:]
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Equal but for what half precision loses."""
+    scale = float(a.square().sum() + b.square().sum())
+    return float((a - b).square().sum()) <= 1e-3 * max(scale, 1e-8)

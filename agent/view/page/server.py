@@ -1,0 +1,305 @@
+"""The page's server: on this machine's loopback alone, for this browser's own page alone.
+
+It answers only where the Host header names it (so a foreign name that resolves here gets nothing),
+refuses any foreign Origin, serves a fixed list of files, and forks only for whoever knows the token
+of this session, which the page alone is told.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from agent.view.page.data import Recording
+from agent.view.page.forks import Forks
+from agent.view.page.futures import Imagined
+from modules.messages import ConfigError, SextetError
+
+PORT = 8770
+"""Where it serves if nothing was said; if that is taken, the next free one of the following."""
+
+_TRIES = 30
+_MOST_FRAMES, _LONGEST_REQUEST = 64, 8192
+_KINDS = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+}
+SCRIPTS = ("numbers.js", "source.js", "lanes.js", "panels.js", "page.js")
+"""The page's scripts in the order in which they are read."""
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def static(name: str) -> str:
+    """One of the page's own files."""
+    return (files("agent.view.page") / "static" / name).read_text(encoding="utf-8")
+
+
+class PageServer:
+    """Serves the page of one or two runs until closed.
+
+    `port` None: `PORT` or the next free one; 0: any free one. Raises ConfigError, one line, where
+    the port asked for is taken.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Recording],
+        port: int | None = None,
+        row: int = 0,
+        plugins: tuple[str, ...] = (),
+    ) -> None:
+        for run in runs:
+            run.allows(row)
+        self.runs = list(runs)
+        self.row = row
+        self.token = secrets.token_urlsafe(24)
+        self.imagined = [Imagined(run, plugins) for run in runs]
+        self.forks = Forks(self.runs, plugins)
+        head = "\n".join(f'<script src="{name}" defer></script>' for name in SCRIPTS)
+        page = static("index.html").replace("<!--scripts-->", head)
+        page = page.replace("<!--styles-->", '<link rel="stylesheet" href="page.css">')
+        page = page.replace("<!--token-->", f'<meta name="sextet-token" content="{self.token}">')
+        self.files = {"/": (page.encode(), "html")}
+        for name in ("page.css", *SCRIPTS):
+            self.files[f"/{name}"] = (static(name).encode(), name.rpartition(".")[2])
+        self._server = self._bind(port)
+        self.port: int = self._server.server_address[1]
+        self.names = (f"127.0.0.1:{self.port}", f"localhost:{self.port}")
+        self._thread: threading.Thread | None = None
+
+    def _bind(self, port: int | None) -> ThreadingHTTPServer:
+        handler = type("Answer", (_Answer,), {"page": self})
+        wanted = range(PORT, PORT + _TRIES) if port is None else (port,)
+        for number in wanted:
+            try:
+                made = _Server(("127.0.0.1", number), handler)
+                made.daemon_threads = True
+                return made
+            except OverflowError:
+                raise ConfigError(f"option --port: wanted 0 to 65535, got {number}") from None
+            except OSError as error:
+                if port is not None:
+                    raise ConfigError(
+                        f"option --port: {number} can't be served on: "
+                        f"{error.strerror or error}; leave it out for the next free one"
+                    ) from None
+        raise ConfigError(f"option --port: {PORT} to {PORT + _TRIES - 1} are all taken; name one")
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://127.0.0.1:{self.port}/"
+
+    def serve(self) -> None:
+        """Answers until interrupted or closed."""
+        self._server.serve_forever(poll_interval=0.2)
+
+    def start(self) -> None:
+        """Answers in a thread of its own."""
+        self._thread = threading.Thread(target=self.serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops answering and frees the runs."""
+        if self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+        self.forks.close()
+        for run in self.runs:
+            run.close()
+
+
+class _Server(ThreadingHTTPServer):
+    # A page that is closed while it loads is no error worth a traceback.
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        return
+
+
+class _Refused(Exception):
+    """An answer that is no answer: a status and one line."""
+
+    def __init__(self, status: HTTPStatus, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class _Answer(BaseHTTPRequestHandler):
+    page: PageServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = 60
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the terminal is for the person, not for requests."""
+
+    def version_string(self) -> str:
+        return "Sextet"
+
+    # -- who may ask ------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        hosts = self.headers.get_all("Host") or []
+        if len(hosts) != 1 or hosts[0] not in self.page.names:
+            raise _Refused(HTTPStatus.FORBIDDEN, "this page is served on loopback alone")
+        origin = self.headers.get("Origin")
+        if origin is not None and origin not in (f"http://{name}" for name in self.page.names):
+            raise _Refused(HTTPStatus.FORBIDDEN, "asked from a foreign page")
+        if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            raise _Refused(HTTPStatus.FORBIDDEN, "asked from a foreign page")
+
+    def do_GET(self) -> None:
+        """A file of the page, or numbers of a run."""
+        self._respond(self._get)
+
+    def do_HEAD(self) -> None:
+        """The same without a body."""
+        self._respond(self._get)
+
+    def do_POST(self) -> None:
+        """A fork."""
+        self._respond(self._post)
+
+    def _respond(self, answer: Callable[[], tuple[bytes, str]]) -> None:
+        status = HTTPStatus.OK
+        try:
+            self._admit()
+            body, kind = answer()
+        except _Refused as refused:
+            status = refused.status
+            body, kind = json.dumps({"error": str(refused)}).encode(), "application/json"
+        except SextetError as error:
+            status = HTTPStatus.UNPROCESSABLE_ENTITY
+            text = " ".join(str(error).split())
+            body, kind = json.dumps({"error": text}).encode(), "application/json"
+        except Exception as error:
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            body, kind = json.dumps({"error": text}).encode(), "application/json"
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cache-Control", "no-store")
+        if status != HTTPStatus.OK:
+            # What was sent along may not have been read to its end.
+            self.close_connection = True
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    # -- what there is ----------------------------------------------------------------------
+
+    def _get(self) -> tuple[bytes, str]:
+        parts = urlsplit(self.path)
+        if parts.path in self.page.files:
+            body, kind = self.page.files[parts.path]
+            return body, _KINDS[kind]
+        verb = {
+            "/about": self._about,
+            "/grown": self._grown,
+            "/series": self._series,
+            "/frames": self._frames,
+            "/moment": self._moment,
+            "/futures": self._futures,
+        }.get(parts.path)
+        if verb is None:
+            raise _Refused(HTTPStatus.NOT_FOUND, "there is no such page")
+        self._query = parse_qs(parts.query)
+        return verb()
+
+    def _whole(self, name: str, default: int | None = None) -> int:
+        values = self._query.get(name, [] if default is None else [str(default)])
+        try:
+            (text,) = values
+            return int(text)
+        except ValueError:
+            raise _Refused(HTTPStatus.BAD_REQUEST, f"{name}: wanted one whole number") from None
+
+    def _run(self) -> Recording:
+        number = self._whole("run")
+        runs = self.page.forks.recordings
+        if number not in runs:
+            raise _Refused(HTTPStatus.NOT_FOUND, f"run: there is none of number {number}")
+        return runs[number]
+
+    def _about(self) -> tuple[bytes, str]:
+        page = self.page
+        told = {
+            "row": page.row,
+            "runs": [run.about() for run in page.runs],
+            "forks": [page.forks.possible(number) for number in range(len(page.runs))],
+        }
+        return _json(told)
+
+    def _grown(self) -> tuple[bytes, str]:
+        run = self._run()
+        return _json({"steps": run.grow(), "missing": run.missing})
+
+    def _series(self) -> tuple[bytes, str]:
+        pack = self._run().series(self._whole("row"), max(self._whole("from", 0), 0))
+        return pack.to_bytes(), "application/octet-stream"
+
+    def _frames(self) -> tuple[bytes, str]:
+        run, row = self._run(), self._whole("row")
+        run.allows(row)
+        start, count = self._whole("from"), self._whole("count")
+        if not 0 < count <= _MOST_FRAMES:
+            raise _Refused(HTTPStatus.BAD_REQUEST, f"count: wanted 1 to {_MOST_FRAMES}")
+        pack = run.frames(row, range(start, start + count))
+        return pack.to_bytes(), "application/octet-stream"
+
+    def _moment(self) -> tuple[bytes, str]:
+        return _json(self._run().tree(self._whole("step"), self._whole("row")))
+
+    def _futures(self) -> tuple[bytes, str]:
+        number, step, row = self._whole("run"), self._whole("step"), self._whole("row")
+        if not 0 <= number < len(self.page.imagined):
+            raise _Refused(HTTPStatus.NOT_FOUND, f"run: there is none of number {number}")
+        return self.page.imagined[number].pack(step, row).to_bytes(), "application/octet-stream"
+
+    def _post(self) -> tuple[bytes, str]:
+        if urlsplit(self.path).path != "/fork":
+            raise _Refused(HTTPStatus.NOT_FOUND, "there is no such page")
+        given = self.headers.get("X-Sextet-Token", "")
+        if not hmac.compare_digest(given.encode(), self.page.token.encode()):
+            raise _Refused(HTTPStatus.FORBIDDEN, "wanted the token of this session")
+        try:
+            length = int(self.headers.get("Content-Length", ""))
+        except ValueError:
+            raise _Refused(HTTPStatus.LENGTH_REQUIRED, "wanted a Content-Length") from None
+        if not 0 < length <= _LONGEST_REQUEST:
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "wanted a short request")
+        try:
+            asked = json.loads(self.rfile.read(length))
+            run, at, steps, hold, row = (
+                int(asked[name]) for name in ("run", "at", "steps", "hold", "row")
+            )
+            changes = {str(name): str(value) for name, value in dict(asked["changes"]).items()}
+        except (ValueError, KeyError, TypeError):
+            raise _Refused(
+                HTTPStatus.BAD_REQUEST, "wanted run, row, at, steps, hold and changes as JSON"
+            ) from None
+        return _json(self.page.forks.fork(run, at, steps, changes, hold, row))
+
+
+def _json(value: Any) -> tuple[bytes, str]:
+    return json.dumps(value).encode(), "application/json"
