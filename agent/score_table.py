@@ -24,6 +24,8 @@ Numbers = npt.NDArray[np.float64]
 
 RESAMPLES = 4_000
 _SEED = 20221
+_NORMAL = 1.96
+"""Standard deviations from the middle of a normal distribution to the end of its central 95 %."""
 
 
 class Played(NamedTuple):
@@ -48,8 +50,12 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
-            return f"{self.value:.4g}"
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+            return _figure(self.value)
+        return f"{_figure(self.value)} [{_figure(self.low)}, {_figure(self.high)}]"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,10 @@ def _redrawn(runs: Sequence[Played], rng: np.random.Generator) -> tuple[Numbers,
         returns = np.array(runs[0].returns)
         picked = rng.integers(len(returns), size=(RESAMPLES, len(returns)))
         again, known = returns[picked].mean(1)[None], True
+    elif runs[0].low is not None and runs[0].high is not None:
+        # The episodes were not kept, but how far their mean is to be trusted was.
+        deviation = (runs[0].high - runs[0].low) / (2 * _NORMAL)
+        again, known = means[:, None] + deviation * rng.standard_normal((1, RESAMPLES)), True
     else:
         again, known = np.repeat(means[:, None], RESAMPLES, 1), False
     scores = np.concatenate([means[:, None], again], 1)

@@ -28,6 +28,7 @@ class Point(NamedTuple):
     value: float
     low: float | None = None
     high: float | None = None
+    episodes: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,10 @@ def _points(lines: Sequence[dict[str, Any]], name: str) -> tuple[Point, ...]:
     for line in lines:
         if (value := _number(line.get(name))) is not None:
             low, high = (_number(line.get(f"{name}_{end}")) for end in ("low", "high"))
-            frames = line.get("frames")
             steps = int(line["steps"])
-            made[steps] = Point(
-                steps, frames if isinstance(frames, int) else steps, value, low, high
-            )
+            frames = int(_number(line.get("frames")) or steps)
+            episodes = int(_number(line.get(f"{name}_episodes")) or 0)
+            made[steps] = Point(steps, frames, value, low, high, episodes)
     return tuple(made[steps] for steps in sorted(made))
 
 
@@ -193,7 +193,9 @@ def _final(
             f"report {path}: wanted a run with an evaluation or a finished episode, got none yet"
         )
     last = points[-1]
-    return Played(world["id"], _protocol(world), seed, last.value, low=last.low, high=last.high)
+    return Played(
+        world["id"], _protocol(world), seed, last.value, (), last.low, last.high, last.episodes
+    )
 
 
 def _seconds(path: Path) -> float | None:

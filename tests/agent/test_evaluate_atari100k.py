@@ -18,6 +18,11 @@ sys.modules["atari100k"] = atari100k  # dataclasses look their module up
 _spec.loader.exec_module(atari100k)
 
 
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with (out / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_games_are_named_singly_or_by_the_lot():
     assert atari100k.games_named("Pong, Boxing") == ["Pong", "Boxing"]
     assert len(atari100k.games_named("26")) == 26
@@ -62,7 +67,7 @@ def test_scores_are_written_anew_from_what_is_evaluated(tmp_path: Path):
     (tmp_path / "Krull-0").mkdir()
     assert atari100k.write_scores(tmp_path) == 2
     assert atari100k.write_scores(tmp_path) == 2
-    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    rows = rows_of(tmp_path)
     assert [(row["game"], row["seed"], row["steps"]) for row in rows] == [
         ("Boxing", "0", "300"), ("Pong", "1", "300"),
     ]  # fmt: skip
@@ -83,7 +88,7 @@ def test_two_games_are_trained_stopped_and_gone_on_with(tmp_path: Path):
     assert stopped.returncode == 3
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1
     assert subprocess.run(words, check=False, timeout=900).returncode == 0
-    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    rows = rows_of(tmp_path)
     assert [(row["game"], row["steps"], row["episodes"]) for row in rows] == [
         ("Breakout", "300", "1"), ("Pong", "300", "1"),
     ]  # fmt: skip
@@ -95,5 +100,5 @@ def test_two_games_are_trained_stopped_and_gone_on_with(tmp_path: Path):
     assert subprocess.run(words, check=False, timeout=900).returncode == 0
     assert (tmp_path / "Breakout-0" / atari100k.EVALUATION).stat().st_mtime_ns == before
     assert (tmp_path / "Pong-0" / "metrics.jsonl").read_bytes() == trained
-    again = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    again = rows_of(tmp_path)
     assert [row["mean_return"] for row in again] == [row["mean_return"] for row in rows]

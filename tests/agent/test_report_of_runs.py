@@ -28,7 +28,7 @@ def trained(place: Path, world: str, seed: int, end: float, steps: int = 300) ->
         axes = {"steps": done, "frames": done * 4}
         lines.write({**axes, "return": value - 1 if done > 100 else None, "updates": done})
         lines.write({**axes, "evaluation": value, "evaluation_low": value - 2,
-                     "evaluation_high": value + 2})  # fmt: skip
+                     "evaluation_high": value + 2, "evaluation_episodes": 5})  # fmt: skip
     return folder.path
 
 
@@ -36,7 +36,7 @@ def test_a_run_is_read_as_it_was_measured(tmp_path: Path):
     path = trained(tmp_path / "run", "ALE/Pong-v5", 3, 9.0)
     found = read_run(path)
     assert (found.world, found.protocol, found.seed) == ("ALE/Pong-v5", "100k", 3)
-    assert found.evaluations[0] == Point(100, 400, 3.0, 1.0, 5.0)
+    assert found.evaluations[0] == Point(100, 400, 3.0, 1.0, 5.0, 5)
     assert [point.steps for point in found.lived] == [200, 300]
     assert (found.final.mean, found.final.low, found.final.high) == (9.0, 7.0, 11.0)
     (path / EVALUATION).write_text(json.dumps(
@@ -131,6 +131,11 @@ def test_one_runs_interval_is_of_its_episodes_and_one_figure_has_none():
     assert (row.over, row.episodes) == ("episodes", 30)
     assert row.score.low is not None
     assert 10 < row.score.low < 14.5
+    # Without its episodes, its interval as it was measured is that of all one game together.
+    run_alone = Played("ALE/Pong-v5", "v5", 0, 14.5, low=7.0, high=22.0)
+    told = score_table([run_alone]).together["iqm"]
+    assert told.low == pytest.approx(human_normalised("ALE/Pong-v5", 7.0), abs=0.02)
+    assert told.high == pytest.approx(human_normalised("ALE/Pong-v5", 22.0), abs=0.02)
     table = score_table([Played("ALE/Pong-v5", "v5", 0, 14.5)])
     assert table.rows[0].score == (14.5, None, None)
     assert table.together["iqm"].low is None
