@@ -62,11 +62,13 @@ class Pixels(nn.Module):
     The frames before this one are carried in `State.carry` [B (stack-1)·H·Y·C] uint8, oldest
     first; where an episode begins its first frame stands for them.
 
-    The latent is a linear map of the features scaled to a root mean square of 1, so it lies on
-    a sphere of radius √D. Why so: its size is bounded without anything learned or any statistic
-    of a batch, one row or many give the same; `State.surprise` becomes 1 - cosine; a standard
-    deviation of 1 in every dimension, which VICReg asks for, is just within reach; and a
-    standard normal, which SIGReg asks for, lives close to that sphere.
+    The latent is a linear map of the features, standardised in each dimension, then scaled to a
+    root mean square of 1, so it lies on a sphere of radius √D. Standardised by the batch in
+    learning and by what was usual in acting (Ioffe & Szegedy 2015): what all frames share, most of
+    a game's picture, is no part of it, and no gradient can move it there. By running numbers alone
+    it did move there: they followed, and all frames became one (docs/LOG.md, 2026-11-24). On the
+    sphere `State.surprise` becomes 1 - cosine, VICReg's standard deviation of 1 is within reach,
+    and SIGReg's standard normal is close.
     """
 
     network_class: type[SmallCNN] | type[NatureCNN] | type[TinyCNN]
@@ -111,6 +113,13 @@ class Pixels(nn.Module):
     def _latent(self, projected: Tensor) -> Tensor:
         """Standardised by what is usual, then onto the sphere."""
         return unit_rms((projected - self.usual.centre) / (self.usual.deviation() + 1e-3))
+
+    def _learned(self, projected: Tensor) -> Tensor:
+        """Standardised by the batch itself; what has a gradient says what is usual."""
+        if projected.requires_grad:
+            self.usual.update(projected.detach())
+        variance, mean = torch.var_mean(projected, 0, correction=0)
+        return unit_rms((projected - mean) / ((variance + 1e-6).sqrt() + 1e-3))
 
     def _stacked(self, windows: Tensor, wanted: Tensor | None = None) -> Tensor:
         """The runs of `stack` frames in `windows` [B F H Y C], all or those `wanted` [B W],
@@ -204,10 +213,8 @@ class Pixels(nn.Module):
         if tokens is not None:
             tokens = tokens[wanted]
         projected = self.project(self.network(stacked, tokens)).float()
-        if augment_key is not None and projected.requires_grad:
-            self.usual.update(projected.detach())
-        latents = projected.new_zeros(rows, steps, self.latent_size)
-        return latents.index_put((wanted,), self._latent(projected))
+        seen = self._latent(projected) if augment_key is None else self._learned(projected)
+        return seen.new_zeros(rows, steps, self.latent_size).index_put((wanted,), seen)
 
 
 def _sensor(frame_size: int, gray: bool) -> dict[str, Any] | None:

@@ -206,43 +206,42 @@ class JEPA(nn.Module):
         felt_scale = self.feelings.deviation().clamp_min(1e-2)
         heard = self._heard(experience.index)
         reached = usable.cumprod(1).bool()
-        totals: dict[str, Tensor] = {
-            name: online.new_zeros(()) for name in ("prediction", "signals", "ended")
-        }
         primes = experience.tokens
         latent, row = online[:, 0], torch.arange(len(valid), device=online.device)
-        steps = valid.shape[1] - 1
-        for t in range(steps):
+        made: list[_Step] = []
+        given: list[tuple[Tensor, Tensor, Tensor]] = []
+        for t in range(valid.shape[1] - 1):
             # Rows that end are dropped, not multiplied by 0: beyond an end may stand anything.
             alive = reached[row, t]
             latent, row = latent[alive], row[alive]
-            action = experience.actions[row, t]
             tokens = None if primes is None else primes[row, t + 1]
-            made = self._advance(latent, action, tokens)
+            made.append(self._advance(latent, experience.actions[row, t], tokens))
             # Signals shape the percept (§4.5.2) through the first latent, not the predictions.
-            given = latent if t == 0 else latent.detach()
-            felt, end = self._feel(given, action, made.change.detach(), tokens)
-            latent = made.latent
-            missed = made.heads - target[row, t + 1].unsqueeze(1)
-            if t == 0:
-                self.misses.update(missed.detach().flatten(0, 1))
-                least = (self._scale() * self._stride()).sqrt()
-                unit = torch.maximum(least, self.misses.magnitude())
-            missed = missed / unit
-            wanted = (signals[row, t + 1] - self.feelings.centre) / felt_scale
-            ends = experience.terminated[row, t + 1].float()
-            each = {
-                "prediction": (missed.square().mean(2) * heard[row]).mean(1),
-                "signals": (felt - wanted).square().mean(1),
-                "ended": cross_entropy(end, ends, reduction="none"),
-            }
-            for name, error in each.items():
-                totals[name] = totals[name] + (experience.weights[row] * error).sum()
-        count = reached[:, :steps].sum().clamp_min(1)
+            given.append((latent if t == 0 else latent.detach(), row, torch.full_like(row, t + 1)))
+            latent = made[-1].latent
+        # All steps' errors at once: many small products cost more than one large one.
+        before, row, after = (torch.cat(parts) for parts in zip(*given, strict=True))
+        missed = torch.cat([step.heads for step in made]) - target[row, after].unsqueeze(1)
+        self.misses.update(missed[: len(made[0].latent)].detach().flatten(0, 1))
+        unit = torch.maximum((self._scale() * self._stride()).sqrt(), self.misses.magnitude())
+        felt, end = self._feel(
+            before,
+            experience.actions[row, after - 1],
+            torch.cat([step.change for step in made]).detach(),
+            None if primes is None else primes[row, after],
+        )
+        wanted = (signals[row, after] - self.feelings.centre) / felt_scale
+        ends = experience.terminated[row, after].float()
+        each = {
+            "prediction": ((missed / unit).square().mean(2) * heard[row]).mean(1),
+            "signals": (felt - wanted).square().mean(1),
+            "ended": cross_entropy(end, ends, reduction="none"),
+        }
+        share = experience.weights[row] / max(len(row), 1)
         losses = {
-            "prediction": self.prediction_weight * totals["prediction"] / count,
-            "signals": self.signals_weight * totals["signals"] / count,
-            "ended": self.ended_weight * totals["ended"] / count,
+            "prediction": self.prediction_weight * (share * each["prediction"]).sum(),
+            "signals": self.signals_weight * (share * each["signals"]).sum(),
+            "ended": self.ended_weight * (share * each["ended"]).sum(),
         }
         key = chance.keys(0, 1, int(self.updates))
         return losses | self.objective.penalties(

@@ -287,7 +287,38 @@ def test_augmentation_follows_its_key_and_can_be_off() -> None:
     assert (one - plain).abs().max() > 1e-3
     perception.shift_pixels, perception.intensity = 0, 0.0
     off = perception.encode_windows(batch, None, torch.tensor([1]))
-    torch.testing.assert_close(off, plain, rtol=1e-4, atol=1e-5)
+    assert torch.equal(off, perception.encode_windows(batch, None, torch.tensor([2])))
+
+
+def test_what_all_frames_share_is_no_part_of_what_is_learned() -> None:
+    """However large the common part of the features grows, latents vary about 0, and no gradient
+    moves it.
+    """
+    torch.manual_seed(0)
+    perception = small()
+    batch = experience(torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8), None, 8, 5)
+    latents = perception.encode_windows(batch, None, torch.tensor([1]))
+    latents.square().mul(torch.rand_like(latents)).sum().backward()
+    assert perception.project.bias.grad is not None
+    assert perception.project.bias.grad.abs().max() < 1e-3
+    with torch.no_grad():
+        perception.project.bias += 1000
+        again = perception.encode_windows(batch, None, torch.tensor([1]))
+    assert again.mean((0, 1)).abs().max() < 0.2
+    torch.testing.assert_close(again, latents.detach(), rtol=0, atol=0.05)
+
+
+@torch.no_grad()
+def test_acting_with_what_was_usual_gives_what_learning_gave() -> None:
+    torch.manual_seed(0)
+    perception = small()
+    perception.shift_pixels, perception.intensity = 0, 0.0
+    batch = experience(torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8), None, 8, 5)
+    perception.project.bias += 1000
+    with torch.enable_grad():
+        learned = perception.encode_windows(batch, None, torch.tensor([1])).detach()
+    acted = perception.encode_windows(batch, None, None)
+    torch.testing.assert_close(acted, learned, rtol=0, atol=0.05)
 
 
 def test_a_window_without_its_context_is_refused() -> None:
