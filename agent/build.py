@@ -227,7 +227,7 @@ def _intervene(
     """An intervention around a configurator. Raises ConfigError where it names no drive here."""
     names = ("drives", "heads", "token_shape", "horizon_max")
     known = {name: facts[name] for name in names}
-    usual = Fixed.Config()
+    usual = Fixed.Config.model_validate({})
     # Plans have no room for more than they were given, ablated or not.
     horizon = min(usual.horizon_steps, known["horizon_max"])
     default = Fixed(mode=usual.mode, horizon_steps=horizon, **known).neutral(1)

@@ -37,6 +37,7 @@ LAYERS: list[tuple[str, int]] = [
     ("agent.loading", 4),
     ("agent.chronicle", 4),
     ("agent.fork", 4),
+    ("agent.tutoring", 5),
     ("agent", 3),
 ]
 """The layer of each part of the house; the longest name that fits counts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from agent.report import picture
 from agent.run_folder import RunFolder
 from agent.scorekeeper import Scorekeeper, Summary
 from agent.view.dashboard import screen
+from agent.view.keys import Keys, steerable
 from modules.messages import Moment
 
 STEPS = 1000
@@ -57,11 +59,13 @@ def play(request: Request, run: Path | None, as_json: bool, live_view: bool, vid
                 stack.callback(world.close)
                 chronicle = stack.enter_context(Chronicle(folder, assembly))
                 film = stack.enter_context(Film(folder.path / "video.mp4")) if video else None
-                view = (
-                    stack.enter_context(screen(world.spec, cost.drives, cost.heads, world.render))
-                    if live_view
-                    else None
-                )
+                view = None
+                if live_view:
+                    steered = steerable(agent.modules.configurator)
+                    view = screen(world.spec, cost.drives, cost.heads, world.render, steered)
+                    stack.enter_context(view)
+                    if steered is not None and sys.stdout.isatty():
+                        stack.enter_context(Keys(steered))
                 for moment in moments():
                     chronicle.add(moment)
                     if view is not None:

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from agent.view.keys import Steerable
 from agent.view.words import MODULES, Words, number, percent
 from modules.messages import SIGNALS, Moment, WorldSpec
 
@@ -53,10 +54,11 @@ def screen(
     drives: Sequence[str],
     heads: Sequence[str],
     render: Callable[[], Tensor] | None,
+    steered: Steerable | None = None,
 ) -> Screen:
     """The dashboard where stdout is a terminal, else plain lines."""
     if sys.stdout.isatty():
-        return Dashboard(world, drives, heads, render)
+        return Dashboard(world, drives, heads, render, steered=steered)
     return ProgressLines(world)
 
 
@@ -189,6 +191,7 @@ class Dashboard:
 
     `render` gives the picture to show, [H W 3] or [B H W 3] uint8, or is None where there is
     none. Drawing is kept under a tenth of the time, however fast the run and slow the terminal.
+    Where the run is `steered` by keys, the last line tells them and what is set.
     """
 
     def __init__(
@@ -199,8 +202,9 @@ class Dashboard:
         render: Callable[[], Tensor] | None,
         console: Console | None = None,
         every_s: float = 0.1,
+        steered: Steerable | None = None,
     ) -> None:
-        self.world, self.every_s = world, every_s
+        self.world, self.every_s, self.steered = world, every_s, steered
         self.words = Words(world, drives, heads)
         self._render = render
         self._console = Console() if console is None else console
@@ -248,7 +252,7 @@ class Dashboard:
         width, height = self._console.size
         left = max(26, min(int(width * 0.42), width - 44))
         right = width - left - 1
-        body = height - 1
+        body = height - 1 - (self.steered is not None)
         trends = len(self._energies) + 2
         told = self.words.tell(moment, self._before)
         table = Table.grid(padding=(0, 1, 0, 0))
@@ -258,7 +262,9 @@ class Dashboard:
             Group(self._game(left, body - trends), *self._trends(left)),
             self._panels(told, right, body),
         )
-        return Group(self._headline(width), table)
+        if self.steered is None:
+            return Group(self._headline(width), table)
+        return Group(self._headline(width), table, _help(self.steered, width))
 
     def _headline(self, width: int) -> Text:
         tally = self._tally
@@ -342,6 +348,17 @@ class Dashboard:
                 lines += [""] * (size - 1 - len(lines))
                 panels.append(Group(head, *(Text(line, no_wrap=True) for line in lines)))
         return Group(*panels)
+
+
+def _help(steered: Steerable, width: int) -> Text:
+    """The keys, and what is set by them, in a line."""
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f" {steered.status} ", style="bold black on yellow")
+    for key, does in steered.keys.items():
+        line.append(f"  {key}", style="bold yellow")
+        line.append(f" {does}", style="dim")
+    line.truncate(width)
+    return line
 
 
 def _wrapped(lines: Sequence[str], width: int, height: int) -> list[str]:

@@ -138,7 +138,7 @@ def read(text: str) -> Written:
         raise _refuse(text, f"{field!r} is not one of {', '.join(LIMITS)}{_guess(field, LIMITS)}")
     if dot and (field not in ("u", "v") or not name):
         raise _refuse(text, f"only u and v have parts, as in {kind}:u.score")
-    made = {"text": text, "kind": kind, "field": field, "name": name or None}
+    made: dict[str, Any] = {"text": text, "kind": kind, "field": field, "name": name or None}
     if kind == "clamp":
         if value is None:
             raise _refuse(text, f"no value; {example}")

@@ -134,7 +134,7 @@ class Learned:
     @vector.setter
     def vector(self, values: Tensor) -> None:
         sizes = [tensor.numel() for tensor in self.weights.values()]
-        parts = values.detach().float().split(sizes)
+        parts = torch.split(values.detach().float(), sizes)
         self.weights = {
             name: part.view(tensor.shape).clone()
             for (name, tensor), part in zip(self.weights.items(), parts, strict=True)
@@ -149,10 +149,7 @@ class Learned:
         )
 
     def hear(self, situation: Situation) -> tuple[Tensor, Tensor]:
-        """The features of a situation, [B F], and the carry that follows, [B Q].
-
-        In the carry the steps since thinking count on; whoever decides to think sets them to 0.
-        """
+        """The features of a situation, [B F], and the carry that follows, [B Q]."""
         before, carry = situation.before, situation.before.directive.carry.numpy()
         begun = situation.age.numpy() > 0
         mean, variance, count = carry[:, 0:4:2], carry[:, 1:4:2], carry[:, 4]
@@ -164,7 +161,8 @@ class Learned:
         stakes = carry[:, 8] + thought
         rate = np.where(thought, 1 / np.minimum(np.maximum(stakes, 1), _MEMORY_STEPS), 0)
         usual = carry[:, 7] + rate * (stake - carry[:, 7])
-        idle = carry[:, 5] + 1
+        # Whoever it was that made the row think: it has not since then.
+        idle = np.where(before.plan.model_calls.numpy() > 0, 0, carry[:, 5]) + 1
 
         new = np.empty_like(carry)
         new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, _MEMORY_STEPS)
@@ -215,7 +213,8 @@ class Learned:
         """
         w = self.weights
         hidden = (features @ w["hidden.weight"].T + w["hidden.bias"]).tanh()
-        return hidden @ w["heads.weight"].T + w["heads.bias"] + features.new_tensor(PRIOR)
+        said: Tensor = hidden @ w["heads.weight"].T + w["heads.bias"] + features.new_tensor(PRIOR)
+        return said
 
     def configure(self, situation: Situation) -> Directive:
         """Mode, budget, commitment and reason of each row."""
@@ -224,7 +223,6 @@ class Learned:
         left = situation.before.plan.committed
         under_way = left > 0
         begins = torch.where(under_way, again, think) >= 0
-        carry[:, CARRIED.index("steps since thinking")] *= ~begins
         lasts = (self.commit_steps * 2 ** (3 * commit.tanh())).round().long()
         calls = (self.model_calls * 2 ** (2 * effort.tanh())).round().long()
         lasts = torch.where(begins, lasts.clamp(1, self.horizon_steps), self.horizon_steps)

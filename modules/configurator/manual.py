@@ -91,7 +91,8 @@ class Manual:
             "latent_temperature": latent_temperature,
             "risk": risk,
         }
-        self._lock = threading.Lock()
+        # A key is read against what is set and changes it in one go, `set` within `press`.
+        self._lock = threading.RLock()
         self._hand = _Hand(self._standing(self._first), self._first)
 
     def _standing(self, settings: Mapping[str, Any]) -> Standing:
@@ -168,12 +169,15 @@ class Manual:
         """What a key changes, in words; None where it means nothing. Never raises."""
         if key not in KEYS:
             return None
+        with self._lock:
+            return self._pressed(key)
+
+    def _pressed(self, key: str) -> str:
         hand = self._hand
         now = hand.settings
         if key == "u":
-            with self._lock:
-                self._hand = replace(self._hand, picked=(hand.picked + 1) % len(self.drives))
-                return f"picked {self.drives[self._hand.picked]}"
+            self._hand = replace(hand, picked=(hand.picked + 1) % len(self.drives))
+            return f"picked {self.drives[self._hand.picked]}"
         if key == "r":
             return self._change({}, key, anew=True)
         if key in "12":

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from modules.messages import Plan
 
 Floats = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
 
 def deviations(felt: Floats, mean: Floats, variance: Floats, least: float) -> Floats:
@@ -21,7 +22,7 @@ def deviations(felt: Floats, mean: Floats, variance: Floats, least: float) -> Fl
 
 
 def follow(
-    mean: Floats, variance: Floats, count: Floats, felt: Floats, heard: Floats, memory_steps: int
+    mean: Floats, variance: Floats, count: Floats, felt: Floats, heard: Flags, memory_steps: int
 ) -> tuple[Floats, Floats]:
     """Mean and variance [B N] after `felt` [B N], the first `count` [B] known before it.
 
@@ -35,7 +36,7 @@ def follow(
     return after, spread
 
 
-def foreseen(plan: Plan) -> tuple[npt.NDArray[np.bool_], Floats]:
+def foreseen(plan: Plan) -> tuple[Flags, Floats]:
     """Whether a plan was just thought of, [B], and how much it saw at stake, [B], >= 0.
 
     The size of the energy it foresees plus how far the dearest of the candidates shown lies above
@@ -43,9 +44,10 @@ def foreseen(plan: Plan) -> tuple[npt.NDArray[np.bool_], Floats]:
     """
     energies = plan.candidate_energies.numpy()
     known = np.isfinite(energies)
-    thought = (plan.model_calls.numpy() > 0) & known.any(-1)
-    low = np.where(known, energies, np.inf).min(-1)
-    high = np.where(known, energies, -np.inf).max(-1)
-    apart = np.where(thought, high, 0) - np.where(thought, low, 0)
+    thought = plan.model_calls.numpy() > 0
+    low = np.where(known, energies, np.inf).min(-1, initial=np.inf)
+    high = np.where(known, energies, -np.inf).max(-1, initial=-np.inf)
+    several = known.any(-1)
+    apart = np.where(several, high, 0) - np.where(several, low, 0)
     stake: Floats = np.where(thought, np.abs(plan.energy.numpy()) + apart, 0).astype(np.float32)
     return thought, stake

@@ -1,14 +1,21 @@
 """Configurators: what they tell the others, when, and why."""
 
+import threading
 import time
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agent.bench import memory as bench
+from modules.configurator.budgeted import Budgeted
 from modules.configurator.fixed import Fixed
+from modules.configurator.learned import Learned
+from modules.configurator.manual import KEYS, Manual
+from modules.configurator.random_rate import RandomRate
 from modules.configurator.scheduled import Scheduled
 from modules.configurator.surprise import Surprise
 from modules.messages import ConfigError, Directive, Energy, Situation
@@ -19,9 +26,12 @@ FACTS: dict[str, Any] = {
     "token_shape": (2, 3),
     "horizon_max": 64,
 }
-KINDS: dict[str, type[Fixed] | type[Scheduled] | type[Surprise]] = {
-    "fixed": Fixed, "scheduled": Scheduled, "surprise": Surprise,
+KINDS: dict[str, Any] = {
+    "fixed": Fixed, "scheduled": Scheduled, "surprise": Surprise, "budgeted": Budgeted,
+    "learned": Learned, "random-rate": RandomRate, "manual": Manual,
 }  # fmt: skip
+COMMITS = ("budgeted", "learned", "random-rate")
+"""Those that decide at each step how long a plan holds."""
 
 
 def situation(
@@ -71,11 +81,11 @@ def modes(directives: list[Directive]) -> list[int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_configurator_says_its_settings(kind: str) -> None:
-    settings: dict[str, Any] = {
+    given: dict[str, Any] = {
         "u": {"effort": 0.25, "score": 2.0}, "v": {"pain": 3.0}, "horizon_steps": 7,
         "model_calls": 90, "commit_steps": 2, "latent_temperature": 0.5, "risk": 1.5,
     }  # fmt: skip
-    configurator = KINDS[kind](**settings, **FACTS)
+    configurator = KINDS[kind](**given, **FACTS)
     neutral = configurator.neutral(3)
     said = configurator.configure(situation(neutral, [0.0, 0.1, 0.2], [0, 1, 2]))
     for directive in (neutral, said):
@@ -84,7 +94,8 @@ def test_every_configurator_says_its_settings(kind: str) -> None:
         assert directive.v.tolist() == [[2.0, 3.0, 0.25, 0.0]] * 3
         assert directive.horizon_steps.tolist() == [7] * 3
         assert directive.model_calls.tolist() == [90] * 3
-        assert directive.commit_steps.tolist() == [2] * 3
+        if kind not in COMMITS:
+            assert directive.commit_steps.tolist() == [2] * 3
         assert directive.latent_temperature.tolist() == [0.5] * 3
         assert directive.risk.tolist() == [1.5] * 3
         assert not directive.tokens.any()
@@ -115,7 +126,7 @@ def test_config_and_constructor_have_the_same_defaults(kind: str) -> None:
     heard = situation(one.neutral(2), [0.0, 0.4], [2, 9])
     for a, b in ((one.neutral(2), two.neutral(2)), (one.configure(heard), two.configure(heard))):
         assert a.to_bytes() == b.to_bytes()
-    assert config.horizon_max == 48
+    assert config.horizon_max == (96 if kind == "manual" else 48)
 
 
 def test_fixed_never_changes() -> None:
@@ -212,6 +223,33 @@ def test_disagreement_novelty_and_long_idleness_are_reasons_too() -> None:
     assert often[-1].reason == ("thinks: has not for 3 steps",)
 
 
+def test_alertness_is_entered_at_one_level_and_left_at_a_lower_one() -> None:
+    """Between the levels nothing changes, whichever way it is."""
+    usual, between = [0.0, *[0.1, 0.12] * 6], 0.1275
+    settings = {**ALONE, "deviations": 2.0, "calm_deviations": 1.0, "dwell_steps": 0}
+    calm = lived(Surprise(**settings), [*usual, between, between, 0.1])
+    assert modes(calm)[-3:] == [1, 1, 1]
+    # The shock itself widens what is usual: 0.2 is then within two deviations, not within one.
+    alert = lived(Surprise(**settings), [*usual, 0.3, 0.2, 0.19, 0.1, 0.2])
+    assert modes(alert)[-5:] == [2, 2, 2, 1, 1]
+    assert alert[-4].reason[0].startswith("thinks: still alert, surprise 0.2")
+    new = lived(Surprise(**settings), [0.1] * 15, novelty=[*[0.0] * 10, 0.6, 0.45, 0.42, 0.3, 0.45])
+    assert modes(new)[-5:] == [2, 2, 2, 1, 1]
+    with pytest.raises(ValidationError, match="alertness is left at the lower level"):
+        Surprise.Config.model_validate({"calm_deviations": 3.0})
+
+
+def test_alertness_makes_a_plan_under_way_anew() -> None:
+    configurator = Surprise(**{**ALONE, "dwell_steps": 0})
+    before = lived(configurator, [0.0, *[0.1, 0.12] * 6])[-1]
+    heard = situation(before, [0.9], [13])
+    plan = heard.before.plan.replace(committed=torch.tensor([5]))
+    said = configurator.configure(heard.replace(before=heard.before.replace(plan=plan)))
+    # An actor makes anew what promised more steps than this allows.
+    assert said.commit_steps.tolist() == [5]
+    assert said.mode.tolist() == [2]
+
+
 def test_all_it_knows_is_in_the_directive() -> None:
     """A fork goes on alike in another configurator, and a new episode begins anew."""
     first = lived(Surprise(**ALONE), [0.0, *[0.1, 0.12] * 6])
@@ -241,6 +279,177 @@ def test_rows_are_judged_by_themselves() -> None:
     assert len(set(modes(alone))) == 2
     for mine, theirs in zip(alone, together[1:], strict=True):
         assert mine.to_bytes() == theirs.rows(torch.tensor([1])).to_bytes()
+
+
+def spending(
+    configurator: Any, surprises: torch.Tensor, share: torch.Tensor, stake: torch.Tensor
+) -> tuple[list[Directive], list[int]]:
+    """An episode of one row whose plans cost a share of what they may; directives and calls."""
+    heard = situation(configurator.neutral(1), [0.0], [0])
+    said, costs, committed, spent = list[Directive](), list[int](), 0, 0
+    for age in range(len(surprises)):
+        directive = configurator.configure(
+            heard.replace(
+                surprise=surprises[age : age + 1], age=torch.tensor([age]),
+                spent=torch.tensor([spent]), chance=torch.tensor([1000 + age]),
+            )
+        )  # fmt: skip
+        mode, calls = int(directive.mode), int(directive.model_calls)
+        holds = mode == 2 and 0 < committed < int(directive.commit_steps)
+        thinks = mode == 2 and not holds and calls > 0
+        cost = max(1, int(calls * share[age])) if thinks else 0
+        committed = committed - 1 if holds else int(directive.commit_steps) - 1 if thinks else 0
+        plan = heard.before.plan.replace(
+            committed=torch.tensor([committed]), model_calls=torch.tensor([cost]),
+            mode=torch.tensor([mode]), energy=-stake[age : age + 1],
+        )  # fmt: skip
+        heard = heard.replace(before=heard.before.replace(directive=directive, plan=plan))
+        said.append(directive)
+        costs.append(cost)
+        spent += cost
+    return said, costs
+
+
+@given(
+    budget=st.integers(0, 4000), calls=st.integers(0, 300), expected=st.integers(1, 150),
+    longest=st.integers(1, 20), seed=st.integers(0, 10**6),
+)  # fmt: skip
+@settings(max_examples=15, deadline=None)
+def test_a_budget_is_never_overspent(
+    budget: int, calls: int, expected: int, longest: int, seed: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    configurator = Budgeted(
+        calls_per_episode=budget, episode_steps=expected, longest_commit=longest,
+        model_calls=calls, **FACTS,
+    )  # fmt: skip
+    luck = torch.rand(3, 60, generator=draw)
+    said, costs = spending(configurator, luck[0] ** 4 * 2, luck[1], luck[2] * 10)
+    assert sum(costs) <= budget
+    left = budget
+    for directive, cost in zip(said, costs, strict=True):
+        assert int(directive.model_calls) <= min(calls, left)
+        left -= cost
+
+
+def test_a_budget_is_paced_and_spent() -> None:
+    still, whole = torch.full((200,), 0.1), torch.ones(200)
+    for budget in (2_000, 10_000, 19_000):
+        said, costs = spending(
+            Budgeted(calls_per_episode=budget, episode_steps=200, model_calls=100, **FACTS),
+            still, whole, whole,
+        )  # fmt: skip
+        assert 0.9 * budget <= sum(costs) <= budget
+        half = sum(costs[:100]) / sum(costs)
+        assert 0.4 < half < 0.6
+        # Plans last from one thought to the next, so that nothing is done without one.
+        lasted = sum(int(d.mode) == 2 for d in said)
+        assert lasted >= (190 if budget > 2_000 else 150)
+
+
+def test_a_budget_goes_where_it_is_expected_to_gain() -> None:
+    shocks = torch.full((200,), 0.1)
+    shocks[60::20] = 1.5
+    whole = torch.ones(200)
+    made = Budgeted(calls_per_episode=2_500, episode_steps=200, model_calls=100, **FACTS)
+    said, costs = spending(made, shocks, whole, whole)
+    near = sum(c > 0 for age, c in enumerate(costs) if age >= 60 and age % 20 in (0, 1))
+    far = sum(c > 0 for age, c in enumerate(costs) if age >= 60 and age % 20 in (10, 11))
+    assert near > far
+    assert "alarm ×5" in said[60].reason[0]
+
+
+def test_random_thoughts_come_at_the_rate_whatever_happens() -> None:
+    luck, whole = torch.rand(800, generator=torch.Generator().manual_seed(0)), torch.ones(800)
+    for rate in (0.05, 0.3):
+        made = RandomRate(rate=rate, commit_steps=4, model_calls=10, **FACTS)
+        said, costs = spending(made, luck, whole, whole)
+        thoughts = torch.tensor(costs) > 0
+        assert abs(float(thoughts.float().mean()) - rate) < 0.04
+        # A plan is carried out until the next thought, for 4 steps at most.
+        gaps = thoughts.nonzero().flatten().diff()
+        acting = sum(int(d.mode) == 1 for d in said[int(thoughts.nonzero()[0]) :])
+        idle = (gaps - 4).clamp_min(0).sum() + max(0, 800 - int(thoughts.nonzero()[-1]) - 4)
+        assert acting == int(idle)
+    assert sum(spending(RandomRate(rate=0.0, **FACTS), luck[:50], whole, whole)[1]) == 0
+    always = RandomRate(rate=1.0, model_calls=10, **FACTS)
+    assert min(spending(always, luck[:50], whole, whole)[1]) > 0
+    matched = RandomRate(calls_per_episode=500, episode_steps=100, model_calls=50, **FACTS)
+    assert matched.rate == 0.1
+
+
+def test_an_untaught_network_does_what_fixed_does() -> None:
+    luck, whole = torch.rand(60, generator=torch.Generator().manual_seed(0)), torch.ones(60)
+    said, costs = spending(Learned(model_calls=30, commit_steps=5, **FACTS), luck, whole, luck)
+    _, fixed = spending(Fixed(mode=2, model_calls=30, commit_steps=5, **FACTS), luck, whole, luck)
+    assert costs == fixed
+    assert said[0].reason == ("thinks: probability 0.88, 5 steps of it, 30 calls at most",)
+    taught = Learned(model_calls=30, commit_steps=5, **FACTS)
+    taught.weights["heads.bias"][0] = -9.0
+    said, costs = spending(taught, luck, whole, luck)
+    assert sum(costs) == 0
+    assert said[0].reason[0].startswith("acts: probability of thinking 0.00")
+    taught.weights["heads.bias"][:] = torch.tensor([0.0, 9.0, 9.0, -9.0])
+    said, costs = spending(taught, luck, whole, luck)
+    assert min(costs) == 8  # anew at every step, with a quarter of the calls
+    vector = taught.vector
+    taught.vector = vector
+    assert torch.equal(taught.vector, vector)
+
+
+def test_a_hand_steers_and_every_change_is_told() -> None:
+    manual = Manual(mode=2, **FACTS)
+    heard = situation(manual.neutral(2), [0.0, 0.0], [3, 4])
+    calm = manual.configure(heard)
+    assert calm.reason == ("thinks: always, as set",) * 2
+    assert manual.set(mode=1, u={"pain": 3.0}) == "mode 2 → 1, u.pain 1 → 3"
+    told = manual.configure(heard)
+    assert told.reason[0] == "acts: by hand, mode 2 → 1, u.pain 1 → 3"
+    assert told.mode.tolist() == [1, 1]
+    assert told.u[:, 1].tolist() == [3, 3]
+    after = manual.configure(heard.replace(before=heard.before.replace(directive=told)))
+    assert after.reason == ("acts: as set by hand",) * 2
+    for wrong, complaint in (
+        ({"mode": 3}, "mode: 3 is not"), ({"mdoe": 1}, "Did you mean 'mode'"),
+        ({"u": {"scroe": 1.0}}, "Did you mean 'score'"), ({"horizon_steps": 65}, "at most 64"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=complaint):
+            manual.set(**wrong)
+    assert manual.configure(heard).to_bytes() == told.to_bytes()
+
+
+def test_keys_change_mode_weights_and_horizon() -> None:
+    manual = Manual(mode=2, **FACTS)
+    pressed = {"1": "mode 2 → 1", "m": "mode 1 → 2", "+": "horizon steps 48 → 64",
+               "-": "horizon steps 64 → 32", ">": "u.score 1 → 2", "<": "u.score 2 → 1",
+               "c": "commit steps 8 → 16", "x": "commit steps 16 → 8"}  # fmt: skip
+    for key, told in pressed.items():
+        assert manual.press(key) == told
+    assert manual.press("u") == "picked pain"
+    assert manual.press(">") == "u.pain 1 → 2"
+    assert manual.press("r") == "u.pain 2 → 1, horizon steps 32 → 48"
+    assert manual.press("r") == "nothing changed"
+    assert manual.press("?") is None
+    assert manual.status == "Mode-2, 48 ahead, 8 at a time, pain ×1"
+    for key in KEYS:
+        assert manual.press(key)
+
+
+def test_a_hand_may_come_from_any_thread() -> None:
+    manual = Manual(mode=2, **FACTS)
+    heard = situation(manual.neutral(1), [0.0], [3])
+    threads = [
+        threading.Thread(target=lambda: [manual.press(k) for k in "m><+-" * 20]) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        said = manual.configure(heard)
+        assert said.reason[0].startswith({1: "acts", 2: "thinks"}[int(said.mode)])
+    for thread in threads:
+        thread.join()
+    # Nothing was lost: so many presses of `m` came back to where it began.
+    assert manual.configure(heard).mode.tolist() == [2]
 
 
 def test_deciding_is_quick() -> None:

@@ -1,0 +1,98 @@
+"""Keys pressed while the agent plays, for whoever can be steered by them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO, runtime_checkable
+
+
+@runtime_checkable
+class Steerable(Protocol):
+    """What keys may steer: the `manual` configurator, or anyone's with the same parts."""
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """The keys it knows and what each does."""
+
+    @property
+    def status(self) -> str:
+        """What is set now, in a few words."""
+
+    def press(self, key: str) -> str | None:
+        """What a key changed, in words; from any thread."""
+
+
+def steerable(module: Any) -> Steerable | None:
+    """A module, or whoever it wraps, if it can be steered by keys."""
+    while module is not None:
+        if isinstance(module, Steerable):
+            return module
+        module = getattr(module, "wrapped", None)
+    return None
+
+
+class Keys:
+    """Passes every key pressed on to what is steered, while it is open; use it with `with`.
+
+    The terminal gives keys one by one and shows none of them meanwhile; afterwards it is as it
+    was, however the block is left. Where there is no terminal nothing happens at all.
+    """
+
+    def __init__(self, steered: Steerable, source: TextIO | None = None) -> None:
+        self.steered = steered
+        self._source = sys.stdin if source is None else source
+        self._before: list[Any] | None = None
+        self._thread: threading.Thread | None = None
+        self._wake: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            handle = self._source.fileno()
+            self._before = termios.tcgetattr(handle)
+        except (OSError, ValueError, termios.error):
+            return self
+        tty.setcbreak(handle)
+        self._wake = os.pipe()
+        self._thread = threading.Thread(
+            target=self._listen, args=(handle, self._wake[0]), name="keys", daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._before is None or self._wake is None or self._thread is None:
+            return
+        os.write(self._wake[1], b".")
+        self._thread.join(timeout=1)
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(self._source.fileno(), termios.TCSADRAIN, self._before)
+        for end in self._wake:
+            os.close(end)
+        self._before = self._wake = self._thread = None
+
+    def _listen(self, handle: int, wake: int) -> None:
+        while True:
+            ready, _, _ = select.select([handle, wake], [], [])
+            if wake in ready:
+                return
+            pressed = os.read(handle, 64)
+            if not pressed:
+                return
+            # An arrow or function key comes as several characters and means nothing here.
+            if pressed[:1] == b"\x1b":
+                continue
+            for key in pressed.decode(errors="ignore"):
+                self.steered.press(key)

@@ -1,0 +1,150 @@
+"""Tutoring: what it steps along, what it keeps, and that it goes on where it stopped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agent import checkpoint
+from agent.cli import run
+from agent.loading import Request, load, prepared
+from agent.tutoring import _fit, _taught, advantage, step_of, tutor
+from modules.messages import ConfigError
+
+SMALL = Request(
+    agent="CartPole-v1",
+    overrides=("world_model.kind=persistence", "configurator.horizon_steps=3",
+               "configurator.model_calls=8", "configurator.commit_steps=2"),
+)  # fmt: skip
+ASKED: dict[str, Any] = {
+    "price": 1.0, "generations": 2, "population": 4, "episodes": 2, "steps": 12, "seed": 5,
+}  # fmt: skip
+
+
+def test_it_steps_towards_what_came_to_more() -> None:
+    directions = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    # Along the first axis more is better, along the second less.
+    moved = step_of(directions, torch.tensor([4.0, 1.0, 2.0, 3.0]))
+    assert moved[0] > 0 > moved[1]
+    assert torch.equal(step_of(directions, torch.full((4,), 7.0)), torch.zeros(2))
+    # Ranks alone count: one that came to very much weighs no more than a best one does.
+    assert torch.equal(moved, step_of(directions, torch.tensor([1e9, 1.0, 2.0, 3.0])))
+
+
+def test_it_finds_the_top_of_a_hill() -> None:
+    draw = torch.Generator().manual_seed(0)
+    top, here = torch.tensor([0.7, -1.2, 0.4]), torch.zeros(3)
+    for _ in range(60):
+        directions = torch.randn(8, 3, generator=draw)
+        tried = torch.cat([directions, -directions])
+        values = -((here + 0.3 * tried) - top).square().sum(-1)
+        here = here + 0.6 * step_of(directions, values)
+    assert (here - top).norm() < 0.2
+
+
+def test_what_thinking_is_worth_is_found_in_what_followed() -> None:
+    """Thinking pays where the first feature is above 0: found, and taught to the network."""
+    draw = torch.Generator().manual_seed(1)
+    assembly = prepared(
+        Request(agent="CartPole-v1", overrides=("configurator.kind=learned",
+                                                "world_model.kind=persistence"))
+    )  # fmt: skip
+    assembly.world.close()
+    taught = _taught(assembly)
+    size = taught.weights["hidden.weight"].shape[1]
+    heard = torch.randn(800, size, generator=draw)
+    thought = torch.rand(800, generator=draw) < 0.3
+    followed = 2 * heard[:, 1] + thought * heard[:, 0] + 0.3 * torch.randn(800, generator=draw)
+    worth = advantage(heard, thought, followed)
+    assert torch.corrcoef(torch.stack([worth, heard[:, 0]]))[0, 1] > 0.97
+    _fit(taught, heard, worth)
+    thinks = taught.say(heard)[:, 0] >= 0
+    far = heard[:, 0].abs() > 0.3
+    assert (thinks == (heard[:, 0] > 0))[far].float().mean() > 0.95
+
+
+def test_a_dear_thought_is_given_up_and_the_folder_says_all(tmp_path: Path) -> None:
+    """Where a call costs more than an episode can earn, thinking less is taught."""
+    told: list[object] = []
+    place = tmp_path / "whole"
+    best = tutor(SMALL, place, report=told.append, **ASKED)
+    assert best == place / "best"
+    assert len(told) == 2
+    assert "held out" in str(told[0])
+    facts = checkpoint.load(best).facts
+    assert facts["price"] == 1.0
+    assert facts["judged"]["value"] >= facts["untaught"]["value"]
+    notes = json.loads((place / "tutoring.json").read_text())
+    assert notes["asked"]["config"]["configurator"]["kind"] == "learned"
+    assert len(notes["history"]) == 2
+    # Interrupted after the first generation and gone on with, it comes to the same.
+    parts = tmp_path / "parts"
+
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tutor(SMALL, parts, report=stop, **ASKED)
+    resumed: list[object] = []
+    tutor(SMALL, parts, report=resumed.append, **ASKED)
+    assert [str(one) for one in resumed] == [str(told[1])]
+    one, other = (checkpoint.load(p / "best").tensors["weights"] for p in (place, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(ConfigError, match=r"was begun with price 1\.0; go on as it was begun"):
+        tutor(SMALL, place, **{**ASKED, "price": 2.0})
+    # The weights are given to an agent by the folder, and must fit it.
+    again = load("CartPole-v1", *SMALL.overrides, "configurator.kind=learned",
+                 f"configurator.weights={place}")  # fmt: skip
+    again.world.close()
+    assert torch.equal(_taught(again).weights["heads.bias"], one["heads.bias"])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"heads.weight: wanted \(4, 3\), got \(4, 8\)"):
+        load("CartPole-v1", *SMALL.overrides, "configurator.kind=learned",
+             f"configurator.weights={place}", "configurator.width=3")  # fmt: skip
+    damaged = place / "best" / "weights.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(ConfigError, match="is damaged"):
+        load("CartPole-v1", *SMALL.overrides, "configurator.kind=learned",
+             f"configurator.weights={place}")  # fmt: skip
+
+
+def test_recorded_runs_teach_and_what_does_not_fit_is_refused(tmp_path: Path, capsys: Any) -> None:
+    little = [f"--{o}" for o in SMALL.overrides]
+    recorded = tmp_path / "recorded"
+    assert run(["play", "CartPole-v1", "--no-live", "--steps", "160", "--worlds", "2", "--run",
+                str(recorded), *little, "--configurator.kind=random-rate",
+                "--configurator.rate=0.4", "--configurator.commit_steps=1"]) == 0  # fmt: skip
+    always = tmp_path / "always"
+    assert run(["play", "CartPole-v1", "--no-live", "--steps", "40", "--run", str(always), *little,
+                "--configurator.kind=fixed"]) == 0  # fmt: skip
+    tutored = tmp_path / "tutored"
+    words = ["tutor", "CartPole-v1", *little, "--generations", "0", "--episodes", "2", "--steps",
+             "10", "--price", "0.5", "--json"]  # fmt: skip
+    capsys.readouterr()
+    assert run([*words, "--run", str(tmp_path / "no"), "--from-traces", str(always)]) == 2
+    assert "record with configurator.kind=random-rate" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+    assert run([*words, "--run", str(tutored), "--from-traces", str(recorded)]) == 0
+    out = capsys.readouterr().out
+    figures = json.loads(out.splitlines()[-1])
+    assert figures["from_traces"] is not None
+    assert "use it    --configurator.kind=learned" in out
+    assert (tutored / "best" / "weights.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"population": 3}, "population: wanted an even number"),
+        ({"steps": 1}, "steps: wanted at least 2"),
+        ({"price": -1.0}, "price: wanted 0 or more"),
+        ({"generations": 0}, "there is nothing to learn"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(
+    changed: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        tutor(SMALL, tmp_path / "here", **{**ASKED, **changed})
+    assert not (tmp_path / "here").exists()
