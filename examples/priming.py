@@ -21,7 +21,9 @@ Each seed is a training of its own in each arm; then both agents live the same h
 mean with a bootstrap interval (BCa, as in studies).
 
 As a study: `sextet study priming` (arms with a `school`, which trains each first). From Python:
-`train(seed, primed, steps)` gives a trained agent's `Assembly`, `judge(assembly, ...)` its returns.
+`train(seed, primed, budgets, [])` gives the agent's `Assembly` at each budget of steps,
+`judge(assembly, episodes)` its returns. With several budgets (`--steps 4000,8000`) all trainings
+go on together and every budget is judged; the JSON line tells of the last.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -41,6 +45,7 @@ from agent.live import live
 from agent.study.statistics import mean
 
 WORLD = "sextet/Orchard-v0"
+ARMS = ("primed", "unprimed")
 HELD = 1_000_000
 """Added to a seed for the episodes that judge it."""
 
@@ -52,17 +57,21 @@ def settings(seed: int, primed: bool, overrides: list[str]) -> Tree:
     return tree if primed else merge(tree, {"configurator": {"priming": 0.0}})
 
 
-def train(seed: int, primed: bool, steps: int, overrides: list[str]) -> Assembly:
-    """An agent after `steps` steps of learning. Nothing but the critic teaches its perception."""
+def train(
+    seed: int, primed: bool, budgets: Sequence[int], overrides: list[str]
+) -> Iterator[Assembly]:
+    """One training, shown each time it has lived as many steps as the next of `budgets`."""
     made = assemble(settings(seed, primed, overrides), known_kinds(()), training=True)
     learner = Learner(made.agent.modules, seed=seed, **made.config.settings.learner.model_dump())
-    done = 0
-    for _ in live(made.agent, made.world, steps, seed):
+    left, done = list(budgets), 0
+    for _ in live(made.agent, made.world, max(budgets), seed):
         done += made.world.rows
         for _ in learner.learn(made.world.rows, done):
             pass
+        if done >= left[0]:
+            left.pop(0)
+            yield made
     made.world.close()
-    return made
 
 
 def judge(trained: Assembly, episodes: int) -> list[float]:
@@ -82,32 +91,40 @@ def judge(trained: Assembly, episodes: int) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2,3,4")
-    parser.add_argument("--steps", type=int, default=40_000, help="of learning, each training")
+    parser.add_argument(
+        "--steps", default="8000", help="budgets of each training, rising: 4000,8000"
+    )
     parser.add_argument("--episodes", type=int, default=60, help="held ones, each agent")
     parser.add_argument("--json", action="store_true", help="one JSON object in the last line")
     parser.add_argument("overrides", nargs="*", help="settings of both arms: learner.batch=32")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     seeds = [int(seed) for seed in asked.seeds.split(",")]
-    returns: dict[str, list[float]] = {"primed": [], "unprimed": []}
+    budgets = [int(steps) for steps in asked.steps.split(",")]
+    trainings = {
+        (seed, arm): train(seed, arm == "primed", budgets, asked.overrides)
+        for seed in seeds
+        for arm in ARMS
+    }
+    figures: dict[str, Any] = {}
     began = time.monotonic()
-    for seed in seeds:
-        for arm, reached in returns.items():
-            trained = train(seed, arm == "primed", asked.steps, asked.overrides)
-            reached.append(statistics.fmean(judge(trained, asked.episodes)))
+    for steps in budgets:
+        returns: dict[str, list[float]] = {arm: [] for arm in ARMS}
+        for (seed, arm), training in trainings.items():
+            reached = statistics.fmean(judge(next(training), asked.episodes))
+            returns[arm].append(reached)
             spent = time.monotonic() - began
-            print(f"seed {seed} {arm:<8} {reached[-1]:+7.2f}  {spent:6.0f} s", flush=True)
-    differences = [a - b for a, b in zip(*returns.values(), strict=True)]
-    found = mean(differences)
-    print(
-        f"primed - unprimed {found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}] "
-        f"over {len(seeds)} seeds"
-    )
-    if asked.json:
+            print(f"{steps} steps  seed {seed} {arm:<8} {reached:+6.2f}  {spent:.0f} s", flush=True)
+        found = mean([a - b for a, b in zip(*returns.values(), strict=True)])
+        print(
+            f"{steps} steps  primed - unprimed {found.mean:+.2f} [{found.low:+.2f}, "
+            f"{found.high:+.2f}] over {len(seeds)} seeds",
+            flush=True,
+        )
         figures = {
             "world": WORLD,
             "seeds": seeds,
-            "steps": asked.steps,
+            "steps": steps,
             "episodes": asked.episodes,
             "overrides": asked.overrides,
             **returns,
@@ -116,6 +133,7 @@ def main() -> None:
             "excludes_zero": found.excludes_zero,
             "seconds": round(time.monotonic() - began, 1),
         }
+    if asked.json:
         print(json.dumps(figures))
 
 

@@ -8,7 +8,7 @@ on the task, and the task is told (`desired_goal`), not shown. Made to measure p
 from __future__ import annotations
 
 import colorsys
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -93,19 +93,21 @@ class Orchard(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
     `options={"task": 2}` (or a name) at `reset` sets the task.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(self, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
         self.action_space = spaces.Discrete(len(MOVES))
         told = spaces.Box(0.0, 1.0, (len(KINDS),), np.float32)
-        self.observation_space = spaces.Dict(
+        # Gymnasium's own types do not say that such a space holds dictionaries of arrays.
+        seen: Any = spaces.Dict(
             {
                 "observation": spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8),
                 "desired_goal": told,
                 "achieved_goal": told,
             }
         )
+        self.observation_space = seen
         self.task = 0
         self.picked: int | None = None
 

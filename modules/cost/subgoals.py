@@ -101,9 +101,10 @@ class SubgoalCritic(ActionCritic):
     def _formed(self, out: Tensor) -> Tensor:
         """Heads, what sub-goals share added to theirs; then as any critic of actions."""
         size = self.output.size
-        each = out.unflatten(-1, (1 + self.shape[0], len(self.heads) + 1, size))
-        kept, own, common = each.split((len(self.kept), self.tasks, 1), -2)
-        return super()._formed(torch.cat([kept, own + common], -2).flatten(-3))
+        each = out.view(*out.shape[:-1], 1 + self.shape[0], len(self.heads) + 1, size)
+        own, common, kept = each[..., :-1, :], each[..., -1:, :], len(self.kept)
+        heads = torch.cat([own[..., :kept, :], own[..., kept:, :] + common], -2)
+        return super()._formed(heads.flatten(-3))
 
     def _here(self, latent: Tensor, action: Tensor) -> Tensor:
         """Exactly 0, which leaves nothing to learn, of heads that do not count."""
