@@ -6,10 +6,10 @@ at most the last batch. Tables:
 `meta`       one JSON value a key: format version, config, world, drives and what they do
              (probe hashes), heads, rows, and a CRC-32 of each of these
 `layouts`    which tensors a moment's numbers hold, with dtype and shape; each layout stored once
-`moments`    step, layout, `timeline` (small exact numbers), `dense` (latents and the like),
-             `plans` (actions and candidates, zlib level 1), `reasons` (JSON). Behind the numbers
-             of `timeline` stands a CRC-32 of layout, step, numbers and reasons, behind those of
-             `dense` one of their own; zlib has its own
+`moments`    step, layout, `timeline` (small exact numbers), `dense` (latents and the like, zlib
+             level 1), `plans` (actions and candidates, zlib level 1), `reasons` (JSON). Behind
+             the numbers of `timeline` stands a CRC-32 of layout, step, numbers and reasons; zlib
+             has its own
 `frames`     step, the rows' frames: B uint32 lengths, then each row's pixels, zlib level 1
 `keyframes`  step, a snapshot of the world and what acting needs of the agent's memory
              (`agent/keyframe.py`), zlib level 1
@@ -57,8 +57,8 @@ from modules.messages import (
     WorldSpec,
 )
 
-FORMAT_VERSION = 1
-"""Raised when an older reader could no longer understand what is written."""
+FORMAT_VERSION = 2
+"""Raised when an older reader could no longer understand what is written. 1: `dense` as it is."""
 
 RECOLLECTED = 256
 """Keys or values of a recollection of more numbers than this a row are left out."""
@@ -263,11 +263,6 @@ def _reasons_text(moment: Moment) -> str:
     return json.dumps(moment.directive.reason, ensure_ascii=False)
 
 
-def _sealed(data: bytes, start: int) -> bytes:
-    """`data` with its CRC-32, begun from `start`, behind it."""
-    return data + struct.pack("<I", zlib.crc32(data, start))
-
-
 def _opened(blob: bytes, size: int, sums: Callable[[bytes], int]) -> bytes:
     """The `size` bytes of a column that was sealed. Raises ValueError where they have changed."""
     data = blob[:size]
@@ -384,7 +379,7 @@ class TraceWriter:
                 taken.timeline + struct.pack("<I", line_sum),
                 reasons,
                 zlib.compress(taken.plans, 1),
-                _sealed(taken.dense, 0),
+                zlib.compress(taken.dense, 1),
             )
         )
         if len(self._moments) >= _BATCH_MOMENTS or time.monotonic() - self._last > _BATCH_SECONDS:
@@ -650,7 +645,9 @@ class Trace:
     def _rest(self, number: int, column: str, blob: bytes) -> bytes:
         """`dense` or `plans` of a moment as stored. Raises what altered bytes raise."""
         size = self._size(number, column)
-        return _opened(blob, size, zlib.crc32) if column == "dense" else _inflated(blob, size)
+        if column == "dense" and self.format_version == 1:
+            return _opened(blob, size, zlib.crc32)
+        return _inflated(blob, size)
 
     def _stored(self, step: int) -> tuple[int, dict[str, bytes], str]:
         """Layout, columns and reasons of a moment. Raises TraceError."""

@@ -1,0 +1,131 @@
+"""What a full trace costs: time a step and row, and bytes by column, on real Breakout.
+
+A Mode-1 agent lives through one row of Breakout at 84×84; everything it says is recorded as
+`sextet play` records it, keyframes included, and then read as a page reads it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from agent.chronicle import Chronicle
+from agent.live import live
+from agent.loading import Request, prepared
+from agent.run_folder import RunFolder
+from agent.trace import Trace
+
+WORLD, SEED = "ALE/Breakout-v5", 0
+SERIES = (
+    "surprise", "spent", "age", "mode", "model_calls", "energy", "novelty", "signals",
+    "observation.first", "observation.terminated", "observation.truncated", "energies.intrinsic",
+    "energies.critic", "energies.disagreement", "directive.horizon_steps", "directive.u",
+    "directive.v", "directive.risk", "recollection.weights", "recollection.ages", "plan.steps",
+    "plan.committed",
+)  # fmt: skip
+"""What a page draws: every small field."""
+
+
+def run(steps: int = 20_000) -> dict[str, Any]:
+    """The figures of one whole run of `steps`.
+
+    `ms_a_step`, `cpu_ms_a_step`: recording one step of one row, keyframes included, the mean of
+    the clock and of the processor's time; `median_ms_a_step` is not disturbed by what else the
+    machine does. `megabytes`: the trace file. `bytes_a_step` by column. `series_s`: reading every
+    small field of all steps.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as place:
+            return _measured(RunFolder.create(Path(place) / "run", "bench"), steps)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measured(folder: RunFolder, steps: int) -> dict[str, Any]:
+    assembly = prepared(
+        Request(
+            agent=WORLD,
+            overrides=(
+                "perception.kind=pixels-nature", "configurator.kind=fixed", "configurator.mode=1"
+            ),
+            flags={"seed": SEED, "worlds": 1},
+        )
+    )  # fmt: skip
+    spent: list[float] = []
+    processor, began = 0.0, time.perf_counter()
+    chronicle = Chronicle(folder, assembly)
+    with chronicle:
+        for moment in live(assembly.agent, assembly.world, steps, SEED):
+            start, used = time.perf_counter(), time.process_time()
+            chronicle.add(moment)
+            processor += time.process_time() - used
+            spent.append(time.perf_counter() - start)
+        start, used = time.perf_counter(), time.process_time()
+    spent.append(time.perf_counter() - start)
+    processor += time.process_time() - used
+    lived = time.perf_counter() - began
+    assembly.world.close()
+    figures: dict[str, Any] = {
+        "steps": steps,
+        "ms_a_step": sum(spent) / steps * 1e3,
+        "cpu_ms_a_step": processor / steps * 1e3,
+        "median_ms_a_step": median(spent) * 1e3,
+        "megabytes": folder.trace.stat().st_size / 1e6,
+        "steps_per_s": steps / lived,
+        **{f"bytes_a_step_{name}": size / steps for name, size in _bytes(folder.trace).items()},
+    }
+    return figures | _read(folder.trace)
+
+
+def _bytes(trace: Path) -> dict[str, int]:
+    """Bytes of each column, and of the file beyond them."""
+    database = sqlite3.connect(trace)
+    found = dict[str, int]()
+    for table, columns in (
+        ("moments", ("timeline", "dense", "plans", "reasons")),
+        ("frames", ("frames",)),
+        ("keyframes", ("snapshot", "agent")),
+    ):
+        for column in columns:
+            query = f"SELECT COALESCE(SUM(LENGTH(CAST({column} AS BLOB))), 0) FROM {table}"
+            prefix = "keyframe_" if table == "keyframes" else ""
+            found[prefix + column] = int(database.execute(query).fetchone()[0])
+    database.close()
+    found["overhead"] = trace.stat().st_size - sum(found.values())
+    return found
+
+
+def _read(path: Path) -> dict[str, float]:
+    """Seconds to open the trace and read every small field, the reasons, and one frame."""
+    began, used = time.perf_counter(), time.process_time()
+    with Trace.open(path) as trace:
+        for name in SERIES:
+            trace.series(name)
+        series, processor = time.perf_counter() - began, time.process_time() - used
+        began = time.perf_counter()
+        trace.reasons()
+        reasons = time.perf_counter() - began
+        began = time.perf_counter()
+        for step in range(0, trace.steps, max(1, trace.steps // 100)):
+            trace.frame(step)
+        frames = (time.perf_counter() - began) / min(100, trace.steps)
+        began = time.perf_counter()
+        whole = trace.readable()
+        readable = time.perf_counter() - began
+        if whole.missing:
+            raise AssertionError("bench trace: what was just written cannot be read")
+    return {
+        "series_s": series,
+        "series_cpu_s": processor,
+        "reasons_s": reasons,
+        "frame_ms": frames * 1e3,
+        "readable_s": readable,
+    }

@@ -1,0 +1,108 @@
+"""The control of every counterfactual: forks with nothing changed must live the recorded future.
+
+    python examples/forks.py --forks 200 --steps 100
+
+For each life below it records a run, forks it at random steps with nothing changed, and counts
+how many futures are the recorded ones bit for bit; then it forks with an action changed, which
+must come out differently. Prints a JSON object a life.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from agent.chronicle import Chronicle
+from agent.fork import Replay
+from agent.live import live
+from agent.loading import Request, prepared
+from agent.run_folder import RunFolder
+
+KEYFRAME_EVERY = 20
+"""Steps between keyframes: oftener than usual, as so many forks go back so far."""
+THOUGHT = (
+    "configurator.kind=surprise", "configurator.model_calls=4", "configurator.horizon_steps=2",
+    "configurator.commit_steps=2", "configurator.think_every=10", "configurator.warm_steps=2",
+)  # fmt: skip
+LIVES: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "breakout, surprise, fair": ("ALE/Breakout-v5", 1, ("world_model.kind=fair", *THOUGHT)),
+    "orchard, surprise, jepa": ("sextet/Orchard-v0", 1, THOUGHT),
+    "cartpole, surprise, jepa, 2 rows": ("CartPole-v1", 2, THOUGHT),
+    "pong, surprise, clairvoyant, 2 rows": (
+        "ALE/Pong-v5", 2, ("world_model.kind=clairvoyant", *THOUGHT)
+    ),
+    "freeway, Mode-1": ("ALE/Freeway-v5", 1, ("configurator.kind=fixed", "configurator.mode=1")),
+}  # fmt: skip
+"""Lives by name: world, rows, settings."""
+
+
+def recorded(folder: Path, world: str, rows: int, settings: tuple[str, ...], steps: int) -> Path:
+    """A run of so many turns, recorded in a new folder."""
+    flags = {"seed": 3, "worlds": rows}
+    assembly = prepared(Request(agent=world, overrides=settings, flags=flags))
+    place = RunFolder.create(folder, "fork")
+    place.write_config(assembly.config.tree())
+    with Chronicle(place, assembly) as chronicle:
+        chronicle.trace.keyframe_every = KEYFRAME_EVERY
+        for moment in live(assembly.agent, assembly.world, steps * rows, 3):
+            chronicle.add(moment)
+    assembly.world.close()
+    return place.path
+
+
+def measure(run: Path, forks: int, steps: int, seed: int) -> dict[str, object]:
+    """How many of so many forks at random steps live the recorded future."""
+    rng, identical, seconds = np.random.default_rng(seed), 0, []
+    with Replay(run) as replay:
+        last = replay.trace.steps - steps
+        ends = replay.trace.series("observation.terminated")
+        cut = replay.trace.series("observation.truncated")
+        mode = replay.trace.series("mode")
+        for at in rng.integers(0, last + 1, forks).tolist():
+            began = time.perf_counter()
+            found = replay.fork(at, steps=steps)
+            seconds.append(time.perf_counter() - began)
+            same = found.original.digest == found.fork.digest
+            identical += found.identical and same and found.compared == steps
+            if len(seconds) % 20 == 0:
+                print(f"{identical} of {len(seconds)} identical", file=sys.stderr, flush=True)
+        at = int(rng.integers(0, last + 1))
+        action = replay.trace.moment(at).plan.action[0]
+        other = (int(action.argmax()) + 1) % len(action)
+        changed = replay.fork(at, [f"plan.action={other}"], steps=steps, hold=0, row=0)
+    return {
+        "forks": forks,
+        "identical": identical,
+        "steps": steps,
+        "recorded": last + steps,
+        "episodes_ended": int((ends | cut).sum()),
+        "mode2_share": float((mode == 2).mean()),
+        "changed_differs": changed.original.digest != changed.fork.digest,
+        "median_s": round(float(np.median(seconds)), 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--forks", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--recorded", type=int, default=1000)
+    parser.add_argument("--only", default="", help="Lives whose name contains this.")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        for number, (name, (world, rows, settings)) in enumerate(LIVES.items()):
+            if asked.only not in name:
+                continue
+            run = recorded(Path(place) / str(number), world, rows, settings, asked.recorded)
+            found = measure(run, asked.forks, asked.steps, seed=number)
+            print(json.dumps({"life": name, **found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,373 @@
+"""Forks: the control is the recorded future, a change changes it, what cannot be is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from agent import checkpoint
+from agent.chronicle import Chronicle
+from agent.cli import run
+from agent.fork import Replay, fork
+from agent.guard import SHIPPED, drive_hashes, guarded, require_same
+from agent.keyframe import ActingMemory
+from agent.learn import learned
+from agent.live import live
+from agent.loading import Request, prepared
+from agent.run_folder import RunFolder
+from agent.trace import Trace
+from modules.cost import drives
+from modules.messages import ConfigError, TraceError, WorldError
+
+THOUGHT = (
+    "configurator.kind=surprise", "configurator.model_calls=6", "configurator.horizon_steps=3",
+    "configurator.commit_steps=2", "configurator.think_every=6", "configurator.warm_steps=2",
+)  # fmt: skip
+MODE_1 = ("configurator.kind=fixed", "configurator.mode=1")
+SMALL = ("perception.latent_size=32",)
+LIVES = {
+    "cartpole": ("CartPole-v1", 2, THOUGHT),
+    "orchard": ("sextet/Orchard-v0", 1, (*THOUGHT, *SMALL)),
+    "breakout": ("ALE/Breakout-v5", 2, ("world_model.kind=fair", *THOUGHT, *SMALL)),
+    "pong": ("ALE/Pong-v5", 1, (*MODE_1, *SMALL)),
+}
+
+
+def recorded(folder: Path, name: str, turns: int, every: int = 20) -> Path:
+    world, rows, settings = LIVES[name]
+    flags = {"seed": 3, "worlds": rows}
+    assembly = prepared(Request(agent=world, overrides=settings, flags=flags))
+    place = RunFolder.create(folder / name, name)
+    place.write_config(assembly.config.tree())
+    with Chronicle(place, assembly) as chronicle:
+        chronicle.trace.keyframe_every = every
+        for moment in live(assembly.agent, assembly.world, turns * rows, 3):
+            chronicle.add(moment)
+    assembly.world.close()
+    return place.path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    turns = {"cartpole": 90, "orchard": 130, "breakout": 50, "pong": 40}
+    return {name: recorded(folder, name, count) for name, count in turns.items()}
+
+
+@pytest.mark.parametrize(("name", "steps"), [("cartpole", 30), ("orchard", 20), ("breakout", 8),
+                                              ("pong", 10)])  # fmt: skip
+def test_nothing_changed_is_the_recorded_future(runs, name, steps):
+    with Replay(runs[name]) as replay:
+        last = replay.trace.steps - steps
+        if name == "cartpole":
+            ended = replay.trace.series("observation.terminated")
+            assert ended.any(0).all()  # episodes end within, in both rows
+            assert set(replay.trace.series("mode").ravel()) == {1, 2}
+        for at in range(0, last + 1, -(-last // 4)):
+            found = replay.fork(at, steps=steps)
+            assert found.identical, (at, found.first_difference)
+            assert found.original.digest == found.fork.digest
+            assert (found.diverged, found.compared) == (None, steps)
+            assert found.original.score == found.fork.score
+            assert found.replayed_from == (None if at == 0 else (at - 1) // 20 * 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["breakout", "orchard"])
+def test_two_hundred_controls_of_a_hundred_steps(tmp_path, name):
+    run = recorded(tmp_path, name, 600)
+    drawn = torch.randint(0, 501, (200,), generator=torch.Generator().manual_seed(0))
+    with Replay(run) as replay:
+        for at in drawn.tolist():
+            assert replay.fork(at, steps=100).identical, at
+
+
+def test_a_change_is_felt_from_its_step_on_and_only_in_its_row(runs):
+    done = Trace.open(runs["cartpole"]).moment(35).plan.action.argmax(-1)
+    other = int(1 - done[1])
+    found = fork(runs["cartpole"], 35, [f"plan.action={other}"], steps=20, row=1)
+    assert not found.identical
+    assert found.original.digest != found.fork.digest
+    assert found.first_difference == found.diverged == 35
+    for was, now in zip(found.original.moments, found.fork.moments, strict=True):
+        mine, theirs = now.rows(torch.tensor([0])), was.rows(torch.tensor([0]))
+        assert mine.observation.vector.equal(theirs.observation.vector)
+    assert found.fork.moments[0].plan.action[1].argmax() == other
+    assert found.fork.moments[0].observation.vector.equal(
+        found.original.moments[0].observation.vector
+    )
+
+
+def test_a_directive_is_changed_for_as_long_as_it_is_held_and_says_so(runs):
+    found = fork(runs["pong"], 12, ["directive.mode=2", "directive.horizon_steps=2",
+                                    "directive.model_calls=12"], steps=4, hold=2)  # fmt: skip
+    assert found.original.digest != found.fork.digest
+    assert [int(m.directive.mode[0]) for m in found.fork.moments] == [2, 2, 1, 1]
+    assert found.fork.moments[0].plan.model_calls[0] > 0 == found.original.model_calls
+    assert "a fork sets mode=2; else: acts" in found.fork.moments[1].directive.reason[0]
+    weighed = fork(runs["pong"], 12, ["directive.u.score=0", "directive.u.pain=3"], 3, hold=0)
+    at, names = [m.directive.u[0] for m in weighed.fork.moments], Trace.open(runs["pong"]).drives
+    assert [float(u[names.index("score")]) for u in at] == [0, 0, 0]
+    assert [float(u[names.index("pain")]) for u in at] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        ("state.latent.3=0.5", lambda m: float(m.state.latent[0, 3]) == 0.5),
+        ("state.signals.score=4", lambda m: float(m.energies.intrinsic[0, 0]) < -1),
+        ("recollection.novelty=1", lambda m: float(m.state.signals[0, 5]) == 1),
+        ("energies.disagreement=9", lambda m: float(m.energies.disagreement[0]) == 9),
+        ("observation.signals.life_lost=1", lambda m: float(m.energies.intrinsic[0, 1]) == 1),
+        ("expected.signals.score=7", lambda m: float(m.expected.signals[0, 0]) == 7),
+        ("directive.tokens=1.5", lambda m: bool((m.directive.tokens == 1.5).all())),
+        ("plan.action=LEFT", lambda m: int(m.plan.action[0].argmax()) == 3),
+    ],
+)  # fmt: skip
+def test_any_field_of_any_message(runs, change, seen):
+    found = fork(runs["pong"], 21, [change], steps=1)
+    assert seen(found.fork.moments[0])
+    assert found.first_difference == 21
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("directive.mood=2", "'mood' is not one of .*Did you mean 'mode'"),
+        ("directiv.mode=2", "Did you mean 'directive'"),
+        ("directive.mode", "wanted a change like"),
+        ("directive.mode=3", "from 1 to 2, got 3"),
+        ("directive.mode=1.5", "a whole number"),
+        ("directive.mode=much", "a whole number"),
+        ("directive.horizon_steps=9999", "from 1 to "),
+        ("directive.horizon_steps=0", "from 1 to "),
+        ("directive.u.scroe=1", "'scroe' is not one of score.*Did you mean 'score'"),
+        ("directive.u.score=NaN", "wanted a number"),
+        ("directive.u=[1,2]", "list of shape"),
+        ("directive.u.score.0=1", "at most 1 names"),
+        ("directive.reason=why", "is not one of"),
+        ("plan.action=99", "not one of"),
+        ("plan.action=JUMP", "not one of"),
+        ("plan.action.0=1", "wanted plan.action="),
+        ("state.latent.32=1", "0 to 31"),
+        ("state.carry=0", "owner"),
+        ("state.signals.novelty=1", "recollection.novelty"),
+        ("observation.pixels=0", "frame"),
+        ("observation.goal=0", "there is no"),
+        ("observation.first=2", "true or false"),
+        ("recollection.novelty=1.5", "from 0 to 1"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_refused_in_one_line(runs, change, said):
+    with pytest.raises(ConfigError, match=said) as refused:
+        fork(runs["pong"], 1, [change], steps=1)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_end_of_the_record_is_said(runs):
+    found = fork(runs["pong"], 35, steps=9)
+    assert (found.compared, found.identical, len(found.fork.moments)) == (5, True, 9)
+
+
+def test_the_command(runs, capsys):
+    code = run(["fork", str(runs["pong"]), "--at", "5", "--steps", "6", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert told["identical"] is True
+    assert told["original_digest"] == told["fork_digest"]
+    assert (told["at"], told["steps"], told["first_difference"]) == (5, 6, None)
+    for name in ("score", "model_calls", "mode2_share"):
+        assert told[f"{name}_original"] == told[f"{name}_fork"]
+    code = run(["fork", str(runs["pong"]), "--at", "5", "--set", "directive.mode=2", "--steps", "6",
+                "--set", "directive.model_calls=2", "--hold", "0"])  # fmt: skip
+    said = capsys.readouterr().out
+    assert code == 0
+    assert "directive.mode=2, directive.model_calls=2, held for all of 6 steps" in said
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--at", "40"), ("--at", "-1"), ("--at", "x"), (), ("--at", "1", "--steps", "0"),
+        ("--at", "1", "--hold", "-1"), ("--at", "1", "--row", "1"),
+        ("--at", "1", "--set", "directive.mood=1"), ("--at", "1", "--plugin", "nowhere_at_all"),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_is_one_line_and_exit_2(runs, capsys, asked):
+    assert run(["fork", str(runs["pong"]), *asked, "--json"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    assert run(["fork", str(tmp_path), "--at", "0"]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_a_world_that_cannot_be_snapshot_is_lived_through_from_its_beginning(tmp_path, monkeypatch):
+    from worlds.gymnasium_rows import GymnasiumRows
+
+    def refuse(world: object) -> bytes:
+        raise WorldError("no snapshot")
+
+    monkeypatch.setattr(GymnasiumRows, "snapshot", refuse)
+    run = recorded(tmp_path, "cartpole", 45)
+    found = fork(run, 30, steps=10)
+    assert (found.replayed_from, found.identical) == (None, True)
+
+
+def test_a_damaged_keyframe_is_passed_over(runs, tmp_path):
+    import shutil
+    import sqlite3
+
+    place = tmp_path / "run"
+    shutil.copytree(runs["cartpole"], place)
+    database = sqlite3.connect(place / "trace.sqlite")
+    database.execute("UPDATE keyframes SET agent = x'789c00' WHERE step = 40")
+    database.commit()
+    database.close()
+    found = fork(place, 50, steps=10)
+    assert (found.replayed_from, found.identical) == (20, True)
+
+
+def test_a_run_that_cannot_be_lived_again_is_not_forked(runs, tmp_path):
+    import shutil
+    import sqlite3
+
+    place = tmp_path / "run"
+    shutil.copytree(runs["pong"], place)
+    database = sqlite3.connect(place / "trace.sqlite")
+    config = json.loads(database.execute("SELECT value FROM meta WHERE key='config'").fetchone()[0])
+    database.execute(
+        "UPDATE meta SET value=? WHERE key='config'", (json.dumps(config | {"seed": 4}),)
+    )
+    database.execute("DELETE FROM keyframes")
+    database.commit()
+    database.close()
+    with pytest.raises(TraceError, match=r"cannot be reproduced here, at step \d+"):
+        fork(place, 20, steps=5)
+
+
+def test_acting_needs_no_experience(runs):
+    with Replay(runs["orchard"]) as replay:
+        agent, observation, _ = replay.before(70)
+        memory = agent.modules.memory
+        assert isinstance(memory, ActingMemory)
+        assert memory.steps < 40  # only what was lived since the keyframe
+        kept = memory.acting_tensors()
+        assert not set(kept) & {"frames", "actions", "signals"}
+        agent.step(observation)
+        assert memory.sample(2, 3, torch.tensor([1])).valid.any()
+
+
+# -- weights go along -------------------------------------------------------------------------
+
+
+def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
+    import shutil
+
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    assembly = prepared(Request(agent="CartPole-v1", overrides=MODE_1))
+    place = RunFolder(folder)
+    place.write_config(assembly.config.tree())
+    weights = {
+        f"{port}/{name}": tensor + 0.25
+        for port, module in learned(assembly.agent.modules).items()
+        for name, tensor in module.state_dict().items()
+    }
+    facts = {"drives": drive_hashes(assembly.agent)}
+    checkpoint.save(place.checkpoints, "9", checkpoint.Checkpoint({"weights": weights}, {}, facts))
+    played = tmp_path / "played"
+    assert run(["play", str(folder), "--steps", "30", "--no-live", "--run", str(played)]) == 0
+    shutil.rmtree(folder)
+    assert fork(played, 20, steps=10).identical
+    again = prepared(Request(agent=str(played)))
+    for port, module in learned(again.agent.modules).items():
+        for name, tensor in module.state_dict().items():
+            assert tensor.equal(weights[f"{port}/{name}"])
+
+
+# -- the guard --------------------------------------------------------------------------------
+
+
+def changed(name: str) -> dict[str, drives.Drive]:
+    drive = drives.DRIVES[name]
+    return {**drives.DRIVES, name: lambda state: drive(state) * 1.001}
+
+
+def test_the_shipped_drives_are_what_they_are():
+    assert {name: drives.probe_hash((name,)) for name in drives.DRIVES} == dict(SHIPPED)
+
+
+def test_nothing_that_learns_or_directs_moves_a_drive(runs):
+    agent = prepared(Request(agent="CartPole-v1", overrides=MODE_1)).agent
+    before = drive_hashes(agent)
+    assert before == {name: SHIPPED[name] for name in agent.modules.cost.drives}
+    with torch.no_grad():
+        for module in learned(agent.modules).values():
+            for parameter in module.parameters():
+                parameter.add_(1.0)
+    assert drive_hashes(agent) == before
+    assert Trace.open(runs["pong"]).drive_hashes == before
+
+
+@pytest.mark.parametrize("name", ["score", "pain", "effort", "novelty"])
+def test_a_changed_drive_is_refused_by_name_at_load(runs, capsys, monkeypatch, name):
+    monkeypatch.setattr(drives, "DRIVES", changed(name))
+    for asked in (("fork", str(runs["pong"]), "--at", "1"), ("play", str(runs["pong"])),
+                  ("play", "CartPole-v1", "--no-live")):  # fmt: skip
+        assert run(list(asked)) == 2
+        said = capsys.readouterr().err
+        assert f"drive '{name}'" in said
+        assert len(said.splitlines()) == 1
+
+
+def test_a_drive_changed_while_running_fails_the_run_by_name(tmp_path, capsys, monkeypatch):
+    from agent.commands import play as command
+
+    def meddling(agent, world, steps, seed):
+        yield from live(agent, world, steps, seed)
+        monkeypatch.setattr(drives, "DRIVES", changed("pain"))
+
+    monkeypatch.setattr(command, "live", meddling)
+    asked = ["play", "CartPole-v1", "--steps", "5", "--no-live", "--preset", "reactive"]
+    assert run([*asked, "--run", str(tmp_path / "run")]) == 1
+    assert "drive 'pain'" in capsys.readouterr().err
+    monkeypatch.undo()
+    agent = prepared(Request(agent="CartPole-v1")).agent
+    with pytest.raises(ConfigError, match="end of the run: drive 'score'"), guarded(agent):
+        monkeypatch.setattr(drives, "DRIVES", changed("score"))
+
+
+def test_a_cost_that_feels_otherwise_under_the_same_name_is_found(monkeypatch):
+    agent = prepared(Request(agent="CartPole-v1", overrides=MODE_1)).agent
+    before, cost = drive_hashes(agent), type(agent.modules.cost)
+    felt = cost.intrinsic
+
+    def other(self, state):
+        told = felt(self, state).clone()
+        told[:, 1] += 0.5
+        return told
+
+    monkeypatch.setattr(cost, "intrinsic", other)
+    with pytest.raises(ConfigError, match="drive 'pain'"):
+        require_same(before, drive_hashes(agent), "checkpoint")
+
+
+def test_a_checkpoint_of_other_drives_is_refused_by_name(tmp_path):
+    assembly = prepared(Request(agent="CartPole-v1", overrides=MODE_1))
+    place = RunFolder(tmp_path)
+    place.write_config(assembly.config.tree())
+    weights = {
+        f"{port}/{name}": tensor
+        for port, module in learned(assembly.agent.modules).items()
+        for name, tensor in module.state_dict().items()
+    }
+    facts = {"drives": drive_hashes(assembly.agent) | {"effort": "0" * 64}}
+    kept = checkpoint.Checkpoint({"weights": weights}, {}, facts)
+    checkpoint.save(place.checkpoints, "9", kept)
+    with pytest.raises(ConfigError, match=r"checkpoint .*: drive 'effort'"):
+        prepared(Request(agent=str(tmp_path)))
