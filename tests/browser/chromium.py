@@ -128,7 +128,7 @@ class Chromium:
 
     # -- doing ------------------------------------------------------------------------------
 
-    def open(self, url: str, seconds: float = 60) -> float:
+    def open(self, url: str, seconds: float = 240) -> float:
         """Goes to a page of ours and waits until it is ready; the milliseconds that took."""
         self.ask("Page.navigate", url=url)
         self.until("document.body && document.body.dataset.state === 'ready'", seconds)
@@ -144,7 +144,7 @@ class Chromium:
             raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
         return told["result"].get("value")
 
-    def until(self, condition: str, seconds: float = 30) -> None:
+    def until(self, condition: str, seconds: float = 120) -> None:
         """Waits for a condition of the page."""
         end = time.monotonic() + seconds
         while not self._true(condition):
@@ -156,6 +156,11 @@ class Chromium:
             return bool(self.run(condition))
         except RuntimeError:
             return False
+
+    def worked(self) -> float:
+        """Seconds of the processor that the page's own thread has taken; see Performance.enable."""
+        told = self.ask("Performance.getMetrics")["metrics"]
+        return next(float(m["value"]) for m in told if m["name"] == "TaskDuration")
 
     def press(self, key: str, shift: bool = False) -> None:
         """A key, as typed by a person."""

@@ -118,10 +118,11 @@ class Recording:
             raise TraceError(f"trace {self.file}: steps are missing")
         columns = {name: self.trace.series(name) for name in SERIES}
         steps = min(len(reasons), *map(len, columns.values()))
-        begun = self.trace._ask("SELECT MIN(step) FROM moments")
         self._columns = {name: _floats(values[:steps]) for name, values in columns.items()}
         self._reasons = list(reasons[:steps])
-        self.first, self.steps = int(begun[0][0] or 0), steps
+        if not self.steps and steps:
+            self.first = next(iter(self.trace)).step
+        self.steps = steps
 
     def _take_rest(self) -> None:
         """What can be read of a damaged trace; NaN where nothing can."""

@@ -104,20 +104,20 @@ def _kept(run: Recording, imagined: Imagined, row: int) -> dict[str, Any]:
     notes = []
     frames, every = _frames(run, row)
     if every > 1:
-        notes.append(f"this file holds every {every}th frame of {run.steps}")
+        notes.append(f"one frame in {every} of {run.steps}")
     wanted = _telling(series.arrays, run.first, MOMENTS)
     moments = {step: run.tree(step, row) for step in wanted}
     if len(wanted) < run.steps:
-        notes.append(f"and the messages of {len(wanted)} moments, the most telling ones")
+        notes.append(f"the messages of {len(wanted)} moments, the most telling ones")
     thinking = run.first + np.flatnonzero(series.arrays["calls"] > 0)
     chosen = _evenly(thinking, FUTURES)
     futures = {int(s): _packed(imagined.pack(int(s), row).to_bytes()) for s in chosen}
     if len(chosen) < len(thinking):
-        notes.append(f"and the futures of {len(chosen)} of {len(thinking)} plans")
+        notes.append(f"the futures of {len(chosen)} of {len(thinking)} plans")
     return {
         "about": run.about(),
         "row": row,
-        "notes": [", ".join(notes) + "."] if notes else [],
+        "notes": ["taken along: " + ", ".join(notes) + "."] if notes else [],
         "series": _packed(series.to_bytes()),
         "frames": frames,
         "moments": _packed(json.dumps(moments).encode()),
@@ -159,7 +159,8 @@ def _evenly(values: NDArray[Any], most: int) -> NDArray[Any]:
     """Up to `most` of some values, evenly spaced."""
     if len(values) <= most:
         return values
-    return values[np.linspace(0, len(values) - 1, most).round().astype(int)]
+    chosen: NDArray[Any] = values[np.linspace(0, len(values) - 1, most).round().astype(int)]
+    return chosen
 
 
 def _packed(raw: bytes) -> str:

@@ -70,8 +70,13 @@ class Forks:
             self.recordings[place] = self._recorded(run, found, place)
         figures = found.as_dict()
         compared = [
-            (name.replace("_", " "), figures[f"{name}_original"], figures[f"{name}_fork"])
-            for name in ("score", "model_calls", "mode2_share", "ended")
+            (said, figures[f"{name}_original"], figures[f"{name}_fork"])
+            for said, name in (
+                ("score", "score"),
+                ("model calls", "model_calls"),
+                ("share of Mode-2", "mode2_share"),
+                ("episodes ended", "ended"),
+            )
         ]
         compared += [
             (f"energy, {drive}", value, found.fork.energy[drive])

@@ -130,6 +130,14 @@ class Run {
     return back ? steps[above(steps, step - 1) - 1] : steps[above(steps, step)];
   }
 
+  /** A fork does not know what was scored before it: its return goes on from that of the run. */
+  goOnFrom(run) {
+    const { first } = this.series;
+    const returned = this.series.return;
+    const before = (run.value("return", this.first) || 0) - returned[0];
+    for (let i = 0; i < this.length && !(i && first[i] > 0); i += 1) returned[i] += before;
+  }
+
   episodeAt(step) {
     return above(this.events.episode || [], step);
   }
