@@ -119,14 +119,16 @@ def school(request: Request, place: Path) -> str | None:
 
 
 def teach(request: Request, tutoring: Tutoring, place: Path) -> str | None:
-    """Trains the learned configurator of one arm in one world into `place`; None or why not."""
+    """Trains the learned configurator of one arm in one world into `place`; None or why not.
+
+    One that was left unfinished is gone on with.
+    """
     from agent.tutoring import tutor
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     partial = place.parent / f"{_PARTIAL}{place.name}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
         tutor(request, partial, report=lambda _: None, **tutoring.model_dump())
         os.replace(partial, place)

@@ -13,10 +13,11 @@ import yaml
 
 from agent.build import describe, known_kinds
 from agent.commands.train import for_training
-from agent.config import Tree, merge
+from agent.config import Tree, merge, resolve
 from agent.loading import Request, configure
 from agent.study.study import Arm, Study, StudyWorld, branch
-from modules.messages import ConfigError
+from modules.messages import ConfigError, WorldSpec
+from worlds.make import make_world
 
 
 @dataclass(frozen=True)
@@ -138,20 +139,34 @@ def check(study: Study) -> None:
     glance at each world.
     """
     kinds = known_kinds(study.plugins)
-    for world in study.worlds:
+    for place, world in enumerate(study.worlds):
+        glance: WorldSpec | None = None
         for name, arm in study.arms.items():
             given = {} if arm.match is None else {arm.match.setting: 0.5}
             settings = settings_of_arm(study, world, arm, given)
             school = arm.school
-            preset = None if school is None else school.preset
-            if school is not None:
-                settings = merge(branch(school.settings), settings)
             try:
-                request = request_of(settings, study.plugins, world.agent, preset)
-                tree = configure(request)[0] if school is None else for_training(request)
-                describe(tree, kinds)
+                if school is not None:
+                    describe(for_training(lesson_of(study, world, name, study.seeds[0])), kinds)
+                    continue
+                tree = configure(request_of(settings, study.plugins, world.agent))[0]
+                # Interventions are read alike in every world: one look is enough.
+                if glance is None or (arm.interventions and place == 0):
+                    describe(tree, kinds)
+                if glance is None:
+                    glance = _glance(world)
+                resolve(tree, glance, kinds)
             except ConfigError as error:
                 raise ConfigError(f"study {study.name}: arm {name!r}: {error}") from None
+
+
+def _glance(world: StudyWorld) -> WorldSpec:
+    """What a world shows and accepts."""
+    made = make_world(world.id, protocol=world.protocol)
+    try:
+        return made.spec
+    finally:
+        made.close()
 
 
 def lesson_of(study: Study, world: StudyWorld, arm: str, seed: int) -> Request:

@@ -92,7 +92,7 @@ def run_study(study: Study, folder: Path, jobs: int, tell: Tell) -> None:
     """
     runs = folder / "runs"
     runs.mkdir(exist_ok=True)
-    for left in folder.glob("*/.part-*"):
+    for left in (*runs.glob(".part-*"), *(folder / "schooled").glob(".part-*")):
         shutil.rmtree(left)
     ahead = _Count(study, runs, folder)
     given = dict[tuple[str, str], Mapping[str, Any]]()
