@@ -28,6 +28,9 @@ SPREAD_LEAST = 1e-3
 SHARE_MOST = 0.99
 """Share of one action above which a policy does nothing else."""
 
+SHARE_PREFERRED = 0.8
+"""The same where a critic prefers that action in every state: the rest is exploration."""
+
 
 def effective_rank(latents: Tensor) -> float:
     """How many directions `latents` [M D] use, 1 to D; 0 where all are the same.
@@ -141,7 +144,8 @@ class Health:
             best = (energies.critic_actions * v.unsqueeze(1)).sum(-1).argmin(-1)
             share = torch.bincount(best).max().item() / rows
             self.figures["health/preferred_share"] = share
-            if share == 1.0:
+            done = float(self.actions[0, best[0]]) / max(1, self.steps)
+            if share == 1.0 and done >= SHARE_PREFERRED:
                 self.warnings.append(
                     f"{name}: dead: the critic prefers action {int(best[0])} in every state"
                 )

@@ -188,11 +188,12 @@ class Encoder(nn.Module):
         self.usual = Running(of.latent_size)
 
     def forward(self, frames: Tensor, learning: bool) -> Tensor:
-        """Latents [M D] of frames [M 4 H Y]."""
+        """Latents [M D] of frames [M 4 H Y], standardised by themselves."""
         out: Tensor = self.layers(frames)
         if learning:
             self.usual.update(out.detach())
-        standard = (out - self.usual.mean) / (self.usual.var.sqrt() + 1e-3)
+        var, mean = torch.var_mean(out, 0, correction=0)
+        standard = (out - mean) / ((var + 1e-6).sqrt() + 1e-3)
         return functional.rms_norm(standard, (out.shape[-1],), eps=1e-6)
 
 
@@ -290,7 +291,7 @@ class ByHand:
             valid=real,
             heard=torch.from_numpy(2.0 * luck.integers(0, 2, (BATCH, self.heads))).float(),
             shifts=(torch.from_numpy(drawn[0]), torch.from_numpy(drawn[1])),
-            brightness=tuple(torch.from_numpy(1 + INTENSITY * noise)),  # type: ignore[arg-type]
+            brightness=tuple(torch.from_numpy(1 + INTENSITY * noise)),
         )
 
     def _encoded(
@@ -372,10 +373,10 @@ class ByHand:
     def _said(self, critics: nn.ModuleList, latent: Tensor) -> Tensor:
         """Energies [E M A K] of every action."""
         out = torch.stack([critic(latent) for critic in critics])
-        value, own = out.view(*out.shape[:2], self.actions + 1, self.drives).split(
-            (1, self.actions), 2
-        )
-        return value + own - own.mean(2, keepdim=True)
+        both = out.view(*out.shape[:2], self.actions + 1, self.drives)
+        value, own = both[:, :, :1], both[:, :, 1:]
+        said: Tensor = value + own - own.mean(2, keepdim=True)
+        return said
 
     def _critic(self, batch: Batch, first: Tensor, target: Tensor, rows: Tensor) -> Tensor:
         with torch.no_grad():

@@ -135,9 +135,10 @@ def _side_by_side(
 
     def listen(seed: int, child: subprocess.Popen[str]) -> None:
         assert child.stdout is not None
-        for line in child.stdout:
-            with lock:
-                print(f"seed {seed:<4} {line.rstrip()}", flush=True)
+        with child.stdout:
+            for line in child.stdout:
+                with lock:
+                    print(f"seed {seed:<4} {line.rstrip()}", flush=True)
 
     def start(seed: int) -> None:
         more = [] if steps is None else ["--steps", str(steps)]

@@ -3,7 +3,7 @@
     python examples/benchmarks/replay.py --json
 
 The agent is the one `sextet train ALE/Boxing-v5 --protocol 100k` trains, its memory filled to the
-last step; it learns at every hundredth step only, since how much memory learning takes does not
+last step; it learns 200 times only, since how much memory learning takes does not
 depend on how often. `rss_gb` is the peak of the whole process; `checkpoint_s` the seconds each
 checkpoint took, the last one of a full memory; `disk_ratio` what all kept ones together take on
 the disk, over the replay's bytes.
@@ -46,7 +46,7 @@ def peak_gb() -> float:
 def run(world: str, steps: int, rows: int, folder: Path) -> dict[str, Any]:
     """Lives, learns a little, keeps ten checkpoints; then loads the last one anew."""
     keep_pages()
-    asked = (f"memory.capacity={steps}", "learner.updates_per_step=0.01")
+    asked = (f"memory.capacity={steps}", "learner.updates_per_step=0.002")
     tree = for_training(
         Request(agent=world, overrides=asked, flags={"protocol": "100k", "worlds": rows})
     )
