@@ -40,7 +40,7 @@ from agent.live import live
 from agent.loading import Request, prepared
 from agent.trace import Trace
 from modules import chance
-from modules.messages import SIGNALS, ConfigError, Directive, Situation, TraceError
+from modules.messages import SIGNALS, ConfigError, Directive, Situation
 from modules.ports import World
 
 SPREAD = 0.3
@@ -282,7 +282,7 @@ def _evolve(
             "generation": generation, "untaught": asdict(prior), "judged": asdict(judged),
             "from_traces": from_traces, "history": history,
         }  # fmt: skip
-        search = {"vector": vector, "best": best}
+        search = {"vector": vector.clone(), "best": best.clone()}
         notes = json.dumps({"asked": asked, **facts}, indent=1)
         checkpoint.save(states, str(generation), Checkpoint({"search": search}, {}, facts), keep=2)
         taught.vector = best
@@ -354,7 +354,10 @@ def _learn_from(taught: Taught, runs: Sequence[Path], assembly: Assembly, price:
                 )
             free += _decisions(taught, trace, price)
     if not free:
-        raise TraceError("tutor: the recorded runs hold no step after the first of an episode")
+        raise ConfigError(
+            "tutor: in the recorded runs a plan was always under way, so no thought was ever free "
+            "to begin; record with configurator.kind=random-rate"
+        )
     heard = torch.cat([d.features for d in free])
     thought = torch.cat([d.thought for d in free])
     followed = torch.cat([d.followed for d in free])

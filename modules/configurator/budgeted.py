@@ -32,8 +32,9 @@ class Budgeted:
     What a thought costs is counted in steps too: the *price* is the pause between thoughts that
     would make the rest of the budget last for the rest of the episode. It rises when much was
     spent and falls when little was. A thought is bought where its worth reaches the price, and
-    its plan is carried out until the next one is due, for `longest_commit` steps at most; where
-    the budget is too small for that the row reacts in between.
+    where a plan ran out though the budget allows one plan after another; it is carried out for
+    the price over the stake, `longest_commit` steps at most. Where the budget is too small for
+    that the row reacts in between.
 
     The hard limit is kept by the directive: `model_calls` is never more than what is left.
     """
@@ -117,8 +118,10 @@ class Budgeted:
         price = to_go * self.model_calls / np.maximum(left, 1)
         idle = carry[:, 5] + 1
         worth = np.where(begun, idle * weight * alarm, np.inf)
-        buys = (worth >= price) & (left > 0) & (self.model_calls > 0)
         under_way = before.plan.committed.numpy()
+        # To react between two plans costs most: where the budget lasts without it, it is not done.
+        gapless = (under_way == 0) & (price <= self.longest_commit)
+        buys = ((worth >= price) | gapless) & (left > 0) & (self.model_calls > 0)
         thinks = buys | (under_way > 0)
 
         new = np.empty_like(carry)

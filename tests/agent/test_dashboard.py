@@ -1,7 +1,10 @@
 """What is shown of a run: words for every module, the dashboard, and plain lines."""
 
 import io
+import os
+import pty
 import re
+import termios
 import time
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from rich.console import Console
 
 from agent.view.dashboard import Dashboard, HalfBlocks, ProgressLines, screen, sparkline
+from agent.view.keys import Keys, steerable
 from agent.view.words import MODULES, Words, number, signed
 
 DRIVES, HEADS = ("score", "pain"), ("score", "pain")
@@ -149,3 +153,68 @@ def test_plain_lines_where_there_is_no_terminal(pong, life, capsys):
         for moment in life(5):
             lines.show(moment)
     assert quiet.getvalue() == ""
+
+
+class Steered:
+    """Notes what is pressed."""
+
+    def __init__(self):
+        self.pressed: list[str] = []
+
+    @property
+    def keys(self):
+        return {"m": "other mode", "+": "look further"}
+
+    @property
+    def status(self):
+        return f"{len(self.pressed)} pressed"
+
+    def press(self, key):
+        self.pressed.append(key)
+        return "done"
+
+
+def test_the_dashboard_tells_the_keys_that_steer(pong, life):
+    console = Console(
+        file=io.StringIO(), force_terminal=True, width=100, height=30, color_system=None
+    )
+    board = Dashboard(pong, DRIVES, HEADS, None, console=console, steered=Steered())
+    console.print(board.picture(life(1)[0]))
+    lines = console.file.getvalue().rstrip("\n").split("\n")
+    assert lines[-1].rstrip() == " 0 pressed   m other mode  + look further"
+    assert len(lines) <= 30
+
+
+def test_keys_reach_who_is_steered_and_the_terminal_is_as_before():
+    ours, theirs = pty.openpty()
+    steered = Steered()
+    with open(theirs) as source:
+        before = termios.tcgetattr(theirs)
+        with pytest.raises(KeyError), Keys(steered, source):
+            assert not termios.tcgetattr(theirs)[3] & termios.ICANON
+            os.write(ours, b"m+")
+            until = time.monotonic() + 30
+            while len(steered.pressed) < 2 and time.monotonic() < until:
+                time.sleep(0.01)
+            os.write(ours, b"\x1b[A")
+            raise KeyError
+        assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    assert steered.pressed == ["m", "+"]
+
+
+def test_without_a_terminal_keys_are_silent():
+    steered = Steered()
+    with Keys(steered, io.StringIO("m")):
+        pass
+    assert steered.pressed == []
+
+
+def test_who_is_steered_may_be_wrapped():
+    class Around:
+        def __init__(self, wrapped):
+            self.wrapped = wrapped
+
+    steered = Steered()
+    assert steerable(Around(Around(steered))) is steered
+    assert steerable(Around(object())) is None
