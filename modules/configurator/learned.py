@@ -204,7 +204,8 @@ class Learned:
             keys = chance.keys(1, self.latent_features, 0)
             self._projection = chance.normal(keys, "learned configurator", size)
         unit = latent / latent.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-        return (unit @ self._projection.T).tanh()
+        looks: Tensor = (unit @ self._projection.T).tanh()
+        return looks
 
     def say(self, features: Tensor) -> Tensor:
         """What the network says of features [... F], prior included: [... 4], see `HEADS`.

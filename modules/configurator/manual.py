@@ -23,6 +23,10 @@ KEYS: Mapping[str, str] = {
 """The keys it knows, and what each does; > and < weigh the drive that u has picked."""
 
 
+_TOLD = 4
+"""So many changes at most are told at once."""
+
+
 @dataclass(frozen=True)
 class _Hand:
     """What the hand has set; replaced whole, so that any thread reads one that is consistent."""
@@ -30,8 +34,7 @@ class _Hand:
     standing: Standing
     settings: dict[str, Any]
     picked: int = 0
-    changes: int = 0
-    last: str = ""
+    log: tuple[str, ...] = ()
 
 
 class Manual:
@@ -39,8 +42,8 @@ class Manual:
 
     `set(mode=1, u={"pain": 2})` or `press("m")` count from the next step on. The carry [B 1]
     holds how many changes a row has heard of, so that the reason of its next directive tells the
-    last one. What the hand did is in the directives of the trace; without a hand the run is that
-    of `fixed`.
+    others (the last four; an episode that begins hears of them again). What the hand did is in
+    the directives of the trace; without a hand the run is that of `fixed`.
     """
 
     class Config(Settings):
@@ -144,7 +147,7 @@ class Manual:
             by = f" (key {key})" if key else ""
             self._hand = replace(
                 hand, standing=self._standing(checked), settings=checked,
-                changes=hand.changes + 1, last=f"{told}{by}",
+                log=(*hand.log, f"{told}{by}"),
             )  # fmt: skip
             return told
 
@@ -211,12 +214,13 @@ class Manual:
         """As it is set now; the reason tells the last change to a row that has not heard of it."""
         hand = self._hand
         does, rows = DOES[hand.settings["mode"]], situation.batch
-        heard = situation.before.directive.carry[:, 0].tolist()
-        calm = f"{does}: as set by hand" if hand.changes else f"{does}: always, as set"
+        heard = situation.before.directive.carry[:, 0].long().tolist()
+        calm = f"{does}: as set by hand" if hand.log else f"{does}: always, as set"
+        told = {h: "; ".join(hand.log[h:][-_TOLD:]) for h in set(heard)}
         return hand.standing.directive(
             torch.full((rows,), hand.settings["mode"]),
-            torch.full((rows, 1), float(hand.changes)),
-            tuple(f"{does}: by hand, {hand.last}" if h < hand.changes else calm for h in heard),
+            torch.full((rows, 1), float(len(hand.log))),
+            tuple(f"{does}: by hand, {told[h]}" if told[h] else calm for h in heard),
         )
 
 

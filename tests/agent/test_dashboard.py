@@ -190,14 +190,19 @@ def test_keys_reach_who_is_steered_and_the_terminal_is_as_before():
     steered = Steered()
     with open(theirs) as source:
         before = termios.tcgetattr(theirs)
-        with pytest.raises(KeyError), Keys(steered, source):
-            assert not termios.tcgetattr(theirs)[3] & termios.ICANON
-            os.write(ours, b"m+")
-            until = time.monotonic() + 30
-            while len(steered.pressed) < 2 and time.monotonic() < until:
-                time.sleep(0.01)
-            os.write(ours, b"\x1b[A")
-            raise KeyError
+
+        def pressing():
+            with Keys(steered, source):
+                assert not termios.tcgetattr(theirs)[3] & termios.ICANON
+                os.write(ours, b"m+")
+                until = time.monotonic() + 30
+                while len(steered.pressed) < 2 and time.monotonic() < until:
+                    time.sleep(0.01)
+                os.write(ours, b"\x1b[A")
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            pressing()
         assert termios.tcgetattr(theirs) == before
     os.close(ours)
     assert steered.pressed == ["m", "+"]

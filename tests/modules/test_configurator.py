@@ -409,6 +409,13 @@ def test_a_hand_steers_and_every_change_is_told() -> None:
     assert told.u[:, 1].tolist() == [3, 3]
     after = manual.configure(heard.replace(before=heard.before.replace(directive=told)))
     assert after.reason == ("acts: as set by hand",) * 2
+    # Two changes within one step are both told.
+    manual.press("2")
+    manual.press(">")
+    both = manual.configure(heard.replace(before=heard.before.replace(directive=after)))
+    assert both.reason[0] == "thinks: by hand, mode 1 → 2 (key 2); u.score 1 → 2 (key >)"
+    manual.set(mode=1, u={"score": 1.0})
+    told = manual.configure(heard)
     for wrong, complaint in (
         ({"mode": 3}, "mode: 3 is not"), ({"mdoe": 1}, "Did you mean 'mode'"),
         ({"u": {"scroe": 1.0}}, "Did you mean 'score'"), ({"horizon_steps": 65}, "at most 64"),
