@@ -59,40 +59,47 @@ def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, flo
     """Lives `steps` steps, then times `updates` of either kind and `turns` of a training.
 
     `ratio`: updates a second of the learner over those by hand, so 1 is as fast. `update_ms`,
-    `by_hand_ms`: medians, choosing the windows included. `share_env`, `share_act`, `share_sample`,
-    `share_update`: of the time of a turn of `learn-pixels` with an update in each.
+    `by_hand_ms`: medians, choosing the windows included, of the time this process computed: on a
+    quiet machine that is the time that passes, `update_wall_ms`, and on a busy one it says more.
+    `share_env`, `share_act`, `share_sample`, `share_update`: of the time of a turn of
+    `learn-pixels` with an update in each.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         learner = _learner(TREE, steps)
-        hand = ByHand(learner)
+        hand = Handwritten(learner)
         agree(learner, hand)
         spans: dict[str, list[float]] = {"learner": [], "hand": []}
+        waited: list[float] = []
         either: tuple[tuple[str, Callable[[], object]], ...] = (
             ("learner", learner.update),
             ("hand", hand.update),
         )
         for i in range(updates + 5):
             for name, update in either[:: 1 if i % 2 else -1]:
-                spent = _seconds(update)
+                computed, passed = _seconds(update)
                 if i >= 5:
-                    spans[name].append(spent)
+                    spans[name].append(computed)
+                    if name == "learner":
+                        waited.append(passed)
         mine, theirs = median(spans["learner"]), median(spans["hand"])
         return {
             "ratio": round(theirs / mine, 4),
             "update_ms": round(1e3 * mine, 2),
             "by_hand_ms": round(1e3 * theirs, 2),
+            "update_wall_ms": round(1e3 * median(waited), 2),
             **_shares(turns),
         }
     finally:
         torch.set_num_threads(threads)
 
 
-def _seconds(do: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def _seconds(do: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that this process computed, and that passed."""
+    computed, passed = time.process_time(), time.perf_counter()
     do()
-    return time.perf_counter() - began
+    return time.process_time() - computed, time.perf_counter() - passed
 
 
 def _learner(tree: Tree, steps: int) -> Learner:
@@ -222,7 +229,7 @@ def _symlog(x: Tensor) -> Tensor:
     return x.sign() * x.abs().log1p()
 
 
-class ByHand:
+class Handwritten:
     """The update of one agent, with the weights and the replay that a learner has now."""
 
     def __init__(self, learner: Learner) -> None:
@@ -405,7 +412,7 @@ class ByHand:
         return missed.sum() / seen.sum().clamp_min(1)
 
 
-def agree(learner: Learner, hand: ByHand) -> None:
+def agree(learner: Learner, hand: Handwritten) -> None:
     """Gives both one batch. Raises RuntimeError where they do not come to the same losses."""
     key = chance.keys(learner.seed, 1, learner.updates)
     ring = cast(Ring, learner.modules.memory)

@@ -11,7 +11,7 @@ from agent.commands.bench import benches
 def both():
     torch.set_num_threads(1)
     learner = learn._learner(learn.TREE, 120)
-    return learner, learn.ByHand(learner)
+    return learner, learn.Handwritten(learner)
 
 
 def test_it_is_a_bench():
@@ -53,8 +53,8 @@ def test_both_update_and_their_losses_fall(both):
 def test_figures(monkeypatch):
     figures = learn.run(steps=60, updates=2, turns=2)
     assert list(figures) == [
-        "ratio", "update_ms", "by_hand_ms", "share_env", "share_act", "share_sample",
-        "share_update",
+        "ratio", "update_ms", "by_hand_ms", "update_wall_ms", "share_env", "share_act",
+        "share_sample", "share_update",
     ]  # fmt: skip
     shares = [value for name, value in figures.items() if name.startswith("share")]
     assert sum(shares) == pytest.approx(1, abs=1e-3)
