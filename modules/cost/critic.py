@@ -153,12 +153,16 @@ class Number(nn.Module):
         return wanted.squeeze(-1)
 
 
+_TILT = 5.0
+"""How fast a fresh distribution falls off from 0, in its logarithm, a unit of symlog."""
+
+
 class Distribution(nn.Module):
     """A head that says how likely each of `bins` energies is (Bellemare et al. 2017).
 
     The bins run from -`limit` to `limit`, evenly on the scale of symlog: fine about 0, where most
-    energies are, coarse where they are large. Probabilities are a softmax that puts nearly all on
-    0 where nothing has been learned. A probability that falls between two bins is shared so that
+    energies are, coarse where they are large. Probabilities are a softmax that puts nearly all near
+    0 where nothing has been learned, however many bins there are. A probability that falls between two bins is shared so that
     the mean stays. This departs from the paper, whose critic is not probabilistic: learning to
     tell which of several futures comes is easier than hitting a number between them.
     """
@@ -175,9 +179,7 @@ class Distribution(nn.Module):
         self.unit = reach / half
         both = torch.cat([-upper.flip(0), upper.new_zeros(1), upper]).float()
         self.register_buffer("bins", both, persistent=False)
-        self.register_buffer(
-            "prior", -torch.arange(-half, half + 1).abs().float(), persistent=False
-        )
+        self.register_buffer("prior", -_TILT * symlog(both).abs(), persistent=False)
 
     def read(self, raw: Tensor) -> Tensor:
         """The mean."""
