@@ -161,10 +161,11 @@ class Distribution(nn.Module):
     """A head that says how likely each of `bins` energies is (Bellemare et al. 2017).
 
     The bins run from -`limit` to `limit`, evenly on the scale of symlog: fine about 0, where most
-    energies are, coarse where they are large. Probabilities are a softmax that puts nearly all near
-    0 where nothing has been learned, however many bins there are. A probability that falls between two bins is shared so that
-    the mean stays. This departs from the paper, whose critic is not probabilistic: learning to
-    tell which of several futures comes is easier than hitting a number between them.
+    energies are, coarse where they are large. Probabilities are a softmax that puts nearly all
+    near 0 where nothing has been learned, however many bins there are. A probability that falls
+    between two bins is shared so that the mean stays. This departs from the paper, whose critic
+    is not probabilistic: learning to tell which of several futures comes is easier than hitting a
+    number between them.
     """
 
     bins: Tensor
