@@ -13,14 +13,15 @@ from typing import Any
 import torch
 
 from agent.build import Assembly
+from agent.chronicle import Chronicle
+from agent.guard import guarded
 from agent.live import live
 from agent.loading import Request, prepared
 from agent.run_folder import RunFolder
 from agent.study.measures import Recorder, Series, measured
 from agent.study.plan import PlannedRun
 from agent.study.study import Tutoring
-from agent.trace import TraceWriter
-from modules.messages import SextetError, WorldError
+from modules.messages import SextetError
 
 RESULT, SERIES = "result.json", "series.npz"
 _PARTIAL = ".part-"
@@ -71,25 +72,14 @@ def _lived(run: PlannedRun, assembly: Assembly, place: Path) -> tuple[Series, fl
     RunFolder(place).write_config(assembly.config.tree())
     recorder = Recorder(world.spec.actions, world.rows)
     with ExitStack() as stack:
-        trace = None
+        stack.enter_context(guarded(agent))
+        chronicle = None
         if run.trace:
-            cost = agent.modules.cost
-            trace = stack.enter_context(
-                TraceWriter(
-                    RunFolder(place).trace, world.spec, world.rows, cost.drives, cost.heads,
-                    assembly.config.tree(),
-                )
-            )  # fmt: skip
+            chronicle = stack.enter_context(Chronicle(RunFolder(place), assembly))
         began, worked = time.perf_counter(), time.process_time()
         for moment in live(agent, world, run.steps * world.rows, run.seed):
-            if trace is not None:
-                trace.write(moment)
-                if trace.due(moment.step):
-                    try:
-                        trace.keyframe(moment.step, world.snapshot())
-                    except WorldError:
-                        # Some worlds cannot be restored; their trace is still whole.
-                        trace.keyframe_every = 0
+            if chronicle is not None:
+                chronicle.add(moment)
             if recorder.add(moment):
                 break
         seconds, processor = time.perf_counter() - began, time.process_time() - worked

@@ -274,7 +274,7 @@ def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
     place = RunFolder(folder)
     place.write_config(assembly.config.tree())
     weights = {
-        f"{port}/{name}": tensor + 0.25
+        f"{port}/{name}": tensor + 0.25 if tensor.is_floating_point() else tensor
         for port, module in learned(assembly.agent.modules).items()
         for name, tensor in module.state_dict().items()
     }
@@ -323,6 +323,23 @@ def test_a_changed_drive_is_refused_by_name_at_load(runs, capsys, monkeypatch, n
         said = capsys.readouterr().err
         assert f"drive '{name}'" in said
         assert len(said.splitlines()) == 1
+
+
+def test_a_plugin_that_changes_a_drive_is_refused_by_name(tmp_path, capsys, monkeypatch):
+    (tmp_path / "meddler.py").write_text(
+        "from modules.cost import drives\n"
+        "pain = drives.DRIVES['pain']\n"
+        "drives.DRIVES = {**drives.DRIVES, 'pain': lambda state: 2 * pain(state)}\n"
+        "MODULES = {}\n"
+    )
+    monkeypatch.setattr(drives, "DRIVES", drives.DRIVES)  # put back afterwards
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run(["play", "CartPole-v1", "--no-live", "--plugin", "meddler"]) == 2
+    said = capsys.readouterr().err
+    assert "drive 'pain' is not what it was" in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_drive_changed_while_running_fails_the_run_by_name(tmp_path, capsys, monkeypatch):
