@@ -153,7 +153,7 @@ class Chromium:
 
     def _true(self, condition: str) -> bool:
         try:
-            return bool(self.run(condition))
+            return self.run(f"Boolean({condition})") is True
         except RuntimeError:
             return False
 

@@ -252,7 +252,8 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _grown(self) -> tuple[bytes, str]:
         run = self._run()
-        return _json({"steps": run.grow(), "missing": run.missing})
+        steps = run.grow()
+        return _json({"steps": steps, "missing": run.about()["missing"]})
 
     def _series(self) -> tuple[bytes, str]:
         pack = self._run().series(self._whole("row"), max(self._whole("from", 0), 0))
