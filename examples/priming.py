@@ -129,7 +129,7 @@ def main() -> None:
             "overrides": asked.overrides,
             **returns,
             "difference": found.mean,
-            "interval": [found.low, found.high],
+            "interval": [found.low, found.high] if len(seeds) > 1 else None,
             "excludes_zero": found.excludes_zero,
             "seconds": round(time.monotonic() - began, 1),
         }

@@ -15,7 +15,12 @@ from modules import chance
 from modules.messages import Moment
 
 WORLD = {"world": {"id": "sextet/Orchard-v0", "rows": 2}, "seed": 3}
-SMALL = ("learner.batch=6", "learner.warmup_steps=4", "memory.capacity=2000")
+SMALL = (
+    "learner.batch=6",
+    "learner.warmup_steps=4",
+    "memory.capacity=2000",
+    "configurator.priming=1",
+)
 
 
 def made(*overrides: str) -> Assembly:
@@ -88,20 +93,19 @@ def test_the_first_percept_of_an_episode_is_unprimed_and_the_second_is_not(prime
         assert torch.equal(known.sum((1, 2)), torch.ones(len(known)))
 
 
-def test_the_same_loop_encodes_again_what_it_learns_from_under_tokens(primed: Any):
-    """The learner: states of the batch are those lived, tokens and all, but for augmentation."""
-    assembly, moments = primed
-    assembly.agent.modules.perception.intensity = 0.0
-    settings = assembly.config.settings.learner.model_dump()
-    learner = Learner(assembly.agent.modules, seed=0, **settings)
-    experience = assembly.agent.modules.memory.sample(8, learner.window(), chance.keys(0, 1, 2))
+def test_the_learner_sees_under_the_tokens_of_the_experience(primed: Any):
+    modules = primed[0].agent.modules
+    settings = primed[0].config.settings.learner.model_dump()
+    learner = Learner(modules, seed=0, **settings)
+    experience = modules.memory.sample(16, learner.window(), chance.keys(0, 1, 2))
+    found = []
     with torch.no_grad():
-        states, targets = learner.encode(experience, chance.keys(0, 1, 3))
-    for i in range(8):
-        start, row = divmod(int(experience.index[i]), 2)
-        wanted = moments[start].state.latent[row]
-        for state in (states[0], targets[0]):
-            torch.testing.assert_close(state.latent[i], wanted, rtol=1e-3, atol=1e-4)
+        for tokens in (experience.tokens, torch.zeros_like(experience.tokens), None):
+            learned_from = experience.replace(tokens=tokens)
+            states, targets = learner.encode(learned_from, chance.keys(0, 1, 3))
+            found.append(torch.stack([states[0].latent, targets[1].latent]))
+    assert ((found[0] - found[1]).abs().amax((1, 2)) > 0.1).all()
+    torch.testing.assert_close(found[1], found[2])
 
 
 @pytest.mark.parametrize("priming", [0.0, 1.0])
