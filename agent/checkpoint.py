@@ -32,7 +32,7 @@ from modules.messages import ConfigError
 FORMAT = 2
 KEPT = 3
 LARGE = 1 << 26
-PIECE = 1 << 24
+PIECE = 1 << 22
 
 
 @dataclass
