@@ -27,7 +27,7 @@ from modules.messages import ConfigError
 FRAME_BYTES = 24 * 2**20
 """Frames before deflating; beyond it they are thinned out."""
 
-MOMENTS, FUTURES, FRAMES_EACH = 300, 24, 50
+MOMENTS, FUTURES, FRAMES_EACH = 600, 48, 50
 """At most so many moments and futures are taken along; so many frames lie in one piece."""
 
 
@@ -108,7 +108,7 @@ def _kept(run: Recording, imagined: Imagined, row: int) -> dict[str, Any]:
     wanted = _telling(series.arrays, run.first, MOMENTS)
     moments = {step: run.tree(step, row) for step in wanted}
     if len(wanted) < run.steps:
-        notes.append(f"the messages of {len(wanted)} moments, the most telling ones")
+        notes.append(f"the messages of {len(wanted)} moments, most telling first")
     thinking = run.first + np.flatnonzero(series.arrays["calls"] > 0)
     chosen = _evenly(thinking, FUTURES)
     futures = {int(s): _packed(imagined.pack(int(s), row).to_bytes()) for s in chosen}
@@ -117,7 +117,7 @@ def _kept(run: Recording, imagined: Imagined, row: int) -> dict[str, Any]:
     return {
         "about": run.about(),
         "row": row,
-        "notes": ["taken along: " + ", ".join(notes) + "."] if notes else [],
+        "notes": ["this file holds " + ", ".join(notes) + "."] if notes else [],
         "series": _packed(series.to_bytes()),
         "frames": frames,
         "moments": _packed(json.dumps(moments).encode()),
