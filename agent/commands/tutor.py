@@ -70,5 +70,5 @@ def tutor(
 def _outcome(found: dict[str, float]) -> str:
     return (
         f"{found['value']:.4g}: return {found['score']:.4g} for {found['model_calls']:.0f} model "
-        "calls an episode (held-out episodes)"
+        "calls an episode (of those that chose the best)"
     )
