@@ -86,7 +86,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True)
-class Change:
+class Alteration:
     """One field of one message and what it is to be, as `directive.mode=2`.
 
     `index` leads from the axis behind the rows to what is set to `value`.
@@ -114,7 +114,7 @@ class Change:
         return message.replace(**changes)
 
 
-def change(text: str, template: Moment, trace: Trace) -> Change:
+def change(text: str, template: Moment, trace: Trace) -> Alteration:
     """A change as written: `directive.u.score=0`, `plan.action=FIRE`, `state.latent.3=0.5`.
 
     Axes of drives, heads and signals are told by name, others by number; with fewer of them than
@@ -140,7 +140,7 @@ def change(text: str, template: Moment, trace: Trace) -> Change:
         value = said.strip()
     if (part, name) == ("plan", "action"):
         encoded = _action(value, rest, trace.world.actions, text)
-        return Change(text, part, "actions", (0,), encoded)
+        return Alteration(text, part, "actions", (0,), encoded)
     shapes = {field: shape for field, shape in PARTS[part][0]._tensors if shape.axes[0] == "B"}
     allowed = [field for field in shapes if field not in _NEVER]
     if name in _NEVER or name not in shapes:
@@ -164,7 +164,7 @@ def change(text: str, template: Moment, trace: Trace) -> Change:
         high = room  # a plan has no room for more
     if (part, name) == ("plan", "committed"):
         high = room - 1
-    return Change(
+    return Alteration(
         text, part, name, tuple(index), _number(value, shape.kind, wanted, low, high, text)
     )
 
@@ -390,7 +390,9 @@ class _Altering:
 
     active = True
 
-    def __init__(self, module: Any, verb: str, changes: Sequence[Change], row: int | None) -> None:
+    def __init__(
+        self, module: Any, verb: str, changes: Sequence[Alteration], row: int | None
+    ) -> None:
         self._module, answer = module, getattr(module, verb)
 
         def altered(*arguments: Any) -> Any:
@@ -604,7 +606,9 @@ class Replay:
             replayed_from=replayed_from,
         )
 
-    def _altered(self, agent: Agent, changes: Sequence[Change], row: int | None) -> list[_Altering]:
+    def _altered(
+        self, agent: Agent, changes: Sequence[Alteration], row: int | None
+    ) -> list[_Altering]:
         """Lays the changes around the modules of an agent that say what is changed."""
         laid = []
         for part, (_, port, verb) in PARTS.items():
