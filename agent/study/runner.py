@@ -141,7 +141,9 @@ def _lessons(
             given[world.id, name] = {"configurator.weights": str(place)}
             if not place.is_dir():
                 request = request_of(settings_of_arm(study, world, arm, {}), study.plugins)
-                work = functools.partial(teach, request, arm.tutor, place)
+                price = arm.tutor.price if world.price is None else world.price
+                lesson = arm.tutor.model_copy(update={"price": price})
+                work = functools.partial(teach, request, lesson, place)
                 yield f"{name} · {world.id} · tutored", f"{name}, tutored", work
 
 

@@ -24,10 +24,13 @@ class StudyWorld(_Part):
     """A world of a study. `steps` cuts every episode; `settings` hold in this world alone.
 
     `agent`: a trained agent that plays there, a bundled one or a run folder; None: a fresh one.
+    `price`: what a model call costs in this world's points where an arm is tutored; None: as the
+    arm says.
     """
 
     id: str
     agent: str | None = None
+    price: float | None = Field(default=None, ge=0)
     protocol: str | None = None
     rows: int = Field(default=1, ge=1, le=256)
     steps: int = Field(default=500, ge=1, le=1_000_000)
