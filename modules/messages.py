@@ -668,7 +668,8 @@ class Experience(Message):
     Actions are encoded and were taken *at* their step; signals and ends were felt *on* it.
     `frames` [B F H Y C] hold each step's own frame and, before it, the context that perception
     stacks (axis F = W + context). `tokens` primed each step's percept; those of the next step are
-    what the directive said at it; None: all have always been 0. `weights` correct prioritised
+    what the directive said at it; None: all have always been 0. `planned`: Mode-2 chose the action;
+    None: nobody said. `weights` correct prioritised
     sampling; `index` finds the windows again when priorities come back.
     """
 
@@ -678,6 +679,7 @@ class Experience(Message):
     signals: Annotated[Tensor, Shape("B W S")]
     goals: Annotated[Tensor, Shape("B W G")] | None = None
     tokens: Annotated[Tensor, Shape("B W T E")] | None = None
+    planned: Annotated[Tensor, Shape("B W", "bool")] | None = None
     terminated: Annotated[Tensor, Shape("B W", "bool")]
     truncated: Annotated[Tensor, Shape("B W", "bool")]
     valid: Annotated[Tensor, Shape("B W", "bool")]

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from modules.actor.planner import Planned, Planner
-from modules.actor.policy import Policy
-from modules.messages import Directive, Plan, Situation, WorldSpec
+from modules.actor.policy import Follows, Policy
+from modules.messages import Directive, Experience, Plan, Situation, State, WorldSpec
 from modules.ports import Imagination
 
 
@@ -23,6 +23,9 @@ class Actor(nn.Module):
     carries on without thinking, unless the last step surprised it or the directive's
     `commit_steps` no longer allow what the plan still promises. A row whose episode is over does
     nothing and spends nothing.
+
+    A policy that can learn follows what Mode-2 chose (§3.1.3): so it comes to act without it, or
+    to give it better proposals.
     """
 
     class Config(BaseModel):
@@ -77,6 +80,44 @@ class Actor(nn.Module):
         fields["actions"] = torch.zeros_like(fields["actions"])
         fields["actions"][:, 0] = self.policy.act(situation, directive)
         return Plan(**fields)
+
+    # -- learning ---------------------------------------------------------------------------
+
+    def losses(
+        self, experience: Experience, states: list[State], targets: list[State]
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """`distillation`: the mean divergence D(ǎ[t], A(s[t])) of the policy from what was planned
+        (Fig. 5), over steps that Mode-2 chose; 0 where there are none. Latents get no gradient:
+        the policy is to follow the state, not to shape it. No priorities.
+        """
+        if not isinstance(self.policy, Follows) or experience.planned is None:
+            return {}, None
+        steps = len(states)
+        latents = torch.stack([state.latent for state in states], 1).detach()
+        chosen = (experience.planned & experience.valid)[:, :steps]
+        if not bool(chosen.any()):
+            return {"distillation": latents.new_zeros(())}, None
+        tokens = None if experience.tokens is None else experience.tokens[:, :steps][chosen]
+        planned = experience.actions[:, :steps][chosen]
+        apart = self.policy.divergence(latents[chosen], planned, tokens)
+        weights = experience.weights.unsqueeze(1).expand_as(chosen)[chosen]
+        return {"distillation": (weights * apart).mean()}, None
+
+    def after_update(self) -> None:
+        """Nothing follows."""
+
+    def begin_anew(self) -> None:
+        """Nothing is scheduled."""
+
+    def window(self) -> int:
+        """Steps of experience that losses ask for."""
+        return 1
+
+    def looks_at(self, experience: Experience, steps: int) -> Tensor:
+        """No target state is read."""
+        return torch.zeros_like(experience.valid)
+
+    # -- acting -----------------------------------------------------------------------------
 
     def act(self, situation: Situation, imagination: Imagination, directive: Directive) -> Plan:
         """What to do now; never more than `directive.model_calls` in any row."""

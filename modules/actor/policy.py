@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +19,14 @@ class Policy(Protocol):
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """The encoded action of each row, [B A]."""
+
+
+@runtime_checkable
+class Follows(Protocol):
+    """A policy that can learn to do what was chosen for it."""
+
+    def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """D(ǎ, A(s)) of §3.1.3, [M] >= 0, of latents [M D] and chosen actions [M A]."""
 
 
 class Categorical(nn.Module):

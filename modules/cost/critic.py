@@ -305,7 +305,7 @@ class _Ensemble(nn.Module, ABC):
 
     def _formed(self, out: Tensor) -> Tensor:
         """What a network put out [... outputs] in the form of `shape`, [... *shape]."""
-        return out.unflatten(-1, self.shape)
+        return out.view(*out.shape[:-1], *self.shape)
 
     def _raw(self, latent: Tensor, networks: nn.ModuleList) -> Tensor:
         """What each network says before it is read, [E ... *shape]."""
@@ -506,7 +506,8 @@ class ActionCritic(_Ensemble):
 
     def _formed(self, out: Tensor) -> Tensor:
         """What all actions share, and how each is off the mean of all (Wang et al. 2016)."""
-        shared, own = out.unflatten(-1, (-1, *self.shape[1:])).split((1, self.shape[0]), -3)
+        parts = out.view(*out.shape[:-1], -1, *self.shape[1:])
+        shared, own = parts[..., :1, :, :], parts[..., 1:, :, :]
         return shared + own - own.mean(-3, keepdim=True)
 
     def expect(self, latent: Tensor) -> Expectation:

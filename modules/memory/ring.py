@@ -134,6 +134,7 @@ class Ring:
                 if self.actions.discrete
                 else action.numpy()
             ),
+            "planned": (moment.plan.mode == 2).numpy(),
             "terminated": seen.terminated.numpy(),
             "truncated": seen.truncated.numpy(),
             "began": self._began,
@@ -235,6 +236,7 @@ class Ring:
             signals=torch.from_numpy(self._fields["signals"].take(place, 0)) * real.unsqueeze(-1),
             goals=goals,
             tokens=tokens,
+            planned=torch.from_numpy(self._fields["planned"].take(place, 0)) & real,
             terminated=torch.from_numpy(self._fields["terminated"].take(place, 0)) & real,
             truncated=torch.from_numpy(self._fields["truncated"].take(place, 0)) & real,
             valid=real,

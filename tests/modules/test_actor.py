@@ -7,7 +7,7 @@ from modules.actor.actor import Actor
 from modules.actor.beam import Beam
 from modules.actor.gradient import Gradient
 from modules.actor.policy import Categorical, Gaussian, Greedy
-from modules.messages import ConfigError
+from modules.messages import ConfigError, Experience, State
 
 WORLD, FORCE = spec(True, 3), spec(False, 2)
 SHAPE = {"latent_size": 1, "token_shape": (1, 1)}
@@ -209,3 +209,58 @@ def test_policies_refuse_actions_that_are_not_their_own():
         Gaussian(width=8, layers=1, noise=0.1, world=WORLD, **SHAPE)
     with pytest.raises(ConfigError, match="greedy"):
         Greedy(epsilon=0.1, world=FORCE)
+
+
+def lived(latents, actions, planned):
+    """Experience of one step a window: what was seen, done, and whether Mode-2 chose it."""
+    rows = len(latents)
+    no = torch.zeros(rows, 1, dtype=torch.bool)
+    return Experience(
+        frames=None,
+        vectors=latents.unsqueeze(1),
+        actions=actions.unsqueeze(1),
+        signals=torch.zeros(rows, 1, 6),
+        planned=planned.unsqueeze(1),
+        terminated=no,
+        truncated=no,
+        valid=~no,
+        weights=torch.ones(rows),
+        index=torch.arange(rows),
+    )
+
+
+def test_the_policy_comes_to_do_what_was_planned_and_nothing_else_teaches_it():
+    torch.manual_seed(0)
+    mind = make()
+    latents = torch.linspace(-1, 1, 32).unsqueeze(-1).requires_grad_()
+    # Mode-2 went left of 0 and right of it; Mode-1, half of the time, always took the third.
+    best = torch.where(latents[:, 0] < 0, 0, 1)
+    planned = torch.arange(32) % 2 == 0
+    done = torch.nn.functional.one_hot(torch.where(planned, best, 2), 3).float()
+    experience = lived(latents.detach(), done, planned)
+    states = [State.raw(latent=latents)]
+    descent = torch.optim.Adam(mind.parameters(), lr=0.05)
+    for _ in range(200):
+        descent.zero_grad()
+        losses, priorities = mind.losses(experience, states, [])
+        losses["distillation"].backward()
+        descent.step()
+    assert priorities is None
+    assert latents.grad is None
+    chosen = mind.policy.logits(latents).argmax(-1)
+    assert torch.equal(chosen[planned], best[planned])
+    assert int((chosen == best).sum()) >= 30
+    by_hand = mind.policy.divergence(latents[planned], done[planned]).mean()
+    torch.testing.assert_close(mind.losses(experience, states, [])[0]["distillation"], by_hand)
+    never = lived(latents.detach(), done, torch.zeros(32, dtype=torch.bool))
+    assert float(mind.losses(never, states, [])[0]["distillation"]) == 0
+
+
+def test_a_policy_with_nothing_to_learn_has_no_loss():
+    planner = Beam(hold=1, share=0.5, branches=2, world=WORLD)
+    mind = Actor(
+        replan_surprise=0.5, shown=2, policy=Greedy(epsilon=0, world=WORLD), planner=planner,
+        world=WORLD, horizon_max=4,
+    )  # fmt: skip
+    one = lived(torch.zeros(1, 1), torch.eye(3)[:1], torch.ones(1, dtype=torch.bool))
+    assert mind.losses(one, [State.raw(latent=torch.zeros(1, 1))], []) == ({}, None)
