@@ -37,22 +37,34 @@ def plugin(tmp_path, monkeypatch):
     sys.modules.pop("yours", None)
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_commands(words, plugin, capsys):
-    """Each command is understood as written; playing is cut to a few steps."""
-    if words[0] in ("play", "train"):
-        words = [w for w in words if w not in ("--json", "--no-live")]
-        while "--steps" in words:
-            at = words.index("--steps")
-            del words[at : at + 2]
-        if words[0] == "play":
-            words += ["--steps", "3", "--no-live"]
-        else:
-            words += ["--steps", "40", "--learner.warmup_steps=20"]
-            words += ["--training.evaluate_episodes=1"]
-    if words[0] == "eval":
-        words += ["--steps", "20"]
-    assert run(words) == 0, capsys.readouterr().err
+SMALL = {
+    "play": {"--steps": "12", "--configurator.model_calls": "24"},
+    "train": {"--steps": "40", "--learner.warmup_steps": "20", "--training.evaluate_episodes": "1"},
+    "eval": {"--steps": "20"},
+    "fork": {"--at": "4", "--steps": "3"},
+    "view": {"--export": "page.html"},
+}
+"""What a verb is cut down to; all else is taken as README has it."""
+
+
+def made_small(words):
+    """The words of a command, made small enough for a test."""
+    words = [*words, *(["--no-live"] if words[0] == "play" else [])]
+    for flag, value in SMALL.get(words[0], {}).items():
+        if flag in words:
+            words[words.index(flag) + 1] = value
+        elif not ("." in flag and "--resume" in words):
+            words += [flag, value]
+    return words
+
+
+def test_commands_in_order(plugin, capsys):
+    """Every command in the order of the page, each finding what those before it left."""
+    for words in map(made_small, COMMANDS):
+        assert run(words) == 0, (words, capsys.readouterr().err)
+        said = capsys.readouterr().out
+        if words[0] == "fork":
+            assert ('"identical": true' in said) is ("--set" not in words)
 
 
 def test_the_plugin_is_the_example():
