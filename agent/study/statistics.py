@@ -209,14 +209,20 @@ def response_curve(
     """How often the answer is yes for each level of a feature.
 
     `features` and `answers` (0 or 1) hold the moments of one run each, [T_i]. Bins hold equally
-    many moments of all runs together; a feature that hardly varies has fewer. The interval
-    resamples whole runs, since the moments of one run depend on each other; percentiles.
+    many moments of all runs together; where many share the lowest value (nothing surprised) they
+    are a bin of their own. The interval resamples whole runs, since the moments of one run depend
+    on each other; percentiles.
     """
     pooled = np.concatenate(list(features)) if len(features) else np.zeros(0)
     pooled = pooled[np.isfinite(pooled)]
     if len(pooled) == 0:
         return []
-    edges = np.unique(np.quantile(pooled, np.linspace(0, 1, bins + 1)))
+    least = pooled.min()
+    above = pooled[pooled > least]
+    if len(above) and len(above) < len(pooled) * (1 - 1 / bins):
+        edges = np.unique([least, *np.quantile(above, np.linspace(0, 1, bins))])
+    else:
+        edges = np.unique(np.quantile(pooled, np.linspace(0, 1, bins + 1)))
     several = max(1, len(edges) - 1)
     counts = np.zeros((len(features), several))
     yes, sums = np.zeros_like(counts), np.zeros_like(counts)

@@ -147,4 +147,9 @@ def test_a_response_curve_finds_the_step_that_is_there():
             assert point.share == (point.at > 0.5)
         assert point.low <= point.share <= point.high
     assert len(stats.response_curve([np.zeros(5)], [np.ones(5)])) == 1
+    # Mostly nothing, now and then something: what answers to something must show.
+    rare = np.where(np.arange(200) % 10 == 0, np.arange(200.0), 0.0)
+    curve = stats.response_curve([rare], [(rare > 0).astype(float)], bins=4)
+    assert [point.share for point in curve] == [0, 1, 1, 1]
+    assert curve[0].moments == 181
     assert stats.response_curve([], []) == []

@@ -1,0 +1,91 @@
+"""What docs/configurator.md and the notebook show works as shown, made small."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import yaml
+
+from agent.cli import run
+from agent.study.study import study_of
+
+HOME = Path(__file__).parent.parent.parent
+PAGE = (HOME / "docs" / "configurator.md").read_text(encoding="utf-8")
+NOTEBOOK = HOME / "examples" / "configurator.ipynb"
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.M | re.S)
+
+
+def blocks(language):
+    return [text for name, text in BLOCKS if name == language]
+
+
+def commands():
+    return [
+        shlex.split(line, comments=True)[1:]
+        for text in blocks("")
+        for line in text.replace("\\\n", " ").splitlines()
+        if line.startswith("sextet ")
+    ]
+
+
+def test_every_command_in_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (file,) = blocks("yaml")
+    Path("boxing.yaml").write_text(file)
+    study_of(yaml.safe_load(file), "boxing.yaml")
+    assert len(commands()) == 7
+    for words in commands():
+        if words[0] == "play":
+            at = words.index("--steps")
+            words[at + 1] = "3"
+            words.append("--no-live")
+        if words[0] == "study" and "--resume" not in words and "--quick" not in words:
+            words.append("--quick")
+        if "--jobs" in words:
+            words[words.index("--jobs") + 1] = "1"
+        assert run(words) == 0, (words, capsys.readouterr().err)
+    assert "Falls short" not in Path("modes/report.md").read_text()
+    assert Path("boxing/report.html").is_file()
+
+
+def test_python(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    exec(compile(code, "configurator.md", "exec"), {})
+    assert "8 of 8" in capsys.readouterr().out
+
+
+def test_figures_are_there_and_small():
+    shown = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", PAGE)
+    assert shown
+    for name in shown:
+        assert (HOME / "docs" / name).is_file(), name
+    kept = list((HOME / "docs" / "figures").iterdir())
+    assert sum(path.stat().st_size for path in kept) < 300_000
+
+
+def test_the_notebook(tmp_path, monkeypatch, capsys):
+    """Its cells run one after the other, without Jupyter, and tell as much as they told."""
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    assert notebook["nbformat"] == 4
+    names: dict[str, object] = {}
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) >= 4
+    for cell in cells:
+        exec(compile("".join(cell["source"]), "configurator.ipynb", "exec"), names)
+        said = capsys.readouterr().out
+        kept = "".join(
+            "".join(output["text"])
+            for output in cell["outputs"]
+            if output["output_type"] == "stream"
+        )
+        # Figures move with every change of an agent; what is told does not.
+        assert len(said.splitlines()) == len(kept.splitlines())
+
+
+def test_the_page_has_its_answer():
+    assert "<!--" not in PAGE
