@@ -233,16 +233,20 @@ def _alone(lived: list[Moment], tree: Tree, kinds: Kinds) -> None:
 def _learns(subject: _Subject, port: str) -> None:
     module, perception = subject.module(port), subject.modules.perception
     experience = subject.modules.memory.sample(4, 6, chance.keys(SEED, 1, 1))
+    # As if all of it had been planned: so an actor has something to follow.
+    experience = experience.replace(planned=experience.valid)
     with torch.enable_grad():
         online = perception.encode_windows(experience, None, None)
         losses, urgent = module.losses(
             experience, _encoded(experience, online), _encoded(experience, online.detach())
         )
-        _require(bool(losses), "it gave no loss")
+        own = [p for p in module.parameters() if p.requires_grad]
+        _require(bool(losses) == bool(own), "it must give losses if it has parameters, else none")
+        if not own:
+            return
         for name, loss in losses.items():
             _require(loss.ndim == 0 and loss.isfinite(), f"{name} is not one finite number")
         total = torch.stack(list(losses.values())).sum()
-        own = [p for p in module.parameters() if p.requires_grad]
         found = torch.autograd.grad(total, own, allow_unused=True)
     _require(any(g is not None and g.any() for g in found), "no gradient reached its parameters")
     if urgent is not None:

@@ -61,7 +61,7 @@ class ByHand:
         self.recall = cast(Associative, self.ring.associative)
         self.policy = cast(Categorical, cast(Actor, m.actor).policy)
         self.rows, self.steps = rows, 0
-        self.tokens = directive.tokens
+        self.tokens, self.mode = directive.tokens, directive.mode
         start = m.perception.neutral(rows)
         self.carry, self.latent, self.signals = start.carry, start.latent, start.signals
         self.spent = torch.zeros(rows, dtype=torch.int64)
@@ -115,7 +115,7 @@ class ByHand:
         )
         kept = SimpleNamespace(
             observation=seen,
-            plan=SimpleNamespace(action=action),
+            plan=SimpleNamespace(action=action, mode=self.mode),
             state=state,
             directive=SimpleNamespace(tokens=self.tokens),
         )

@@ -13,6 +13,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from by_hand import PONG
+from by_hand import moment as lived
 
 from agent.run_folder import RunFolder
 from agent.scorekeeper import Scorekeeper
@@ -152,7 +154,7 @@ def test_digest_follows_what_was_done_and_perceived(tmp_path, pong, life):
 WRITE = """
     import sys, time
     sys.path[:0] = {paths!r}
-    from conftest import DRIVES, HEADS, PONG, moment
+    from by_hand import DRIVES, HEADS, PONG, moment
     from agent.trace import TraceWriter
     writer = TraceWriter({path!r}, PONG, 2, DRIVES, HEADS)
     for step in range(100000):
@@ -345,12 +347,10 @@ SEEN = ("surprise", "energies.intrinsic", "state.latent", "plan.actions", "obser
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """A trace of 90 moments with keyframes, its bytes, and its truth."""
-    from conftest import PONG, moment
-
     path = tmp_path_factory.mktemp("sound") / "t.sqlite"
     with TraceWriter(path, PONG, 2, DRIVES, HEADS, config={"seed": 3}, keyframe_every=20) as writer:
         for step in range(90):
-            writer.write(moment(step, 2, (40, 32, 3), 0))
+            writer.write(lived(step, 2, (40, 32, 3), 0))
             if writer.due(step):
                 writer.keyframe(step, b"world" * 50, b"agent" * 50)
     trace = Trace.open(path)

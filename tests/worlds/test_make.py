@@ -65,7 +65,7 @@ def test_the_package_is_light_until_a_world_is_made():
 
 
 def test_scores_are_those_of_the_table():
-    assert len(published()) == 26
+    assert len(published()) == 57
     assert human_normalised("ALE/Pong-v5", published()["Pong"]["human"]) == 1
     assert human_normalised("ALE/Pong-v5", published()["Pong"]["random"]) == 0
     assert human_normalised("CartPole-v1", 200) is None
