@@ -396,9 +396,7 @@ def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved
     return Resolved(settings.model_copy(update={"plugins": plugins}), slots)
 
 
-def resolve_one(
-    name: str, value: object, path: str, world: WorldSpec, kinds: Kinds
-) -> Slot:
+def resolve_one(name: str, value: object, path: str, world: WorldSpec, kinds: Kinds) -> Slot:
     """A single slot, decided as `resolve` would: `value` is a kind or a mapping of settings."""
     branch = merge({"kind": default_kind(name, world)}, _branch(name, {name: value}))
     return _slot(name, path, branch, world, kinds)
