@@ -43,14 +43,19 @@ RATE, TARGET_RATE, DECAY, CLIP, DISCOUNT = 1e-4, 0.01, 0.1, 10.0, 0.99
 TREE: Tree = {
     "world": {"id": WORLD, "protocol": "100k"},
     "perception": {"kind": "pixels-small"},
-    "world_model": {"kind": "jepa", "unroll_steps": UNROLL, "objective": {"kind": "none"}},
-    "cost": {"critic": {"kind": "actions", "n_steps": REACH, "target_rate": TARGET_RATE}},
+    "world_model": {
+        "kind": "jepa", "unroll_steps": UNROLL, "blocks": 1, "ensemble": 1,
+        "objective": {"kind": "none"},
+    },
+    "cost": {"critic": {"kind": "actions", "members": 1, "n_steps": REACH,
+                        "target_rate": TARGET_RATE}},
     "memory": {"capacity": 10_000},
     "actor": {"policy": {"kind": "greedy", "epsilon": 0.5}},
     "configurator": {"kind": "fixed", "mode": 1},
     "learner": {
         "batch": BATCH, "online_steps": 1, "learning_rate": RATE, "weight_decay": DECAY,
         "clip_norm": CLIP, "target_rate": TARGET_RATE, "warmup_steps": 2,
+        "target_precision": "bfloat16",
     },
 }  # fmt: skip
 
@@ -196,7 +201,7 @@ class Encoder(nn.Module):
 
     def forward(self, frames: Tensor, learning: bool) -> Tensor:
         """Latents [M D] of frames [M 4 H Y], standardised by themselves."""
-        out: Tensor = self.layers(frames)
+        out: Tensor = self.layers(frames).float()
         if learning:
             self.usual.update(out.detach())
         var, mean = torch.var_mean(out, 0, correction=0)
@@ -296,7 +301,9 @@ class Handwritten:
             terminated=torch.from_numpy(held["terminated"].take(at, 0)) & real,
             truncated=torch.from_numpy(held["truncated"].take(at, 0)) & real,
             valid=real,
-            heard=torch.from_numpy(2.0 * luck.integers(0, 2, (BATCH, self.heads))).float(),
+            heard=torch.ones(BATCH, 1)
+            if self.heads == 1
+            else torch.from_numpy(2.0 * luck.integers(0, 2, (BATCH, self.heads))).float(),
             shifts=(torch.from_numpy(drawn[0]), torch.from_numpy(drawn[1])),
             brightness=tuple(torch.from_numpy(1 + INTENSITY * noise)),
         )
@@ -317,18 +324,17 @@ class Handwritten:
                 for row, (down, right) in enumerate(batch.shifts[which].tolist())
             ]
         )
-        runs = moved.unfold(1, STACK, 1).permute(0, 1, 4, 2, 3)[wanted].float()
+        exact = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
+        runs = moved.unfold(1, STACK, 1).permute(0, 1, 4, 2, 3)[wanted].to(exact)
+        bright = (batch.brightness[which] * (1 / 255)).to(exact)
         row = wanted.nonzero()[:, 0]
-        return cast(
-            Tensor,
-            encoder(runs.mul_(batch.brightness[which][row, None, None, None] / 255), learning),
-        )
+        return cast(Tensor, encoder(runs.mul_(bright[row, None, None, None]), learning))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """What this agent would have less of."""
         valid, rows = batch.valid, torch.arange(BATCH)
         first = self._encoded(self.online, batch, 0, valid[:, :1], True)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             seen = self._encoded(self.target, batch, 1, valid, False)
             target = seen.new_zeros(*valid.shape, seen.shape[-1]).index_put((valid,), seen)
         return self._model(batch, first, target) | {
@@ -438,6 +444,8 @@ def _as_batch(experience: Experience, key: Tensor, heads: int) -> Batch:
         shifts.append(shift)
         brightness.append(1 + INTENSITY * noise)
     heard = (chance.uniform(experience.index, "bootstrap", heads) > 0.5).float() * 2
+    if heads == 1:
+        heard = torch.ones_like(heard)
     assert experience.frames is not None
     return Batch(
         frames=experience.frames,
