@@ -1,0 +1,52 @@
+"""Agents that come along: where they come from is told, and they play."""
+
+import json
+
+import pytest
+import torch
+
+from agent import load
+from agent.config import BUNDLED
+from agent.evaluation import whole_episodes
+from agent.loading import bundled_agents
+
+TRAINED = [name for name in bundled_agents() if (BUNDLED / name / "checkpoints").is_dir()]
+
+
+def test_there_is_one_of_atari_and_one_of_cart_pole():
+    assert {"cartpole", "road_runner"} <= set(TRAINED)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_it_is_small_and_tells_where_it_comes_from(name):
+    files = [file for file in (BUNDLED / name).rglob("*") if file.is_file()]
+    assert {file.suffix for file in files} <= {".yaml", ".json", ".safetensors"}
+    assert sum(file.stat().st_size for file in files) <= 6_000_000
+    told = json.loads((BUNDLED / name / "provenance.json").read_text())
+    assert told["command"].startswith("sextet train ")
+    assert len(told["commit"]) >= 7
+    assert told["cpu_seconds"] > 0
+    assert told["evaluations"]
+    for evaluation in told["evaluations"]:
+        assert evaluation["episodes"] == 30
+        assert evaluation["interval"][0] <= evaluation["mean_return"] <= evaluation["interval"][1]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_it_was_given_its_weights(name):
+    player = load(name, seed=1)
+    observation = player.world.reset(1)
+    for _ in range(3):
+        observation = player.world.step(player.act(observation))
+    player.world.close()
+    critic = player.moment.energies.critic_actions
+    assert critic is not None
+    assert bool(torch.isfinite(critic).all())
+    assert float(critic.std()) > 0
+
+
+def test_cart_pole_is_balanced():
+    player = load("cartpole", worlds=2)
+    returns = whole_episodes(player.agent, player.world, 2, seed=5).returns
+    player.world.close()
+    assert min(returns) >= 400
