@@ -30,8 +30,8 @@ def draw(study: Study, findings: Findings, folder: Path) -> list[tuple[str, str]
          "front: nothing beside it gives more for less.", _front(study, findings)),
         ("measures.png", "Each measure by arm and world; means with 95 % intervals.",
          _measures(study, findings)),
-        ("trends.png", "What the arms' order does to a measure; means with 95 % intervals, pale "
-         "lines are single seeds' worlds of luck.", _trends(findings.trends)),
+        ("trends.png", "What the arms' order does to a measure; means with 95 % intervals. Green "
+         "where the trend holds.", _trends(findings.trends)),
         ("curves.png", "How often an arm thinks at each level of what it could know: filled, "
          "share of Mode-2; hollow, share of steps that imagine anew. Bins of equally many moments, "
          "95 % intervals over runs.", _curves(findings)),
@@ -103,7 +103,8 @@ def _front(study: Study, findings: Findings) -> Any | None:
         for world in study.worlds
         for arm in study.arms
     ]
-    if len(study.arms) < 2 or not any(value > 0 for value in spent):
+    # Where all arms spend alike there is no front to see.
+    if len(study.arms) < 2 or not max(spent) > 1.2 * min(spent):
         return None
     gap = findings.gap if findings.gap is not None and findings.gap.worlds else None
     columns, rows = _grid(len(study.worlds) + (gap is not None))
@@ -194,7 +195,7 @@ def _trends(trends: Sequence[Trended]) -> Any | None:
                           ms=5, lw=1.2, capsize=2)  # fmt: skip
         axis.plot(range(len(trend.means)), [e.mean for e in trend.means], color=colour, lw=1.2)
         axis.set_xticks(range(len(trend.arms)), trend.arms, rotation=20, ha="right")
-        held = "" if trend.holds else " (not shown)"
+        held = "" if trend.holds else ": does not hold"
         axis.set_title(f"{trend.world}\n{trend.measure} {trend.direction}{held}", **_LABEL)
     for axis in axes[len(trends) :]:
         axis.axis("off")
