@@ -8,7 +8,7 @@ from typing import Any
 from agent.trace import TraceWriter, _line_sum
 
 _SPEC = importlib.util.spec_from_file_location(
-    "by_hand", Path(__file__).parent.parent / "agent" / "conftest.py"
+    "by_hand", Path(__file__).parent.parent / "agent" / "by_hand.py"
 )
 assert _SPEC is not None
 assert _SPEC.loader is not None
