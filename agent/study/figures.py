@@ -221,8 +221,7 @@ def _curves(findings: Findings) -> Any | None:
                               capsize=2)  # fmt: skip
             axis.set_ylim(-0.03, 1.03)
             axis.set_title(f"{arm}: by {feature}", **_LABEL)
-            if feature != "energy":
-                axis.set_xscale("symlog", linthresh=1e-3)
+            axis.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
     return figure
 
 
