@@ -6,7 +6,8 @@ name, the facts of the house it asks for:
 `world` WorldSpec · `rows` · `live_world` the World itself · `latent_size` D · `see` how perception
 encodes a percept · `context_frames` it stacks before the present one · `drives`, `heads` their
 names · `token_shape` (T, E) · `discount` · `horizon_max` the longest horizon a directive may ask
-for · and the modules of the slots within.
+for · `standing`, what a configurator says unless it has a reason · and the modules of the slots
+within.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from agent.guard import SHIPPED, drive_hashes, require_same
 from agent.modules import Modules
 from modules.configurator import interventions
 from modules.configurator.fixed import Fixed
+from modules.configurator.standing import Settings, Standing
 from modules.cost.drives import drives_in
 from modules.messages import ConfigError
 from modules.ports import World
@@ -225,19 +227,30 @@ def _intervene(
     written: interventions.Written, wrapped: Any, config: Resolved, facts: Mapping[str, Any]
 ) -> Any:
     """An intervention around a configurator. Raises ConfigError where it names no drive here."""
-    names = ("drives", "heads", "token_shape", "horizon_max")
-    known = {name: facts[name] for name in names}
     usual = Fixed.Config.model_validate({})
     # Plans have no room for more than they were given, ablated or not.
-    horizon = min(usual.horizon_steps, known["horizon_max"])
-    default = Fixed(mode=usual.mode, horizon_steps=horizon, **known).neutral(1)
+    horizon = min(usual.horizon_steps, facts["horizon_max"])
+    standing = _standing(usual.model_copy(update={"horizon_steps": horizon}), facts)
+    default = Fixed(standing=standing, mode=usual.mode).neutral(1)
     other = None
     if written.kind == "swap":
         path = f"interventions {written.text!r}"
         other = _construct(config.others[written.text], path, facts, config.settings.seed)
     return interventions.intervene(
-        written, wrapped, drives=known["drives"], heads=known["heads"], default=default, other=other
+        written,
+        wrapped,
+        drives=facts["drives"],
+        heads=facts["heads"],
+        default=default,
+        other=other,
     )
+
+
+def _standing(settings: Settings, facts: Mapping[str, Any]) -> Standing:
+    """What stands in a configurator's directives, by its settings."""
+    own = {name: getattr(settings, name) for name in Settings.model_fields}
+    names = ("drives", "heads", "token_shape", "horizon_max")
+    return Standing(**own, **{name: facts[name] for name in names})
 
 
 def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> Any:
@@ -252,6 +265,9 @@ def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> An
     }
     given: dict[str, Any] = {**facts, **within, **values}
     parameters = inspect.signature(slot.cls).parameters
+    if "standing" in parameters and isinstance(slot.settings, Settings):
+        given["standing"] = _standing(slot.settings, facts)
+        values = {n: value for n, value in values.items() if n not in Settings.model_fields}
     arguments = {}
     for name, parameter in parameters.items():
         if name in given:

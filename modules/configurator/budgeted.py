@@ -9,15 +9,19 @@ import torch
 from pydantic import Field
 
 from modules.configurator.standing import Settings, Standing, rethink
-from modules.configurator.usual import Floats, deviations, follow, foreseen
+from modules.configurator.usual import (
+    LEAST,
+    MEMORY_STEPS,
+    WARM_STEPS,
+    deviations,
+    follow,
+    stakes,
+)
 from modules.messages import Directive, Situation
 
 CARRIED = ("surprise mean", "surprise variance", "disagreement mean", "disagreement variance",
            "steps felt", "steps since thinking", "stake", "stake mean", "stakes felt")  # fmt: skip
 """The columns of its carry [B Q]."""
-
-WARM_STEPS, MEMORY_STEPS, LEAST = 8, 100, 0.01
-"""As `surprise` has them: steps before anything is usual, steps remembered, least deviation."""
 
 
 class Budgeted:
@@ -56,36 +60,14 @@ class Budgeted:
     def __init__(
         self,
         *,
+        standing: Standing,
         calls_per_episode: int = 100_000,
         episode_steps: int = 500,
         longest_commit: int = 16,
-        u: dict[str, float] | None = None,
-        v: dict[str, float] | None = None,
-        horizon_steps: int = 48,
-        model_calls: int = 800,
-        commit_steps: int = 8,
-        latent_temperature: float = 1.0,
-        risk: float = 0.0,
-        drives: tuple[str, ...],
-        heads: tuple[str, ...],
-        token_shape: tuple[int, int],
-        horizon_max: int,
     ) -> None:
         self.calls_per_episode, self.episode_steps = calls_per_episode, episode_steps
-        self.longest_commit, self.model_calls = longest_commit, model_calls
-        self.standing = Standing(
-            u=u or {},
-            v=v or {},
-            horizon_steps=horizon_steps,
-            model_calls=model_calls,
-            commit_steps=commit_steps,
-            latent_temperature=latent_temperature,
-            risk=risk,
-            drives=drives,
-            heads=heads,
-            token_shape=token_shape,
-            horizon_max=horizon_max,
-        )
+        self.longest_commit, self.model_calls = longest_commit, standing.model_calls
+        self.standing = standing
 
     def neutral(self, rows: int) -> Directive:
         """It thinks, if it may: nothing is known yet."""
@@ -103,9 +85,9 @@ class Budgeted:
         age, begun = situation.age.numpy(), situation.age.numpy() > 0
         mean, variance, count = carry[:, 0:4:2], carry[:, 1:4:2], carry[:, 4]
         felt = np.stack([situation.surprise.numpy(), situation.energies.disagreement.numpy()], -1)
-        stake, usual_stake, stakes = _stakes(situation, carry)
+        stake, usual_stake, thoughts = stakes(before.plan, carry[:, 6:]).T
         weight = np.where(
-            (usual_stake > 0) & (stakes > 1),
+            (usual_stake > 0) & (thoughts > 1),
             np.sqrt(stake / np.maximum(usual_stake, 1e-9)).clip(0.5, 2),
             1,
         )
@@ -128,7 +110,7 @@ class Budgeted:
         new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, MEMORY_STEPS)
         new[:, 4] = count + begun
         new[:, 5] = np.where(buys, 0, idle)
-        new[:, 6], new[:, 7], new[:, 8] = stake, usual_stake, stakes
+        new[:, 6], new[:, 7], new[:, 8] = stake, usual_stake, thoughts
         commit = np.ceil(price / weight).clip(1, self.longest_commit).astype(np.int64)
         # What a plan under way promised stands until a thought is bought.
         commit = np.where(buys, commit, self.longest_commit)
@@ -145,16 +127,6 @@ class Budgeted:
             commit_steps=torch.from_numpy(commit),
         )  # fmt: skip
         return rethink(said, situation, torch.from_numpy(buys & (under_way > 0)))
-
-
-def _stakes(situation: Situation, carry: Floats) -> tuple[Floats, Floats, Floats]:
-    """What is at stake by the last thought, the mean of such, and how many went into it, [B]."""
-    thought, fresh = foreseen(situation.before.plan)
-    fresh = np.where(thought, fresh, carry[:, 6]).astype(np.float32)
-    stakes = carry[:, 8] + thought
-    rate = np.where(thought, 1 / np.minimum(np.maximum(stakes, 1), MEMORY_STEPS), 0)
-    usual = carry[:, 7] + rate * (fresh - carry[:, 7])
-    return fresh, usual.astype(np.float32), stakes.astype(np.float32)
 
 
 def _why(

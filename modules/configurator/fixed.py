@@ -26,33 +26,11 @@ class Fixed:
     def __init__(
         self,
         *,
+        standing: Standing,
         mode: int = 2,
-        u: dict[str, float] | None = None,
-        v: dict[str, float] | None = None,
-        horizon_steps: int = 48,
-        model_calls: int = 800,
-        commit_steps: int = 8,
-        latent_temperature: float = 1.0,
-        risk: float = 0.0,
-        drives: tuple[str, ...],
-        heads: tuple[str, ...],
-        token_shape: tuple[int, int],
-        horizon_max: int,
     ) -> None:
         self.mode = mode
-        self.standing = Standing(
-            u=u or {},
-            v=v or {},
-            horizon_steps=horizon_steps,
-            model_calls=model_calls,
-            commit_steps=commit_steps,
-            latent_temperature=latent_temperature,
-            risk=risk,
-            drives=drives,
-            heads=heads,
-            token_shape=token_shape,
-            horizon_max=horizon_max,
-        )
+        self.standing = standing
         self._made: dict[int, Directive] = {}
 
     def configure(self, situation: Situation) -> Directive:

@@ -21,7 +21,14 @@ from torch import Tensor
 
 from modules import chance
 from modules.configurator.standing import Settings, Standing, rethink
-from modules.configurator.usual import deviations, follow, foreseen
+from modules.configurator.usual import (
+    LEAST,
+    MEMORY_STEPS,
+    WARM_STEPS,
+    deviations,
+    follow,
+    stakes,
+)
 from modules.messages import ConfigError, Directive, Situation
 
 FEATURES = ("surprise", "disagreement", "novelty", "energy now", "energy to come", "uncertainty",
@@ -43,8 +50,6 @@ CARRIED = ("surprise mean", "surprise variance", "disagreement mean", "disagreem
 
 WEIGHTS = "weights.safetensors"
 """The file of a tutored folder that holds its weights."""
-
-_WARM_STEPS, _MEMORY_STEPS, _LEAST = 8, 100, 0.01
 
 
 class Learned:
@@ -71,36 +76,14 @@ class Learned:
     def __init__(
         self,
         *,
+        standing: Standing,
         weights: str | None = None,
         width: int = 8,
         latent_features: int = 0,
-        u: dict[str, float] | None = None,
-        v: dict[str, float] | None = None,
-        horizon_steps: int = 48,
-        model_calls: int = 800,
-        commit_steps: int = 8,
-        latent_temperature: float = 1.0,
-        risk: float = 0.0,
-        drives: tuple[str, ...],
-        heads: tuple[str, ...],
-        token_shape: tuple[int, int],
-        horizon_max: int,
     ) -> None:
-        self.standing = Standing(
-            u=u or {},
-            v=v or {},
-            horizon_steps=horizon_steps,
-            model_calls=model_calls,
-            commit_steps=commit_steps,
-            latent_temperature=latent_temperature,
-            risk=risk,
-            drives=drives,
-            heads=heads,
-            token_shape=token_shape,
-            horizon_max=horizon_max,
-        )
-        self.model_calls, self.commit_steps = model_calls, commit_steps
-        self.horizon_steps, self.latent_features = horizon_steps, latent_features
+        self.standing = standing
+        self.model_calls, self.commit_steps = standing.model_calls, standing.commit_steps
+        self.horizon_steps, self.latent_features = standing.horizon_steps, latent_features
         hears = len(FEATURES) + latent_features
         # The hidden layer begins the same whatever the seed of the run, and nothing hears it yet.
         drawn = chance.normal(chance.keys(0, width, 0), "learned configurator", hears)
@@ -154,20 +137,16 @@ class Learned:
         begun = situation.age.numpy() > 0
         mean, variance, count = carry[:, 0:4:2], carry[:, 1:4:2], carry[:, 4]
         felt = np.stack([situation.surprise.numpy(), situation.energies.disagreement.numpy()], -1)
-        above = deviations(felt, mean, variance, _LEAST) / 3
-        above = np.where((count >= _WARM_STEPS)[:, None], above, 0)
-        thought, stake = foreseen(before.plan)
-        stake = np.where(thought, stake, carry[:, 6])
-        stakes = carry[:, 8] + thought
-        rate = np.where(thought, 1 / np.minimum(np.maximum(stakes, 1), _MEMORY_STEPS), 0)
-        usual = carry[:, 7] + rate * (stake - carry[:, 7])
+        above = deviations(felt, mean, variance, LEAST) / 3
+        above = np.where((count >= WARM_STEPS)[:, None], above, 0)
+        stake, usual, thoughts = stakes(before.plan, carry[:, 6:]).T
         # Whoever it was that made the row think: it has not since then.
         idle = np.where(before.plan.model_calls.numpy() > 0, 0, carry[:, 5]) + 1
 
         new = np.empty_like(carry)
-        new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, _MEMORY_STEPS)
+        new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, MEMORY_STEPS)
         new[:, 4], new[:, 5] = count + begun, idle
-        new[:, 6], new[:, 7], new[:, 8] = stake, usual, stakes
+        new[:, 6], new[:, 7], new[:, 8] = stake, usual, thoughts
 
         standing = self.standing
         now = (situation.energies.intrinsic @ standing.u).tanh().numpy()

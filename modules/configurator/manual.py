@@ -64,43 +64,21 @@ class Manual:
     def __init__(
         self,
         *,
+        standing: Standing,
         mode: int = 2,
         longest_horizon: int = 96,
-        u: dict[str, float] | None = None,
-        v: dict[str, float] | None = None,
-        horizon_steps: int = 48,
-        model_calls: int = 800,
-        commit_steps: int = 8,
-        latent_temperature: float = 1.0,
-        risk: float = 0.0,
-        drives: tuple[str, ...],
-        heads: tuple[str, ...],
-        token_shape: tuple[int, int],
-        horizon_max: int,
     ) -> None:
-        self.drives, self.heads = drives, heads
-        self._facts: dict[str, Any] = {
-            "drives": drives, "heads": heads, "token_shape": token_shape,
-            "horizon_max": horizon_max,
-        }  # fmt: skip
-        self.longest_horizon = min(max(longest_horizon, horizon_steps), horizon_max)
-        self._first: dict[str, Any] = {
-            "mode": mode,
-            "u": u or {},
-            "v": v or {},
-            "horizon_steps": horizon_steps,
-            "model_calls": model_calls,
-            "commit_steps": commit_steps,
-            "latent_temperature": latent_temperature,
-            "risk": risk,
-        }
+        self.standing, self.drives, self.heads = standing, standing.drives, standing.heads
+        longest = max(longest_horizon, standing.horizon_steps)
+        self.longest_horizon = min(longest, standing.horizon_max)
+        self._first: dict[str, Any] = {"mode": mode, **standing.settings}
         # A key is read against what is set and changes it in one go, `set` within `press`.
         self._lock = threading.RLock()
         self._hand = _Hand(self._standing(self._first), self._first)
 
     def _standing(self, settings: Mapping[str, Any]) -> Standing:
         own = {name: value for name, value in settings.items() if name != "mode"}
-        return Standing(**own, **self._facts)
+        return self.standing.changed(**own)
 
     @property
     def keys(self) -> Mapping[str, str]:

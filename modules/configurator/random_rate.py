@@ -54,37 +54,15 @@ class RandomRate:
     def __init__(
         self,
         *,
+        standing: Standing,
         rate: float = 0.125,
         calls_per_episode: float = 0.0,
         episode_steps: int = 500,
-        u: dict[str, float] | None = None,
-        v: dict[str, float] | None = None,
-        horizon_steps: int = 48,
-        model_calls: int = 800,
-        commit_steps: int = 8,
-        latent_temperature: float = 1.0,
-        risk: float = 0.0,
-        drives: tuple[str, ...],
-        heads: tuple[str, ...],
-        token_shape: tuple[int, int],
-        horizon_max: int,
     ) -> None:
         if calls_per_episode:
-            rate = min(1.0, calls_per_episode / (episode_steps * model_calls))
+            rate = min(1.0, calls_per_episode / (episode_steps * standing.model_calls))
         self.rate = rate
-        self.standing = Standing(
-            u=u or {},
-            v=v or {},
-            horizon_steps=horizon_steps,
-            model_calls=model_calls,
-            commit_steps=commit_steps,
-            latent_temperature=latent_temperature,
-            risk=risk,
-            drives=drives,
-            heads=heads,
-            token_shape=token_shape,
-            horizon_max=horizon_max,
-        )
+        self.standing = standing
 
     def neutral(self, rows: int) -> Directive:
         """It acts; the first thought is drawn with the first step."""

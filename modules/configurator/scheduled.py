@@ -56,20 +56,10 @@ class Scheduled:
     def __init__(
         self,
         *,
+        standing: Standing,
         mode: int = 1,
         schedule: Sequence[Change | Mapping[str, Any]] = EVERY_FOURTH,
         period_steps: int = 4,
-        u: dict[str, float] | None = None,
-        v: dict[str, float] | None = None,
-        horizon_steps: int = 48,
-        model_calls: int = 800,
-        commit_steps: int = 8,
-        latent_temperature: float = 1.0,
-        risk: float = 0.0,
-        drives: tuple[str, ...],
-        heads: tuple[str, ...],
-        token_shape: tuple[int, int],
-        horizon_max: int,
     ) -> None:
         changes = [c if isinstance(c, Change) else Change.model_validate(c) for c in schedule]
         steps = [change.from_step for change in changes]
@@ -83,27 +73,13 @@ class Scheduled:
                 f"anew after {period_steps}; raise period_steps or set it to 0"
             )
         self.period_steps = period_steps
-        now: dict[str, Any] = {
-            "mode": mode,
-            "u": u or {},
-            "v": v or {},
-            "horizon_steps": horizon_steps,
-            "model_calls": model_calls,
-            "commit_steps": commit_steps,
-            "latent_temperature": latent_temperature,
-            "risk": risk,
-        }
-        stages, begins = [dict(now)], [0]
+        each = [_stage(standing, mode, 0)]
         for change in changes:
-            for name, value in change.model_dump(exclude_none=True, exclude={"from_step"}).items():
-                now[name] = {**now[name], **value} if isinstance(value, dict) else value
-            stages.append(dict(now))
-            begins.append(change.from_step)
-        self._begins = torch.tensor(begins)
-        each = [
-            _stage(stage, begin, drives, heads, token_shape, horizon_max)
-            for stage, begin in zip(stages, begins, strict=True)
-        ]
+            new = change.model_dump(exclude_none=True, exclude={"from_step"})
+            mode = new.pop("mode", mode)
+            standing = standing.changed(**new)
+            each.append(_stage(standing, mode, change.from_step))
+        self._begins = torch.tensor([0, *steps])
         fields = {
             name: torch.cat([getattr(stage, name) for stage in each])
             for name, _ in Directive._tensors
@@ -123,23 +99,8 @@ class Scheduled:
         return self._table.rows(stage)
 
 
-def _stage(
-    settings: dict[str, Any],
-    begin: int,
-    drives: tuple[str, ...],
-    heads: tuple[str, ...],
-    token_shape: tuple[int, int],
-    horizon_max: int,
-) -> Directive:
+def _stage(standing: Standing, mode: int, begin: int) -> Directive:
     """The directive of one stage, one row."""
-    mode = settings["mode"]
-    standing = Standing(
-        **{name: value for name, value in settings.items() if name != "mode"},
-        drives=drives,
-        heads=heads,
-        token_shape=token_shape,
-        horizon_max=horizon_max,
-    )
     return standing.directive(
         torch.tensor([mode]),
         torch.zeros(1, 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,6 +42,9 @@ class Settings(BaseModel):
 class Standing:
     """Makes the directives that follow from settings, for any number of rows.
 
+    What `agent.build` gives a configurator that asks for `standing`: its settings of this sort,
+    and what it must know to make a directive of them.
+
     Raises ConfigError for a weight of no known drive or head and for a horizon that no plan has
     room for.
     """
@@ -59,34 +63,58 @@ class Standing:
         heads: tuple[str, ...],
         token_shape: tuple[int, int],
         horizon_max: int,
-        where: str = "configurator",
     ) -> None:
         if horizon_steps > horizon_max:
             raise ConfigError(
-                f"config {where}.horizon_steps: wanted at most {horizon_max}, got {horizon_steps}; "
-                "plans have no room for more"
+                f"config configurator.horizon_steps: wanted at most {horizon_max}, got "
+                f"{horizon_steps}; plans have no room for more"
             )
-        self.u = weights(u, drives, f"{where}.u")
+        self.u = weights(u, drives, "configurator.u")
         felt = dict(zip(drives, self.u.tolist(), strict=True))
-        self.v = weights(v, heads, f"{where}.v", over=felt)
-        self.token_shape = token_shape
-        self.counts = (horizon_steps, model_calls, commit_steps)
-        self.latent_temperature, self.risk = latent_temperature, risk
+        self.v = weights(v, heads, "configurator.v", over=felt)
+        self.drives, self.heads, self.token_shape = drives, heads, token_shape
+        self.horizon_steps, self.horizon_max = horizon_steps, horizon_max
+        self.model_calls, self.commit_steps = model_calls, commit_steps
+        self.settings: dict[str, Any] = {
+            "u": dict(u),
+            "v": dict(v),
+            "horizon_steps": horizon_steps,
+            "model_calls": model_calls,
+            "commit_steps": commit_steps,
+            "latent_temperature": latent_temperature,
+            "risk": risk,
+        }
         self._fields: dict[int, dict[str, Tensor]] = {}
+
+    def changed(self, **changes: Any) -> Standing:
+        """The same with some settings changed; of `u` and `v` what is not named stays.
+
+        Raises ConfigError as the constructor does.
+        """
+        settings = dict(self.settings)
+        for name, value in changes.items():
+            settings[name] = {**settings[name], **value} if isinstance(value, Mapping) else value
+        return Standing(
+            **settings,
+            drives=self.drives,
+            heads=self.heads,
+            token_shape=self.token_shape,
+            horizon_max=self.horizon_max,
+        )
 
     def fields(self, rows: int) -> dict[str, Tensor]:
         """The fields of a directive that no moment changes; made once for a number of rows."""
         if rows not in self._fields:
-            horizon, calls, commit = self.counts
+            alike = {
+                name: torch.full((rows,), value)
+                for name, value in self.settings.items()
+                if name not in ("u", "v")
+            }
             self._fields[rows] = {
-                "horizon_steps": torch.full((rows,), horizon),
-                "model_calls": torch.full((rows,), calls),
-                "commit_steps": torch.full((rows,), commit),
+                **alike,
                 "u": self.u.repeat(rows, 1),
                 "v": self.v.repeat(rows, 1),
                 "tokens": torch.zeros(rows, *self.token_shape),
-                "latent_temperature": torch.full((rows,), self.latent_temperature),
-                "risk": torch.full((rows,), self.risk),
             }
         return self._fields[rows]
 

@@ -74,6 +74,7 @@ class Surprise:
     def __init__(
         self,
         *,
+        standing: Standing,
         deviations: float = 2.0,
         calm_deviations: float = 1.0,
         least: float = 0.01,
@@ -83,35 +84,12 @@ class Surprise:
         think_every: int = 8,
         warm_steps: int = 8,
         memory_steps: int = 100,
-        u: dict[str, float] | None = None,
-        v: dict[str, float] | None = None,
-        horizon_steps: int = 48,
-        model_calls: int = 800,
-        commit_steps: int = 8,
-        latent_temperature: float = 1.0,
-        risk: float = 0.0,
-        drives: tuple[str, ...],
-        heads: tuple[str, ...],
-        token_shape: tuple[int, int],
-        horizon_max: int,
     ) -> None:
         self.enter, self.leave, self.least = deviations, calm_deviations, least
         self.novelty_above, self.novelty_below = novelty_above, novelty_below
         self.dwell_steps, self.think_every = dwell_steps, think_every
         self.warm_steps, self.memory_steps = warm_steps, memory_steps
-        self.standing = Standing(
-            u=u or {},
-            v=v or {},
-            horizon_steps=horizon_steps,
-            model_calls=model_calls,
-            commit_steps=commit_steps,
-            latent_temperature=latent_temperature,
-            risk=risk,
-            drives=drives,
-            heads=heads,
-            token_shape=token_shape,
-            horizon_max=horizon_max,
-        )
+        self.standing = standing
 
     def neutral(self, rows: int) -> Directive:
         """It thinks: of an episode that begins nothing is known."""

@@ -67,22 +67,12 @@ class Task:
     def __init__(
         self,
         *,
+        standing: Standing,
         mode: int = 1,
         task: int | None = None,
         priming: float = 1.0,
         each: Sequence[TaskSettings | Mapping[str, Any]] = (),
-        u: dict[str, float] | None = None,
-        v: dict[str, float] | None = None,
-        horizon_steps: int = 48,
-        model_calls: int = 800,
-        commit_steps: int = 8,
-        latent_temperature: float = 1.0,
-        risk: float = 0.0,
         world: WorldSpec,
-        drives: tuple[str, ...],
-        heads: tuple[str, ...],
-        token_shape: tuple[int, int],
-        horizon_max: int,
     ) -> None:
         tasks, self.task, self.priming = world.goal or 1, task, priming
         given = [e if isinstance(e, TaskSettings) else TaskSettings.model_validate(e) for e in each]
@@ -98,33 +88,21 @@ class Task:
                 "config configurator.each: wanted each task once, got tasks "
                 f"{', '.join(str(one.task) for one in given)}"
             )
-        general: dict[str, Any] = {
-            "mode": mode,
-            "u": u or {},
-            "v": v or {},
-            "horizon_steps": horizon_steps,
-            "model_calls": model_calls,
-            "commit_steps": commit_steps,
-            "risk": risk,
-        }
-        facts: dict[str, Any] = {
-            "latent_temperature": latent_temperature,
-            "drives": drives,
-            "heads": heads,
-            "token_shape": token_shape,
-            "horizon_max": horizon_max,
-        }
         made = []
         for number in range(tasks):
-            settings, primes = dict(general), None
+            here, does, primes = standing, mode, None
             if (one := own.get(number)) is not None:
-                primes = one.tokens
-                for name, value in one.model_dump(exclude_none=True).items():
-                    if name not in ("task", "tokens"):
-                        merged = {**settings[name], **value} if isinstance(value, dict) else value
-                        settings[name] = merged
-            made.append(self._directive(number, settings, primes, tasks, facts))
-        made.append(self._before(general, facts))
+                new = one.model_dump(exclude_none=True, exclude={"task", "tokens"})
+                does, primes = new.pop("mode", mode), one.tokens
+                here = here.changed(**new)
+            made.append(self._directive(number, here, does, primes, tasks))
+        made.append(
+            standing.directive(
+                torch.tensor([mode]),
+                torch.zeros(1, 0),
+                (f"{DOES[mode]}: an episode begins, its task is not known yet; nothing primed",),
+            )
+        )
         fields = {
             name: torch.cat([getattr(one, name) for one in made]) for name, _ in Directive._tensors
         }
@@ -134,14 +112,14 @@ class Task:
     def _directive(
         self,
         task: int,
-        settings: dict[str, Any],
+        standing: Standing,
+        mode: int,
         primes: tuple[float, ...] | None,
         tasks: int,
-        facts: dict[str, Any],
     ) -> Directive:
         """The directive of a task, one row."""
-        count, width = facts["token_shape"]
-        room, head, heads = count * width, subgoal(task), facts["heads"]
+        count, width = standing.token_shape
+        room, head, heads = count * width, subgoal(task), standing.heads
         if primes is None:
             if task >= room:
                 raise ConfigError(
@@ -154,35 +132,22 @@ class Task:
                 f"config configurator.each.tokens: wanted at most {room} numbers for task {task} "
                 f"({count}x{width}), got {len(primes)}"
             )
-        weights = dict(settings)
-        does = DOES[weights.pop("mode")]
         if head in heads:
-            weights["v"] = {head: 1.0, **weights["v"]}
-        standing = Standing(**weights, **facts)
+            standing = standing.changed(v={head: 1.0} | standing.settings["v"])
         flat = torch.zeros(1, room)
         flat[0, : len(primes)] = torch.tensor(primes) * self.priming
         primed = "primed for it" if bool(flat.any()) else "nothing primed"
         aims = f"sub-goal head {task} counts" if head in heads else "heads count as their drives"
         directive = standing.directive(
-            torch.tensor([settings["mode"]]),
+            torch.tensor([mode]),
             torch.zeros(1, 0),
-            (f"{does}: task {task} of {tasks} as {self._source}; {primed}; {aims}",),
+            (f"{DOES[mode]}: task {task} of {tasks} as {self._source}; {primed}; {aims}",),
         )
         return directive.replace(tokens=flat.view(1, count, width))
 
     @property
     def _source(self) -> str:
         return "the goal says" if self.task is None else "set"
-
-    def _before(self, settings: dict[str, Any], facts: dict[str, Any]) -> Directive:
-        """What stands while no task is known, one row."""
-        weights = dict(settings)
-        mode = weights.pop("mode")
-        return Standing(**weights, **facts).directive(
-            torch.tensor([mode]),
-            torch.zeros(1, 0),
-            (f"{DOES[mode]}: an episode begins, its task is not known yet; nothing primed",),
-        )
 
     def configure(self, situation: Situation) -> Directive:
         """The directive of each row's task."""

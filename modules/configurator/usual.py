@@ -7,6 +7,11 @@ import numpy.typing as npt
 
 from modules.messages import Plan
 
+WARM_STEPS, MEMORY_STEPS, LEAST = 8, 100, 0.01
+"""As `surprise` has them by default: steps before anything is usual, steps remembered, least
+deviation.
+"""
+
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
@@ -51,3 +56,15 @@ def foreseen(plan: Plan) -> tuple[Flags, Floats]:
     apart = np.where(several, high, 0) - np.where(several, low, 0)
     stake: Floats = np.where(thought, np.abs(plan.energy.numpy()) + apart, 0).astype(np.float32)
     return thought, stake
+
+
+def stakes(plan: Plan, known: Floats) -> Floats:
+    """What is at stake by the last thought, the mean of such, and how many went into it, [B 3],
+    after `plan`; `known` [B 3] is the same before it.
+    """
+    thought, fresh = foreseen(plan)
+    fresh = np.where(thought, fresh, known[:, 0]).astype(np.float32)
+    count = known[:, 2] + thought
+    rate = np.where(thought, 1 / np.minimum(np.maximum(count, 1), MEMORY_STEPS), 0)
+    usual = known[:, 1] + rate * (fresh - known[:, 1])
+    return np.stack([fresh, usual, count], -1).astype(np.float32)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from directed import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -85,7 +86,7 @@ def test_every_configurator_says_its_settings(kind: str) -> None:
         "u": {"effort": 0.25, "score": 2.0}, "v": {"pain": 3.0}, "horizon_steps": 7,
         "model_calls": 90, "commit_steps": 2, "latent_temperature": 0.5, "risk": 1.5,
     }  # fmt: skip
-    configurator = KINDS[kind](**given, **FACTS)
+    configurator = made(KINDS[kind], **given, **FACTS)
     neutral = configurator.neutral(3)
     said = configurator.configure(situation(neutral, [0.0, 0.1, 0.2], [0, 1, 2]))
     for directive in (neutral, said):
@@ -108,11 +109,11 @@ def test_every_configurator_says_its_settings(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_settings_are_refused(kind: str) -> None:
     with pytest.raises(ConfigError, match=r"configurator.u: 'scroe'.*Did you mean 'score'\?"):
-        KINDS[kind](u={"scroe": 1.0}, **FACTS)
+        made(KINDS[kind], u={"scroe": 1.0}, **FACTS)
     with pytest.raises(ConfigError, match=r"configurator.v: 'goal' is not one of score"):
-        KINDS[kind](v={"goal": 1.0}, **FACTS)
+        made(KINDS[kind], v={"goal": 1.0}, **FACTS)
     with pytest.raises(ConfigError, match="horizon_steps: wanted at most 64, got 65"):
-        KINDS[kind](horizon_steps=65, **FACTS)
+        made(KINDS[kind], horizon_steps=65, **FACTS)
     with pytest.raises(ValidationError):
         KINDS[kind].Config.model_validate({"modle_calls": 3})
 
@@ -122,7 +123,7 @@ def test_config_and_constructor_have_the_same_defaults(kind: str) -> None:
     """Built from an untouched Config it does what it does when built with nothing."""
     config = KINDS[kind].Config()
     settings = {n: getattr(config, n) for n in type(config).model_fields if n != "kind"}
-    one, two = KINDS[kind](**settings, **FACTS), KINDS[kind](**FACTS)
+    one, two = made(KINDS[kind], **settings, **FACTS), made(KINDS[kind], **FACTS)
     heard = situation(one.neutral(2), [0.0, 0.4], [2, 9])
     for a, b in ((one.neutral(2), two.neutral(2)), (one.configure(heard), two.configure(heard))):
         assert a.to_bytes() == b.to_bytes()
@@ -131,14 +132,15 @@ def test_config_and_constructor_have_the_same_defaults(kind: str) -> None:
 
 def test_fixed_never_changes() -> None:
     for mode in (1, 2):
-        configurator = Fixed(mode=mode, **FACTS)
+        configurator = made(Fixed, mode=mode, **FACTS)
         neutral = configurator.neutral(2)
         assert configurator.configure(situation(neutral, [9.0, 0.0], [0, 50])) is neutral
         assert neutral.mode.tolist() == [mode, mode]
 
 
 def test_scheduled_changes_by_the_age_of_each_row() -> None:
-    configurator = Scheduled(
+    configurator = made(
+        Scheduled,
         mode=1,
         schedule=[
             {"from_step": 2, "mode": 2, "u": {"effort": 0.5}},
@@ -156,7 +158,7 @@ def test_scheduled_changes_by_the_age_of_each_row() -> None:
     assert said.risk.tolist() == [0, 0, 0, 0, 2, 2]
     assert said.reason[3] == "thinks: as scheduled from step 2"
     assert configurator.neutral(1).mode.tolist() == [1]
-    periodic = Scheduled(period_steps=4, **FACTS)
+    periodic = made(Scheduled, period_steps=4, **FACTS)
     said = periodic.configure(situation(periodic.neutral(9), [0.0] * 9, list(range(9))))
     assert said.mode.tolist() == [1, 1, 1, 2, 1, 1, 1, 2, 1]
     config = Scheduled.Config.model_validate({"schedule": [{"from_step": 1, "horizon_steps": 99}]})
@@ -165,16 +167,16 @@ def test_scheduled_changes_by_the_age_of_each_row() -> None:
 
 def test_a_timetable_out_of_order_is_refused() -> None:
     with pytest.raises(ConfigError, match="wanted from_step to rise"):
-        Scheduled(schedule=[{"from_step": 5}, {"from_step": 5}], period_steps=0, **FACTS)
+        made(Scheduled, schedule=[{"from_step": 5}, {"from_step": 5}], period_steps=0, **FACTS)
     with pytest.raises(ConfigError, match="step 5 never comes"):
-        Scheduled(schedule=[{"from_step": 5}], period_steps=5, **FACTS)
+        made(Scheduled, schedule=[{"from_step": 5}], period_steps=5, **FACTS)
 
 
 ALONE: dict[str, Any] = {"think_every": 0, "warm_steps": 4, "dwell_steps": 2, **FACTS}
 
 
 def test_an_episode_begins_with_thought_then_the_usual_is_acted_on() -> None:
-    configurator = Surprise(**ALONE)
+    configurator = made(Surprise, **ALONE)
     said = lived(configurator, [0.0, *[0.1, 0.12, 0.11, 0.1] * 5])
     assert modes(said) == [2] * 5 + [1] * 16
     assert said[0].reason == ("thinks: too early to know what is usual",)
@@ -186,7 +188,7 @@ def test_an_episode_begins_with_thought_then_the_usual_is_acted_on() -> None:
 
 def test_what_is_usual_is_the_mean_and_deviation_of_the_steps_before() -> None:
     surprises = [0.0, 0.3, 0.1, 0.5, 0.2, 0.4, 0.25]
-    said = lived(Surprise(**ALONE), surprises)
+    said = lived(made(Surprise, **ALONE), surprises)
     felt = torch.tensor(surprises[1:], dtype=torch.float64)
     carry = said[-1].carry[0].double()
     torch.testing.assert_close(carry[0], felt.mean(), rtol=1e-5, atol=0)
@@ -195,7 +197,7 @@ def test_what_is_usual_is_the_mean_and_deviation_of_the_steps_before() -> None:
 
 
 def test_surprise_makes_it_think_and_stay_alert() -> None:
-    said = lived(Surprise(**ALONE), [0.0, *[0.1, 0.12] * 6, 0.9, *[0.1] * 5])
+    said = lived(made(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6, 0.9, *[0.1] * 5])
     assert modes(said) == [2] * 5 + [1] * 8 + [2] * 3 + [1] * 3
     reasons = [d.reason[0] for d in said[13:17]]
     assert reasons[0] == "thinks: surprise 0.9 over 0.13 usual"
@@ -205,20 +207,20 @@ def test_surprise_makes_it_think_and_stay_alert() -> None:
 
 def test_the_usual_is_relative() -> None:
     """The same surprise is nothing to a row used to more; what is tiny is never too much."""
-    calm = lived(Surprise(**ALONE), [0.0, *[0.1, 0.12] * 6, 0.5])
-    wild = lived(Surprise(**ALONE), [0.0, *[0.2, 0.9] * 6, 0.5])
-    tiny = lived(Surprise(**ALONE), [0.0, *[0.0] * 12, 0.009])
+    calm = lived(made(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6, 0.5])
+    wild = lived(made(Surprise, **ALONE), [0.0, *[0.2, 0.9] * 6, 0.5])
+    tiny = lived(made(Surprise, **ALONE), [0.0, *[0.0] * 12, 0.009])
     assert [modes(s)[-1] for s in (calm, wild, tiny)] == [2, 1, 1]
 
 
 def test_disagreement_novelty_and_long_idleness_are_reasons_too() -> None:
     quiet = [0.1] * 14
     odd = [0.0] * 13
-    by_critics = lived(Surprise(**ALONE), quiet, disagreement=[*odd, 0.4])[-1]
+    by_critics = lived(made(Surprise, **ALONE), quiet, disagreement=[*odd, 0.4])[-1]
     assert by_critics.reason == ("thinks: critics disagree by 0.4 over 0.01 usual",)
-    by_novelty = lived(Surprise(**ALONE), quiet, novelty=[*odd, 0.8])[-1]
+    by_novelty = lived(made(Surprise, **ALONE), quiet, novelty=[*odd, 0.8])[-1]
     assert by_novelty.reason == ("thinks: novelty 0.8 over 0.5",)
-    often = lived(Surprise(**{**ALONE, "think_every": 3}), quiet)
+    often = lived(made(Surprise, **{**ALONE, "think_every": 3}), quiet)
     assert modes(often) == [2] * 5 + [1, 1, 2] * 3
     assert often[-1].reason == ("thinks: has not for 3 steps",)
 
@@ -227,20 +229,22 @@ def test_alertness_is_entered_at_one_level_and_left_at_a_lower_one() -> None:
     """Between the levels nothing changes, whichever way it is."""
     usual, between = [0.0, *[0.1, 0.12] * 6], 0.1275
     settings = {**ALONE, "deviations": 2.0, "calm_deviations": 1.0, "dwell_steps": 0}
-    calm = lived(Surprise(**settings), [*usual, between, between, 0.1])
+    calm = lived(made(Surprise, **settings), [*usual, between, between, 0.1])
     assert modes(calm)[-3:] == [1, 1, 1]
     # The shock itself widens what is usual: 0.2 is then within two deviations, not within one.
-    alert = lived(Surprise(**settings), [*usual, 0.3, 0.2, 0.19, 0.1, 0.2])
+    alert = lived(made(Surprise, **settings), [*usual, 0.3, 0.2, 0.19, 0.1, 0.2])
     assert modes(alert)[-5:] == [2, 2, 2, 1, 1]
     assert alert[-4].reason[0].startswith("thinks: still alert, surprise 0.2")
-    new = lived(Surprise(**settings), [0.1] * 15, novelty=[*[0.0] * 10, 0.6, 0.45, 0.42, 0.3, 0.45])
+    new = lived(
+        made(Surprise, **settings), [0.1] * 15, novelty=[*[0.0] * 10, 0.6, 0.45, 0.42, 0.3, 0.45]
+    )
     assert modes(new)[-5:] == [2, 2, 2, 1, 1]
     with pytest.raises(ValidationError, match="alertness is left at the lower level"):
         Surprise.Config.model_validate({"calm_deviations": 3.0})
 
 
 def test_alertness_makes_a_plan_under_way_anew() -> None:
-    configurator = Surprise(**{**ALONE, "dwell_steps": 0})
+    configurator = made(Surprise, **{**ALONE, "dwell_steps": 0})
     before = lived(configurator, [0.0, *[0.1, 0.12] * 6])[-1]
     heard = situation(before, [0.9], [13])
     plan = heard.before.plan.replace(committed=torch.tensor([5]))
@@ -252,10 +256,10 @@ def test_alertness_makes_a_plan_under_way_anew() -> None:
 
 def test_all_it_knows_is_in_the_directive() -> None:
     """A fork goes on alike in another configurator, and a new episode begins anew."""
-    first = lived(Surprise(**ALONE), [0.0, *[0.1, 0.12] * 6])
+    first = lived(made(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6])
     on = [0.9, 0.1, 0.1, 0.3, 0.1]
-    one = lived(Surprise(**ALONE), [0.0, *[0.1, 0.12] * 6, *on])[-len(on) :]
-    forked = Surprise(**ALONE)
+    one = lived(made(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6, *on])[-len(on) :]
+    forked = made(Surprise, **ALONE)
     before = first[-1]
     for age, (surprise, wanted) in enumerate(zip(on, one, strict=True)):
         before = forked.configure(situation(before, [surprise], [13 + age]))
@@ -265,7 +269,7 @@ def test_all_it_knows_is_in_the_directive() -> None:
 
 
 def test_rows_are_judged_by_themselves() -> None:
-    configurator = Surprise(**ALONE)
+    configurator = made(Surprise, **ALONE)
     draw = torch.Generator().manual_seed(0)
     surprises = torch.rand(30, 3, generator=draw)
     together = [configurator.neutral(3)]
@@ -319,7 +323,7 @@ def test_a_budget_is_never_overspent(
     budget: int, calls: int, expected: int, longest: int, seed: int
 ) -> None:
     draw = torch.Generator().manual_seed(seed)
-    configurator = Budgeted(
+    configurator = made(Budgeted,
         calls_per_episode=budget, episode_steps=expected, longest_commit=longest,
         model_calls=calls, **FACTS,
     )  # fmt: skip
@@ -336,7 +340,7 @@ def test_a_budget_is_paced_and_spent() -> None:
     still, whole = torch.full((200,), 0.1), torch.ones(200)
     for budget in (2_000, 10_000, 19_000):
         said, costs = spending(
-            Budgeted(calls_per_episode=budget, episode_steps=200, model_calls=100, **FACTS),
+            made(Budgeted, calls_per_episode=budget, episode_steps=200, model_calls=100, **FACTS),
             still, whole, whole,
         )  # fmt: skip
         assert 0.9 * budget <= sum(costs) <= budget
@@ -351,8 +355,8 @@ def test_a_budget_goes_where_it_is_expected_to_gain() -> None:
     shocks = torch.full((200,), 0.1)
     shocks[60::20] = 1.5
     whole = torch.ones(200)
-    made = Budgeted(calls_per_episode=2_500, episode_steps=200, model_calls=100, **FACTS)
-    said, costs = spending(made, shocks, whole, whole)
+    spender = made(Budgeted, calls_per_episode=2_500, episode_steps=200, model_calls=100, **FACTS)
+    said, costs = spending(spender, shocks, whole, whole)
     near = sum(c > 0 for age, c in enumerate(costs) if age >= 60 and age % 20 in (0, 1))
     far = sum(c > 0 for age, c in enumerate(costs) if age >= 60 and age % 20 in (10, 11))
     assert near > far
@@ -362,8 +366,8 @@ def test_a_budget_goes_where_it_is_expected_to_gain() -> None:
 def test_random_thoughts_come_at_the_rate_whatever_happens() -> None:
     luck, whole = torch.rand(800, generator=torch.Generator().manual_seed(0)), torch.ones(800)
     for rate in (0.05, 0.3):
-        made = RandomRate(rate=rate, commit_steps=4, model_calls=10, **FACTS)
-        said, costs = spending(made, luck, whole, whole)
+        random = made(RandomRate, rate=rate, commit_steps=4, model_calls=10, **FACTS)
+        said, costs = spending(random, luck, whole, whole)
         thoughts = torch.tensor(costs) > 0
         assert abs(float(thoughts.float().mean()) - rate) < 0.04
         # A plan is carried out until the next thought, for 4 steps at most.
@@ -371,20 +375,24 @@ def test_random_thoughts_come_at_the_rate_whatever_happens() -> None:
         acting = sum(int(d.mode) == 1 for d in said[int(thoughts.nonzero()[0]) :])
         idle = (gaps - 4).clamp_min(0).sum() + max(0, 800 - int(thoughts.nonzero()[-1]) - 4)
         assert acting == int(idle)
-    assert sum(spending(RandomRate(rate=0.0, **FACTS), luck[:50], whole, whole)[1]) == 0
-    always = RandomRate(rate=1.0, model_calls=10, **FACTS)
+    assert sum(spending(made(RandomRate, rate=0.0, **FACTS), luck[:50], whole, whole)[1]) == 0
+    always = made(RandomRate, rate=1.0, model_calls=10, **FACTS)
     assert min(spending(always, luck[:50], whole, whole)[1]) > 0
-    matched = RandomRate(calls_per_episode=500, episode_steps=100, model_calls=50, **FACTS)
+    matched = made(RandomRate, calls_per_episode=500, episode_steps=100, model_calls=50, **FACTS)
     assert matched.rate == 0.1
 
 
 def test_an_untaught_network_does_what_fixed_does() -> None:
     luck, whole = torch.rand(60, generator=torch.Generator().manual_seed(0)), torch.ones(60)
-    said, costs = spending(Learned(model_calls=30, commit_steps=5, **FACTS), luck, whole, luck)
-    _, fixed = spending(Fixed(mode=2, model_calls=30, commit_steps=5, **FACTS), luck, whole, luck)
+    said, costs = spending(
+        made(Learned, model_calls=30, commit_steps=5, **FACTS), luck, whole, luck
+    )
+    _, fixed = spending(
+        made(Fixed, mode=2, model_calls=30, commit_steps=5, **FACTS), luck, whole, luck
+    )
     assert costs == fixed
     assert said[0].reason == ("thinks: probability 0.88, 5 steps of it, 30 calls at most",)
-    taught = Learned(model_calls=30, commit_steps=5, **FACTS)
+    taught = made(Learned, model_calls=30, commit_steps=5, **FACTS)
     taught.weights["heads.bias"][0] = -9.0
     said, costs = spending(taught, luck, whole, luck)
     assert sum(costs) == 0
@@ -398,7 +406,7 @@ def test_an_untaught_network_does_what_fixed_does() -> None:
 
 
 def test_a_hand_steers_and_every_change_is_told() -> None:
-    manual = Manual(mode=2, **FACTS)
+    manual = made(Manual, mode=2, **FACTS)
     heard = situation(manual.neutral(2), [0.0, 0.0], [3, 4])
     calm = manual.configure(heard)
     assert calm.reason == ("thinks: always, as set",) * 2
@@ -426,7 +434,7 @@ def test_a_hand_steers_and_every_change_is_told() -> None:
 
 
 def test_keys_change_mode_weights_and_horizon() -> None:
-    manual = Manual(mode=2, **FACTS)
+    manual = made(Manual, mode=2, **FACTS)
     pressed = {"1": "mode 2 → 1", "m": "mode 1 → 2", "+": "horizon steps 48 → 64",
                "-": "horizon steps 64 → 32", ">": "u.score 1 → 2", "<": "u.score 2 → 1",
                "c": "commit steps 8 → 16", "x": "commit steps 16 → 8"}  # fmt: skip
@@ -443,7 +451,7 @@ def test_keys_change_mode_weights_and_horizon() -> None:
 
 
 def test_a_hand_may_come_from_any_thread() -> None:
-    manual = Manual(mode=2, **FACTS)
+    manual = made(Manual, mode=2, **FACTS)
     heard = situation(manual.neutral(1), [0.0], [3])
     threads = [
         threading.Thread(target=lambda: [manual.press(k) for k in "m><+-" * 20]) for _ in range(4)
@@ -460,7 +468,7 @@ def test_a_hand_may_come_from_any_thread() -> None:
 
 
 def test_deciding_is_quick() -> None:
-    configurator = Surprise(**FACTS)
+    configurator = made(Surprise, **FACTS)
     heard = situation(configurator.neutral(1), [0.3], [20])
     spans = []
     for _ in range(300):
