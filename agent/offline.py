@@ -74,7 +74,7 @@ def _own(lived: Moment, before: Moment, begins: bool) -> Moment:
         step=lived.step,
         observation=seen,
         state=before.state.replace(signals=lived.state.signals),
-        plan=before.plan.replace(actions=actions),
+        plan=before.plan.replace(actions=actions, mode=lived.plan.mode),
     )
 
 

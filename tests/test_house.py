@@ -36,6 +36,7 @@ LAYERS: list[tuple[str, int]] = [
     ("agent.build", 4),
     ("agent.loading", 4),
     ("agent.chronicle", 4),
+    ("agent.alteration", 4),
     ("agent.fork", 4),
     ("agent.tutoring", 5),
     ("agent", 3),

@@ -19,7 +19,7 @@ from agent.chronicle import Chronicle
 from agent.live import live
 from agent.loading import Request, prepared
 from agent.run_folder import RunFolder
-from agent.trace import Trace
+from agent.trace import Readable, Trace
 
 WORLD, SEED = "ALE/Breakout-v5", 0
 SERIES = (
@@ -118,7 +118,7 @@ def _read(path: Path) -> dict[str, float]:
             trace.frame(step)
         frames = (time.perf_counter() - began) / min(100, trace.steps)
         began = time.perf_counter()
-        whole = trace.readable()
+        whole = Readable(trace)
         readable = time.perf_counter() - began
         if whole.missing:
             raise AssertionError("bench trace: what was just written cannot be read")

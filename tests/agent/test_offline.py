@@ -37,22 +37,31 @@ def filled(*traces: Path) -> Agent:
 
 
 def test_memory_holds_what_was_lived_row_after_row():
-    one, two = recorded("one"), recorded("two", "--worlds", "3", "--seed", "5")
+    thoughtful = ("--configurator.kind=scheduled", "--configurator.model_calls=8")
+    one = recorded("one", *thoughtful, "--configurator.horizon_steps=2")
+    two = recorded("two", "--worlds", "3", "--seed", "5")
     assert recorded_steps([one, two]) == 180
     kept = filled(one, two).memory.tensors()
     wanted = []
     for path in (one, two):
         with Trace.open(path) as trace:
             wanted += [
-                (m.observation.vector[row], m.plan.action[row].argmax(), m.state.signals[row])
+                (
+                    m.observation.vector[row],
+                    m.plan.action[row].argmax(),
+                    m.state.signals[row],
+                    m.plan.mode[row] == 2,
+                )
                 for row in range(trace.rows)
                 for m in trace
             ]
     assert len(kept["vectors"]) == 180
-    for at, (vector, action, signals) in enumerate(wanted):
+    assert 0 < int(kept["planned"].sum()) < 90  # what Mode-1 is to learn from
+    for at, (vector, action, signals, planned) in enumerate(wanted):
         assert kept["vectors"][at].equal(vector)
         assert int(kept["actions"][at]) == int(action)
         assert kept["signals"][at].equal(signals)
+        assert bool(kept["planned"][at]) == bool(planned)
 
 
 def test_no_window_goes_from_one_stretch_to_the_next():

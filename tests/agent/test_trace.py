@@ -18,7 +18,14 @@ from by_hand import moment as lived
 
 from agent.run_folder import RunFolder
 from agent.scorekeeper import Scorekeeper
-from agent.trace import FORMAT_VERSION, RECOLLECTED, Trace, TraceDigest, TraceWriter
+from agent.trace import (
+    FORMAT_VERSION,
+    RECOLLECTED,
+    Readable,
+    Trace,
+    TraceDigest,
+    TraceWriter,
+)
 from modules.messages import ConfigError, TraceError
 
 DRIVES, HEADS = ("score", "pain"), ("score", "pain")
@@ -372,7 +379,7 @@ def look(path, truth, moments):
     except TraceError as error:
         return 0, [one_line(error)]
     with trace:
-        left = trace.readable()
+        left = Readable(trace)
         assert (np.diff(left.steps) > 0).all()
         for name in SEEN:
             try:
@@ -473,7 +480,7 @@ def test_what_is_lost_of_a_step_is_said_and_the_rest_is_there(tmp_path, pong, li
     assert trace.damage == ("its config has been altered",)
     with pytest.raises(TraceError, match="step 4 is damaged: its checksum differs"):
         trace.series("surprise")
-    left = trace.readable()
+    left = Readable(trace)
     assert left.steps.tolist() == [0, 1, 2, 3, 6, 7, 8, 9, 10, 11]
     assert [str(gap) for gap in left.missing] == [
         "its config has been altered",
@@ -501,7 +508,7 @@ def test_missing_tables_are_one_line(tmp_path, pong, life):
             with pytest.raises(TraceError, match="wanted a Sextet trace"):
                 Trace.open(path)
             continue
-        left = Trace.open(path).readable()
+        left = Readable(Trace.open(path))
         assert len(left) == (0 if table in ("moments", "layouts") else 3)
         assert bool(left.missing) == (len(left) == 0)
 
@@ -526,6 +533,6 @@ def test_a_trace_of_the_first_format_is_read(tmp_path, pong, life):
     trace = Trace.open(path)
     assert trace.drive_hashes == {}
     assert list(trace.keyframes_before(9)) == []
-    assert not trace.readable().missing
+    assert not Readable(trace).missing
     for told, kept in zip(moments, trace, strict=True):
         torch.testing.assert_close(kept.state.latent, told.state.latent, atol=1e-3, rtol=1e-3)

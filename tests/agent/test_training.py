@@ -301,6 +301,15 @@ def test_a_sound_agent_is_not_warned_of():
     assert all(before[name].equal(value) for name, value in learner.weights().items())
 
 
+@pytest.mark.parametrize(("rank", "warned"), [(4, True), (40, False)])
+def test_a_few_directions_of_many_are_a_collapse(rank, warned):
+    """What kept Atari from being learned: 4.5 directions of 256."""
+    _, health = lived()
+    torch.manual_seed(0)
+    health._perception(torch.randn(256, rank) @ torch.randn(rank, 256))
+    assert any("effective rank" in said for said in health.warnings) is warned
+
+
 def test_collapse_is_said_by_name():
     assembly, health = lived()
     perception, cost = assembly.agent.modules.perception, assembly.agent.modules.cost

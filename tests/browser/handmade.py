@@ -5,7 +5,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from agent.trace import TraceWriter, _line_sum
+from agent.trace import TraceWriter
+from agent.trace.form import line_sum
 
 _SPEC = importlib.util.spec_from_file_location(
     "by_hand", Path(__file__).parent.parent / "agent" / "by_hand.py"
@@ -30,5 +31,5 @@ def resealed(step: int, layout: str, line: tuple[Any, ...]) -> tuple[Any, ...]:
     number, timeline, *rest = line
     reasons = rest[0]
     data = timeline[:-4]
-    total = _line_sum(zlib.crc32(layout.encode()), step, reasons)(data)
+    total = line_sum(zlib.crc32(layout.encode()), step, reasons)(data)
     return (number, data + total.to_bytes(4, "little"), *rest)

@@ -126,7 +126,7 @@ class Recording:
 
     def _take_rest(self) -> None:
         """What can be read of a damaged trace; NaN where nothing can."""
-        readable = self._readable = self.trace.readable()
+        readable = self._readable = Readable(self.trace)
         self.missing = [str(gap) for gap in readable.missing]
         if not len(readable):
             raise TraceError(f"trace {self.file}: no step of it can be read")

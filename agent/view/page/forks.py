@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.fork import PARTS, Fork, Replay
+from agent.alteration import PARTS
+from agent.fork import Fork, Replay
 from agent.trace import TraceWriter
 from agent.view.page.data import Recording
 from modules.messages import ConfigError
