@@ -27,7 +27,8 @@ class FiLM(nn.Module):
 
         Without tokens (None) it is x itself, as under zero tokens.
         """
-        if tokens is None or self.modulate is None:
+        # Most of the time nothing is primed; to multiply by 1 everywhere took an eighth of a step.
+        if tokens is None or self.modulate is None or not bool(tokens.any()):
             return x
         scale, shift = self.modulate(tokens.flatten(1)).chunk(2, -1)
         if len(scale) != len(x):
