@@ -37,6 +37,7 @@ KINDS: dict[str, dict[str, str]] = {
     "perception": {
         "pixels-small": "modules.perception.pixels:PixelsSmall",
         "pixels-nature": "modules.perception.pixels:PixelsNature",
+        "pixels-impala": "modules.perception.pixels:PixelsImpala",
         "pixels-tiny": "modules.perception.tiny:PixelsTiny",
         "vectors": "modules.perception.vectors:Vectors",
     },
@@ -49,6 +50,7 @@ KINDS: dict[str, dict[str, str]] = {
     "objective": {
         "vicreg": "modules.objectives.vicreg:VICReg",
         "sigreg": "modules.objectives.sigreg:SIGReg",
+        "centred": "modules.objectives.centred:Centred",
         "none": "modules.objectives.none:Unregularised",
     },
     "cost": {"cost": "modules.cost.cost:Cost"},

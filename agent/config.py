@@ -65,10 +65,11 @@ class LearnerSettings(BaseModel):
     """How the modules learn.
 
     batch: windows an update, as long as the modules ask for. online_steps: how many of their first
-    steps the learning perception encodes; the target perception encodes all. learning_rate,
-    weight_decay, epsilon: of AdamW. clip_norm: largest norm of the gradient. target_rate: share of
-    the learning perception that the target takes over in an update, 1: all. target_precision: of
-    what the target encodes; bfloat16 is several times as fast on a processor that has it.
+    steps the learning perception encodes; the average one encodes all. learning_rate, weight_decay,
+    epsilon: of AdamW. clip_norm: largest norm of the gradient. target_rate: share of the modules
+    that their averages take over in an update, 1: all; the averages encode what followed, are
+    evaluated and kept. target_precision: of what they encode; bfloat16 is several times as fast on
+    a processor that has it.
     updates_per_step: may be a fraction. warmup_steps: lived before the first update. reset_every:
     updates between resets, 0: never. reset_keep: what perception and world model keep of themselves
     then. imagined_steps: how far the critic learns from imagined futures, 0: from experience alone.

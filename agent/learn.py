@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from typing import cast
 
@@ -29,9 +30,10 @@ def learned(modules: Modules) -> dict[str, nn.Module]:
 class Learner:
     """Turns experience into better modules (no module knows another's loss).
 
-    A batch is encoded once: its first `online_steps` by the perception that learns, the steps
-    that modules read of what followed by a target perception that follows it at `target_rate`
-    (1: the same weights, its gradient stopped), in `target_precision`.
+    Beside the modules stand their `averages`, which follow them at `target_rate` (1: they are the
+    modules themselves). A batch is encoded once: its first `online_steps` by the perception that
+    learns, the steps that modules read of what followed by the average one, in `target_precision`,
+    without gradient. The averages are also what is evaluated and kept to play: they swing less.
     Each module then gives named losses; their sum is descended by AdamW with a group a module.
     What an update draws at random derives from (seed, number of the update), so a resumed
     learner goes on as if never stopped.
@@ -67,10 +69,12 @@ class Learner:
         self.updates_per_step, self.warmup_steps = updates_per_step, warmup_steps
         self.updates, self.owed = 0, 0.0
         self.learners = learned(modules)
-        perception = self.learners.get("perception")
-        self.target = None if perception is None else copy.deepcopy(perception)
-        if self.target is not None:
-            self.target.requires_grad_(False)
+        self.averages = self.learners
+        if target_rate < 1:
+            self.averages = {
+                port: copy.deepcopy(module).requires_grad_(False)
+                for port, module in self.learners.items()
+            }
         # A reset goes back to how the weights began, which the run's seed decides.
         self._first = {
             port: [p.detach().clone() for p in module.parameters()]
@@ -154,8 +158,7 @@ class Learner:
                 now.lerp_(began, 1 - keep)
             if isinstance(module, Learns):
                 module.begin_anew()
-        if self.target is not None:
-            self.target.load_state_dict(self.learners["perception"].state_dict())
+            self.averages[port].load_state_dict(module.state_dict())
         self.optimiser.state.clear()
 
     def encode(self, experience: Experience, key: Tensor) -> tuple[list[State], list[State]]:
@@ -171,7 +174,7 @@ class Learner:
             if isinstance(module, Learns):
                 read |= module.looks_at(experience, first)
         with torch.no_grad(), torch.autocast(read.device.type, torch.bfloat16, self.halved):
-            target = cast(Perception, self.target) if self.target is not None else perception
+            target = cast(Perception, self.averages.get("perception", perception))
             seen = target.encode_windows(experience, experience.tokens, key + 1, read)
         return self._states(experience, online), self._states(experience, seen)
 
@@ -190,51 +193,56 @@ class Learner:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        if self.target is None:
+        if self.averages is self.learners:
             return
-        pairs = [
-            (mine.data, theirs.data)
-            for mine, theirs in zip(
-                self.target.parameters(), self.learners["perception"].parameters(), strict=True
-            )
-        ]
-        torch._foreach_lerp_([m for m, _ in pairs], [t for _, t in pairs], self.target_rate)
-        for mine, theirs in zip(
-            self.target.buffers(), self.learners["perception"].buffers(), strict=True
-        ):
-            mine.copy_(theirs)
+        theirs = list(_named(self.averages).values())
+        mine = list(_named(self.learners).values())
+        drawn = [tensor.is_floating_point() for tensor in mine]
+        torch._foreach_lerp_(
+            list(itertools.compress(theirs, drawn)),
+            list(itertools.compress(mine, drawn)),
+            self.target_rate,
+        )
+        for average, now, follows in zip(theirs, mine, drawn, strict=True):
+            if not follows:
+                average.copy_(now)
 
     # -- checkpoints ------------------------------------------------------------------------
 
     def weights(self) -> dict[str, Tensor]:
-        """Every weight and buffer as `port/name`, what an agent needs to act."""
-        return {
-            f"{port}/{name}": tensor
-            for port, module in self.learners.items()
-            for name, tensor in module.state_dict().items()
-        }
+        """Every weight and buffer of the averages as `port/name`: what an agent needs to act."""
+        return _named(self.averages)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What learning needs besides the weights: the target perception, Adam's moments."""
+        """What learning needs besides: the modules as they are now, Adam's moments."""
         named: dict[str, Tensor] = {}
-        if self.target is not None:
-            named |= {f"target/{n}": t for n, t in self.target.state_dict().items()}
+        if self.averages is not self.learners:
+            named |= {f"now/{name}": tensor for name, tensor in _named(self.learners).items()}
         for number, state in self.optimiser.state_dict()["state"].items():
             named |= {f"adam/{number}/{name}": value for name, value in state.items()}
         return named
 
     def load(self, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
         """Goes on from what `weights` and `tensors` gave."""
+        now = _below(tensors, "now") or weights
         for port, module in self.learners.items():
-            module.load_state_dict(_below(weights, port))
-        if self.target is not None:
-            self.target.load_state_dict(_below(tensors, "target"))
+            module.load_state_dict(_below(now, port))
+            self.averages[port].load_state_dict(_below(weights, port))
         state = self.optimiser.state_dict()
         state["state"] = {}
         for name, value in _below(tensors, "adam").items():
             number, _, moment = name.partition("/")
             state["state"].setdefault(int(number), {})[moment] = value
         self.optimiser.load_state_dict(state)
+
+
+def _named(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """Every weight and buffer as `port/name`."""
+    return {
+        f"{port}/{name}": tensor
+        for port, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
 
 
 def _below(named: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ from modules.cost.cost import Cost
 from modules.cost.critic import ActionCritic
 from modules.memory.ring import Ring
 from modules.messages import SIGNALS, Experience
+from modules.nets.conv import CNN
 from modules.perception.pixels import PixelsSmall
 from modules.world_model.jepa import JEPA
 
@@ -192,7 +193,7 @@ class Encoder(nn.Module):
 
     def __init__(self, of: PixelsSmall) -> None:
         super().__init__()
-        first, second = of.network.convolutions
+        first, second = cast(CNN, of.network).convolutions
         self.layers = nn.Sequential(
             copy.deepcopy(first), nn.ReLU(True), copy.deepcopy(second), nn.ReLU(True),
             nn.Flatten(), copy.deepcopy(of.project),
@@ -252,6 +253,9 @@ class Handwritten:
         self.feel, self.heads = _mlp(model.felt), model.ensemble
         self.critics = nn.ModuleList(_mlp(member) for member in critic.members)
         self.critic_targets = copy.deepcopy(self.critics).requires_grad_(False)
+        # The rest is averaged too: averages are what is evaluated and kept.
+        self.rest = nn.ModuleList([self.predict, self.feel, self.critics])
+        self.rest_averages = copy.deepcopy(self.rest).requires_grad_(False)
         size = seen.latent_size
         self.latents, self.strides, self.misses = Running(size), Running(size), Running(size)
         self.feelings = Running(len(SIGNALS))
@@ -275,7 +279,11 @@ class Handwritten:
         norm = nn.utils.clip_grad_norm_(self.parameters, CLIP)
         self.optimiser.step()
         with torch.no_grad():
-            for slow, fast in ((self.target, self.online), (self.critic_targets, self.critics)):
+            for slow, fast in (
+                (self.target, self.online),
+                (self.critic_targets, self.critics),
+                (self.rest_averages, self.rest),
+            ):
                 torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), TARGET_RATE)
             self.target.usual = copy.copy(self.online.usual)
         said = torch.stack([*(loss.detach() for loss in losses.values()), total.detach(), norm])

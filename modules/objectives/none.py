@@ -7,8 +7,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from modules.objectives.objective import Squared
 
-class Unregularised:
+
+class Unregularised(Squared):
     """Nothing against collapse but the targets, whose gradient is stopped.
 
     Sound where the encoder cannot collapse (`vectors`), and the control of any comparison. With a

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modules import chance
+from modules.objectives.objective import Squared
 
 
 def epps_pulley(samples: Tensor, knots: int, reach: float = 4.0) -> Tensor:
@@ -25,7 +26,7 @@ def epps_pulley(samples: Tensor, knots: int, reach: float = 4.0) -> Tensor:
     return 2 * torch.trapezoid(distance * gauss, t, dim=-1)
 
 
-class SIGReg:
+class SIGReg(Squared):
     """Every projection of the latents on a line must look standard normal.
 
     Unlike a covariance it sees dependence of any form; the lines are drawn anew at each update.

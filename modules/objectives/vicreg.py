@@ -8,6 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from modules.objectives.objective import Squared
+
 
 def variance_hinge(latents: Tensor, floor: float = 1.0) -> Tensor:
     """mean_d max(0, floor - std_d), scalar, of `latents` [M D]: every dimension must vary."""
@@ -22,7 +24,7 @@ def covariance(latents: Tensor) -> Tensor:
     return (matrix.square().sum() - matrix.diagonal().square().sum()) / latents.shape[1]
 
 
-class VICReg:
+class VICReg(Squared):
     """Variance hinge and covariance, on the latents themselves.
 
     The third term of VICReg, invariance, is here the world model's prediction error. The paper

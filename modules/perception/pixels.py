@@ -18,7 +18,7 @@ from modules.messages import (
     State,
     WorldSpec,
 )
-from modules.nets.conv import CNN, NatureCNN, SmallCNN, TinyCNN
+from modules.nets.conv import CNN, ImpalaCNN, NatureCNN, SmallCNN, TinyCNN
 from modules.nets.scale import RunningScale, unit_rms
 
 
@@ -71,7 +71,7 @@ class Pixels(nn.Module):
     and SIGReg's standard normal is close.
     """
 
-    network_class: type[SmallCNN] | type[NatureCNN] | type[TinyCNN]
+    network_class: type[SmallCNN] | type[NatureCNN] | type[TinyCNN] | type[ImpalaCNN]
 
     def __init__(
         self,
@@ -84,6 +84,7 @@ class Pixels(nn.Module):
         gray: bool,
         shift_pixels: int,
         intensity: float,
+        wider: int = 1,
     ) -> None:
         super().__init__()
         if world.pixels is None:
@@ -97,7 +98,9 @@ class Pixels(nn.Module):
         self.frame, self.signals, self.goal = world.pixels, len(world.signals), world.goal
         height, width, channels = world.pixels
         self.carried = (stack - 1) * height * width * channels
-        self.network: CNN = self.network_class(stack * channels, height, width, token_shape)
+        self.network: CNN | ImpalaCNN = self.network_class(
+            stack * channels, height, width, token_shape, wider
+        )
         self.project = nn.Linear(self.network.features, latent_size)
         self.usual = RunningScale(latent_size)
 
@@ -230,14 +233,15 @@ class PixelsSmall(Pixels):
     class Config(BaseModel):
         """Settings of `pixels-small`.
 
-        latent_size: D. stack: frames seen at once. frame_size: height and width asked of the
-        world, pixels; 0: whatever it shows. gray: ask for one channel. shift_pixels, intensity:
-        augmentation in learning.
+        latent_size: D. wider: times the network's usual channels. stack: frames seen at once.
+        frame_size: height and width asked of the world, pixels; 0: whatever it shows. gray: ask for
+        one channel. shift_pixels, intensity: augmentation in learning.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["pixels-small"] = "pixels-small"
         latent_size: int = Field(default=256, ge=8)
+        wider: int = Field(default=1, ge=1, le=16)
         stack: int = Field(default=4, ge=1, le=16)
         frame_size: int = Field(default=84, ge=0, le=512)
         gray: bool = True
@@ -259,4 +263,16 @@ class PixelsNature(Pixels):
         """Settings of `pixels-nature`: those of `pixels-small`, with a larger latent."""
 
         kind: Literal["pixels-nature"] = "pixels-nature"  # type: ignore[assignment]
+        latent_size: int = Field(default=512, ge=8)
+
+
+class PixelsImpala(Pixels):
+    """Pixels through the residual network of IMPALA: for a GPU."""
+
+    network_class = ImpalaCNN
+
+    class Config(PixelsSmall.Config):
+        """Settings of `pixels-impala`: those of `pixels-small`, with a larger latent."""
+
+        kind: Literal["pixels-impala"] = "pixels-impala"  # type: ignore[assignment]
         latent_size: int = Field(default=512, ge=8)

@@ -181,10 +181,10 @@ class JEPA(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         """Named scalar losses; no priorities.
 
-        `prediction`: mean squared error of each head's latents over up to `unroll_steps` steps
-        open-loop from `states[0]`, against `targets` (no gradient). A dimension is measured in
-        units of √(deviation · usual change), or of its usual error of one step where that is
-        larger: what varies between two views of one frame is not to be chased. `signals`: mean
+        `prediction`: the objective's error of each head's latents over up to `unroll_steps` steps
+        open-loop from `states[0]`, against `targets` (no gradient). Its unit in a dimension is
+        √(deviation · usual change), or the usual error of one step where that is larger: what
+        varies between two views of one frame is not to be chased. `signals`: mean
         squared error of standardised symlog signals; those felt on step t+1 are the consequence
         of the action at t. `ended`: cross entropy of `terminated`. Then the objective's penalties
         on all valid online latents.
@@ -221,8 +221,10 @@ class JEPA(nn.Module):
             latent = made[-1].latent
         # All steps' errors at once: many small products cost more than one large one.
         before, row, after = (torch.cat(parts) for parts in zip(*given, strict=True))
-        missed = torch.cat([step.heads for step in made]) - target[row, after].unsqueeze(1)
-        self.misses.update(missed[: len(made[0].latent)].detach().flatten(0, 1))
+        foretold, came = torch.cat([step.heads for step in made]), target[row, after]
+        soon = slice(len(made[0].latent))
+        missed = foretold[soon].detach() - came[soon].unsqueeze(1)
+        self.misses.update(missed.flatten(0, 1))
         unit = torch.maximum((self._scale() * self._stride()).sqrt(), self.misses.magnitude())
         felt, end = self._feel(
             before,
@@ -233,7 +235,7 @@ class JEPA(nn.Module):
         wanted = (signals[row, after] - self.feelings.centre) / felt_scale
         ends = experience.terminated[row, after].float()
         each = {
-            "prediction": ((missed / unit).square().mean(2) * heard[row]).mean(1),
+            "prediction": (self.objective.error(foretold, came, unit) * heard[row]).mean(1),
             "signals": (felt - wanted).square().mean(1),
             "ended": cross_entropy(end, ends, reduction="none"),
         }

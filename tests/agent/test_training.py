@@ -176,18 +176,37 @@ def test_updates_are_what_was_asked_for():
     assert sum(counts) == 10  # half an update for each of the steps 20 to 40, 21 of them
 
 
-def test_target_perception_follows():
+def weights_now(learner):
+    """The weights that learn, not their averages."""
+    return {
+        f"{port}/{name}": value
+        for port, module in learner.learners.items()
+        for name, value in module.state_dict().items()
+    }
+
+
+def test_the_averages_follow_and_are_what_is_kept_to_play():
     assembly = made()
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
     settings = assembly.config.settings.learner.model_dump() | {"target_rate": 0.25}
     learner = Learner(assembly.agent.modules, seed=3, **settings)
-    before = learner.tensors()["target/network.last.weight"].clone()
+    began = {name: value.clone() for name, value in learner.weights().items()}
     learner.update()
-    now = learner.weights()["perception/network.last.weight"]
-    after = learner.tensors()["target/network.last.weight"]
-    assert not now.equal(before)
-    torch.testing.assert_close(after, before.lerp(now, 0.25))
+    now, kept = learner.tensors(), learner.weights()
+    for name in ("perception/network.last.weight", "cost/critic.members.0.last.weight"):
+        assert not now[f"now/{name}"].equal(began[name])
+        torch.testing.assert_close(kept[name], began[name].lerp(now[f"now/{name}"], 0.25))
+    counts = "world_model/updates"
+    assert kept[counts].equal(now[f"now/{counts}"])
+
+
+def test_averages_at_rate_1_are_the_modules_themselves():
+    assembly = made()
+    settings = assembly.config.settings.learner.model_dump() | {"target_rate": 1.0}
+    learner = Learner(assembly.agent.modules, seed=3, **settings)
+    assert learner.averages is learner.learners
+    assert not any(name.startswith("now/") for name in learner.tensors())
 
 
 def test_a_reset_goes_back_to_how_it_all_began_halfway_or_wholly():
@@ -195,12 +214,12 @@ def test_a_reset_goes_back_to_how_it_all_began_halfway_or_wholly():
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
     learner = learner_of(assembly)
-    began = {name: value.clone() for name, value in learner.weights().items()}
+    began = {name: value.clone() for name, value in weights_now(learner).items()}
     for _ in range(4):
         learner.update()
-    grown = {name: value.clone() for name, value in learner.weights().items()}
+    grown = {name: value.clone() for name, value in weights_now(learner).items()}
     learner.reset()
-    now = learner.weights()
+    now = weights_now(learner)
     name = "perception/network.last.weight"
     torch.testing.assert_close(now[name], began[name].lerp(grown[name], 0.25))
     assert not now[name].equal(began[name])
@@ -208,8 +227,7 @@ def test_a_reset_goes_back_to_how_it_all_began_halfway_or_wholly():
         if name.startswith("cost/"):
             assert value.equal(began[name]), name
     assert not any(name.startswith("adam/") for name in learner.tensors())
-    target = learner.tensors()["target/network.last.weight"]
-    assert target.equal(now["perception/network.last.weight"])
+    assert all(value.equal(now[name]) for name, value in learner.weights().items())
 
 
 def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():

@@ -6,24 +6,31 @@ import pytest
 import torch
 
 from modules.messages import ConfigError
-from modules.nets.conv import CNN, NatureCNN, SmallCNN
+from modules.nets.conv import CNN, ImpalaCNN, NatureCNN, SmallCNN
 from modules.nets.film import FiLM
 from modules.nets.mlp import MLP, ResidualMLP
 from modules.nets.scale import RunningScale, soft_log, symexp, symlog, unit_rms
 
 
-@pytest.mark.parametrize("network", [SmallCNN, NatureCNN])
+@pytest.mark.parametrize("network", [SmallCNN, NatureCNN, ImpalaCNN])
 @pytest.mark.parametrize(("channels", "height", "width"), [(4, 84, 84), (12, 36, 40), (1, 97, 51)])
 def test_cnn_takes_any_size_and_says_its_features(
-    network: type[SmallCNN] | type[NatureCNN], channels: int, height: int, width: int
+    network: type[SmallCNN] | type[NatureCNN] | type[ImpalaCNN],
+    channels: int,
+    height: int,
+    width: int,
 ) -> None:
     made = network(channels, height, width, (2, 3))
-    assert made(torch.rand(2, channels, height, width)).shape == (2, made.features)
+    frames = torch.rand(2, channels, height, width)
+    assert made(frames).shape == (2, made.features)
+    wide = network(channels, height, width, (2, 3), 2)
+    assert wide(frames).shape == (2, 2 * made.features)
 
 
 def test_features_of_an_84_by_84_frame() -> None:
     assert SmallCNN(4, 84, 84, (0, 0)).features == 1024
     assert NatureCNN(4, 84, 84, (0, 0)).features == 3136
+    assert ImpalaCNN(4, 84, 84, (0, 0)).features == 32 * 11 * 11
 
 
 def test_too_small_a_frame_is_refused_in_one_line() -> None:
@@ -35,12 +42,13 @@ def _networks() -> list[tuple[torch.nn.Module, torch.Tensor]]:
     return [
         (SmallCNN(1, 36, 36, (2, 3)), torch.rand(6, 1, 36, 36)),
         (NatureCNN(1, 36, 36, (2, 3)), torch.rand(6, 1, 36, 36)),
+        (ImpalaCNN(1, 36, 36, (2, 3)), torch.rand(6, 1, 36, 36)),
         (MLP(5, 16, 4, token_shape=(2, 3)), torch.rand(6, 5)),
         (ResidualMLP(5, 16, 2, (2, 3)), torch.rand(6, 5)),
     ]
 
 
-@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("which", range(5))
 def test_tokens_change_nothing_when_fresh_and_something_when_trained(which: int) -> None:
     torch.manual_seed(which)
     network, x = _networks()[which]
@@ -132,7 +140,7 @@ def test_convolutions_are_modulated_before_their_nonlinearity() -> None:
         torch.testing.assert_close(network(x, torch.ones(1, 1, 1)), doubled)
 
 
-@pytest.mark.parametrize("network", [SmallCNN, NatureCNN])
+@pytest.mark.parametrize("network", [SmallCNN, NatureCNN, ImpalaCNN])
 @pytest.mark.parametrize("size", [36, 84])
 def test_every_pixel_is_seen(network, size):
     """No line or column of a frame is beyond the reach of the features."""

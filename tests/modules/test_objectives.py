@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from modules import chance
+from modules.objectives.centred import Centred
 from modules.objectives.none import Unregularised
 from modules.objectives.objective import Objective
 from modules.objectives.sigreg import SIGReg, epps_pulley
 from modules.objectives.vicreg import VICReg
 
 KEY = torch.tensor([7])
-ALL = [VICReg, SIGReg, Unregularised]
+ALL = [VICReg, SIGReg, Unregularised, Centred]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -25,6 +26,58 @@ def test_every_objective_keeps_the_protocol(kind: type) -> None:
         for loss in objective.penalties(torch.randn(rows, 4), KEY).values():
             assert loss.shape == ()
             assert torch.isfinite(loss)
+        error = objective.error(torch.randn(rows, 2, 4), torch.randn(rows, 4), torch.ones(4))
+        assert error.shape == (rows, 2)
+        assert torch.isfinite(error).all()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_no_error_is_less_than_that_of_what_came(kind: type) -> None:
+    torch.manual_seed(0)
+    objective = kind(**kind.Config().model_dump(exclude={"kind"}))  # type: ignore[attr-defined]
+    target, unit = torch.randn(16, 4), torch.rand(4) + 0.5
+    right = objective.error(target.unsqueeze(1), target, unit)
+    assert torch.allclose(right, torch.zeros(16, 1), atol=1e-6)
+    for _ in range(20):
+        wrong = objective.error(target.unsqueeze(1) + torch.randn(16, 1, 4), target, unit)
+        assert (wrong > right).all()
+
+
+@pytest.mark.parametrize("kind", [VICReg, SIGReg, Unregularised])
+def test_an_error_is_a_mean_square_in_units(kind: type) -> None:
+    torch.manual_seed(0)
+    predicted, target, unit = torch.randn(5, 2, 3), torch.randn(5, 3), torch.rand(3) + 0.5
+    got = kind().error(predicted, target, unit)
+    for m in range(5):
+        for k in range(2):
+            squares = [
+                ((float(predicted[m, k, d]) - float(target[m, d])) / float(unit[d])) ** 2
+                for d in range(3)
+            ]
+            assert float(got[m, k]) == pytest.approx(sum(squares) / 3, rel=1e-5)
+
+
+def test_centred_is_a_cosine_about_the_mean_of_targets() -> None:
+    torch.manual_seed(0)
+    predicted, target = torch.randn(5, 2, 3) + 40, torch.randn(5, 3) + 40
+    got = Centred().error(predicted, target, torch.ones(3))
+    centre = [sum(float(target[m, d]) for m in range(5)) / 5 for d in range(3)]
+    for m in range(5):
+        towards = [float(target[m, d]) - centre[d] for d in range(3)]
+        for k in range(2):
+            said = [float(predicted[m, k, d]) - centre[d] for d in range(3)]
+            dot = sum(a * b for a, b in zip(said, towards, strict=True))
+            cosine = dot / math.hypot(*said) / math.hypot(*towards)
+            assert float(got[m, k]) == pytest.approx(2 - 2 * cosine, abs=1e-4)
+
+
+def test_what_all_targets_share_earns_centred_nothing() -> None:
+    torch.manual_seed(0)
+    shared = 100 * torch.randn(8)
+    target = shared + torch.randn(256, 8)
+    blind = shared + 0.01 * torch.randn(256, 1, 8)
+    assert torch.cosine_similarity(blind[:, 0], target).mean() > 0.99
+    assert Centred().error(blind, target, torch.ones(8)).mean() > 1.8
 
 
 def test_vicreg_is_its_hinge_and_its_covariance() -> None:
