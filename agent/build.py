@@ -129,12 +129,7 @@ def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
                 f"config plugins: {package!r} was used here and is not imported unasked; "
                 f"give --plugin {package}"
             )
-    try:
-        device = torch.device(settings.device)
-    except RuntimeError:
-        raise ConfigError(f"config device: {settings.device!r} is not a device; try cpu") from None
-    if device.type != "cpu":
-        raise ConfigError(f"config device: {settings.device!r} is not usable here; use cpu")
+    learning_device(settings.device)
     config = describe(tree, kinds)
     sensor = getattr(config.slots["perception"].settings, "sensor", None)
     wanted = config.settings.world
@@ -154,6 +149,22 @@ def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
     except BaseException:
         world.close()
         raise
+
+
+def learning_device(name: str) -> torch.device | None:
+    """Where learning happens by the setting `device`; None where the loop lives, on the CPU.
+
+    Raises ConfigError where there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"config device: {name!r} is not a device; try cpu or cuda") from None
+    if device.type == "cpu":
+        return None
+    if device.type != "cuda" or not torch.cuda.is_available():
+        raise ConfigError(f"config device: {name!r} is not usable here; use cpu")
+    return device
 
 
 def describe(tree: Tree, kinds: Kinds) -> Resolved:

@@ -68,8 +68,8 @@ class LearnerSettings(BaseModel):
     steps the learning perception encodes; the average one encodes all. learning_rate, weight_decay,
     epsilon: of AdamW. clip_norm: largest norm of the gradient. target_rate: share of the modules
     that their averages take over in an update, 1: all; the averages encode what followed, are
-    evaluated and kept. target_precision: of what they encode; bfloat16 is several times as fast on
-    a processor that has it.
+    evaluated and kept. precision: of what perceptions compute in learning; bfloat16 is up to twice
+    as fast on a processor that has it.
     updates_per_step: may be a fraction. warmup_steps: lived before the first update. reset_every:
     updates between resets, 0: never. reset_keep: what perception and world model keep of themselves
     then. imagined_steps: how far the critic learns from imagined futures, 0: from experience alone.
@@ -84,7 +84,7 @@ class LearnerSettings(BaseModel):
     epsilon: float = Field(default=1e-8, gt=0)
     clip_norm: float = Field(default=10.0, gt=0)
     target_rate: float = Field(default=1.0, gt=0, le=1)
-    target_precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     updates_per_step: float = Field(default=1.0, ge=0)
     warmup_steps: int = Field(default=500, ge=2)
     reset_every: int = Field(default=0, ge=0)
@@ -113,9 +113,10 @@ class RunSettings(BaseModel):
     """What belongs to no single module.
 
     `steps` and `episodes` end a run, whichever is reached first; None: no limit of that sort.
-    `discount`: γ of plans and critics, a step. `literal_cost`: the critic counts at every
-    imagined step, as the paper writes it. `interventions`: laid around the configurator, the
-    first innermost, as in `clamp:mode=1`. `plugins`: packages whose modules are used.
+    `device`: where learning happens, cpu or cuda; the loop lives on the CPU. `discount`: γ of
+    plans and critics, a step. `literal_cost`: the critic counts at every imagined step, as the
+    paper writes it. `interventions`: laid around the configurator, the first innermost, as in
+    `clamp:mode=1`. `plugins`: packages whose modules are used.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

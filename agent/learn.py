@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from agent.dream import Dreamer
 from agent.modules import Modules
 from modules import chance
-from modules.messages import Experience, State
+from modules.messages import ConfigError, Experience, State
 from modules.ports import Learns, Perception
 
 
@@ -32,9 +33,11 @@ class Learner:
 
     Beside the modules stand their `averages`, which follow them at `target_rate` (1: they are the
     modules themselves). A batch is encoded once: its first `online_steps` by the perception that
-    learns, the steps that modules read of what followed by the average one, in `target_precision`,
-    without gradient. The averages are also what is evaluated and kept to play: they swing less.
+    learns, the steps that modules read of what followed by the average one, without gradient,
+    both in `precision`. The averages are also what is evaluated and kept to play: they swing less.
     Each module then gives named losses; their sum is descended by AdamW with a group a module.
+    With a `device` of its own it learns copies there, and the modules that act follow after every
+    turn; without one they are the same.
     What an update draws at random derives from (seed, number of the update), so a resumed
     learner goes on as if never stopped.
     """
@@ -51,24 +54,33 @@ class Learner:
         epsilon: float,
         clip_norm: float,
         target_rate: float,
-        target_precision: str,
+        precision: str,
         updates_per_step: float,
         warmup_steps: int,
         reset_every: int,
         reset_keep: float,
         imagined_steps: int,
         imagined_weight: float,
+        device: torch.device | None = None,
     ) -> None:
-        self.modules, self.seed = modules, seed
+        self.seed, self.device, self.acting = seed, device, learned(modules)
+        self.learners = self.acting
+        if device is not None:
+            if imagined_steps:
+                raise ConfigError(
+                    "config learner.imagined_steps: wanted 0 where learning has a device of its "
+                    f"own, got {imagined_steps}; use --device cpu"
+                )
+            self.learners = {p: copy.deepcopy(m).to(device) for p, m in self.acting.items()}
+        self.modules = dataclasses.replace(modules, **cast(dict[str, Any], self.learners))
         self.batch, self.online_steps = batch, online_steps
         self.reset_every, self.reset_keep = reset_every, reset_keep
-        self.dreamer = Dreamer(modules, imagined_steps) if imagined_steps else None
+        self.dreamer = Dreamer(self.modules, imagined_steps) if imagined_steps else None
         self.imagined_weight = imagined_weight
         self.clip_norm, self.target_rate = clip_norm, target_rate
-        self.halved = target_precision == "bfloat16"
+        self.halved = precision == "bfloat16"
         self.updates_per_step, self.warmup_steps = updates_per_step, warmup_steps
         self.updates, self.owed = 0, 0.0
-        self.learners = learned(modules)
         self.averages = self.learners
         if target_rate < 1:
             self.averages = {
@@ -97,15 +109,20 @@ class Learner:
         if steps_done < self.warmup_steps:
             return
         self.owed += steps * self.updates_per_step
+        behind = self.owed >= 1
         while self.owed >= 1:
             self.owed -= 1
             yield self.update()
+        if behind:
+            self._hand_over()
 
     def update(self) -> dict[str, float]:
         """One step downhill: each loss by `port/name`, their sum `total`, the gradient's norm."""
         key = chance.keys(self.seed, 1, self.updates)
         memory = self.modules.memory
         experience = memory.sample(self.batch, self.window(), key)
+        if self.device is not None:
+            experience = experience.to(self.device)
         states, targets = self.encode(experience, key)
         named: dict[str, Tensor] = {}
         priorities: Tensor | None = None
@@ -130,7 +147,7 @@ class Learner:
         )
         self.optimiser.step()
         if priorities is not None:
-            memory.update_priorities(experience.index, priorities.detach())
+            memory.update_priorities(experience.index.cpu(), priorities.detach().cpu())
         for module in self.learners.values():
             if isinstance(module, Learns):
                 module.after_update()
@@ -164,18 +181,29 @@ class Learner:
     def encode(self, experience: Experience, key: Tensor) -> tuple[list[State], list[State]]:
         """The batch's first steps as the perception sees them; as the target does, all W steps
         that a module reads (latents of others are 0).
+
+        Of the very first step the target sees another view than the perception, later ones in the
+        same view: what differs between views is to be forgotten, what changes with time foretold.
+        Foretelling other views, a model learns to shrink towards what they have in common.
         """
         perception = self.modules.perception
         first = min(self.online_steps, experience.valid.shape[1])
         beginning = experience.beginning(first)
-        online = perception.encode_windows(beginning, beginning.tokens, key)
         read = torch.zeros_like(experience.valid)
         for module in self.learners.values():
             if isinstance(module, Learns):
                 read |= module.looks_at(experience, first)
-        with torch.no_grad(), torch.autocast(read.device.type, torch.bfloat16, self.halved):
-            target = cast(Perception, self.averages.get("perception", perception))
-            seen = target.encode_windows(experience, experience.tokens, key + 1, read)
+        with torch.autocast(read.device.type, torch.bfloat16, self.halved):
+            online = perception.encode_windows(beginning, beginning.tokens, key)
+            with torch.no_grad():
+                target = cast(Perception, self.averages.get("perception", perception))
+                later = read.clone()
+                later[:, 0] = False
+                seen = target.encode_windows(experience, experience.tokens, key, later)
+                if bool(read[:, 0].any()):
+                    one = experience.beginning(1)
+                    again = target.encode_windows(one, one.tokens, key + 1, read[:, :1])
+                    seen = torch.cat([again, seen[:, 1:]], 1)
         return self._states(experience, online), self._states(experience, seen)
 
     def _states(self, experience: Experience, latents: Tensor) -> list[State]:
@@ -207,11 +235,20 @@ class Learner:
             if not follows:
                 average.copy_(now)
 
+    @torch.no_grad()
+    def _hand_over(self) -> None:
+        """Gives what was learned elsewhere to the modules that act."""
+        if self.device is not None:
+            for mine, theirs in zip(
+                _named(self.learners).values(), _named(self.acting).values(), strict=True
+            ):
+                theirs.copy_(mine)
+
     # -- checkpoints ------------------------------------------------------------------------
 
     def weights(self) -> dict[str, Tensor]:
         """Every weight and buffer of the averages as `port/name`: what an agent needs to act."""
-        return _named(self.averages)
+        return _at_home(_named(self.averages))
 
     def tensors(self) -> dict[str, Tensor]:
         """What learning needs besides: the modules as they are now, Adam's moments."""
@@ -220,7 +257,7 @@ class Learner:
             named |= {f"now/{name}": tensor for name, tensor in _named(self.learners).items()}
         for number, state in self.optimiser.state_dict()["state"].items():
             named |= {f"adam/{number}/{name}": value for name, value in state.items()}
-        return named
+        return _at_home(named)
 
     def load(self, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
         """Goes on from what `weights` and `tensors` gave."""
@@ -228,6 +265,7 @@ class Learner:
         for port, module in self.learners.items():
             module.load_state_dict(_below(now, port))
             self.averages[port].load_state_dict(_below(weights, port))
+        self._hand_over()
         state = self.optimiser.state_dict()
         state["state"] = {}
         for name, value in _below(tensors, "adam").items():
@@ -236,8 +274,13 @@ class Learner:
         self.optimiser.load_state_dict(state)
 
 
+def _at_home(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same on the CPU, where files are made; nothing is copied that is there."""
+    return {name: tensor.cpu() for name, tensor in named.items()}
+
+
 def _named(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """Every weight and buffer as `port/name`."""
+    """Every weight and buffer as `port/name`, where it is."""
     return {
         f"{port}/{name}": tensor
         for port, module in modules.items()

@@ -299,6 +299,17 @@ class Message(BaseModel):
         """A checked copy with some fields changed."""
         return type(self)(**{**self.__dict__, **changes})
 
+    def to(self, device: torch.device) -> Self:
+        """The same with its tensors on a device. Unchecked."""
+        fields = dict(self.__dict__)
+        for name, _ in self._tensors:
+            if fields[name] is not None:
+                fields[name] = fields[name].to(device)
+        for name in self._nested:
+            if fields[name] is not None:
+                fields[name] = fields[name].to(device)
+        return self.raw(**fields)
+
     def rows(self, index: Tensor) -> Self:
         """The rows at `index` [M] (int64), in that order; repeats allowed. Unchecked."""
         fields = dict(self.__dict__)

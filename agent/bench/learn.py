@@ -56,7 +56,7 @@ TREE: Tree = {
     "learner": {
         "batch": BATCH, "online_steps": 1, "learning_rate": RATE, "weight_decay": DECAY,
         "clip_norm": CLIP, "target_rate": TARGET_RATE, "warmup_steps": 2,
-        "target_precision": "bfloat16",
+        "precision": "bfloat16",
     },
 }  # fmt: skip
 
@@ -68,7 +68,7 @@ def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, flo
     `by_hand_ms`: medians, choosing the windows included, of the time this process computed: on a
     quiet machine that is the time that passes, `update_wall_ms`, and on a busy one it says more.
     `share_env`, `share_act`, `share_sample`, `share_update`: of the time of a turn of
-    `learn-pixels` with an update in each.
+    `atari-small` with an update in each.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -121,7 +121,7 @@ def _learner(tree: Tree, steps: int) -> Learner:
 
 def _shares(turns: int) -> dict[str, float]:
     """Where the time of a turn of training goes, by the preset for pixels."""
-    tree = merge(preset("learn-pixels"), {"world": TREE["world"], "learner": {"warmup_steps": 2}})
+    tree = merge(preset("atari-small"), {"world": TREE["world"], "learner": {"warmup_steps": 2}})
     assembly = assemble(merge(tree, {"memory": {"capacity": 10_000}}), known_kinds(), training=True)
     agent, world = assembly.agent, assembly.world
     learner = Learner(agent.modules, seed=0, **assembly.config.settings.learner.model_dump())
@@ -341,10 +341,12 @@ class Handwritten:
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """What this agent would have less of."""
         valid, rows = batch.valid, torch.arange(BATCH)
-        first = self._encoded(self.online, batch, 0, valid[:, :1], True)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            seen = self._encoded(self.target, batch, 1, valid, False)
-            target = seen.new_zeros(*valid.shape, seen.shape[-1]).index_put((valid,), seen)
+        with torch.autocast("cpu", torch.bfloat16):
+            first = self._encoded(self.online, batch, 0, valid[:, :1], True)
+            with torch.no_grad():
+                later = valid & (torch.arange(valid.shape[1]) > 0)
+                seen = self._encoded(self.target, batch, 1, later, False)
+            target = seen.new_zeros(*valid.shape, seen.shape[-1]).index_put((later,), seen)
         return self._model(batch, first, target) | {
             "cost/critic": self._critic(batch, first, target, rows)
         }
@@ -353,8 +355,8 @@ class Handwritten:
         valid, signals = batch.valid, _symlog(batch.signals)
         over = batch.terminated | batch.truncated
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
-        self.latents.update(target[valid])
-        self.strides.update((target[:, 1:] - target[:, :-1])[usable])
+        self.latents.update(target[:, 1:][valid[:, 1:]])
+        self.strides.update((target[:, 2:] - target[:, 1:-1])[usable[:, 1:]])
         self.feelings.update(signals[:, 1:][usable])
         scale = self.latents.var.sqrt().clamp_min(1e-3)
         stride = torch.maximum(self.strides.magnitude(), 1e-3 * scale)

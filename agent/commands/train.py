@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from agent import checkpoint
-from agent.build import Assembly, assemble, known_kinds
+from agent.build import Assembly, assemble, known_kinds, learning_device
 from agent.commands.failure import running
 from agent.config import Tree, merge, preset, settings_of
 from agent.evaluation import whole_episodes
@@ -179,14 +179,15 @@ def for_training(request: Request, traces: Sequence[Path] = ()) -> Tree:
             flags={**({} if protocol is None else {"protocol": protocol}), **request.flags},
         )
     tree = configure(request)[0]
-    if not (request.preset or "").startswith("learn-"):
+    # A preset that says how to train says all of it; another is laid over what suits the world.
+    if request.preset is None or "training" not in preset(request.preset):
         asked = settings_of(tree).world
         glance = make_world(asked.id, rows=1, protocol=asked.protocol)
         spec = glance.spec
         glance.close()
         name = "learn-actions" if spec.actions.discrete else "learn-model"
         if spec.pixels is not None:
-            name = "learn-pixels" if spec.goal is None else "learn-tasks"
+            name = "atari-small" if spec.goal is None else "learn-tasks"
         tree = merge(preset(name), tree)
     if tree.get("steps"):
         tree = merge(tree, {"training": {"steps": tree["steps"]}, "steps": None})
@@ -211,7 +212,12 @@ def _train(
     traces: Sequence[Path],
 ) -> dict[str, Any]:
     settings, agent, spec = assembly.config.settings, assembly.agent, assembly.world.spec
-    learner = Learner(agent.modules, seed=settings.seed, **settings.learner.model_dump())
+    learner = Learner(
+        agent.modules,
+        seed=settings.seed,
+        device=learning_device(settings.device),
+        **settings.learner.model_dump(),
+    )
     plan = settings.training
     resumed_at = None if kept is None else int(kept.facts["steps"])
     if kept is not None:

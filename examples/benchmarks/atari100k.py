@@ -256,7 +256,7 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument("--games", default="26", help="names, or 26 or 57 (26)")
     parser.add_argument("--seeds", default="0", help="as 0,1,2 (0)")
     parser.add_argument("--steps", type=int, default=100_000, help="of each training (100000)")
-    parser.add_argument("--preset", default="learn-pixels", help="settings by name (learn-pixels)")
+    parser.add_argument("--preset", default="atari-small", help="settings by name (atari-small)")
     parser.add_argument("--protocol", default="100k", help="v5 or 100k (100k)")
     parser.add_argument("--episodes", type=int, default=30, help="of the final evaluation (30)")
     parser.add_argument("--worlds", type=int, default=10, help="side by side in evaluation (10)")

@@ -39,20 +39,21 @@ def as_bytes(frames: Tensor) -> Tensor:
 def shifted(frames: Tensor, offsets: Tensor) -> Tensor:
     """`frames` [B F H Y C] moved by `offsets` [B 2] (int64, pixels down and right) of a row.
 
-    What comes in at an edge repeats the edge. A copy of a block and of its edges for each row:
-    an index for each pixel costs several times as much.
+    What comes in at an edge repeats the edge. One copy of a block for each row: an index for each
+    pixel costs several times as much.
     """
-    height, width = frames.shape[2:4]
+    rows, several, height, width, channels = frames.shape
+    far = int(offsets.abs().max()) if rows else 0
+    wide = frames.new_empty(rows, several, height + 2 * far, width + 2 * far, channels)
+    inner = wide[:, :, far : far + height]
+    inner[:, :, :, far : far + width] = frames
+    inner[:, :, :, :far] = frames[:, :, :, :1]
+    inner[:, :, :, far + width :] = frames[:, :, :, -1:]
+    wide[:, :, :far] = inner[:, :, :1]
+    wide[:, :, far + height :] = inner[:, :, -1:]
     moved = torch.empty_like(frames)
-    for shown, seen, (down, right) in zip(moved, frames, offsets.tolist(), strict=True):
-        top, left = max(down, 0), max(right, 0)
-        bottom, end = height + min(down, 0), width + min(right, 0)
-        block = seen[:, top - down : bottom - down, left - right : end - right]
-        shown[:, top:bottom, left:end] = block
-        shown[:, top:bottom, :left] = block[:, :, :1]
-        shown[:, top:bottom, end:] = block[:, :, -1:]
-        shown[:, :top] = shown[:, top : top + 1]
-        shown[:, bottom:] = shown[:, bottom - 1 : bottom]
+    for row, (down, right) in enumerate((far - offsets).tolist()):
+        moved[row] = wide[row, :, down : down + height, right : right + width]
     return moved
 
 

@@ -50,7 +50,7 @@ class JEPA(nn.Module):
 
         width, blocks: of the predictor. ensemble: heads whose disagreement is `uncertainty`; 1
         is certain of everything. unroll_steps: how far predictions are compared in learning.
-        prediction_weight, signals_weight, ended_weight: of the losses.
+        prediction_weight, invariance_weight, signals_weight, ended_weight: of the losses.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +60,7 @@ class JEPA(nn.Module):
         ensemble: int = Field(default=3, ge=1, le=16)
         unroll_steps: int = Field(default=5, ge=1)
         prediction_weight: float = Field(default=1.0, ge=0)
+        invariance_weight: float = Field(default=0.0, ge=0)
         signals_weight: float = Field(default=1.0, ge=0)
         ended_weight: float = Field(default=1.0, ge=0)
 
@@ -77,13 +78,14 @@ class JEPA(nn.Module):
         ensemble: int = 3,
         unroll_steps: int = 5,
         prediction_weight: float = 1.0,
+        invariance_weight: float = 0.0,
         signals_weight: float = 1.0,
         ended_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.objective, self.ensemble, self.unroll_steps = objective, ensemble, unroll_steps
         self.prediction_weight, self.signals_weight = prediction_weight, signals_weight
-        self.ended_weight = ended_weight
+        self.invariance_weight, self.ended_weight = invariance_weight, ended_weight
         self.trunk = ResidualMLP(latent_size + world.actions.size, width, blocks, token_shape)
         self.change = nn.Linear(width, ensemble * latent_size)
         nn.init.zeros_(self.change.weight)
@@ -184,7 +186,9 @@ class JEPA(nn.Module):
         `prediction`: the objective's error of each head's latents over up to `unroll_steps` steps
         open-loop from `states[0]`, against `targets` (no gradient). Its unit in a dimension is
         √(deviation · usual change), or the usual error of one step where that is larger: what
-        varies between two views of one frame is not to be chased. `signals`: mean
+        varies between two views of one frame is not to be chased. `invariance`: the same error of
+        `states[0]` about its target, another view of the same step, in units of the deviation
+        (VICReg's third term). `signals`: mean
         squared error of standardised symlog signals; those felt on step t+1 are the consequence
         of the action at t. `ended`: cross entropy of `terminated`. Then the objective's penalties
         on all valid online latents.
@@ -199,8 +203,10 @@ class JEPA(nn.Module):
         signals = symlog(experience.signals[:, :window])
         over = (experience.terminated | experience.truncated)[:, :window]
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
-        self.latents.update(target[valid])
-        self.strides.update((target[:, 1:] - target[:, :-1])[usable])
+        first = self._first()
+        self.latents.update(target[:, first:][valid[:, first:]])
+        strides = target[:, first + 1 :] - target[:, first:-1]
+        self.strides.update(strides[usable[:, first:]])
         self.feelings.update(signals[:, 1:][usable])
 
         felt_scale = self.feelings.deviation().clamp_min(1e-2)
@@ -245,6 +251,10 @@ class JEPA(nn.Module):
             "signals": self.signals_weight * (share * each["signals"]).sum(),
             "ended": self.ended_weight * (share * each["ended"]).sum(),
         }
+        if self.invariance_weight:
+            apart = self.objective.error(online[:, :1], target[:, 0], self._scale()).squeeze(1)
+            counted = experience.weights * apart * valid[:, 0]
+            losses["invariance"] = self.invariance_weight * counted.mean()
         key = chance.keys(0, 1, int(self.updates))
         return losses | self.objective.penalties(
             online[experience.valid[:, : len(states)]], key
@@ -272,7 +282,16 @@ class JEPA(nn.Module):
         """Steps of experience that losses ask for."""
         return self.unroll_steps + 1
 
+    def _first(self) -> int:
+        """The first step whose target says what is usual. The one that predictions begin from may
+        be another view; it counts only where there is no other pair to see a change in.
+        """
+        return min(1, self.unroll_steps - 1)
+
     def looks_at(self, experience: Experience, steps: int) -> Tensor:
-        """The steps [B W] whose target states are read: those predicted, and the first."""
+        """The steps [B W] whose target states are read: those predicted, and the first where it is
+        another view of what the perception saw.
+        """
         within = torch.arange(experience.valid.shape[1], device=experience.valid.device)
-        return experience.valid & (within <= self.unroll_steps)
+        first = 0 if self.invariance_weight else self._first()
+        return experience.valid & (within >= first) & (within <= self.unroll_steps)

@@ -36,7 +36,7 @@ def test_games_are_named_singly_or_by_the_lot():
         (["--games", "Pongg"], "'Pong'"),
         (["--seeds", "0,x"], "--seeds"),
         (["--steps", "0"], "at least 1"),
-        (["--preset", "nothing"], "learn-pixels"),
+        (["--preset", "nothing"], "atari-small"),
         (["--protocol", "v6"], "100k"),
         (["--out", "file/there"], "file/there"),
     ],

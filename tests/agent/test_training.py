@@ -201,6 +201,59 @@ def test_the_averages_follow_and_are_what_is_kept_to_play():
     assert kept[counts].equal(now[f"now/{counts}"])
 
 
+def test_learning_apart_learns_the_same_and_the_agent_follows():
+    """With a device of its own the learner has copies; here that device is the CPU as well."""
+    found = []
+    for device in (None, torch.device("cpu")):
+        assembly = made()
+        for _ in live(assembly.agent, assembly.world, 60, 0):
+            pass
+        settings = assembly.config.settings.learner.model_dump() | {"updates_per_step": 1}
+        learner = Learner(assembly.agent.modules, seed=3, device=device, **settings)
+        acting = assembly.agent.modules.perception.state_dict()
+        began = {name: value.clone() for name, value in acting.items()}
+        if device is not None:
+            learner.update()
+            assert all(value.equal(began[name]) for name, value in acting.items())
+            list(learner.learn(2, 1000))
+        else:
+            list(learner.learn(3, 1000))
+        assert not acting["network.last.weight"].equal(began["network.last.weight"])
+        for name, value in acting.items():
+            assert value.equal(weights_now(learner)[f"perception/{name}"])
+        found.append(learner.weights())
+    assert all(value.equal(found[1][name]) for name, value in found[0].items())
+
+
+def test_the_first_step_has_another_view_as_its_target_and_later_ones_the_same():
+    tree = {
+        **SMALL,
+        "world": {"id": "ALE/Pong-v5"},
+        "perception": {"kind": "pixels-small", "latent_size": 16},
+        "world_model": {"kind": "jepa", "unroll_steps": 2, "invariance_weight": 1},
+        "learner": {"batch": 4, "online_steps": 3, "updates_per_step": 0},
+    }
+    assembly = assemble(tree, known_kinds(), training=True)
+    for _ in live(assembly.agent, assembly.world, 40, 0):
+        pass
+    learner = learner_of(assembly)
+    asked = []
+    perception = assembly.agent.modules.perception
+    encode = perception.encode_windows
+
+    def listening(experience, tokens, key, wanted=None):
+        asked.append((int(key), None if wanted is None else wanted.any(0).tolist()))
+        return encode(experience, tokens, key, wanted)
+
+    perception.encode_windows = listening
+    key = torch.tensor([5])
+    learner.encode(learner.modules.memory.sample(4, learner.window(), key), key)
+    online, later, first = asked
+    assert online[0] == later[0] != first[0]
+    assert later[1][:3] == [False, True, True]
+    assert first[1] == [True]
+
+
 def test_averages_at_rate_1_are_the_modules_themselves():
     assembly = made()
     settings = assembly.config.settings.learner.model_dump() | {"target_rate": 1.0}

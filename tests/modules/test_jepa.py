@@ -272,6 +272,20 @@ def test_the_losses_are_their_formulas() -> None:
         assert got[name].item() == pytest.approx(total / count, rel=1e-4), name
 
 
+def test_invariance_is_the_error_between_two_views_in_units_of_the_deviation() -> None:
+    model, experience = jepa(), windows(3, 4)
+    latents, views = torch.randn(3, 4, LATENT), torch.randn(3, 4, LATENT)
+    experience = experience.replace(weights=torch.tensor([0.5, 1.0, 2.0]))
+    assert "invariance" not in model.losses(experience, states_of(latents), states_of(views))[0]
+    model.invariance_weight = 3.0
+    got, _ = model.losses(experience, states_of(latents), states_of(views))
+    scale, total = model.latents.deviation(), 0.0
+    for b, weight in enumerate([0.5, 1.0, 2.0]):
+        total += weight * ((latents[b, 0] - views[b, 0]) / scale).square().mean().item()
+    assert got["invariance"].item() == pytest.approx(3 * total / 3, rel=1e-4)
+    assert bool(model.looks_at(experience, 1)[:, 0].all())
+
+
 def test_targets_get_no_gradient_and_the_first_state_does() -> None:
     model, experience = jepa(), windows(4, 6)
     online = torch.randn(4, 6, LATENT, requires_grad=True)
