@@ -25,10 +25,15 @@ class Agent:
     """
 
     def __init__(
-        self, modules: Modules, world: WorldSpec, discount: float, literal_cost: bool = False
+        self,
+        modules: Modules,
+        world: WorldSpec,
+        discount: float,
+        literal_cost: bool = False,
+        lookahead: float = 1.0,
     ) -> None:
         self.modules, self.world = modules, world
-        self.discount, self.literal_cost = discount, literal_cost
+        self.discount, self.literal_cost, self.lookahead = discount, literal_cost, lookahead
 
     def begin(self, rows: int, seed: int) -> None:
         """A new life: memory is empty, every row stands before its first episode."""
@@ -83,6 +88,7 @@ class Agent:
                 self.world.actions,
                 self.discount,
                 self.literal_cost,
+                self.lookahead,
             )
             plan = self.actor.act(situation, imagination, directive)
             expected = self.world_model.predict(situation, plan.action, directive)

@@ -227,7 +227,9 @@ def build_agent(config: Resolved, world: World) -> Agent:
     make("configurator")
     for one in written:
         made["configurator"] = _intervene(one, made["configurator"], config, facts)
-    return Agent(Modules(**made), world.spec, settings.discount, settings.literal_cost)
+    return Agent(
+        Modules(**made), world.spec, settings.discount, settings.literal_cost, settings.lookahead
+    )
 
 
 def _horizon_max(directing: Any) -> int:

@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-UNDOTTED = ("--discount", "--literal_cost", "--device")
+UNDOTTED = ("--discount", "--literal_cost", "--lookahead", "--device")
 """Settings of no module, which may be overridden without a dot."""
 
 TRACES = "--from-traces"

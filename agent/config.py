@@ -115,7 +115,8 @@ class RunSettings(BaseModel):
     `steps` and `episodes` end a run, whichever is reached first; None: no limit of that sort.
     `device`: where learning happens, cpu or cuda; the loop lives on the CPU. `discount`: γ of
     plans and critics, a step. `literal_cost`: the critic counts at every imagined step, as the
-    paper writes it. `interventions`: laid around the configurator, the first innermost, as in
+    paper writes it. `lookahead`: λ of a plan's cost, below 1 the critic has its say at every depth
+    (`agent.imagination`). `interventions`: laid around the configurator, the first innermost, as in
     `clamp:mode=1`. `plugins`: packages whose modules are used.
     """
 
@@ -127,6 +128,7 @@ class RunSettings(BaseModel):
     device: str = "cpu"
     discount: float = Field(default=0.99, gt=0, le=1)
     literal_cost: bool = False
+    lookahead: float = Field(default=1.0, ge=0, le=1)
     tokens: TokenSettings = TokenSettings()
     interventions: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()

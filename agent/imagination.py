@@ -21,6 +21,11 @@ class Imagination:
     the critic expects after the last. The paper's F = Σ C(s[t]) (§3.1.2 step 4) adds the critic
     at every step; a critic that already holds the discounted future would be counted many times,
     so that sum is there as `literal`, not as the default.
+
+    Below 1, `lookahead` λ mixes what plans of 0 to H steps cost, as a λ-return does (Sutton 1988):
+    Σ_{h<H} (1-λ) λ^h F_h + λ^H F_H, F_0 being what the critic says of the first action at once,
+    where it knows actions. A model's errors grow with the horizon, a critic's do not: so each
+    corrects the other.
     """
 
     def __init__(
@@ -32,11 +37,13 @@ class Imagination:
         actions: ActionSpec,
         discount: float,
         literal: bool = False,
+        lookahead: float = 1.0,
         spent: Tensor | None = None,
     ) -> None:
         self.world_model, self.costs = world_model, cost
         self.situation, self.directive = situation, directive
-        self.actions, self.discount, self.literal = actions, discount, literal
+        self.actions, self.discount = actions, discount
+        self.literal, self.lookahead = literal, lookahead
         self.spent = torch.zeros(situation.batch, dtype=torch.int64) if spent is None else spent
         self._index: Tensor | None = None
         self._parent: Imagination | None = None
@@ -51,6 +58,7 @@ class Imagination:
             self.actions,
             self.discount,
             self.literal,
+            self.lookahead,
         )
         part._index, part._parent = index, self
         return part
@@ -89,29 +97,59 @@ class Imagination:
         state = self.world_model.complete(state)
         return self.costs.future(state, self._weights(self.directive.v, len(state.ended)))
 
+    def expected(self, state: State) -> Tensor | None:
+        """v·TC(s, a) of each discrete action, [M A], which is what a policy would go by; None where
+        the critic knows no actions or is fresh.
+        """
+        if not self.costs.speaks():
+            return None
+        state = self.world_model.complete(state)
+        return self.costs.by_action(state, self._weights(self.directive.v, len(state.ended)))
+
+    def first(self, action: Tensor) -> Tensor:
+        """What the first actions [M A] of plans add by themselves: (1-λ)·F_0, [M]."""
+        heads = self.situation.energies.critic_actions
+        if self.lookahead == 1 or heads is None:
+            return action.new_zeros(len(action))
+        said = (heads * self.directive.v.unsqueeze(1)).sum(-1)
+        said = said.repeat_interleave(len(action) // len(said), 0)
+        return (1 - self.lookahead) * (action * said).sum(-1)
+
+    def toll(self, state: State, t: int) -> Tensor:
+        """What being in `state` after step t (from 0) adds to a plan's cost, [M], before γ^t."""
+        energy = self.energy(state)
+        if self.literal:
+            return energy + self.value(state)
+        if self.lookahead == 1:
+            return energy
+        later = self.discount * (1 - state.ended) * self.value(state)
+        return self.lookahead ** (t + 1) * (energy + (1 - self.lookahead) * later)
+
+    def rest(self, state: State, steps: int) -> Tensor:
+        """What the critic has to add after the last of `steps`, [M], before γ^steps."""
+        if self.literal:
+            return state.ended.new_zeros(len(state.ended))
+        value = self.value(state)
+        return value if self.lookahead == 1 else self.lookahead ** (steps + 1) * value
+
     def rollout(self, actions: Tensor, z: Tensor | None = None) -> Trajectory:
         """Imagines the sequences `actions` [B N H A] under latents `z` [B N H Z]."""
         rows, several, horizon, _ = actions.shape
         state = self.start().rows(torch.arange(rows).repeat_interleave(several))
-        states, energies = [], []
+        states, tolls = [], []
         for t in range(horizon):
             chosen = None if z is None else z[:, :, t].flatten(0, 1)
-            state = self.step(state, actions[:, :, t].flatten(0, 1), chosen)
-            felt = self.energy(state)
-            if self.literal:
-                felt = felt + self.value(state)
+            action = actions[:, :, t].flatten(0, 1)
+            state = self.step(state, action, chosen)
+            toll = self.toll(state, t)
             states.append(state)
-            energies.append(felt)
+            tolls.append(toll + self.first(action) if t == 0 else toll)
         grid = (rows, several, horizon)
         return Trajectory(
             states=states,
-            energies=torch.stack(energies, -1).view(grid),
+            energies=torch.stack(tolls, -1).view(grid),
             ended=torch.stack([s.ended for s in states], -1).view(grid),
-            value=(
-                energies[0].new_zeros(rows, several)
-                if self.literal
-                else self.value(state).view(rows, several)
-            ),
+            value=self.rest(state, horizon).view(rows, several),
             uncertainty=torch.stack([s.uncertainty for s in states], -1).view(grid),
         )
 

@@ -162,6 +162,9 @@ class Cost(Protocol):
     def future(self, state: State, v: Tensor) -> Tensor:
         """v·TC(s) under weights `v` [M L], [M]; at the best action where it knows actions."""
 
+    def by_action(self, state: State, v: Tensor) -> Tensor | None:
+        """v·TC(s, a) of each discrete action, [M A]; None where the critic knows no actions."""
+
     def reads_latent(self) -> bool:
         """True where a drive looks at the latent, so that imagination must complete it."""
 
@@ -209,12 +212,12 @@ class Imagination(Protocol):
     """World model and cost under a directive: what planners may ask (§3.1.2 steps 3 and 4).
 
     Works on raw states of M rows; every `step` is counted. Differentiable in actions and z.
-    `literal`: the critic counts at every step (§3.1.2 step 4 as written), not only at the last.
+    A plan of H actions costs first + Σ_t γ^t·toll_t while it lasts + γ^H·rest; `rollout` and `cost`
+    say so of whole sequences.
     """
 
     actions: ActionSpec
     discount: float
-    literal: bool
     spent: Tensor
 
     def rows(self, index: Tensor) -> Imagination:
@@ -231,6 +234,18 @@ class Imagination(Protocol):
 
     def value(self, state: State) -> Tensor:
         """v·TC(s) of imagined states, [M]; exactly 0 where the critic is fresh."""
+
+    def expected(self, state: State) -> Tensor | None:
+        """v·TC(s, a) of each discrete action, [M A]; None where the critic does not say."""
+
+    def first(self, action: Tensor) -> Tensor:
+        """What the first actions [M A] of plans cost by themselves, [M]."""
+
+    def toll(self, state: State, t: int) -> Tensor:
+        """What the state after step t (from 0) adds to a plan's cost, [M]."""
+
+    def rest(self, state: State, steps: int) -> Tensor:
+        """What is to come after the last of `steps`, [M]."""
 
     def rollout(self, actions: Tensor, z: Tensor | None = None) -> Trajectory:
         """Imagines N sequences of H actions for each row, [B N H A]."""

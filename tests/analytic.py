@@ -127,18 +127,25 @@ def directive(
 
 
 class LatentCost:
-    """Energy is a function of the latent; a critic that says `critic` times the first number."""
+    """Energy is a function of the latent; a critic that says `critic` times the first number, and
+    of actions what `reactions` of latents [M D] is, [M A 1].
+    """
 
     drives = heads = ("distance",)
 
-    def __init__(self, energy, critic: float = 0.0) -> None:
-        self.energy, self.critic = energy, critic
+    def __init__(self, energy, critic: float = 0.0, reactions=None) -> None:
+        self.energy, self.critic, self.reactions = energy, critic, reactions
 
     def intrinsic(self, state: State) -> Tensor:
         return self.energy(state.latent).unsqueeze(-1)
 
     def future(self, state: State, v: Tensor) -> Tensor:
         return v.sum(-1) * self.critic * state.latent[:, 0]
+
+    def by_action(self, state: State, v: Tensor) -> Tensor | None:
+        if self.reactions is None:
+            return None
+        return (self.reactions(state.latent) * v.unsqueeze(1)).sum(-1)
 
     def reads_latent(self) -> bool:
         return False
@@ -216,13 +223,15 @@ def imagine(
     actor,
     discount: float = 0.95,
     literal: bool = False,
+    lookahead: float = 1.0,
     seed: int = 0,
     **orders,
 ) -> tuple[Situation, Imagination, Directive]:
     orders = directive(len(latent), **orders)
-    moment = situation(latent, actor.neutral(len(latent)), orders, seed=seed)
+    said = None if cost.reactions is None else cost.reactions(latent)
+    moment = situation(latent, actor.neutral(len(latent)), orders, seed=seed, critic_actions=said)
     return (
         moment,
-        Imagination(model, cost, moment, orders, world.actions, discount, literal),
+        Imagination(model, cost, moment, orders, world.actions, discount, literal, lookahead),
         orders,
     )

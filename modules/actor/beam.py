@@ -24,7 +24,7 @@ _LISTED = 16
 class Beam:
     """Tries actions from each of the futures it holds, and holds on to the cheapest.
 
-    All actions where the budget allows, else some by chance.
+    All actions where the budget allows, else those the critic prefers.
 
     Its width follows from the budget: as many as can be afforded at every level, more where few
     were needed before. States that are the same are kept once. Where nothing yet tells futures
@@ -42,7 +42,8 @@ class Beam:
 
         `hold`: every decision lasts this many steps, so that a budget reaches further.
         `share`: how much of the budget the beam may use; 1 is a beam search and no more.
-        `branches`: how many futures branch off together.
+        `branches`: how many futures branch off together. `fan`: how many actions are tried from
+        each future, those the critic prefers; 0: all.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,10 +51,13 @@ class Beam:
         hold: int = Field(4, ge=1, le=32)
         share: float = Field(0.3, gt=0, le=1)
         branches: int = Field(4, ge=1, le=64)
+        fan: int = Field(0, ge=0)
 
-    def __init__(self, *, hold: int, share: float, branches: int, world: WorldSpec) -> None:
+    def __init__(
+        self, *, hold: int, share: float, branches: int, world: WorldSpec, fan: int = 0
+    ) -> None:
         require("beam", world, discrete=True)
-        self.hold, self.share, self.branches = hold, share, branches
+        self.hold, self.share, self.branches, self.fan = hold, share, branches, fan
         self.choices = world.actions.size
 
     @torch.no_grad()
@@ -95,11 +99,12 @@ class Beam:
         their energies added to `cost` [B N], weighed by `alive` [B N].
         """
         for step in range(actions.shape[-1]):
-            state = imagination.step(state, one_hot(actions[:, :, step].flatten(), self.choices))
-            energy = imagination.energy(state)
-            if imagination.literal:
-                energy = energy + imagination.value(state)
-            cost = cost + imagination.discount ** (t + step) * alive * energy.view(alive.shape)
+            action = one_hot(actions[:, :, step].flatten(), self.choices)
+            if t + step == 0:
+                cost = cost + imagination.first(action).view(alive.shape)
+            state = imagination.step(state, action)
+            toll = imagination.toll(state, t + step).view(alive.shape)
+            cost = cost + imagination.discount ** (t + step) * alive * toll
             alive = alive * (1 - state.ended.view(alive.shape))
         return state, cost, alive
 
@@ -107,18 +112,16 @@ class Beam:
     def _total(
         imagination: Imagination, state: State, cost: Tensor, alive: Tensor, t: int
     ) -> Tensor:
-        """What futures cost if the critic has the last word after `t` steps, [B N]."""
-        if imagination.literal:
-            return cost
-        value = imagination.value(state).view(alive.shape)
-        return cost + imagination.discount**t * alive * value
+        """What futures cost if they end after `t` steps, [B N]."""
+        rest = imagination.rest(state, t).view(alive.shape)
+        return cost + imagination.discount**t * alive * rest
 
     def _search(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
     ) -> tuple[Tensor, Tensor, int]:
         """The beam: paths [B N H] with their totals [B N] (inf: cut short), and calls left."""
         choices, (rows, _, horizon, _) = self.choices, proposals.shape
-        fan = max(1, min(choices, budget // horizon - 1))
+        fan = max(1, min(self.fan or choices, choices, budget // horizon - 1))
         given = min(proposals.shape[1], budget // horizon - fan)
         tracks = proposals[:, :given].argmax(-1)
         here = torch.arange(rows)
@@ -129,12 +132,13 @@ class Beam:
         width, left, paths, totals = 1, budget, [], []
         for t in range(0, horizon, self.hold):
             until = min(t + self.hold, horizon)
+            tried = self._tried(imagination, state, width, given, fan, key, t)
+            tried = tried.unsqueeze(-1).expand(-1, -1, until - t)
             order = torch.cat(
                 [torch.arange(width).repeat_interleave(fan), width + torch.arange(given)]
             )
             several = len(order)
             state = state.rows(((width + given) * here[:, None] + order).flatten())
-            tried = self._tried(rows, width, fan, key, t).unsqueeze(-1).expand(-1, -1, until - t)
             actions = torch.cat([tried, tracks[:, :, t:until]], 1)
             state, cost, alive = self._stride(
                 imagination, state, cost[:, order], alive[:, order], actions, t
@@ -158,14 +162,30 @@ class Beam:
             path = path.gather(1, keep.unsqueeze(-1).expand(-1, -1, until))
         return torch.cat(paths, 1), torch.cat(totals, 1), left
 
-    def _tried(self, rows: int, width: int, fan: int, key: Tensor, t: int) -> Tensor:
-        """The actions tried at step `t` from each future held, [B width·fan]: all, or `fan` of
-        them by chance. A budget that goes to every action of a large set would look at one
-        future only.
+    def _tried(
+        self,
+        imagination: Imagination,
+        state: State,
+        width: int,
+        given: int,
+        fan: int,
+        key: Tensor,
+        t: int,
+    ) -> Tensor:
+        """The actions tried at step `t` from each future held, [B width·fan]: all, or the `fan`
+        the critic expects least of; where it does not say, any by chance. A budget that goes to
+        every action of a large set would look at one future only.
         """
+        rows = len(key)
         if fan == self.choices:
             return torch.arange(fan).repeat(width).expand(rows, -1)
         order = chance.uniform(key, f"beam fan {t}", width, self.choices).argsort(-1)
+        held = torch.arange(width) + (width + given) * torch.arange(rows)[:, None]
+        expected = imagination.expected(state.rows(held.flatten()))
+        if expected is not None:
+            # What the critic finds equal stays in the order chance gave it.
+            wish = expected.view(rows, width, -1).gather(-1, order)
+            order = order.gather(-1, wish.sort(stable=True, dim=-1).indices)
         return order[:, :, :fan].flatten(1)
 
     def _refine(

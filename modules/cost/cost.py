@@ -52,6 +52,11 @@ class Cost(nn.Module):
         """v·TC(s) under weights `v` [M L], at the best action where the critic knows actions."""
         return self.critic.future(state.latent, v)
 
+    def by_action(self, state: State, v: Tensor) -> Tensor | None:
+        """v·TC(s, a) under weights `v` [M L] of each action, [M A]; None where it knows none."""
+        heads = self.critic.expect(state.latent).critic_actions
+        return None if heads is None else (heads * v.unsqueeze(1)).sum(-1)
+
     def reads_latent(self) -> bool:
         """True where a drive looks at the latent: a goal the body does not feel."""
         return self._latent

@@ -59,6 +59,26 @@ def test_rollouts_cost_what_stepping_by_hand_adds_up_to(literal):
             assert float(found[b, n]) == pytest.approx(wanted, abs=1e-4)
 
 
+@pytest.mark.parametrize("knows", [False, True])
+def test_below_1_lookahead_mixes_plans_of_every_length(knows):
+    """Σ_{h<H} (1-λ) λ^h F_h + λ^H F_H, each F_h a plan of h steps that the critic ends."""
+    model, cost = maze(4)
+    if knows:
+        cost.reactions = lambda latent: (latent + torch.tensor([[0.3, -0.2, 0.9]])).unsqueeze(-1)
+    λ, horizon = 0.6, 6
+    start = torch.tensor([[0.0], [5.0]])
+    _, mixed, _ = imagine(model, cost, start, WORLD, mind(), lookahead=λ)
+    _, plain, _ = imagine(model, cost, start, WORLD, mind())
+    actions = torch.eye(3)[torch.randint(3, (2, 4, horizon), generator=torch.manual_seed(1))]
+    wanted = λ**horizon * plain.cost(plain.rollout(actions))
+    for h in range(1, horizon):
+        wanted += (1 - λ) * λ**h * plain.cost(plain.rollout(actions[:, :, :h]))
+    if knows:
+        said = (actions[:, :, 0] * cost.reactions(start).squeeze(-1).unsqueeze(1)).sum(-1)
+        wanted += (1 - λ) * said
+    torch.testing.assert_close(mixed.cost(mixed.rollout(actions)), wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_risk_weighs_uncertainty():
     model, cost = maze(4)
     step = model.step

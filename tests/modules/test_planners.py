@@ -57,19 +57,34 @@ def exhaustive(imagination, horizon, choices):
 # -- beam -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("literal", [False, True])
+@pytest.mark.parametrize("plans", [{}, {"literal": True}, {"lookahead": 0.5}])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_wide_beam_finds_what_exhaustive_search_finds(seed, literal):
+def test_a_wide_beam_finds_what_exhaustive_search_finds(seed, plans):
     model, cost = maze(seed)
+    cost.reactions = lambda latent: torch.stack([latent, 9 - latent, 0 * latent], 1)
     latent = torch.tensor([[0.0], [5.0]])
     mind = actor(build(Beam, DISCRETE, hold=1, share=1.0), DISCRETE, 1)
-    _, imagination, _ = imagine(model, cost, latent, DISCRETE, mind, literal=literal)
+    _, imagination, _ = imagine(model, cost, latent, DISCRETE, mind, **plans)
     best = exhaustive(imagination, 5, 3)
     proposals = torch.zeros(2, 2, 5, 3)
     found = mind.planner.plan(imagination, proposals, chance.keys(seed, 2, 0), 3 * 3**5 * 5)
     torch.testing.assert_close(found.energies[:, 0], best)
     again = imagination.cost(imagination.rollout(found.candidates[:, :1]))
     torch.testing.assert_close(again[:, 0], best)
+
+
+def test_a_beam_tries_the_actions_that_the_critic_prefers():
+    model, cost = maze(0)
+    model.ended = None
+    latent = torch.tensor([[0.0], [5.0]])
+    mind = actor(build(Beam, DISCRETE, hold=1, share=1.0, fan=1), DISCRETE, 1)
+    for wanted in range(3):
+        liked = -torch.eye(3)[wanted].unsqueeze(-1)
+        cost.reactions = lambda latent, liked=liked: liked.expand(len(latent), -1, -1)
+        _, imagination, _ = imagine(model, cost, latent, DISCRETE, mind)
+        key = chance.keys(1, 2, 0)
+        found = mind.planner.plan(imagination, torch.zeros(2, 0, 4, 3), key, 8)
+        assert (found.candidates[:, 0].argmax(-1) == wanted).all()
 
 
 def test_a_narrow_beam_is_no_better_and_a_wider_one_no_worse_on_average():
