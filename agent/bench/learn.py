@@ -163,8 +163,8 @@ class Batch(NamedTuple):
     truncated: Tensor
     valid: Tensor
     heard: Tensor
-    shifts: tuple[Tensor, Tensor]
-    brightness: tuple[Tensor, Tensor]
+    shift: Tensor
+    brightness: Tensor
 
 
 class Running:
@@ -300,8 +300,8 @@ class Handwritten:
         shown = np.clip(start + np.arange(1 - STACK, WINDOW), held["began"][start], stop)
         real = torch.from_numpy(valid)
         chosen = torch.from_numpy(held["actions"].take(at, 0)).long()
-        drawn = luck.integers(-SHIFT, SHIFT + 1, (2, BATCH, 2))
-        noise = luck.standard_normal((2, BATCH)).clip(-2, 2).astype(np.float32)
+        drawn = luck.integers(-SHIFT, SHIFT + 1, (BATCH, 2))
+        noise = luck.standard_normal(BATCH).clip(-2, 2).astype(np.float32)
         return Batch(
             frames=torch.from_numpy(held["frames"].take(shown, 0)),
             actions=functional.one_hot(chosen, self.actions).float() * real[..., None],
@@ -312,13 +312,11 @@ class Handwritten:
             heard=torch.ones(BATCH, 1)
             if self.heads == 1
             else torch.from_numpy(2.0 * luck.integers(0, 2, (BATCH, self.heads))).float(),
-            shifts=(torch.from_numpy(drawn[0]), torch.from_numpy(drawn[1])),
-            brightness=tuple(torch.from_numpy(1 + INTENSITY * noise)),
+            shift=torch.from_numpy(drawn),
+            brightness=torch.from_numpy(1 + INTENSITY * noise),
         )
 
-    def _encoded(
-        self, encoder: Encoder, batch: Batch, which: int, wanted: Tensor, learning: bool
-    ) -> Tensor:
+    def _encoded(self, encoder: Encoder, batch: Batch, wanted: Tensor, learning: bool) -> Tensor:
         """Latents [M D] of the steps `wanted` [B W] after shift and change of brightness."""
         several = wanted.shape[1] + STACK - 1
         frames = batch.frames[:, :several, :, :, 0].numpy()
@@ -329,12 +327,12 @@ class Handwritten:
         moved = torch.stack(
             [
                 wide[row, :, SHIFT - down : SHIFT - down + high, SHIFT - right :][..., :broad]
-                for row, (down, right) in enumerate(batch.shifts[which].tolist())
+                for row, (down, right) in enumerate(batch.shift.tolist())
             ]
         )
         exact = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
         runs = moved.unfold(1, STACK, 1).permute(0, 1, 4, 2, 3)[wanted].to(exact)
-        bright = (batch.brightness[which] * (1 / 255)).to(exact)
+        bright = (batch.brightness * (1 / 255)).to(exact)
         row = wanted.nonzero()[:, 0]
         return cast(Tensor, encoder(runs.mul_(bright[row, None, None, None]), learning))
 
@@ -342,10 +340,10 @@ class Handwritten:
         """What this agent would have less of."""
         valid, rows = batch.valid, torch.arange(BATCH)
         with torch.autocast("cpu", torch.bfloat16):
-            first = self._encoded(self.online, batch, 0, valid[:, :1], True)
+            first = self._encoded(self.online, batch, valid[:, :1], True)
             with torch.no_grad():
                 later = valid & (torch.arange(valid.shape[1]) > 0)
-                seen = self._encoded(self.target, batch, 1, later, False)
+                seen = self._encoded(self.target, batch, later, False)
             target = seen.new_zeros(*valid.shape, seen.shape[-1]).index_put((later,), seen)
         return self._model(batch, first, target) | {
             "cost/critic": self._critic(batch, first, target, rows)
@@ -447,12 +445,8 @@ def agree(learner: Learner, hand: Handwritten) -> None:
 
 def _as_batch(experience: Experience, key: Tensor, heads: int) -> Batch:
     """The windows of an experience with what the learner draws for them."""
-    shifts, brightness = [], []
-    for drawn in (key, key + 1):
-        shift = chance.integers(drawn, "shift", 2 * SHIFT + 1, BATCH, 2)[0] - SHIFT
-        noise = chance.normal(drawn, "intensity", BATCH)[0].clamp(-2, 2)
-        shifts.append(shift)
-        brightness.append(1 + INTENSITY * noise)
+    shift = chance.integers(key, "shift", 2 * SHIFT + 1, BATCH, 2)[0] - SHIFT
+    noise = chance.normal(key, "intensity", BATCH)[0].clamp(-2, 2)
     heard = (chance.uniform(experience.index, "bootstrap", heads) > 0.5).float() * 2
     if heads == 1:
         heard = torch.ones_like(heard)
@@ -465,6 +459,6 @@ def _as_batch(experience: Experience, key: Tensor, heads: int) -> Batch:
         truncated=experience.truncated,
         valid=experience.valid,
         heard=heard,
-        shifts=(shifts[0], shifts[1]),
-        brightness=(brightness[0], brightness[1]),
+        shift=shift,
+        brightness=1 + INTENSITY * noise,
     )
