@@ -69,11 +69,11 @@ class LearnerSettings(BaseModel):
     epsilon: of AdamW. clip_norm: largest norm of the gradient. target_rate: share of the modules
     that their averages take over in an update, 1: all; the averages encode what followed, are
     evaluated and kept. precision: of what perceptions compute in learning; bfloat16 is up to twice
-    as fast on a processor that has it.
+    as fast on a processor that has it, another computes in float32.
     updates_per_step: may be a fraction. warmup_steps: lived before the first update. reset_every:
     updates between resets, 0: never. reset_keep: what perception and world model keep of themselves
     then. imagined_steps: how far the critic learns from imagined futures, 0: from experience alone.
-    imagined_weight: of that loss.
+    imagined_branches: how many such futures of each state. imagined_weight: of that loss.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,6 +90,7 @@ class LearnerSettings(BaseModel):
     reset_every: int = Field(default=0, ge=0)
     reset_keep: float = Field(default=0.5, ge=0, le=1)
     imagined_steps: int = Field(default=0, ge=0, le=100)
+    imagined_branches: int = Field(default=1, ge=1, le=64)
     imagined_weight: float = Field(default=1.0, ge=0)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from agent.modules import Modules
 from modules import chance
+from modules.actor.planner import one_hot
 from modules.messages import Directive, Experience, Moment, Situation, State
 from modules.ports import Imagination
 
@@ -19,26 +20,31 @@ class Dreamer:
     What comes of it has the form of an experience, so whoever learns from one learns from the
     other by the same losses. Nothing is learned about what was only dreamt: no gradient reaches
     perception, world model or actor.
+
+    Where the critic knows actions, the first one of a dream is any: what a life tells about the
+    actions not taken in it is little, and the model has learned it from all lives together. So
+    each state is dreamt on from `branches` times.
     """
 
-    def __init__(self, modules: Modules, steps: int) -> None:
-        self.modules, self.steps = modules, steps
+    def __init__(self, modules: Modules, steps: int, branches: int) -> None:
+        self.modules, self.steps, self.branches = modules, steps, branches
 
     @torch.no_grad()
     def dream(
         self, experience: Experience, start: State, key: Tensor
     ) -> tuple[Experience, list[State], list[State]]:
-        """A dream of `steps` from `start` [B ...] for each window: the experience [B steps+1 ...],
+        """Dreams of `steps` from `start` [B ...], M = B·branches: the experience [M steps+1 ...],
         its states but for the last, and all of them, as `modules.ports.Learns.losses` takes them.
 
         A row's dream is over where the model deems the end likelier than not.
         """
-        m, rows = self.modules, len(start.latent)
+        each = torch.arange(len(start.latent)).repeat_interleave(self.branches)
+        start, m, rows = start.rows(each), self.modules, len(each)
         directive: Directive = m.configurator.neutral(rows)
         directive = directive.replace(mode=torch.ones_like(directive.mode))
         before = Moment.raw(plan=m.actor.neutral(rows))
         state, states, actions = start.replace(latent=start.latent.detach()), [], []
-        for t in range(self.steps + 1):
+        for t in range(self.steps):
             situation = Situation.raw(
                 row=torch.arange(rows),
                 state=state,
@@ -49,10 +55,15 @@ class Dreamer:
             )
             if t == 0:
                 state = m.world_model.start(situation, directive)
+            action = m.actor.act(situation, cast(Imagination, None), directive).action
+            if t == 0 and situation.energies.critic_actions is not None:
+                any_one = chance.integers(situation.chance, "dream", action.shape[-1])
+                action = one_hot(any_one.squeeze(-1), action.shape[-1])
             states.append(state)
-            actions.append(m.actor.act(situation, cast(Imagination, None), directive).action)
-            if t < self.steps:
-                state = m.world_model.complete(m.world_model.step(state, actions[-1]))
+            actions.append(action)
+            state = m.world_model.complete(m.world_model.step(state, action))
+        states.append(state)
+        actions.append(torch.zeros_like(actions[-1]))
         ended = torch.stack([s.ended > 0.5 for s in states], 1)
         over = ended.cumsum(1) - ended.long() > 0
         dreamt = Experience.raw(
@@ -64,7 +75,7 @@ class Dreamer:
             terminated=ended,
             truncated=torch.zeros_like(ended),
             valid=~over,
-            weights=experience.weights,
-            index=experience.index,
+            weights=experience.weights[each],
+            index=experience.index[each],
         )
         return dreamt, states[:-1], states

@@ -34,7 +34,7 @@ class Learner:
     Beside the modules stand their `averages`, which follow them at `target_rate` (1: they are the
     modules themselves). A batch is encoded once: its first `online_steps` by the perception that
     learns, the steps that modules read of what followed by the average one, without gradient,
-    both in `precision`. The averages are also what is evaluated and kept to play: they swing less.
+    both in `precision` where there are means for it, else in float32. The averages are also what is evaluated and kept to play: they swing less.
     Each module then gives named losses; their sum is descended by AdamW with a group a module.
     With a `device` of its own it learns copies there, and the modules that act follow after every
     turn; without one they are the same.
@@ -60,6 +60,7 @@ class Learner:
         reset_every: int,
         reset_keep: float,
         imagined_steps: int,
+        imagined_branches: int,
         imagined_weight: float,
         device: torch.device | None = None,
     ) -> None:
@@ -75,10 +76,9 @@ class Learner:
         self.modules = dataclasses.replace(modules, **cast(dict[str, Any], self.learners))
         self.batch, self.online_steps = batch, online_steps
         self.reset_every, self.reset_keep = reset_every, reset_keep
-        self.dreamer = Dreamer(self.modules, imagined_steps) if imagined_steps else None
         self.imagined_weight = imagined_weight
         self.clip_norm, self.target_rate = clip_norm, target_rate
-        self.halved = precision == "bfloat16"
+        self.halved = precision == "bfloat16" and _has_bfloat16(device)
         self.updates_per_step, self.warmup_steps = updates_per_step, warmup_steps
         self.updates, self.owed = 0, 0.0
         self.averages = self.learners
@@ -87,6 +87,10 @@ class Learner:
                 port: copy.deepcopy(module).requires_grad_(False)
                 for port, module in self.learners.items()
             }
+        self.dreamer = None
+        if imagined_steps:
+            average = dataclasses.replace(modules, **cast(dict[str, Any], self.averages))
+            self.dreamer = Dreamer(average, imagined_steps, imagined_branches)
         # A reset goes back to how the weights began, which the run's seed decides.
         self._first = {
             port: [p.detach().clone() for p in module.parameters()]
@@ -272,6 +276,13 @@ class Learner:
             number, _, moment = name.partition("/")
             state["state"].setdefault(int(number), {})[moment] = value
         self.optimiser.load_state_dict(state)
+
+
+def _has_bfloat16(device: torch.device | None) -> bool:
+    """Whether networks compute in bfloat16 there; where not, it is ten times as slow as float32."""
+    if device is not None:
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _at_home(named: dict[str, Tensor]) -> dict[str, Tensor]:

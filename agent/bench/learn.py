@@ -239,7 +239,7 @@ class Handwritten:
     """The update of one agent, with the weights and the replay that a learner has now."""
 
     def __init__(self, learner: Learner) -> None:
-        m = learner.modules
+        m, self.halved = learner.modules, learner.halved
         seen, model = cast(PixelsSmall, m.perception), cast(JEPA, m.world_model)
         critic = cast(ActionCritic, cast(Cost, m.cost).critic)
         self.online = Encoder(seen)
@@ -339,7 +339,7 @@ class Handwritten:
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """What this agent would have less of."""
         valid, rows = batch.valid, torch.arange(BATCH)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, self.halved):
             first = self._encoded(self.online, batch, valid[:, :1], True)
             with torch.no_grad():
                 later = valid & (torch.arange(valid.shape[1]) > 0)

@@ -308,6 +308,28 @@ def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():
     assert "cost/imagined critic" in learner.update()
 
 
+def test_dreams_branch_by_any_first_action_and_go_on_as_mode_1():
+    assembly = made(imagined_steps=3, imagined_branches=16)
+    assembly.agent.modules.actor.policy.epsilon = 0.0
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    learner, key = learner_of(assembly), torch.tensor([5])
+    for _ in range(3):
+        learner.update()
+    experience = assembly.agent.memory.sample(8, 4, key)
+    states, _ = learner.encode(experience, key)
+    assert learner.dreamer is not None
+    dreamt, given, whole = learner.dreamer.dream(experience, states[0], key)
+    assert whole[0].latent.equal(states[0].latent.detach().repeat_interleave(16, 0))
+    assert dreamt.index.equal(experience.index.repeat_interleave(16))
+    first = dreamt.actions[:, 0].view(8, 16, -1)
+    assert bool((first.sum(1) > 0).all()), "each action begins some branch of each state"
+    for t in (1, 2):
+        said = learner.dreamer.modules.cost.by_action(given[t], torch.ones(1, 4))
+        assert said is not None
+        assert dreamt.actions[:, t].argmax(-1).equal(said.argmin(-1))
+
+
 @pytest.mark.parametrize("worlds", [1, 3])
 def test_train_command_leaves_a_run_that_can_be_evaluated_and_resumed(
     tmp_path, capsys, monkeypatch, worlds
@@ -633,3 +655,11 @@ def test_model_free_learns_without_a_world_model(tmp_path, capsys, monkeypatch, 
         for at in ("30", "60")
     )
     assert any(n.startswith("perception/") and not before[n].equal(after[n]) for n in after)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_what_a_processor_does_not_have_is_not_asked_of_it(monkeypatch, has):
+    monkeypatch.setattr("agent.learn._has_bfloat16", lambda device: has)
+    learner = learner_of(made(precision="bfloat16"))
+    assert learner.halved == has
+    assert not learner_of(made()).halved
