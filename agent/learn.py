@@ -34,7 +34,8 @@ class Learner:
     Beside the modules stand their `averages`, which follow them at `target_rate` (1: they are the
     modules themselves). A batch is encoded once: its first `online_steps` by the perception that
     learns, the steps that modules read of what followed by the average one, without gradient,
-    both in `precision` where there are means for it, else in float32. The averages are also what is evaluated and kept to play: they swing less.
+    both in `precision` where there are means for it, else in float32. The averages are also what
+    is evaluated and kept to play: they swing less.
     Each module then gives named losses; their sum is descended by AdamW with a group a module.
     With a `device` of its own it learns copies there, and the modules that act follow after every
     turn; without one they are the same.
