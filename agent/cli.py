@@ -126,7 +126,12 @@ def play(
 
 @app.command()
 def train(
-    world: Annotated[str | None, typer.Argument(metavar="WORLD", help="A world.")] = None,
+    world: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORLD", help="A world, or a trained agent: then it begins with its weights."
+        ),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with a run, from its newest checkpoint.")
     ] = None,

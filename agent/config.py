@@ -64,11 +64,13 @@ class TokenSettings(BaseModel):
 class LearnerSettings(BaseModel):
     """How the modules learn.
 
-    batch: windows an update, as long as the modules ask for. online_steps: how many of their first
-    steps the learning perception encodes; the average one encodes all. learning_rate, weight_decay,
-    epsilon: of AdamW. clip_norm: largest norm of the gradient. target_rate: share of the modules
-    that their averages take over in an update, 1: all; the averages encode what followed, are
-    evaluated and kept. precision: of what perceptions compute in learning; bfloat16 is up to twice
+    ports: which modules learn, all where none is named; the others stay as they are. batch: windows
+    an update, as long as the modules ask for. online_steps: how many of their first steps the
+    learning perception encodes; the average one encodes all. learning_rate, weight_decay, epsilon:
+    of AdamW; the rate goes to learning_rate_last (None: stays) by equal steps over
+    learning_rate_updates. clip_norm: largest norm of the gradient. target_rate: share of the
+    modules that their averages take over in an update, 1: all; the averages encode what followed,
+    are evaluated and kept. precision: of what perceptions compute in learning; bfloat16 is up to twice
     as fast on a processor that has it, another computes in float32.
     updates_per_step: may be a fraction. warmup_steps: lived before the first update. reset_every:
     updates between resets, 0: never. reset_keep: what perception and world model keep of themselves
@@ -77,9 +79,12 @@ class LearnerSettings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    ports: tuple[str, ...] = ()
     batch: int = Field(default=32, ge=1)
     online_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate_last: float | None = Field(default=None, gt=0)
+    learning_rate_updates: int = Field(default=50_000, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
     epsilon: float = Field(default=1e-8, gt=0)
     clip_norm: float = Field(default=10.0, gt=0)
@@ -97,6 +102,7 @@ class LearnerSettings(BaseModel):
 class TrainingSettings(BaseModel):
     """When things happen in training, in steps summed over rows; 0 is never.
 
+    `begin_with`: a trained agent whose weights it begins with, bundled or a folder; None: fresh.
     `vector`: Atari at training speed. `evaluation`: what is set otherwise while evaluating.
     """
 
@@ -106,6 +112,7 @@ class TrainingSettings(BaseModel):
     evaluate_every: int = Field(default=10_000, ge=0)
     evaluate_episodes: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=10_000, ge=0)
+    begin_with: str | None = None
     vector: bool = True
     evaluation: dict[str, Any] = Field(default_factory=dict)
 
@@ -281,11 +288,13 @@ def default_kind(slot: str, world: WorldSpec) -> str:
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
-    """`base` with `overlay` over it; a branch whose `kind` changes begins anew."""
+    """`base` with `overlay` over it; a branch whose `kind` changes begins anew, and so does
+    `evaluation`, which suits certain kinds and no others.
+    """
     merged = dict(base)
     for name, value in overlay.items():
         below = merged.get(name)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and name != "evaluation":
             changed = "kind" in value and "kind" in below and value["kind"] != below["kind"]
             merged[name] = merge({} if changed else below, value)
         else:

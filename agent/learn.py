@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,7 @@ from agent.modules import Modules
 from modules import chance
 from modules.messages import ConfigError, Experience, State
 from modules.ports import Learns, Perception
+from modules.weights import known
 
 
 def learned(modules: Modules) -> dict[str, nn.Module]:
@@ -36,7 +37,8 @@ class Learner:
     learns, the steps that modules read of what followed by the average one, without gradient,
     both in `precision` where there are means for it, else in float32. The averages are also what
     is evaluated and kept to play: they swing less.
-    Each module then gives named losses; their sum is descended by AdamW with a group a module.
+    Each module that is to learn (`ports`; all, where none is named) then gives named losses; their
+    sum is descended by AdamW with a group a module. The others stay as they are.
     With a `device` of its own it learns copies there, and the modules that act follow after every
     turn; without one they are the same.
     What an update draws at random derives from (seed, number of the update), so a resumed
@@ -48,9 +50,12 @@ class Learner:
         modules: Modules,
         *,
         seed: int,
+        ports: Sequence[str],
         batch: int,
         online_steps: int,
         learning_rate: float,
+        learning_rate_last: float | None,
+        learning_rate_updates: int,
         weight_decay: float,
         epsilon: float,
         clip_norm: float,
@@ -66,6 +71,7 @@ class Learner:
         device: torch.device | None = None,
     ) -> None:
         self.seed, self.device, self.acting = seed, device, learned(modules)
+        self.ports = _taught(ports, tuple(self.acting))
         self.learners = self.acting
         if device is not None:
             if imagined_steps:
@@ -78,6 +84,8 @@ class Learner:
         self.batch, self.online_steps = batch, online_steps
         self.reset_every, self.reset_keep = reset_every, reset_keep
         self.imagined_weight = imagined_weight
+        last = learning_rate if learning_rate_last is None else learning_rate_last
+        self.rates, self.rate_updates = (learning_rate, last), learning_rate_updates
         self.clip_norm, self.target_rate = clip_norm, target_rate
         self.halved = precision == "bfloat16" and _has_bfloat16(device)
         self.updates_per_step, self.warmup_steps = updates_per_step, warmup_steps
@@ -96,12 +104,13 @@ class Learner:
         self._first = {
             port: [p.detach().clone() for p in module.parameters()]
             for port, module in self.learners.items()
-            if reset_every
+            if reset_every and port in self.ports
         }
         self.optimiser = torch.optim.AdamW(
             [
                 {"params": [p for p in module.parameters() if p.requires_grad], "name": port}
                 for port, module in self.learners.items()
+                if port in self.ports
             ],
             lr=learning_rate,
             weight_decay=weight_decay,
@@ -131,14 +140,12 @@ class Learner:
         states, targets = self.encode(experience, key)
         named: dict[str, Tensor] = {}
         priorities: Tensor | None = None
-        for port, module in self.learners.items():
-            if not isinstance(module, Learns):
-                continue
+        for port, module in self._taught():
             losses, urgent = module.losses(experience, states, targets)
             named |= {f"{port}/{name}": loss for name, loss in losses.items()}
             priorities = priorities if urgent is None else urgent
         cost = self.modules.cost
-        if self.dreamer is not None and isinstance(cost, Learns):
+        if self.dreamer is not None and isinstance(cost, Learns) and "cost" in self.ports:
             losses, _ = cost.losses(*self.dreamer.dream(experience, states[0], key))
             named |= {
                 f"cost/imagined {name}": self.imagined_weight * loss
@@ -146,16 +153,19 @@ class Learner:
             }
         total = torch.stack(list(named.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        if total.requires_grad:  # not where all there was to learn from is missing in the batch
+            total.backward()  # type: ignore[no-untyped-call]
+        first, last = self.rates
+        for group in self.optimiser.param_groups:
+            group["lr"] = first + (last - first) * min(1.0, self.updates / self.rate_updates)
         norm = nn.utils.clip_grad_norm_(
             [p for group in self.optimiser.param_groups for p in group["params"]], self.clip_norm
         )
         self.optimiser.step()
         if priorities is not None:
             memory.update_priorities(experience.index.cpu(), priorities.detach().cpu())
-        for module in self.learners.values():
-            if isinstance(module, Learns):
-                module.after_update()
+        for _, module in self._taught():
+            module.after_update()
         self._follow()
         self.updates += 1
         if self.reset_every and self.updates % self.reset_every == 0:
@@ -165,8 +175,13 @@ class Learner:
 
     def window(self) -> int:
         """Steps of experience that the next update looks at: the most any module asks for."""
-        asked = [m.window() for m in self.learners.values() if isinstance(m, Learns)]
-        return max([2, *asked])
+        return max([2, *(module.window() for _, module in self._taught())])
+
+    def _taught(self) -> Iterator[tuple[str, Learns]]:
+        """The modules that have losses and are to learn, by port."""
+        for port in self.ports:
+            if isinstance(module := self.learners[port], Learns):
+                yield port, module
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -195,9 +210,10 @@ class Learner:
         first = min(self.online_steps, experience.valid.shape[1])
         beginning = experience.beginning(first)
         read = torch.zeros_like(experience.valid)
-        for module in self.learners.values():
-            if isinstance(module, Learns):
-                read |= module.looks_at(experience, first)
+        for _, module in self._taught():
+            read |= module.looks_at(experience, first)
+        if "perception" not in self.ports:
+            return self._as_seen(experience, beginning, read)
         with torch.autocast(read.device.type, torch.bfloat16, self.halved):
             online = perception.encode_windows(beginning, beginning.tokens, key)
             with torch.no_grad():
@@ -209,6 +225,16 @@ class Learner:
                     one = experience.beginning(1)
                     again = target.encode_windows(one, one.tokens, key + 1, read[:, :1])
                     seen = torch.cat([again, seen[:, 1:]], 1)
+        return self._states(experience, online), self._states(experience, seen)
+
+    @torch.no_grad()
+    def _as_seen(
+        self, experience: Experience, beginning: Experience, read: Tensor
+    ) -> tuple[list[State], list[State]]:
+        """`encode` by a perception that stays as it is: as in acting, nothing augmented."""
+        perception = self.modules.perception
+        online = perception.encode_windows(beginning, beginning.tokens, None)
+        seen = perception.encode_windows(experience, experience.tokens, None, read)
         return self._states(experience, online), self._states(experience, seen)
 
     def _states(self, experience: Experience, latents: Tensor) -> list[State]:
@@ -279,10 +305,16 @@ class Learner:
         self.optimiser.load_state_dict(state)
 
 
+def _taught(wanted: Sequence[str], there: tuple[str, ...]) -> tuple[str, ...]:
+    """The ports that are to learn: those `wanted`, all where none is named. Raises ConfigError."""
+    known(wanted, there, "learner.ports")
+    return tuple(port for port in there if port in wanted or not wanted)
+
+
 def _has_bfloat16(device: torch.device | None) -> bool:
     """Whether networks compute in bfloat16 there; where not, it is ten times as slow as float32."""
     if device is not None:
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

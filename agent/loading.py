@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,18 +76,18 @@ def _run_folder(place: Path) -> Path:
     )
 
 
-def configure(request: Request) -> tuple[Tree, Path | None]:
+def configure(request: Request, judged: bool = True) -> tuple[Tree, Path | None]:
     """All layers of a request merged, and the folder with its checkpoints, if any.
 
-    Raises ConfigError, one line.
+    `judged`: a training as it is evaluated, else as it learned. Raises ConfigError, one line.
     """
-    tree, folder = _layers(request)
+    tree, folder = _layers(request, judged)
     if request.interventions:
         tree = {**tree, "interventions": [*tree.get("interventions", ()), *request.interventions]}
     return tree, folder
 
 
-def _layers(request: Request) -> tuple[Tree, Path | None]:
+def _layers(request: Request, judged: bool) -> tuple[Tree, Path | None]:
     """`configure` without the interventions of the request."""
     name = request.agent
     above: Tree = {}
@@ -122,8 +122,8 @@ def _layers(request: Request) -> tuple[Tree, Path | None]:
         named = merge(above, {"world": {"id": name}})
         return merge(named, dotted(request.overrides)), None
     below = read_yaml(folder / "config.yaml")
-    if not (folder / "trace.sqlite").is_file():
-        # A training is judged so; a recorded run is played as it was.
+    if judged and not (folder / "trace.sqlite").is_file():
+        # A recorded run is played as it was.
         below = merge(below, settings_of(below).training.evaluation)
     plugins = [*below.get("plugins", ()), *above.get("plugins", ())]
     merged = merge(below, above)
@@ -213,6 +213,45 @@ def give_weights(modules: Modules, weights: Mapping[str, Tensor], where: str) ->
     for port, module in learned(modules).items():
         own = {n.partition("/")[2]: t for n, t in weights.items() if n.startswith(f"{port}/")}
         module.load_state_dict(own)
+
+
+def begin_with(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
+    """Gives an agent the weights of a trained one, bundled or in a folder, port by port; the ports
+    that begin fresh all the same.
+
+    Those are of another kind or size there, and must be among `ports`, which learn. Raises
+    ConfigError where others are, where nothing fits, or where drives mean something else.
+    """
+    where = f"config training.begin_with: {name!r}"
+    place = BUNDLED / name if name in bundled_agents() else Path(name)
+    found = trained_weights(place) if place.is_dir() else None
+    if found is None:
+        raise ConfigError(
+            f"{where} is neither a trained run or checkpoint, nor one of "
+            f"{', '.join(bundled_agents())}"
+        )
+    kept = found[1]
+    require_same(kept.facts.get("drives", {}), drive_hashes(agent), where)
+    fresh = []
+    for port, module in learned(agent.modules).items():
+        own = module.state_dict()
+        theirs = {
+            n.partition("/")[2]: t
+            for n, t in kept.tensors["weights"].items()
+            if n.startswith(f"{port}/")
+        }
+        if {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in theirs.items()}:
+            module.load_state_dict(theirs)
+        elif port in ports or not ports:
+            fresh.append(port)
+        else:
+            raise ConfigError(
+                f"{where} has another {port}, and that is not to learn; use its kinds and sizes, "
+                f"or add {port} to learner.ports"
+            )
+    if len(fresh) == len(learned(agent.modules)):
+        raise ConfigError(f"{where} has none of these modules; use its kinds and sizes")
+    return fresh
 
 
 class Player:

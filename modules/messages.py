@@ -24,6 +24,7 @@ The paper gives no schema for its messages; this one is ours (LeCun 2022, Fig. 2
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 import types
@@ -439,6 +440,29 @@ def _describe(value: object) -> str:
 # -- what a world is ------------------------------------------------------------------------
 
 
+_PARTS = ("UP", "DOWN", "RIGHT", "LEFT", "FIRE")
+
+
+def _joystick(name: str) -> frozenset[str]:
+    """The parts of an action's name; none where it is NOOP, or made of anything else."""
+    rest, found = name, set()
+    for part in _PARTS:
+        if rest.startswith(part):
+            rest = rest.removeprefix(part)
+            found.add(part)
+    return frozenset() if rest else frozenset(found)
+
+
+@functools.lru_cache(maxsize=256)
+def _parts(names: tuple[str, ...], size: int) -> Tensor:
+    """`ActionSpec.parts`, which is asked for at every imagined step."""
+    named = [_joystick(name) for name in names]
+    if max(map(len, named), default=0) < 2:
+        return torch.zeros(size, 0)
+    parts = torch.tensor([[float(part in name) for part in _PARTS] for name in named])
+    return parts[:, parts.any(0)]
+
+
 class ActionSpec(BaseModel):
     """What can be done in a world, and how an action is written as A numbers.
 
@@ -453,6 +477,20 @@ class ActionSpec(BaseModel):
     names: tuple[str, ...] = ()
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+
+    @property
+    def parts(self) -> Tensor:
+        """What discrete actions are made of, [A P]: 1 where an action's name has that part.
+
+        P are the parts of a joystick, up, down, right, left and fire, as in UPRIGHTFIRE; those
+        that no action has are left out. [A 0] where no action is made of several.
+        """
+        return _parts(self.names if self.discrete else (), self.size)
+
+    def described(self, encoded: Tensor) -> Tensor:
+        """Encoded actions [... A] with their parts beside them, [... A+P]."""
+        parts = self.parts.to(encoded)
+        return torch.cat([encoded, encoded @ parts], -1) if parts.shape[1] else encoded
 
     def encode(self, native: Tensor) -> Tensor:
         """Encoded actions [... A] of native ones: int64 [...] or float [... A] in bounds."""

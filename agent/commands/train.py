@@ -22,7 +22,7 @@ from agent.config import Tree, merge, preset, settings_of
 from agent.evaluation import whole_episodes
 from agent.guard import guarded
 from agent.learn import Learner
-from agent.loading import Request, configure, give_weights
+from agent.loading import Request, begin_with, configure, give_weights
 from agent.metrics import Metrics, TensorBoard, require_tensorboard
 from agent.offline import OfflineTraining, fitting, recorded_steps, recorded_world
 from agent.run_folder import RunFolder
@@ -105,7 +105,11 @@ def begin(
         config = assembly.config
         for path in traces:
             fitting(path, assembly.world.spec)
-        folder = RunFolder.create(place, f"train-{config.settings.world.id}")
+        settings = config.settings
+        if (first := settings.training.begin_with) is not None:
+            for port in begin_with(assembly.agent, first, settings.learner.ports):
+                print(f"note      {port} begins fresh: it is another in {first}")
+        folder = RunFolder.create(place, f"train-{settings.world.id}")
         folder.write_config(config.tree())
         with running(kept=str(folder.path)):
             return _train(assembly, judge, folder, None, watching, traces)
@@ -153,7 +157,11 @@ def _assembled(tree: Tree, plugins: tuple[str, ...]) -> Iterator[tuple[Assembly,
     try:
         training = assembly.config.settings.training
         trained = merge(assembly.config.tree(), training.evaluation)
-        judge = assemble(_judged(trained, training.evaluate_episodes), kinds)
+        try:
+            judge = assemble(_judged(trained, training.evaluate_episodes), kinds)
+        except ConfigError as error:
+            hint = "training.evaluation says so; --training.evaluation={} evaluates it as it learns"
+            raise ConfigError(f"{error} ({hint})") from None
         try:
             yield assembly, judge
         finally:
@@ -178,7 +186,9 @@ def for_training(request: Request, traces: Sequence[Path] = ()) -> Tree:
             overrides=request.overrides,
             flags={**({} if protocol is None else {"protocol": protocol}), **request.flags},
         )
-    tree = configure(request)[0]
+    tree, folder = configure(request, judged=False)
+    if folder is not None:
+        tree = merge(tree, {"training": {"begin_with": str(request.agent)}})
     # A preset that says how to train says all of it; another is laid over what suits the world.
     if request.preset is None or "training" not in preset(request.preset):
         asked = settings_of(tree).world

@@ -180,7 +180,7 @@ def lesson_of(study: Study, world: StudyWorld, arm: str, seed: int) -> Request:
     # Rows are for the judging; a training has as many as its preset says.
     settings = {**settings, "world": {"id": world.id, "protocol": world.protocol}}
     settings["world"] |= branch(school.settings).get("world", {})
-    return request_of(settings, study.plugins, preset=school.preset)
+    return request_of(settings, study.plugins, world.agent, school.preset)
 
 
 def schooled_folder(folder: Path, world: str, arm: str, seed: int) -> Path:

@@ -36,23 +36,30 @@ class Categorical(nn.Module):
     """
 
     class Config(BaseModel):
-        """A network over discrete actions. `width`, `layers`: of its hidden part."""
+        """A network over discrete actions.
+
+        `width`, `layers`: of its hidden part. `temperature`: of the softmax actions are drawn
+        from; 0: the likeliest is taken.
+        """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["categorical"] = "categorical"
         width: int = Field(256, ge=1, le=8192)
         layers: int = Field(1, ge=0, le=8)
+        temperature: float = Field(1.0, ge=0, le=100)
 
     def __init__(
         self,
         *,
         width: int,
         layers: int,
+        temperature: float = 1.0,
         world: WorldSpec,
         latent_size: int,
         token_shape: tuple[int, int],
     ) -> None:
         super().__init__()
+        self.temperature = temperature
         require("categorical", world, discrete=True)
         self.network = MLP(latent_size, width, world.actions.size, layers, token_shape, silent=True)
 
@@ -65,7 +72,8 @@ class Categorical(nn.Module):
         """One-hot draws, [B A]."""
         logits = self.logits(situation.state.latent, directive.tokens)
         luck = chance.gumbel(situation.chance, "policy", logits.shape[-1])
-        return one_hot((logits + luck).argmax(-1), logits.shape[-1])
+        drawn = (logits + self.temperature * luck).argmax(-1)
+        return one_hot(drawn, logits.shape[-1])
 
     def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
         """D(ǎ, A(s)) of §3.1.3, [M]: cross-entropy of target probabilities [M A] (one-hot, or

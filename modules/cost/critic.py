@@ -224,6 +224,10 @@ class Annealing(BaseModel):
     annealing_updates: int = Field(10_000, ge=1)
 
 
+_ALONE = 0.3
+"""How much what an action has for itself counts beside the parts it shares with others."""
+
+
 def _odd(bins: int) -> int:
     if bins % 2 == 0:
         raise ValueError("odd, with a bin at 0")
@@ -451,6 +455,10 @@ class ActionCritic(_Ensemble):
 
     All heads look at one action, that of least energy under the weights; so they stay the parts
     of one future, and re-weighting them is one step of policy improvement.
+
+    Where actions are made of parts, as a joystick's are, what is learned of one tells of all that
+    share a part with it: how an action is off the mean is a sum over its parts, and a smaller term
+    of its own. With 18 actions each is tried too seldom to be learned alone.
     """
 
     class Config(ScalarCritic.Config):
@@ -484,6 +492,10 @@ class ActionCritic(_Ensemble):
                 f"config cost.critic.kind: 'actions' wanted discrete actions, {world.id} has "
                 "continuous ones; try cost.critic.kind=scalar"
             )
+        parts = world.actions.parts
+        alone = torch.eye(world.actions.size) * (_ALONE if parts.shape[1] else 1.0)
+        made = torch.cat([parts, alone], 1)
+        self.made = (made - made.mean(0)).contiguous()
         super().__init__(
             shape=(world.actions.size, len(heads)),
             width=width,
@@ -502,13 +514,13 @@ class ActionCritic(_Ensemble):
         )
 
     def _outputs(self) -> int:
-        return math.prod(self.shape) + math.prod(self.shape[1:])
+        return math.prod(self.shape[1:]) * (1 + self.made.shape[1])
 
     def _formed(self, out: Tensor) -> Tensor:
         """What all actions share, and how each is off the mean of all (Wang et al. 2016)."""
-        parts = out.view(*out.shape[:-1], -1, *self.shape[1:])
-        shared, own = parts[..., :1, :, :], parts[..., 1:, :, :]
-        return shared + own - own.mean(-3, keepdim=True)
+        parts = out.view(*out.shape[:-1], 1 + self.made.shape[1], -1)
+        off = self.made.to(out.device) @ parts[..., 1:, :]
+        return (parts[..., :1, :] + off).view(*out.shape[:-1], *self.shape)
 
     def expect(self, latent: Tensor) -> Expectation:
         """What each head expects of latents [M D] and each action.

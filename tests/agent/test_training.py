@@ -254,6 +254,55 @@ def test_the_first_step_has_another_view_as_its_target_and_later_ones_the_same()
     assert first[1] == [True]
 
 
+def test_only_the_ports_named_learn():
+    assembly = made(ports=("cost",))
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    learner = learner_of(assembly)
+    began = {name: value.clone() for name, value in learner.weights().items()}
+    losses = learner.update()
+    assert [name for name in losses if "/" in name] == ["cost/critic"]
+    changed = {
+        n.split("/")[0] for n, value in learner.weights().items() if not value.equal(began[n])
+    }
+    assert changed == {"cost"}
+    with pytest.raises(ConfigError, match=r"learner.ports: 'costs' is not one of .*'cost'"):
+        learner_of(made(ports=("costs",)))
+
+
+def test_what_stays_as_it_is_sees_what_it_sees_in_acting():
+    tree = {
+        **SMALL,
+        "world": {"id": "ALE/Pong-v5"},
+        "perception": {"kind": "pixels-small", "latent_size": 16},
+        "learner": {**SMALL["learner"], "ports": ["cost"]},
+    }
+    assembly = assemble(tree, known_kinds(), training=True)
+    for _ in live(assembly.agent, assembly.world, 40, 0):
+        pass
+    learner, key = learner_of(assembly), torch.tensor([5])
+    experience = assembly.agent.memory.sample(4, learner.window(), key)
+    usual = learner.modules.perception.usual.centre.clone()
+    (state,), targets = learner.encode(experience, key)
+    plain = learner.modules.perception.encode_windows(experience, None, None)
+    torch.testing.assert_close(state.latent, plain[:, 0])
+    reach = learner.modules.cost.looks_at(experience, 1)
+    seen = torch.stack([target.latent for target in targets], 1)
+    torch.testing.assert_close(seen[reach], plain[reach])
+    assert learner.modules.perception.usual.centre.equal(usual)
+
+
+def test_the_learning_rate_goes_to_its_last_by_equal_steps():
+    assembly = made(learning_rate=0.01, learning_rate_last=0.002, learning_rate_updates=4)
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    learner, rates = learner_of(assembly), []
+    for _ in range(6):
+        learner.update()
+        rates.append(learner.optimiser.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.01, 0.008, 0.006, 0.004, 0.002, 0.002])
+
+
 def test_averages_at_rate_1_are_the_modules_themselves():
     assembly = made()
     settings = assembly.config.settings.learner.model_dump() | {"target_rate": 1.0}
@@ -663,3 +712,35 @@ def test_what_a_processor_does_not_have_is_not_asked_of_it(monkeypatch, has):
     learner = learner_of(made(precision="bfloat16"))
     assert learner.halved == has
     assert not learner_of(made()).halved
+
+
+def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_would_do(
+    tmp_path, monkeypatch, capsys
+):
+    """§3.1.3: the policy of a trained agent comes to do what its planner does; all else stays."""
+    monkeypatch.chdir(tmp_path)
+    shape = ["--world_model.kind=persistence", "--perception.width=32", "--cost.critic.width=32",
+             "--memory.capacity=2000"]  # fmt: skip
+    assert run(["train", "CartPole-v1", "--steps", "400", "--seed", "1", "--run", "first",
+                "--training.evaluate_every=0", "--no-live", *shape]) == 0  # fmt: skip
+    told = ["train", "first", "--preset", "distil", "--worlds", "4", "--steps", "1200",
+            "--training.evaluate_every=0", "--learner.warmup_steps=100", "--no-live"]  # fmt: skip
+    capsys.readouterr()
+    assert run([*told, "--run", "second", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert "actor begins fresh" in out
+    old, new = (
+        checkpoint.load(checkpoint.newest(tmp_path / place / "checkpoints")[0]).tensors["weights"]
+        for place in ("first", "second")
+    )
+    assert set(old) < set(new)
+    assert all(new[name].equal(value) for name, value in old.items())
+    lines = [
+        json.loads(line) for line in (tmp_path / "second/metrics.jsonl").read_text().splitlines()
+    ]
+    apart = [line["actor/distillation"] for line in lines if "actor/distillation" in line]
+    assert apart[-1] < 0.8 * torch.log(torch.tensor(2.0)), apart
+    assert run([*told, "--run", "third", "--learner.ports=[cost]"]) == 2
+    assert "another actor, and that is not to learn" in capsys.readouterr().err
+    assert run([*told, "--run", "third", "--training.begin_with=firts"]) == 2
+    assert not (tmp_path / "third").exists()

@@ -65,6 +65,24 @@ def made(
     return Cost(drives=names, critic=critic, world=world)
 
 
+def test_what_is_learned_of_an_action_tells_of_those_that_share_a_part_with_it():
+    names = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+    actions = ActionSpec(discrete=True, size=6, names=names)
+    assert actions.parts.tolist() == [  # right, left, fire
+        [0, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 1, 1],
+    ]  # fmt: skip
+    for others in (("NOOP", "FIRE", "RIGHT", "LEFT"), ("push", "pull", "UPSIDE", "DOWN"), ()):
+        assert ActionSpec(discrete=True, size=4, names=others).parts.shape == (4, 0)
+    one = torch.eye(6)[4]
+    assert actions.described(one).tolist() == [*one.tolist(), 1, 0, 1]
+
+    critic = made(spec().model_copy(update={"actions": actions}), names=("score",)).critic
+    out = torch.randn(5, 10)  # shared, three parts, six alone
+    said = critic._formed(out).squeeze((-1, -2))
+    own = out[:, 1:4] @ actions.parts.T + 0.3 * out[:, 4:]
+    torch.testing.assert_close(said, out[:, :1] + own - own.mean(1, keepdim=True))
+
+
 def state(
     signals: Tensor | None = None,
     goal: Tensor | None = None,
@@ -231,12 +249,12 @@ def test_energies_of_the_critic_agree_with_each_other() -> None:
     v = chance.uniform(chance.keys(1, 5, 0), "v", 4)
     for row in range(5):
         sums = [float((each.mean(0)[row, a] * v[row]).sum()) for a in range(3)]
-        assert cost.future(shown, v)[row].item() == pytest.approx(min(sums), rel=1e-5)
+        assert cost.future(shown, v)[row].item() == pytest.approx(min(sums), rel=1e-5, abs=1e-6)
         equal = [float(each.mean(0)[row, a].sum()) for a in range(3)]
         torch.testing.assert_close(energy.critic[row], each.mean(0)[row, equal.index(min(equal))])
         mins = [float(each[e, row].sum(-1).min()) for e in range(2)]
         assert energy.disagreement[row].item() == pytest.approx(
-            abs(mins[0] - mins[1]) / 2, rel=1e-4
+            abs(mins[0] - mins[1]) / 2, rel=1e-4, abs=1e-6
         )
     directive = weighing(v)
     torch.testing.assert_close(
