@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,6 +18,11 @@ from modules.objectives.objective import Objective
 
 _RARE = -5.0
 """Where the logit of an end begins: a fresh model expects to live on (probability .007)."""
+
+
+def _passing(x: Tensor, share: float) -> Tensor:
+    """`x`, through which that share of a gradient goes on."""
+    return x if share == 1 else x * share + x.detach() * (1 - share)
 
 
 class _Step(NamedTuple):
@@ -51,6 +57,8 @@ class JEPA(nn.Module):
         width, blocks: of the predictor. ensemble: heads whose disagreement is `uncertainty`; 1
         is certain of everything. unroll_steps: how far predictions are compared in learning.
         prediction_weight, invariance_weight, signals_weight, ended_weight: of the losses.
+        shaping: share of their gradient, and the objective's, that goes on into the perception.
+        windows: share of a batch it learns from; most of what is encoded is for it alone.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,6 +71,8 @@ class JEPA(nn.Module):
         invariance_weight: float = Field(default=0.0, ge=0)
         signals_weight: float = Field(default=1.0, ge=0)
         ended_weight: float = Field(default=1.0, ge=0)
+        shaping: float = Field(default=1.0, ge=0, le=1)
+        windows: float = Field(default=1.0, gt=0, le=1)
 
     updates: Tensor
 
@@ -81,11 +91,14 @@ class JEPA(nn.Module):
         invariance_weight: float = 0.0,
         signals_weight: float = 1.0,
         ended_weight: float = 1.0,
+        shaping: float = 1.0,
+        windows: float = 1.0,
     ) -> None:
         super().__init__()
         self.objective, self.ensemble, self.unroll_steps = objective, ensemble, unroll_steps
         self.prediction_weight, self.signals_weight = prediction_weight, signals_weight
         self.invariance_weight, self.ended_weight = invariance_weight, ended_weight
+        self.shaping, self.windows = shaping, windows
         self.described = world.actions.described
         told = world.actions.size + world.actions.parts.shape[1]
         self.trunk = ResidualMLP(latent_size + told, width, blocks, token_shape)
@@ -198,9 +211,13 @@ class JEPA(nn.Module):
         Nothing beyond an end, or where `valid` is false, counts; rows count by
         `experience.weights`. Like a batch norm in training, it also updates the running scales.
         """
+        if self.windows < 1:
+            few = self._few(experience)
+            experience = experience.rows(few)
+            states, targets = ([s.rows(few) for s in given] for given in (states, targets))
         window = self.window()
         valid = experience.valid[:, :window]
-        online = torch.stack([s.latent for s in states], 1)
+        online = _passing(torch.stack([s.latent for s in states], 1), self.shaping)
         target = torch.stack([s.latent for s in targets[:window]], 1).detach()
         signals = symlog(experience.signals[:, :window])
         over = (experience.terminated | experience.truncated)[:, :window]
@@ -296,4 +313,12 @@ class JEPA(nn.Module):
         """
         within = torch.arange(experience.valid.shape[1], device=experience.valid.device)
         first = 0 if self.invariance_weight else self._first()
-        return experience.valid & (within >= first) & (within <= self.unroll_steps)
+        read = experience.valid & (within >= first) & (within <= self.unroll_steps)
+        few = self._few(experience)
+        return torch.zeros_like(read).index_copy_(0, few, read[few])
+
+    def _few(self, experience: Experience) -> Tensor:
+        """The windows of a batch it learns from, int64, spread evenly over it."""
+        whole = len(experience.valid)
+        few = math.ceil(self.windows * whole)
+        return torch.arange(few, device=experience.valid.device) * whole // few
