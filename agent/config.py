@@ -70,8 +70,8 @@ class LearnerSettings(BaseModel):
     of AdamW; the rate goes to learning_rate_last (None: stays) by equal steps over
     learning_rate_updates. clip_norm: largest norm of the gradient. target_rate: share of the
     modules that their averages take over in an update, 1: all; the averages encode what followed,
-    are evaluated and kept. precision: of what perceptions compute in learning; bfloat16 is up to twice
-    as fast on a processor that has it, another computes in float32.
+    are evaluated and kept. precision: of what perceptions compute in learning; bfloat16 is up to
+    twice as fast on a processor that has it, another computes in float32.
     updates_per_step: may be a fraction. warmup_steps: lived before the first update. reset_every:
     updates between resets, 0: never. reset_keep: what perception and world model keep of themselves
     then. imagined_steps: how far the critic learns from imagined futures, 0: from experience alone.
