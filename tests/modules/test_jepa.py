@@ -297,6 +297,40 @@ def test_targets_get_no_gradient_and_the_first_state_does() -> None:
     assert online.grad[:, 0].abs().max() > 0
 
 
+def test_shaping_is_the_share_of_the_gradient_that_goes_on_into_the_perception() -> None:
+    experience, found = windows(6, 4), {}
+    latents = torch.randn(6, 4, LATENT)
+    for share in (1.0, 0.25, 0.0):
+        model = jepa()
+        model.objective, model.invariance_weight, model.shaping = VICReg(), 2.0, share
+        online = latents.clone().requires_grad_(True)
+        losses, _ = model.losses(experience, states_of(online[:, :1]), states_of(latents + 0.1))
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        assert online.grad is not None
+        found[share] = total.item(), online.grad, model.change.weight.grad
+    whole = found[1.0]
+    for share, (total, shaped, own) in found.items():
+        assert total == pytest.approx(whole[0])
+        torch.testing.assert_close(shaped, share * whole[1])
+        torch.testing.assert_close(own, whole[2])
+
+
+def test_it_learns_from_its_share_of_the_windows_and_asks_for_no_others() -> None:
+    experience, latents = windows(8, 4), torch.randn(8, 4, LATENT)
+    few, whole = jepa(), jepa()
+    few.windows = 0.3
+    chosen = torch.tensor([0, 2, 5])
+    read = few.looks_at(experience, 1)
+    assert read[chosen].equal(whole.looks_at(experience, 1)[chosen])
+    assert read.any(1).nonzero().flatten().equal(chosen)
+    mine, _ = few.losses(experience, states_of(latents[:, :1]), states_of(latents))
+    part = experience.rows(chosen), states_of(latents[chosen, :1]), states_of(latents[chosen])
+    theirs, _ = whole.losses(*part)
+    for name, loss in theirs.items():
+        torch.testing.assert_close(mine[name], loss)
+
+
 @pytest.mark.parametrize("objective", [VICReg(), SIGReg(projections=8)])
 def test_the_objective_is_part_of_the_losses(objective: VICReg | SIGReg) -> None:
     model, experience, latents = jepa(), windows(4, 6), torch.randn(4, 6, LATENT)
