@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -21,9 +23,11 @@ RESAMPLES = 4_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The returns of whole episodes, in the order they ended, and the summary of the life.
+    """The returns of whole episodes, those of a row together, and the summary of the life.
 
-    `whole`: every episode that was asked for has ended.
+    The order depends on nothing that was done, so those of two agents with one seed are pairs: what
+    the world does with a row's first episode is the same luck. `whole`: every episode that was
+    asked for has ended.
     """
 
     returns: list[float]
@@ -58,15 +62,16 @@ def whole_episodes(
     """
     rows = world.rows
     quota = [episodes // rows + (row < episodes % rows) for row in range(rows)]
-    keeper, returns, done = Scorekeeper(world.spec.id, rows), list[float](), [0] * rows
+    keeper, began = Scorekeeper(world.spec.id, rows), time.perf_counter()
+    returns, whole = [list[float]() for _ in range(rows)], False
     for moment in live(agent, world, steps or UNLIMITED, seed):
         for row, value in keeper.add(moment):
-            if done[row] < quota[row]:
-                done[row] += 1
-                returns.append(value)
-        if done == quota or stop():
+            if len(returns[row]) < quota[row]:
+                returns[row].append(value)
+        whole = [len(ended) for ended in returns] == quota
+        if whole or stop():
             break
-    return Evaluation(returns, keeper.summary(0.0), done == quota)
+    return Evaluation([*chain(*returns)], keeper.summary(time.perf_counter() - began), whole)
 
 
 def score(values: Sequence[float]) -> Score:

@@ -45,6 +45,7 @@ def evaluate(request: Request, as_json: bool, compare: str | None = None) -> Non
         "steps": summary.steps,
         "mode2_share": summary.mode2_share,
         "model_calls": summary.model_calls,
+        "ms_per_step": 1e3 / summary.steps_per_s if summary.steps_per_s else None,
         "interval": None if sure is None else [sure.low, sure.high],
         "seed": seed,
         "checkpoint": None if assembly.trained is None else str(assembly.trained),

@@ -469,6 +469,8 @@ class ActionCritic(_Ensemble):
 
         kind: Literal["actions"] = "actions"  # type: ignore[assignment]
 
+    made: Tensor
+
     def __init__(
         self,
         *,
@@ -495,7 +497,7 @@ class ActionCritic(_Ensemble):
         parts = world.actions.parts
         alone = torch.eye(world.actions.size) * (_ALONE if parts.shape[1] else 1.0)
         made = torch.cat([parts, alone], 1)
-        self.made = (made - made.mean(0)).contiguous()
+        self.terms = made.shape[1]
         super().__init__(
             shape=(world.actions.size, len(heads)),
             width=width,
@@ -512,14 +514,15 @@ class ActionCritic(_Ensemble):
             heads=heads,
             discount=discount,
         )
+        self.register_buffer("made", made - made.mean(0), persistent=False)
 
     def _outputs(self) -> int:
-        return math.prod(self.shape[1:]) * (1 + self.made.shape[1])
+        return math.prod(self.shape[1:]) * (1 + self.terms)
 
     def _formed(self, out: Tensor) -> Tensor:
         """What all actions share, and how each is off the mean of all (Wang et al. 2016)."""
-        parts = out.view(*out.shape[:-1], 1 + self.made.shape[1], -1)
-        off = self.made.to(out.device) @ parts[..., 1:, :]
+        parts = out.view(*out.shape[:-1], 1 + self.terms, -1)
+        off = self.made @ parts[..., 1:, :]
         return (parts[..., :1, :] + off).view(*out.shape[:-1], *self.shape)
 
     def expect(self, latent: Tensor) -> Expectation:
