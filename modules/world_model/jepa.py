@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,6 +24,11 @@ _RARE = -5.0
 def _passing(x: Tensor, share: float) -> Tensor:
     """`x`, through which that share of a gradient goes on."""
     return x if share == 1 else x * share + x.detach() * (1 - share)
+
+
+def _latents(states: Sequence[State]) -> Tensor:
+    """The latents of some steps, [B W D]."""
+    return torch.stack([state.latent for state in states], 1)
 
 
 class _Step(NamedTuple):
@@ -206,19 +212,20 @@ class JEPA(nn.Module):
         (VICReg's third term). `signals`: mean
         squared error of standardised symlog signals; those felt on step t+1 are the consequence
         of the action at t. `ended`: cross entropy of `terminated`. Then the objective's penalties
-        on all valid online latents.
+        on all valid online latents, also of windows not learned from: spread needs many.
 
         Nothing beyond an end, or where `valid` is false, counts; rows count by
         `experience.weights`. Like a batch norm in training, it also updates the running scales.
         """
+        whole = _passing(_latents(states)[experience.valid[:, : len(states)]], self.shaping)
         if self.windows < 1:
             few = self._few(experience)
             experience = experience.rows(few)
             states, targets = ([s.rows(few) for s in given] for given in (states, targets))
         window = self.window()
         valid = experience.valid[:, :window]
-        online = _passing(torch.stack([s.latent for s in states], 1), self.shaping)
-        target = torch.stack([s.latent for s in targets[:window]], 1).detach()
+        online = _passing(_latents(states), self.shaping)
+        target = _latents(targets[:window]).detach()
         signals = symlog(experience.signals[:, :window])
         over = (experience.terminated | experience.truncated)[:, :window]
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
@@ -275,9 +282,7 @@ class JEPA(nn.Module):
             counted = experience.weights * apart * valid[:, 0]
             losses["invariance"] = self.invariance_weight * counted.mean()
         key = chance.keys(0, 1, int(self.updates))
-        return losses | self.objective.penalties(
-            online[experience.valid[:, : len(states)]], key
-        ), None
+        return losses | self.objective.penalties(whole, key), None
 
     def _heard(self, index: Tensor) -> Tensor:
         """How much each head learns from each window, [B K]: twice or not, half and half.
