@@ -39,12 +39,9 @@ RESAMPLES = 4_000
 def planning() -> list[str]:
     """The settings under which `distil` plans, as words of a command line."""
     tree = preset("distil")
-    told = {
-        "actor.planner": tree["actor"]["planner"],
-        "configurator": tree["configurator"],
-        "lookahead": tree["lookahead"],
-    }
-    return [f"--{name}={json.dumps(value)}" for name, value in told.items()]
+    parts = ("actor.planner", tree["actor"]["planner"]), ("configurator", tree["configurator"])
+    told = [f"--{path}.{name}={value}" for path, part in parts for name, value in part.items()]
+    return [*told, f"--lookahead={tree['lookahead']}"]
 
 
 def sextet(words: list[str], log: Path) -> str:
