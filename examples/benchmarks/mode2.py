@@ -78,7 +78,10 @@ def played(agent: str, arm: str, given: argparse.Namespace, more: list[str]) -> 
         protocol = ["--protocol", given.protocol]
         said = sextet([*words, *protocol, "--seed", str(SEED), "--json", *told], log)
         kept.write_text(said + "\n", encoding="utf-8")
-    return dict(json.loads(kept.read_text(encoding="utf-8")))
+    said = dict(json.loads(kept.read_text(encoding="utf-8")))
+    if said["human_normalised"] is None:
+        raise SystemExit(f"mode2: {agent}: wanted a game with human scores, got {said['world']}")
+    return said
 
 
 def normalised(figures: dict[str, Any]) -> torch.Tensor:
@@ -98,12 +101,12 @@ def described(said: dict[str, Any]) -> str:
 
 def interval(over: list[torch.Tensor], under: list[torch.Tensor]) -> tuple[float, float, float]:
     """Ratio of the means over games of mean scores [E] each, and its 95 % interval."""
-    tops, bottoms = torch.zeros(RESAMPLES), torch.zeros(RESAMPLES)
+    tops = bottoms = torch.zeros(RESAMPLES, dtype=torch.float64)
     for game, (top, bottom) in enumerate(zip(over, under, strict=True)):
         key = chance.keys(0, 1, game)
         drawn = chance.integers(key, "bootstrap", len(top), RESAMPLES, len(top))[0]
-        tops = tops + top[drawn].mean(-1)
-        bottoms = bottoms + bottom[drawn].mean(-1)
+        tops = tops + top.double()[drawn].mean(-1)
+        bottoms = bottoms + bottom.double()[drawn].mean(-1)
     ratio = sum(float(t.mean()) for t in over) / sum(float(b.mean()) for b in under)
     low, high = torch.quantile(tops / bottoms, torch.tensor([0.025, 0.975], dtype=torch.float64))
     return ratio, float(low), float(high)

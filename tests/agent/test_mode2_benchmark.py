@@ -1,0 +1,46 @@
+"""`examples/benchmarks/mode2.py`: what thinking brings, in pairs."""
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+
+from agent.build import known_kinds
+from agent.config import dotted, merge, resolve
+from worlds.make import make_world
+
+PROGRAM = Path(__file__).parents[2] / "examples" / "benchmarks" / "mode2.py"
+_spec = spec_from_file_location("mode2", PROGRAM)
+assert _spec is not None
+assert _spec.loader is not None
+mode2 = module_from_spec(_spec)
+_spec.loader.exec_module(mode2)
+
+
+def test_a_ratio_of_pairs_is_as_sure_as_the_pairs_are():
+    games = [torch.tensor([0.5, 1.0, 3.0, 0.2]), torch.tensor([2.0, 2.5, 0.1, 4.0])]
+    assert mode2.interval(games, games) == pytest.approx((1, 1, 1))
+    assert mode2.interval([2 * game for game in games], games) == pytest.approx((2, 2, 2))
+    ratio, low, high = mode2.interval([game.flip(0) for game in games], games)
+    assert ratio == pytest.approx(1)
+    assert low < 0.8
+    assert high > 1.2
+
+
+def test_it_plans_as_distil_does():
+    world = make_world("ALE/Pong-v5")
+    tree = merge({"world": {"id": "ALE/Pong-v5"}}, dotted(w.lstrip("-") for w in mode2.planning()))
+    config = resolve(tree, world.spec, known_kinds())
+    world.close()
+    assert config.slots["configurator"].settings.mode == 2
+    assert config.slots["actor"].inner["planner"].settings.fan == 4
+    assert config.settings.lookahead == 0.5
+
+
+def test_what_has_no_human_score_is_said_in_a_line(tmp_path, monkeypatch):
+    words = ["--agents", "cartpole", "--episodes", "1", "--out", str(tmp_path), "--arms", "Mode-1"]
+    monkeypatch.setattr(sys, "argv", ["mode2.py", *words, "--protocol", "none"])
+    with pytest.raises(SystemExit, match="mode2: sextet eval cartpole failed"):
+        mode2.main()
