@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agent.modules import Modules
 from modules import chance
-from modules.actor.planner import one_hot
 from modules.messages import Directive, Experience, Moment, Situation, State
 from modules.ports import Imagination
 
@@ -58,7 +57,7 @@ class Dreamer:
             action = m.actor.act(situation, cast(Imagination, None), directive).action
             if t == 0 and situation.energies.critic_actions is not None:
                 any_one = chance.integers(situation.chance, "dream", action.shape[-1])
-                action = one_hot(any_one.squeeze(-1), action.shape[-1])
+                action = nn.functional.one_hot(any_one.squeeze(-1), action.shape[-1]).float()
             states.append(state)
             actions.append(action)
             state = m.world_model.complete(m.world_model.step(state, action))

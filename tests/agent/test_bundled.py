@@ -13,8 +13,8 @@ from agent.loading import bundled_agents
 TRAINED = [name for name in bundled_agents() if (BUNDLED / name / "checkpoints").is_dir()]
 
 
-def test_there_is_one_of_atari_and_one_of_cart_pole():
-    assert {"cartpole", "road_runner"} <= set(TRAINED)
+def test_there_are_some_of_atari_and_one_of_cart_pole():
+    assert {"cartpole", "road_runner", "krull", "boxing"} <= set(TRAINED)
 
 
 @pytest.mark.parametrize("name", TRAINED)

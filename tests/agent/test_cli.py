@@ -106,7 +106,7 @@ def test_eval_plays_whole_episodes(capsys: pytest.CaptureFixture[str]):
     figures = last_json(capsys)
     assert list(figures) == [
         "agent", "world", "protocol", "episodes", "mean_return", "std_return",
-        "human_normalised", "steps", "mode2_share", "model_calls",
+        "human_normalised", "steps", "mode2_share", "model_calls", "ms_per_step",
         "interval", "seed", "checkpoint", "compared", "returns",
     ]  # fmt: skip
     assert figures["episodes"] == 3

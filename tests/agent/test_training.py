@@ -719,7 +719,7 @@ def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_wo
 ):
     """§3.1.3: the policy of a trained agent comes to do what its planner does; all else stays."""
     monkeypatch.chdir(tmp_path)
-    shape = ["--world_model.kind=persistence", "--perception.width=32", "--cost.critic.width=32",
+    shape = ["--world_model.width=32", "--perception.width=32", "--cost.critic.width=32",
              "--memory.capacity=2000"]  # fmt: skip
     assert run(["train", "CartPole-v1", "--steps", "400", "--seed", "1", "--run", "first",
                 "--training.evaluate_every=0", "--no-live", *shape]) == 0  # fmt: skip
