@@ -67,11 +67,10 @@ class LearnerSettings(BaseModel):
     ports: which modules learn, all where none is named; the others stay as they are. batch: windows
     an update, as long as the modules ask for. online_steps: how many of their first steps the
     learning perception encodes; the average one encodes all. learning_rate, weight_decay, epsilon:
-    of AdamW; the rate goes to learning_rate_last (None: stays) by equal steps over
-    learning_rate_updates. clip_norm: largest norm of the gradient. target_rate: share of the
-    modules that their averages take over in an update, 1: all; the averages encode what followed,
-    are evaluated and kept. precision: of what perceptions compute in learning; bfloat16 is up to
-    twice as fast on a processor that has it, another computes in float32.
+    of AdamW. clip_norm: largest norm of the gradient. target_rate: share of the modules that their
+    averages take over in an update, 1: all; the averages encode what followed, are evaluated and
+    kept. precision: of what perceptions compute in learning; bfloat16 is up to twice as fast on a
+    processor that has it, another computes in float32.
     updates_per_step: may be a fraction. warmup_steps: lived before the first update. reset_every:
     updates between resets, 0: never. reset_keep: what perception and world model keep of themselves
     then. imagined_steps: how far the critic learns from imagined futures, 0: from experience alone.
@@ -83,8 +82,6 @@ class LearnerSettings(BaseModel):
     batch: int = Field(default=32, ge=1)
     online_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
-    learning_rate_last: float | None = Field(default=None, gt=0)
-    learning_rate_updates: int = Field(default=50_000, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
     epsilon: float = Field(default=1e-8, gt=0)
     clip_norm: float = Field(default=10.0, gt=0)

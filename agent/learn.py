@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -54,8 +54,6 @@ class Learner:
         batch: int,
         online_steps: int,
         learning_rate: float,
-        learning_rate_last: float | None,
-        learning_rate_updates: int,
         weight_decay: float,
         epsilon: float,
         clip_norm: float,
@@ -71,7 +69,7 @@ class Learner:
         device: torch.device | None = None,
     ) -> None:
         self.seed, self.device, self.acting = seed, device, learned(modules)
-        self.ports = _taught(ports, tuple(self.acting))
+        self.ports = _named_ports(ports, tuple(self.acting))
         self.learners = self.acting
         if device is not None:
             if imagined_steps:
@@ -84,8 +82,6 @@ class Learner:
         self.batch, self.online_steps = batch, online_steps
         self.reset_every, self.reset_keep = reset_every, reset_keep
         self.imagined_weight = imagined_weight
-        last = learning_rate if learning_rate_last is None else learning_rate_last
-        self.rates, self.rate_updates = (learning_rate, last), learning_rate_updates
         self.clip_norm, self.target_rate = clip_norm, target_rate
         self.halved = precision == "bfloat16" and _has_bfloat16(device)
         self.updates_per_step, self.warmup_steps = updates_per_step, warmup_steps
@@ -155,9 +151,6 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         if total.requires_grad:  # not where all there was to learn from is missing in the batch
             total.backward()  # type: ignore[no-untyped-call]
-        first, last = self.rates
-        for group in self.optimiser.param_groups:
-            group["lr"] = first + (last - first) * min(1.0, self.updates / self.rate_updates)
         norm = nn.utils.clip_grad_norm_(
             [p for group in self.optimiser.param_groups for p in group["params"]], self.clip_norm
         )
@@ -292,20 +285,20 @@ class Learner:
 
     def load(self, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
         """Goes on from what `weights` and `tensors` gave."""
-        now = _below(tensors, "now") or weights
+        now = below(tensors, "now") or weights
         for port, module in self.learners.items():
-            module.load_state_dict(_below(now, port))
-            self.averages[port].load_state_dict(_below(weights, port))
+            module.load_state_dict(below(now, port))
+            self.averages[port].load_state_dict(below(weights, port))
         self._hand_over()
         state = self.optimiser.state_dict()
         state["state"] = {}
-        for name, value in _below(tensors, "adam").items():
+        for name, value in below(tensors, "adam").items():
             number, _, moment = name.partition("/")
             state["state"].setdefault(int(number), {})[moment] = value
         self.optimiser.load_state_dict(state)
 
 
-def _taught(wanted: Sequence[str], there: tuple[str, ...]) -> tuple[str, ...]:
+def _named_ports(wanted: Sequence[str], there: tuple[str, ...]) -> tuple[str, ...]:
     """The ports that are to learn: those `wanted`, all where none is named. Raises ConfigError."""
     known(wanted, there, "learner.ports")
     return tuple(port for port in there if port in wanted or not wanted)
@@ -332,7 +325,8 @@ def _named(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
     }
 
 
-def _below(named: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def below(named: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What is named `prefix/name`, by `name`."""
     return {
         name.removeprefix(f"{prefix}/"): tensor
         for name, tensor in named.items()

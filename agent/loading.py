@@ -30,7 +30,7 @@ from agent.config import (
     suggestion,
 )
 from agent.guard import drive_hashes, require_same
-from agent.learn import learned
+from agent.learn import below, learned
 from agent.live import live
 from agent.modules import Modules
 from agent.trace import Trace
@@ -64,6 +64,11 @@ def bundled_agents() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in BUNDLED.glob("*/config.yaml")))
 
 
+def _is_trained(place: Path) -> bool:
+    """Whether a folder is a checkpoint, or that of a run which has some."""
+    return (place / "manifest.json").is_file() or (place / "checkpoints").is_dir()
+
+
 def _run_folder(place: Path) -> Path:
     """The run a folder is, or belongs to as one of its checkpoints."""
     if (place / "config.yaml").is_file():
@@ -79,7 +84,8 @@ def _run_folder(place: Path) -> Path:
 def configure(request: Request, judged: bool = True) -> tuple[Tree, Path | None]:
     """All layers of a request merged, and the folder with its checkpoints, if any.
 
-    `judged`: a training as it is evaluated, else as it learned. Raises ConfigError, one line.
+    `judged`: a training as it is evaluated; else as it learned, to begin with its weights. Raises
+    ConfigError, one line.
     """
     tree, folder = _layers(request, judged)
     if request.interventions:
@@ -121,19 +127,22 @@ def _layers(request: Request, judged: bool) -> tuple[Tree, Path | None]:
         # What is named stands above a file; an explicit --world.id above both.
         named = merge(above, {"world": {"id": name}})
         return merge(named, dotted(request.overrides)), None
-    below = read_yaml(folder / "config.yaml")
-    if judged and not (folder / "trace.sqlite").is_file():
+    beneath = read_yaml(folder / "config.yaml")
+    place = Path(name) if (Path(name) / "manifest.json").is_file() else folder
+    if not judged:
+        first = name if _is_trained(place) else None
+        beneath = merge(beneath, {"training": {"begin_with": first}})
+    elif not (folder / "trace.sqlite").is_file():
         # A recorded run is played as it was.
-        below = merge(below, settings_of(below).training.evaluation)
-    plugins = [*below.get("plugins", ()), *above.get("plugins", ())]
-    merged = merge(below, above)
+        beneath = merge(beneath, settings_of(beneath).training.evaluation)
+    plugins = [*beneath.get("plugins", ()), *above.get("plugins", ())]
+    merged = merge(beneath, above)
     if plugins:
         merged["plugins"] = list(dict.fromkeys(plugins))
     if {"steps", "episodes"} & request.flags.keys():
         # A limit given now stands for the limits of the run before.
         for limit in ("steps", "episodes"):
             merged[limit] = request.flags.get(limit)
-    place = Path(name) if (Path(name) / "manifest.json").is_file() else folder
     return merged, place
 
 
@@ -211,8 +220,7 @@ def give_weights(modules: Modules, weights: Mapping[str, Tensor], where: str) ->
             f"{got.get(name, 'none')}; use the kinds and sizes it was trained with"
         )
     for port, module in learned(modules).items():
-        own = {n.partition("/")[2]: t for n, t in weights.items() if n.startswith(f"{port}/")}
-        module.load_state_dict(own)
+        module.load_state_dict(below(weights, port))
 
 
 def begin_with(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
@@ -224,22 +232,17 @@ def begin_with(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
     """
     where = f"config training.begin_with: {name!r}"
     place = BUNDLED / name if name in bundled_agents() else Path(name)
-    found = trained_weights(place) if place.is_dir() else None
+    found = trained_weights(place) if _is_trained(place) else None
     if found is None:
+        trained = [agent for agent in bundled_agents() if _is_trained(BUNDLED / agent)]
         raise ConfigError(
-            f"{where} is neither a trained run or checkpoint, nor one of "
-            f"{', '.join(bundled_agents())}"
+            f"{where} is neither a trained run or checkpoint, nor one of {', '.join(trained)}"
         )
     kept = found[1]
     require_same(kept.facts.get("drives", {}), drive_hashes(agent), where)
     fresh = []
     for port, module in learned(agent.modules).items():
-        own = module.state_dict()
-        theirs = {
-            n.partition("/")[2]: t
-            for n, t in kept.tensors["weights"].items()
-            if n.startswith(f"{port}/")
-        }
+        own, theirs = module.state_dict(), below(kept.tensors["weights"], port)
         if {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in theirs.items()}:
             module.load_state_dict(theirs)
         elif port in ports or not ports:

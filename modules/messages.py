@@ -28,7 +28,7 @@ import functools
 import json
 import struct
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import (
     Annotated,
     Any,
@@ -440,27 +440,10 @@ def _describe(value: object) -> str:
 # -- what a world is ------------------------------------------------------------------------
 
 
-_PARTS = ("UP", "DOWN", "RIGHT", "LEFT", "FIRE")
-
-
-def _joystick(name: str) -> frozenset[str]:
-    """The parts of an action's name; none where it is NOOP, or made of anything else."""
-    rest, found = name, set()
-    for part in _PARTS:
-        if rest.startswith(part):
-            rest = rest.removeprefix(part)
-            found.add(part)
-    return frozenset() if rest else frozenset(found)
-
-
 @functools.lru_cache(maxsize=256)
-def _parts(names: tuple[str, ...], size: int) -> Tensor:
-    """`ActionSpec.parts`, which is asked for at every imagined step."""
-    named = [_joystick(name) for name in names]
-    if max(map(len, named), default=0) < 2:
-        return torch.zeros(size, 0)
-    parts = torch.tensor([[float(part in name) for part in _PARTS] for name in named])
-    return parts[:, parts.any(0)]
+def _matrix(parts: tuple[tuple[float, ...], ...], size: int) -> Tensor:
+    """`ActionSpec.made_of`, which is asked for at every imagined step."""
+    return torch.tensor(parts) if parts else torch.zeros(size, 0)
 
 
 class ActionSpec(BaseModel):
@@ -469,6 +452,8 @@ class ActionSpec(BaseModel):
     Discrete: A = number of choices, an action is one-hot (or a relaxation of it).
     Continuous: A = number of dimensions, each scaled so that the world's bounds are -1 and 1.
     One encoding for both lets models, planners and gradients know no difference.
+    `parts` are what discrete actions are made of, P numbers for each: what is learned of one action
+    may tell of another that shares a part with it. Empty: nothing is known of that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -477,19 +462,15 @@ class ActionSpec(BaseModel):
     names: tuple[str, ...] = ()
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    parts: tuple[tuple[float, ...], ...] = ()
 
-    @property
-    def parts(self) -> Tensor:
-        """What discrete actions are made of, [A P]: 1 where an action's name has that part.
-
-        P are the parts of a joystick, up, down, right, left and fire, as in UPRIGHTFIRE; those
-        that no action has are left out. [A 0] where no action is made of several.
-        """
-        return _parts(self.names if self.discrete else (), self.size)
+    def made_of(self) -> Tensor:
+        """`parts` [A P]."""
+        return _matrix(self.parts, self.size)
 
     def described(self, encoded: Tensor) -> Tensor:
         """Encoded actions [... A] with their parts beside them, [... A+P]."""
-        parts = self.parts.to(encoded)
+        parts = self.made_of().to(encoded)
         return torch.cat([encoded, encoded @ parts], -1) if parts.shape[1] else encoded
 
     def encode(self, native: Tensor) -> Tensor:
@@ -583,6 +564,11 @@ class State(Message):
         scale = self.latent.square().sum(-1) + expected.latent.square().sum(-1)
         felt = (self.signals.tanh() - expected.signals.tanh())[:, _SURPRISING].abs().amax(-1)
         return error / scale.clamp_min(1e-8) + felt
+
+
+def latents_of(states: Sequence[State]) -> Tensor:
+    """The latents of W states of B rows, [B W D]."""
+    return torch.stack([state.latent for state in states], 1)
 
 
 class Energy(Message):

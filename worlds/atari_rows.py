@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ def atari_spec(
     episode_steps: int | None,
 ) -> WorldSpec:
     """What a game shows and accepts; `screen` is its native (height, width)."""
-    limit = protocol.steps_limit
+    limit, names = protocol.steps_limit, tuple(action.name for action in actions)
     return WorldSpec(
         id=game.id,
         pixels=(*screen, 3)
@@ -44,13 +45,23 @@ def atari_spec(
         else (sensor.height, sensor.width, 1 if sensor.gray else 3),
         vector=None,
         signals=SIGNALS,
-        actions=ActionSpec(
-            discrete=True, size=len(actions), names=tuple(action.name for action in actions)
-        ),
+        actions=ActionSpec(discrete=True, size=len(actions), names=names, parts=joystick(names)),
         protocol=protocol.name,
         frames_per_step=protocol.frame_skip,
         steps_limit=limit if episode_steps is None else min(limit, episode_steps),
     )
+
+
+def joystick(names: Sequence[str]) -> tuple[tuple[float, ...], ...]:
+    """`ActionSpec.parts` of actions named as UPRIGHTFIRE: 1 for each of up, down, right, left and
+    fire that is in the name. What no action has is left out; empty where no action has two.
+    """
+    movements = ("UP", "DOWN", "RIGHT", "LEFT", "FIRE")
+    made = [[float(movement in name) for movement in movements] for name in names]
+    if max(map(sum, made), default=0) < 2:
+        return ()
+    used = [any(column) for column in zip(*made, strict=True)]
+    return tuple(tuple(itertools.compress(each, used)) for each in made)
 
 
 def console(game: Game, protocol: Protocol) -> ALEInterface:

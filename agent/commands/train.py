@@ -186,9 +186,7 @@ def for_training(request: Request, traces: Sequence[Path] = ()) -> Tree:
             overrides=request.overrides,
             flags={**({} if protocol is None else {"protocol": protocol}), **request.flags},
         )
-    tree, folder = configure(request, judged=False)
-    if folder is not None:
-        tree = merge(tree, {"training": {"begin_with": str(request.agent)}})
+    tree = configure(request, judged=False)[0]
     # A preset that says how to train says all of it; another is laid over what suits the world.
     if request.preset is None or "training" not in preset(request.preset):
         asked = settings_of(tree).world

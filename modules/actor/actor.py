@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modules.actor.planner import Planned, Planner
 from modules.actor.policy import Follows, Policy
-from modules.messages import Directive, Experience, Plan, Situation, State, WorldSpec
+from modules.messages import Directive, Experience, Plan, Situation, State, WorldSpec, latents_of
 from modules.ports import Imagination
 
 
@@ -93,7 +93,7 @@ class Actor(nn.Module):
         if not isinstance(self.policy, Follows) or experience.planned is None:
             return {}, None
         steps = len(states)
-        latents = torch.stack([state.latent for state in states], 1).detach()
+        latents = latents_of(states).detach()
         chosen = (experience.planned & experience.valid)[:, :steps]
         if not bool(chosen.any()):
             return {"distillation": latents.new_zeros(())}, None

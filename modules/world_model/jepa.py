@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from modules import chance
-from modules.messages import Directive, Experience, Situation, State, WorldSpec
+from modules.messages import Directive, Experience, Situation, State, WorldSpec, latents_of
 from modules.nets.mlp import MLP, ResidualMLP
 from modules.nets.scale import RunningScale, symexp, symlog
 from modules.objectives.objective import Objective
@@ -24,11 +23,6 @@ _RARE = -5.0
 def _passing(x: Tensor, share: float) -> Tensor:
     """`x`, through which that share of a gradient goes on."""
     return x if share == 1 else x * share + x.detach() * (1 - share)
-
-
-def _latents(states: Sequence[State]) -> Tensor:
-    """The latents of some steps, [B W D]."""
-    return torch.stack([state.latent for state in states], 1)
 
 
 class _Step(NamedTuple):
@@ -106,7 +100,7 @@ class JEPA(nn.Module):
         self.invariance_weight, self.ended_weight = invariance_weight, ended_weight
         self.shaping, self.windows = shaping, windows
         self.described = world.actions.described
-        told = world.actions.size + world.actions.parts.shape[1]
+        told = world.actions.size + world.actions.made_of().shape[1]
         self.trunk = ResidualMLP(latent_size + told, width, blocks, token_shape)
         self.change = nn.Linear(width, ensemble * latent_size)
         nn.init.zeros_(self.change.weight)
@@ -217,15 +211,15 @@ class JEPA(nn.Module):
         Nothing beyond an end, or where `valid` is false, counts; rows count by
         `experience.weights`. Like a batch norm in training, it also updates the running scales.
         """
-        whole = _passing(_latents(states)[experience.valid[:, : len(states)]], self.shaping)
+        whole = _passing(latents_of(states)[experience.valid[:, : len(states)]], self.shaping)
         if self.windows < 1:
             few = self._few(experience)
             experience = experience.rows(few)
             states, targets = ([s.rows(few) for s in given] for given in (states, targets))
         window = self.window()
         valid = experience.valid[:, :window]
-        online = _passing(_latents(states), self.shaping)
-        target = _latents(targets[:window]).detach()
+        online = _passing(latents_of(states), self.shaping)
+        target = latents_of(targets[:window]).detach()
         signals = symlog(experience.signals[:, :window])
         over = (experience.terminated | experience.truncated)[:, :window]
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]

@@ -1,5 +1,6 @@
 """`examples/benchmarks/mode2.py`: what thinking brings, in pairs."""
 
+import json
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -39,8 +40,12 @@ def test_it_plans_as_distil_does():
     assert config.settings.lookahead == 0.5
 
 
-def test_what_has_no_human_score_is_said_in_a_line(tmp_path, monkeypatch):
+def test_what_fails_or_has_no_human_score_is_said_in_a_line(tmp_path, monkeypatch):
     words = ["--agents", "cartpole", "--episodes", "1", "--out", str(tmp_path), "--arms", "Mode-1"]
     monkeypatch.setattr(sys, "argv", ["mode2.py", *words, "--protocol", "none"])
     with pytest.raises(SystemExit, match="mode2: sextet eval cartpole failed"):
+        mode2.main()
+    said = {"human_normalised": None, "world": "CartPole-v1"}
+    (tmp_path / "cartpole-Mode-1.json").write_text(json.dumps(said))
+    with pytest.raises(SystemExit, match=r"wanted a game with human scores, got CartPole-v1"):
         mode2.main()

@@ -21,7 +21,7 @@ from torch import nn
 from agent import checkpoint, load
 from agent.build import Assembly, assemble, known_kinds
 from agent.cli import run
-from agent.commands.train import train
+from agent.commands.train import for_training, train
 from agent.health import Health, effective_rank
 from agent.learn import Learner
 from agent.live import live
@@ -290,17 +290,6 @@ def test_what_stays_as_it_is_sees_what_it_sees_in_acting():
     seen = torch.stack([target.latent for target in targets], 1)
     torch.testing.assert_close(seen[reach], plain[reach])
     assert learner.modules.perception.usual.centre.equal(usual)
-
-
-def test_the_learning_rate_goes_to_its_last_by_equal_steps():
-    assembly = made(learning_rate=0.01, learning_rate_last=0.002, learning_rate_updates=4)
-    for _ in live(assembly.agent, assembly.world, 60, 0):
-        pass
-    learner, rates = learner_of(assembly), []
-    for _ in range(6):
-        learner.update()
-        rates.append(learner.optimiser.param_groups[0]["lr"])
-    assert rates == pytest.approx([0.01, 0.008, 0.006, 0.004, 0.002, 0.002])
 
 
 def test_averages_at_rate_1_are_the_modules_themselves():
@@ -742,4 +731,11 @@ def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_wo
     assert apart[-1] < 0.8 * torch.log(torch.tensor(2.0)), apart
     assert run([*told, "--run", "third", "--learner.ports=[cost]"]) == 2
     assert "another actor, and that is not to learn" in capsys.readouterr().err
+    assert run([*told, "--run", "third", "--training.begin_with=firts"]) == 2
+    assert "'firts' is neither a trained run" in capsys.readouterr().err
     assert not (tmp_path / "third").exists()
+
+
+def test_an_agent_that_was_never_trained_begins_fresh():
+    assert for_training(Request(agent="showpiece"))["training"]["begin_with"] is None
+    assert for_training(Request(agent="krull"))["training"]["begin_with"] == "krull"

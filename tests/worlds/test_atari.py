@@ -6,6 +6,7 @@ import torch
 
 from modules.messages import SIGNALS, WorldError
 from modules.ports import Simulator, World
+from worlds.atari_rows import joystick
 from worlds.make import list_games, make_world
 
 EYE = {"height": 84, "width": 84, "gray": True}
@@ -335,3 +336,12 @@ def test_every_game_can_be_played_and_continued(id):
     future = life(world, actions(world, 8, seed=1))
     world.restore(snapshot)
     assert all(map(same, life(world, actions(world, 8, seed=1)), future))
+
+
+def test_an_action_is_made_of_what_the_joystick_does():
+    names = ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+    assert joystick(names) == (  # right, left, fire
+        (0, 0, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0), (1, 0, 1), (0, 1, 1),
+    )  # fmt: skip
+    assert joystick(("NOOP", "FIRE", "RIGHT", "LEFT")) == ()
+    assert joystick(()) == ()
