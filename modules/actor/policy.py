@@ -131,19 +131,27 @@ class Gaussian(nn.Module):
 class Greedy:
     """The action the critic expects least energy from, argmin_a v·TC(s, a); sometimes any.
 
-    Needs a critic that knows actions. Ties, and so a fresh critic, are broken by chance.
+    Needs a critic that knows actions. Ties, and so a fresh critic, are broken by chance, but what
+    was done last goes on for a while: where a reward is many steps away, a new direction at every
+    step never gets there (temporally extended exploration: Dabney, Ostrovski & Barreto 2021).
     """
 
     class Config(BaseModel):
-        """ε-greedy on the critic. `epsilon`: share of steps in which any action is taken."""
+        """ε-greedy on the critic.
+
+        `epsilon`: share of steps in which any action is taken. `persistence`: chance that of
+        actions the critic does not tell apart the last one taken is taken again; without a critic
+        an action so lasts for 1 / (1 - persistence) steps, or a little longer.
+        """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["greedy"] = "greedy"
         epsilon: float = Field(0.05, ge=0, le=1)
+        persistence: float = Field(0.0, ge=0, lt=1)
 
-    def __init__(self, *, epsilon: float, world: WorldSpec) -> None:
+    def __init__(self, *, epsilon: float, persistence: float = 0.0, world: WorldSpec) -> None:
         require("greedy", world, discrete=True)
-        self.epsilon, self.size = epsilon, world.actions.size
+        self.epsilon, self.persistence, self.size = epsilon, persistence, world.actions.size
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """One-hot actions, [B A]; uniform where the critic does not tell actions apart."""
@@ -155,4 +163,8 @@ class Greedy:
         wander = chance.uniform(situation.chance, "policy wander") < self.epsilon
         equal = (expected == expected.amin(-1, keepdim=True)) | wander.unsqueeze(-1)
         luck = chance.uniform(situation.chance, "policy", self.size)
+        if self.persistence:
+            on = chance.uniform(situation.chance, "policy on") < self.persistence
+            last = (situation.before.plan.action > 0) & (on & ~wander).unsqueeze(-1)
+            luck = luck.masked_fill(last, 1)
         return one_hot(luck.masked_fill(~equal, -1).argmax(-1), self.size)

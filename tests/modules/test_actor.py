@@ -202,6 +202,33 @@ def test_greedy_takes_the_least_energy_and_sometimes_any():
     torch.testing.assert_close(fresh, torch.full((3,), 1 / 3), atol=0.04, rtol=0)
 
 
+def test_what_the_critic_does_not_tell_apart_goes_on():
+    """A life of many rows: two equal actions last, a better one is taken at once."""
+    rows, steps, persistence = 300, 200, 0.9
+    policy = Greedy(epsilon=0.0, persistence=persistence, world=WORLD)
+    mind, orders = make(), directive(rows)
+
+    def walk(critic_actions):
+        plan, taken = mind.neutral(rows), []
+        for step in range(steps):
+            now = situation(
+                torch.zeros(rows, 1), plan, orders, step=step, critic_actions=critic_actions
+            )
+            action = policy.act(now, orders)
+            plan = plan.replace(actions=action.unsqueeze(1).expand_as(plan.actions))
+            taken.append(action.argmax(-1))
+        return torch.stack(taken, 1)
+
+    for heads, equals in (([0.5, -1.0, -1.0], 2), ([0.0, 0.0, 0.0], 3), ([0.5, -1.0, 0.2], 1)):
+        taken = walk(torch.tensor(heads).view(1, 3, 1).expand(rows, -1, -1))
+        assert len(taken.unique()) == equals
+        again = float((taken[:, 1:] == taken[:, :-1]).float().mean())
+        # Or chosen anew, and by chance the same.
+        assert again == pytest.approx(persistence + (1 - persistence) / equals, abs=0.01)
+        assert float((taken == 1).float().mean()) == pytest.approx(1 / equals, abs=0.04)
+    assert len(walk(None)[:, 0].unique()) == 3  # an episode begins with any
+
+
 def test_policies_refuse_actions_that_are_not_their_own():
     with pytest.raises(ConfigError, match="categorical"):
         Categorical(width=8, layers=1, world=FORCE, **SHAPE)
