@@ -1,0 +1,211 @@
+"""How good are the critic, the model, and both together, measured against what really follows.
+
+    python examples/benchmarks/foresight.py --agents krull,boxing --states 200
+
+Trained agents live in Mode-1. In some of their states every first action is tried in the emulator
+itself, Mode-1 goes on from each, and after `--steps` steps the critic says the rest: that is what
+really follows. Against it stand: the critic at once; plans of some steps of Mode-1 in the model the
+agent learned, the critic at their end (what Mode-2 has to choose by); and the same plans with the
+emulator in the model's place, the most a model could give.
+
+Printed for each agent: how wrong the model is after 1, 2, ... steps, as a share of the error of
+expecting that nothing changes; how well it foretells what these steps cost (correlation); what the
+critic says too much or too little (bias); and for each way to choose, the correlation of what it
+says of an action with what really follows, both about the state's mean over actions, and how much
+better than that mean its choice is. A choice worth less than the critic's explains a Mode-2 that
+harms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from agent.imagination import Imagination, plan_cost
+from agent.loading import Request, prepared
+from modules import chance
+from modules.actor.planner import one_hot
+from modules.messages import ConfigError, Moment, Situation, State, WorldError
+from modules.ports import WorldModel
+from modules.world_model.simulator import Clairvoyant
+
+ROWS = 8
+APART = 25
+"""Steps from one state that is looked at to the next, so that they differ."""
+
+
+@dataclass
+class Futures:
+    """Every action tried from B states, then Mode-1: what steps cost [H][B A], where they end."""
+
+    actions: list[Tensor] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    costs: list[Tensor] = field(default_factory=list)
+    ended: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def total(self, steps: int, discount: float) -> Tensor:
+        """What the first action leads to, [B A]: `steps` steps, and the critic at their end."""
+        costs, ended = torch.stack(self.costs[:steps], -1), torch.stack(self.ended[:steps], -1)
+        return plan_cost(costs, ended, self.values[steps - 1], discount)
+
+
+def followed(imagination: Imagination, steps: int, told: list[Tensor] | None = None) -> Futures:
+    """`Futures` in a world model; with the actions `told` [H][M A] instead of the critic's own."""
+    rows, choices = imagination.situation.batch, imagination.actions.size
+    state = imagination.start().rows(torch.arange(rows).repeat_interleave(choices))
+    action = torch.eye(choices).repeat(rows, 1)
+    made = Futures()
+    for step in range(steps):
+        action = action if told is None else told[step]
+        made.actions.append(action)
+        state = imagination.world_model.complete(imagination.step(state, action))
+        made.states.append(state)
+        made.costs.append(imagination.energy(state).view(rows, choices))
+        made.ended.append(state.ended.view(rows, choices))
+        made.values.append(imagination.value(state).view(rows, choices))
+        wish = imagination.expected(state)
+        if wish is None:
+            raise ConfigError("foresight: wanted an agent whose critic has learned of actions")
+        action = one_hot(wish.argmin(-1), choices)
+    return made
+
+
+def situation(moment: Moment) -> Situation:
+    """A moment lived, as it stood before deciding."""
+    parts = {name: said for name, said in moment if name in Situation.model_fields}
+    rows = len(moment.surprise)
+    return Situation(
+        **parts, row=torch.arange(rows), chance=chance.keys(0, rows, moment.step), before=moment
+    )
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    """Of two tensors of the same shape, over all their entries; nan where one is constant."""
+    return float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]).double())[0, 1])
+
+
+def about_mean(said: Tensor) -> Tensor:
+    """What is said of actions [B A], about the mean over them."""
+    return said - said.mean(-1, keepdim=True)
+
+
+class Foresight:
+    """What was found in the states of one agent."""
+
+    def __init__(self, depths: list[int], steps: int) -> None:
+        self.depths, self.steps = depths, steps
+        self.said: dict[str, list[Tensor]] = {}
+        self.errors: dict[int, list[tuple[float, float]]] = {depth: [] for depth in depths}
+        self.felt: dict[int, list[tuple[Tensor, Tensor]]] = {depth: [] for depth in depths}
+
+    def look(self, moment: Moment, model: Imagination, world: Imagination) -> None:
+        """Adds the states of a moment, imagined by the model and by the world itself."""
+        discount = model.discount
+        real = followed(world, self.steps)
+        own = followed(model, max(self.depths))
+        same = followed(model, max(self.depths), real.actions)
+        critic = model.expected(model.start())
+        assert critic is not None  # else `followed` had raised
+        found = {"critic": critic, "truth": real.total(self.steps, discount)}
+        for depth in self.depths:
+            found[f"model, {depth}"] = own.total(depth, discount)
+            found[f"emulator, {depth}"] = real.total(depth, discount)
+            there = real.states[depth - 1].latent
+            now = moment.state.latent.repeat_interleave(len(there) // len(critic), 0)
+            missed = (same.states[depth - 1].latent - there).square().mean()
+            self.errors[depth].append((float(missed), float((now - there).square().mean())))
+            self.felt[depth].append((same.costs[depth - 1], real.costs[depth - 1]))
+        for name, value in found.items():
+            self.said.setdefault(name, []).append(value.double())
+
+    def lines(self) -> list[str]:
+        """The findings, a line each."""
+        every = {name: torch.cat(values) for name, values in self.said.items()}
+        truth = every.pop("truth")
+        lines = []
+        for depth in self.depths:
+            missed, still = (sum(column) for column in zip(*self.errors[depth], strict=True))
+            foretold, came = (torch.cat(column) for column in zip(*self.felt[depth], strict=True))
+            lines.append(
+                f"  model after {depth} steps: error {missed / still:.2f} of nothing changing, "
+                f"cost of the step foretold with correlation {correlation(foretold, came):.2f}"
+            )
+        chosen = every["critic"].argmin(-1, keepdim=True)
+        said, came = every["critic"].gather(-1, chosen), truth.gather(-1, chosen)
+        lines.append(
+            f"  critic of its own choice: said {float(said.mean()):.3f}, came "
+            f"{float(came.mean()):.3f}, correlation {correlation(said, came):.2f}"
+        )
+        best = -about_mean(truth).amin(-1)
+        lines.append(
+            f"  {'chosen by':<14}{'correlation':>12}{'better than the mean action by':>34}"
+        )
+        for name, value in every.items():
+            gain = -about_mean(truth).gather(-1, value.argmin(-1, keepdim=True)).squeeze(-1)
+            error = float(gain.std()) / len(gain) ** 0.5
+            close = correlation(about_mean(value), about_mean(truth))
+            lines.append(f"  {name:<14}{close:>12.2f}{float(gain.mean()):>25.3f} ± {error:.3f}")
+        lines.append(f"  {'the truth':<14}{1:>12.2f}{float(best.mean()):>25.3f}")
+        return lines
+
+
+@torch.no_grad()
+def looked(agent: str, given: argparse.Namespace) -> list[str]:
+    """What `--states` states of an agent's life show. Raises ConfigError or WorldError."""
+    flags = {"worlds": ROWS, "protocol": given.protocol, "seed": given.seed}
+    made = prepared(Request(agent=agent, flags=flags, interventions=("clamp:mode=1",)))
+    player, world, modules = made.agent, made.world, made.agent.modules
+    player.begin(ROWS, given.seed)
+    emulator = Clairvoyant(
+        live_world=world,
+        latent_size=modules.perception.latent_size,
+        world=player.world,
+        see=modules.perception.see,  # type: ignore[attr-defined]
+    )
+
+    def imagined(by: WorldModel, moment: Moment) -> Imagination:
+        return Imagination(
+            by,
+            modules.cost,
+            situation(moment),
+            moment.directive,
+            player.world.actions,
+            player.discount,
+        )
+
+    found = Foresight([int(depth) for depth in given.depths.split(",")], given.steps)
+    observation = world.reset(given.seed)
+    for step in range(1, APART * -(-given.states // ROWS) + 1):
+        moment = player.step(observation)
+        if step % APART == 0:
+            found.look(moment, imagined(modules.world_model, moment), imagined(emulator, moment))
+        observation = world.step(moment.plan.action)
+    world.close()
+    return found.lines()
+
+
+def main() -> None:
+    """Looks at every agent, one after the other."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--agents", required=True, help="bundled agents, runs or checkpoints")
+    parser.add_argument("--states", type=int, default=200, help="looked at in all (200)")
+    parser.add_argument("--steps", type=int, default=20, help="really lived from each (20)")
+    parser.add_argument("--depths", default="1,2,5", help="steps imagined (1,2,5)")
+    parser.add_argument("--protocol", default="100k")
+    parser.add_argument("--seed", type=int, default=5_000_000)
+    given = parser.parse_args()
+    for agent in given.agents.split(","):
+        try:
+            lines = looked(agent, given)
+        except (ConfigError, WorldError) as error:
+            sys.exit(f"foresight: {error}")
+        print(agent, *lines, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""`examples/benchmarks/foresight.py`: what critic and model say, against what really follows."""
+
+import re
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+
+PROGRAM = Path(__file__).parents[2] / "examples" / "benchmarks" / "foresight.py"
+_spec = spec_from_file_location("foresight", PROGRAM)
+assert _spec is not None
+assert _spec.loader is not None
+foresight = module_from_spec(_spec)
+sys.modules["foresight"] = foresight  # a dataclass looks its own module up
+_spec.loader.exec_module(foresight)
+
+
+def looked_at(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["foresight.py", *words])
+    foresight.main()
+    return capsys.readouterr().out
+
+
+def test_looking_as_far_as_the_truth_is_the_truth(monkeypatch, capsys):
+    words = ["--agents", "road_runner", "--states", "16", "--steps", "4", "--depths", "1,4"]
+    out = looked_at(monkeypatch, capsys, *words)
+    rows = {
+        found[1].strip(): (float(found[2]), found[3])
+        for found in re.finditer(r"^  (.{14}) +(-?[\d.]+|nan) +(-?[\d.]+)", out, re.MULTILINE)
+    }
+    assert rows["emulator, 4"] == (1, rows["the truth"][1])
+    assert rows["emulator, 1"] != rows["emulator, 4"]
+    # A model that was learned is neither the emulator nor "nothing changes".
+    assert rows["model, 4"][0] < 1
+    errors = [float(e) for e in re.findall(r"error ([\d.]+) of nothing", out)]
+    assert len(errors) == 2
+    assert all(0 < error != 1 for error in errors)
+    assert looked_at(monkeypatch, capsys, *words) == out
+
+
+def test_what_actions_add_is_about_their_mean():
+    said = torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]])
+    assert foresight.about_mean(said).tolist() == [[-1, 0, 1], [0, 0, 0]]
+    assert foresight.correlation(said, -2 * said + 1) == pytest.approx(-1)
+
+
+def test_an_agent_it_cannot_look_at_is_said_in_a_line(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=r"^foresight: .*learned"):
+        looked_at(monkeypatch, capsys, "--agents", "ALE/Pong-v5", "--states", "8")
