@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -285,18 +285,52 @@ def default_kind(slot: str, world: WorldSpec) -> str:
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
-    """`base` with `overlay` over it; a branch whose `kind` changes begins anew, and so does
-    `evaluation`, which suits certain kinds and no others.
+    """`base` with `overlay` over it; a branch whose `kind` changes begins anew, and so does what
+    an evaluation sets otherwise there. `evaluation: {}` clears all of that.
     """
+    for path in _other_kinds(base, overlay):
+        base = _without(base, ("training", "evaluation", *path))
+    return _over(base, overlay)
+
+
+def _over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
     merged = dict(base)
     for name, value in overlay.items():
         below = merged.get(name)
-        if isinstance(value, Mapping) and isinstance(below, Mapping) and name != "evaluation":
-            changed = "kind" in value and "kind" in below and value["kind"] != below["kind"]
-            merged[name] = merge({} if changed else below, value)
+        if not isinstance(value, Mapping):
+            merged[name] = value
+        elif isinstance(below, Mapping) and not _changed(below, value):
+            merged[name] = {} if name == "evaluation" and not value else _over(below, value)
         else:
-            merged[name] = merge({}, value) if isinstance(value, Mapping) else value
+            merged[name] = _over({}, value)
     return merged
+
+
+def _changed(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    """Whether a branch comes to be of another kind."""
+    return "kind" in value and "kind" in below and value["kind"] != below["kind"]
+
+
+def _other_kinds(
+    base: Mapping[str, Any], overlay: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Where the branches are that come to be of another kind."""
+    for name, value in overlay.items():
+        below = base.get(name)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            if _changed(below, value):
+                yield (*path, name)
+            else:
+                yield from _other_kinds(below, value, (*path, name))
+
+
+def _without(tree: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
+    """A tree that has nothing at a path."""
+    name, *rest = path
+    below = tree.get(name)
+    if rest and isinstance(below, Mapping):
+        return {**tree, name: _without(below, tuple(rest))}
+    return {key: value for key, value in tree.items() if rest or key != name}
 
 
 def dotted(overrides: Iterable[str]) -> Tree:

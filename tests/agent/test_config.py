@@ -65,6 +65,24 @@ def test_another_kind_drops_the_settings_of_the_former():
     assert other["actor"]["kind"] == "actor"
 
 
+def test_what_an_evaluation_sets_otherwise_is_a_layer_like_any():
+    told = {"actor": {"policy": {"epsilon": 0.01, "persistence": 0}}, "configurator": {"mode": 1}}
+    low = {"actor": {"policy": {"kind": "greedy"}}, "training": {"evaluation": told}}
+    overrides = [f"training.evaluation.actor.policy.{said}" for said in ("epsilon=0", "more=1")]
+    merged = merge(low, dotted(overrides))["training"]["evaluation"]
+    assert merged["actor"]["policy"] == {"epsilon": 0, "persistence": 0, "more": 1}
+    assert merged["configurator"] == {"mode": 1}
+    # What suited another policy is gone with it, all else stays.
+    other = {"actor": {"policy": {"kind": "categorical"}}}
+    left = merge(low, other)["training"]["evaluation"]
+    assert left == {"actor": {}, "configurator": {"mode": 1}}
+    given = {"training": {"evaluation": {"actor": {"policy": {"temperature": 0}}}}}
+    both = merge(low, other | given)["training"]["evaluation"]
+    assert both["actor"] == {"policy": {"temperature": 0}}
+    assert merge(low, dotted(["training.evaluation={}"]))["training"]["evaluation"] == {}
+    assert low["training"]["evaluation"] is told
+
+
 def test_a_default_kind_that_is_replaced_leaves_nothing_behind():
     # `branches` was meant for the default planner, beam.
     tree = {"world": {"id": PIXELS.id}, "actor": {"planner": {"kind": "beam", "branches": 3}}}
