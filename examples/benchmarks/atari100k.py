@@ -322,6 +322,8 @@ def carry_out(work: list[tuple[str, int]], asked: Asked, given: argparse.Namespa
 
 def main() -> int:
     """Says what is wrong in one line."""
+    # A batch system that ends this program ends it as Ctrl-C does: what runs keeps a checkpoint.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return bench(sys.argv[1:])
     except UsageError as error:

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -87,6 +88,11 @@ def test_two_games_are_trained_stopped_and_gone_on_with(tmp_path: Path):
     stopped = subprocess.run([*words, "--minutes", "0"], check=False, timeout=60)
     assert stopped.returncode == 3
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1
+    ended = subprocess.Popen(words)
+    while not (tmp_path / "Pong-0" / "config.yaml").is_file():
+        time.sleep(0.1)
+    ended.terminate()
+    assert ended.wait(timeout=60) == 3
     assert subprocess.run(words, check=False, timeout=900).returncode == 0
     rows = rows_of(tmp_path)
     assert [(row["game"], row["steps"], row["episodes"]) for row in rows] == [
