@@ -168,18 +168,7 @@ class _Subject:
 
     def situation(self) -> Situation:
         """What was known when the last moment was decided."""
-        last, before = self.last, self.lived[-2]
-        return Situation(
-            row=torch.arange(ROWS),
-            state=last.state,
-            recollection=last.recollection,
-            energies=last.energies,
-            surprise=last.surprise,
-            spent=last.spent,
-            age=last.age,
-            chance=chance.keys(SEED, ROWS, STEPS - 1),
-            before=before.replace(step=before.step),
-        )
+        return self.last.situation(self.lived[-2], chance.keys(SEED, ROWS, STEPS - 1))
 
     def imagination(self, situation: Situation, directive: Any) -> Imagination:
         return Imagination(

@@ -390,19 +390,7 @@ def _decisions(taught: Taught, trace: Trace, price: float) -> Iterator[_Decision
             directive=moment.directive.replace(carry=carry, tokens=standing.tokens),
             step=moment.step,
         )
-        features, carry = taught.hear(
-            Situation(
-                row=torch.arange(rows),
-                state=moment.state,
-                recollection=moment.recollection,
-                energies=moment.energies,
-                surprise=moment.surprise,
-                spent=moment.spent,
-                age=moment.age,
-                chance=chance.keys(0, rows, moment.step),
-                before=said,
-            )
-        )
+        features, carry = taught.hear(moment.situation(said, chance.keys(0, rows, moment.step)))
         calls = moment.plan.model_calls
         thought = calls > 0
         standing = standing.replace(carry=carry)

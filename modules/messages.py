@@ -695,6 +695,22 @@ class Moment(Message):
     plan: Plan
     expected: State
 
+    def situation(self, before: Moment, chance: Tensor) -> Situation:
+        """What was known when this was decided: `before` is the moment before it, `chance` [B] the
+        rows' random keys, which no moment keeps.
+        """
+        return Situation(
+            row=torch.arange(len(self.surprise)),
+            state=self.state,
+            recollection=self.recollection,
+            energies=self.energies,
+            surprise=self.surprise,
+            spent=self.spent,
+            age=self.age,
+            chance=chance,
+            before=before,
+        )
+
 
 class Experience(Message):
     """Memory → learner: B windows of W steps that never cross the end of an episode.

@@ -3,10 +3,10 @@
     python examples/benchmarks/foresight.py --agents krull,boxing --states 200
 
 Trained agents live in Mode-1. In some of their states every first action is tried in the emulator
-itself, Mode-1 goes on from each, and after `--steps` steps the critic says the rest: that is what
-really follows. Against it stand: the critic at once; plans of some steps of Mode-1 in the model the
-agent learned, the critic at their end (what Mode-2 has to choose by); and the same plans with the
-emulator in the model's place, the most a model could give.
+itself, the critic's choice (Mode-1 of a greedy policy) goes on from each, and after `--steps` steps
+the critic says the rest: that is what really follows. Against it stand: the critic at once; the
+same for some steps in the model the agent learned, the critic at their end (what Mode-2 has to
+choose by); and the same with the emulator in the model's place, the most a model could give.
 
 Printed for each agent: how wrong the model is after 1, 2, ... steps, as a share of the error of
 expecting that nothing changes; how well it foretells what these steps cost (correlation); what the
@@ -25,12 +25,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from agent.agent import Agent
 from agent.imagination import Imagination, plan_cost
 from agent.loading import Request, prepared
 from modules import chance
 from modules.actor.planner import one_hot
-from modules.messages import ConfigError, Moment, Situation, State, WorldError
-from modules.ports import WorldModel
+from modules.messages import ConfigError, Moment, State, WorldError
+from modules.ports import World
 from modules.world_model.simulator import Clairvoyant
 
 ROWS = 8
@@ -68,20 +69,18 @@ def followed(imagination: Imagination, steps: int, told: list[Tensor] | None = N
         made.costs.append(imagination.energy(state).view(rows, choices))
         made.ended.append(state.ended.view(rows, choices))
         made.values.append(imagination.value(state).view(rows, choices))
-        wish = imagination.expected(state)
-        if wish is None:
-            raise ConfigError("foresight: wanted an agent whose critic has learned of actions")
-        action = one_hot(wish.argmin(-1), choices)
+        action = one_hot(learned(imagination, state).argmin(-1), choices)
     return made
 
 
-def situation(moment: Moment) -> Situation:
-    """A moment lived, as it stood before deciding."""
-    parts = {name: said for name, said in moment if name in Situation.model_fields}
-    rows = len(moment.surprise)
-    return Situation(
-        **parts, row=torch.arange(rows), chance=chance.keys(0, rows, moment.step), before=moment
-    )
+def learned(imagination: Imagination, state: State) -> Tensor:
+    """What the critic expects of each action in states [M], [M A]. ConfigError where it cannot."""
+    expected = imagination.expected(state)
+    if expected is None:
+        raise ConfigError(
+            "agent: wanted one whose critic has learned of actions; name a trained one"
+        )
+    return expected
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
@@ -109,8 +108,7 @@ class Foresight:
         real = followed(world, self.steps)
         own = followed(model, max(self.depths))
         same = followed(model, max(self.depths), real.actions)
-        critic = model.expected(model.start())
-        assert critic is not None  # else `followed` had raised
+        critic = learned(model, model.start())
         found = {"critic": critic, "truth": real.total(self.steps, discount)}
         for depth in self.depths:
             found[f"model, {depth}"] = own.total(depth, discount)
@@ -154,12 +152,20 @@ class Foresight:
         return lines
 
 
-@torch.no_grad()
 def looked(agent: str, given: argparse.Namespace) -> list[str]:
     """What `--states` states of an agent's life show. Raises ConfigError or WorldError."""
     flags = {"worlds": ROWS, "protocol": given.protocol, "seed": given.seed}
     made = prepared(Request(agent=agent, flags=flags, interventions=("clamp:mode=1",)))
-    player, world, modules = made.agent, made.world, made.agent.modules
+    try:
+        return _lived(made.agent, made.world, given)
+    finally:
+        made.world.close()
+
+
+@torch.no_grad()
+def _lived(player: Agent, world: World, given: argparse.Namespace) -> list[str]:
+    """`looked` by an agent in its world."""
+    modules = player.modules
     player.begin(ROWS, given.seed)
     emulator = Clairvoyant(
         live_world=world,
@@ -168,42 +174,54 @@ def looked(agent: str, given: argparse.Namespace) -> list[str]:
         see=modules.perception.see,  # type: ignore[attr-defined]
     )
 
-    def imagined(by: WorldModel, moment: Moment) -> Imagination:
-        return Imagination(
-            by,
-            modules.cost,
-            situation(moment),
-            moment.directive,
-            player.world.actions,
-            player.discount,
-        )
-
-    found = Foresight([int(depth) for depth in given.depths.split(",")], given.steps)
+    found = Foresight(given.depths, given.steps)
     observation = world.reset(given.seed)
     for step in range(1, APART * -(-given.states // ROWS) + 1):
+        before = modules.memory.latest()
         moment = player.step(observation)
         if step % APART == 0:
-            found.look(moment, imagined(modules.world_model, moment), imagined(emulator, moment))
+            known = moment.situation(before, chance.keys(given.seed, ROWS, moment.step))
+            model, real = (
+                Imagination(
+                    by, modules.cost, known, moment.directive, player.world.actions, player.discount
+                )
+                for by in (modules.world_model, emulator)
+            )
+            found.look(moment, model, real)
         observation = world.step(moment.plan.action)
-    world.close()
     return found.lines()
+
+
+def number(text: str) -> int:
+    """A whole number above 0. Raises ValueError, which argparse says in a line."""
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+def numbers(text: str) -> list[int]:
+    """Several of them, as 1,2,5."""
+    return [number(part) for part in text.split(",")]
 
 
 def main() -> None:
     """Looks at every agent, one after the other."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--agents", required=True, help="bundled agents, runs or checkpoints")
-    parser.add_argument("--states", type=int, default=200, help="looked at in all (200)")
-    parser.add_argument("--steps", type=int, default=20, help="really lived from each (20)")
-    parser.add_argument("--depths", default="1,2,5", help="steps imagined (1,2,5)")
+    parser.add_argument("--states", type=number, default=200, help="looked at in all (200)")
+    parser.add_argument("--steps", type=number, default=20, help="really lived from each (20)")
+    parser.add_argument("--depths", type=numbers, default="1,2,5", help="steps imagined (1,2,5)")
     parser.add_argument("--protocol", default="100k")
     parser.add_argument("--seed", type=int, default=5_000_000)
     given = parser.parse_args()
+    if max(given.depths) > given.steps:
+        parser.error(f"--depths: wanted at most --steps {given.steps}, got {max(given.depths)}")
     for agent in given.agents.split(","):
         try:
             lines = looked(agent, given)
         except (ConfigError, WorldError) as error:
-            sys.exit(f"foresight: {error}")
+            print(f"foresight: {agent}: {error}", file=sys.stderr)
+            sys.exit(2)
         print(agent, *lines, sep="\n", flush=True)
 
 

@@ -23,7 +23,7 @@ from agent.build import Assembly, assemble, known_kinds
 from agent.loading import give_weights, trained_weights
 from agent.view.page.data import Pack, Recording, as_bytes, plain
 from modules import chance
-from modules.messages import Plan, SextetError, Situation, State, TraceError
+from modules.messages import Plan, SextetError, State, TraceError
 from modules.ports import Simulator
 
 Frames = list[NDArray[np.uint8]]
@@ -273,17 +273,8 @@ class Remembered:
         moment = self.recording.moment(step)
         before = self.recording.moment(step - 1) if step > self.recording.first else moment
         model = self.agent.modules.world_model
-        situation = Situation(
-            row=torch.arange(self.recording.rows),
-            state=moment.state,
-            recollection=moment.recollection,
-            energies=moment.energies,
-            surprise=moment.surprise,
-            spent=moment.spent,
-            age=moment.age,
-            chance=chance.keys(self.seed, self.recording.rows, step),
-            before=before,
-        )
+        key = chance.keys(self.seed, self.recording.rows, step)
+        situation = moment.situation(before, key)
         expected = model.predict(situation, moment.plan.action, moment.directive)
         if not _alike(expected.latent[row], moment.expected.latent[row]):
             raise TraceError(
