@@ -22,8 +22,9 @@ from typing import Any
 import torch
 
 from agent.agent import Agent
-from agent.config import Kinds, Resolved, Slot, Tree, merge, resolve, resolve_one, settings_of
+from agent.config import Kinds, Resolved, Slot, resolve, resolve_one, settings_of
 from agent.guard import SHIPPED, drive_hashes, require_same
+from agent.layers import Tree, merge
 from agent.modules import Modules
 from modules.configurator import interventions
 from modules.configurator.fixed import Fixed

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from agent.build import Assembly, assemble
-from agent.config import SLOT_NAMES, SLOTS, Kinds, Tree, merge, suggestion
+from agent.config import SLOT_NAMES, SLOTS, Kinds, suggestion
 from agent.imagination import Imagination
+from agent.layers import Tree, merge
 from agent.live import live
 from modules import chance
 from modules.messages import (

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -21,9 +21,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agent.layers import Tree, merge, one_line, read_yaml
 from modules.messages import ConfigError, WorldSpec
-
-Tree = dict[str, Any]
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "perception": (),
@@ -214,8 +213,8 @@ class Kinds:
             module = importlib.import_module(package)
         except Exception as error:
             raise ConfigError(
-                f"config plugins: {package!r} cannot be imported ({_line(error)}); give the name "
-                "of an installed package or module that holds MODULES"
+                f"config plugins: {package!r} cannot be imported ({one_line(error)}); give the "
+                "name of an installed package or module that holds MODULES"
             ) from None
         self.add(package, module)
 
@@ -228,7 +227,7 @@ class Kinds:
             except Exception as error:
                 raise ConfigError(
                     f"config plugins: installed plugin {point.name!r} cannot be imported "
-                    f"({_line(error)}); repair or uninstall it"
+                    f"({one_line(error)}); repair or uninstall it"
                 ) from None
             self.add(package, offered)
 
@@ -281,102 +280,7 @@ def default_kind(slot: str, world: WorldSpec) -> str:
     }[slot]
 
 
-# -- layers ---------------------------------------------------------------------------------
-
-
-def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
-    """`base` with `overlay` over it; a branch whose `kind` changes begins anew, and so does what
-    an evaluation sets otherwise there. `evaluation: {}` clears all of that.
-    """
-    for path in _other_kinds(base, overlay):
-        base = _without(base, ("training", "evaluation", *path))
-    return _over(base, overlay)
-
-
-def _over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
-    merged = dict(base)
-    for name, value in overlay.items():
-        below = merged.get(name)
-        if not isinstance(value, Mapping):
-            merged[name] = value
-        elif isinstance(below, Mapping) and not _changed(below, value):
-            merged[name] = {} if name == "evaluation" and not value else _over(below, value)
-        else:
-            merged[name] = _over({}, value)
-    return merged
-
-
-def _changed(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
-    """Whether a branch comes to be of another kind."""
-    return "kind" in value and "kind" in below and value["kind"] != below["kind"]
-
-
-def _other_kinds(
-    base: Mapping[str, Any], overlay: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> Iterator[tuple[str, ...]]:
-    """Where the branches are that come to be of another kind."""
-    for name, value in overlay.items():
-        below = base.get(name)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            if _changed(below, value):
-                yield (*path, name)
-            else:
-                yield from _other_kinds(below, value, (*path, name))
-
-
-def _without(tree: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
-    """A tree that has nothing at a path."""
-    name, *rest = path
-    below = tree.get(name)
-    if rest and isinstance(below, Mapping):
-        return {**tree, name: _without(below, tuple(rest))}
-    return {key: value for key, value in tree.items() if rest or key != name}
-
-
-def dotted(overrides: Iterable[str]) -> Tree:
-    """The tree that overrides `a.b=c` make; values are read as YAML, later ones win.
-
-    Raises ConfigError where one has no `=` or no name.
-    """
-    tree: Tree = {}
-    for override in overrides:
-        path, equals, text = override.partition("=")
-        names = path.split(".")
-        if not equals or not all(names):
-            raise ConfigError(
-                f"config {override!r}: wanted an override like actor.planner.kind=cem"
-            )
-        try:
-            value: Any = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        for name in reversed(names):
-            value = {name: value}
-        tree = merge(tree, value)
-    return tree
-
-
-def read_yaml(path: Path) -> Tree:
-    """The dictionary in a YAML file. Raises ConfigError, one line."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"config {path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"config {path}: is not UTF-8 text; wanted YAML") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f", line {mark.line + 1}"
-        what = getattr(error, "problem", None) or "nested too deeply"
-        raise ConfigError(f"config {path}{where}: is not YAML ({_line(what)})") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
-        raise ConfigError(
-            f"config {path}: wanted settings like 'seed: 3', got {type(tree).__name__}"
-        )
-    return tree
-
+# -- presets --------------------------------------------------------------------------------
 
 PRESETS = Path(__file__).parent / "presets"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -509,7 +413,7 @@ def _validated(
         expected = str(first.get("ctx", {}).get("expected", ""))
         allowed = tuple(part.strip("' ") for part in expected.replace(" or ", ",").split(","))
         guess = suggestion(first["input"], allowed)
-    raise ConfigError(f"config {where}: {shown} is not {_line(wanted)}{limits}{guess}")
+    raise ConfigError(f"config {where}: {shown} is not {one_line(wanted)}{limits}{guess}")
 
 
 def _holder(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
@@ -544,7 +448,3 @@ def suggestion(got: object, allowed: Iterable[str]) -> str:
     lowered = {choice.lower(): choice for choice in reversed(choices)}
     close = difflib.get_close_matches(str(got).lower(), lowered, n=1, cutoff=0.6)
     return f". Did you mean {lowered[close[0]]!r}?" if close else ""
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())

@@ -18,18 +18,9 @@ from torch import Tensor
 from agent import checkpoint
 from agent.agent import Agent
 from agent.build import Assembly, assemble, describe, known_kinds
-from agent.config import (
-    BUNDLED,
-    Resolved,
-    Tree,
-    dotted,
-    merge,
-    preset,
-    read_yaml,
-    settings_of,
-    suggestion,
-)
+from agent.config import BUNDLED, Resolved, preset, settings_of, suggestion
 from agent.guard import drive_hashes, require_same
+from agent.layers import Tree, dotted, merge, read_yaml
 from agent.learn import below, learned
 from agent.live import live
 from agent.modules import Modules

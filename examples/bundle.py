@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from agent import checkpoint
-from agent.config import BUNDLED, read_yaml
+from agent.config import BUNDLED
+from agent.layers import read_yaml
 
 HALVED_FROM = 2
 """Tensors of at least so many axes are halved: matrices, not scales that may be large."""

@@ -38,8 +38,9 @@ from typing import Any
 import torch
 
 from agent.build import Assembly, assemble, known_kinds
-from agent.config import Tree, dotted, merge, preset
+from agent.config import preset
 from agent.evaluation import whole_episodes
+from agent.layers import Tree, dotted, merge
 from agent.learn import Learner
 from agent.live import live
 from agent.study.statistics import mean

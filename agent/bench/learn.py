@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agent.build import assemble, known_kinds
-from agent.config import Tree, merge, preset
+from agent.config import preset
+from agent.layers import Tree, merge
 from agent.learn import Learner
 from agent.live import go_on
 from modules import chance

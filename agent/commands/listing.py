@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.config import BUNDLED, SLOT_NAMES, preset, presets, read_yaml, suggestion
+from agent.config import BUNDLED, SLOT_NAMES, preset, presets, suggestion
+from agent.layers import read_yaml
 from modules.messages import ConfigError
 
 LISTS = ("games", "worlds", "modules", "agents", "studies", "presets")

@@ -22,8 +22,8 @@ from agent import checkpoint
 from agent.build import describe, known_kinds
 from agent.commands import train as one
 from agent.commands.failure import RunFailedError
-from agent.config import Tree, merge
 from agent.evaluation import score
+from agent.layers import Tree, merge
 from agent.run_folder import RunFolder
 from modules.messages import ConfigError
 

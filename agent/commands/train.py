@@ -18,9 +18,10 @@ from typing import Any
 from agent import checkpoint
 from agent.build import Assembly, assemble, known_kinds, learning_device
 from agent.commands.failure import running
-from agent.config import Tree, merge, preset, settings_of
+from agent.config import preset, settings_of
 from agent.evaluation import whole_episodes
 from agent.guard import guarded
+from agent.layers import Tree, merge
 from agent.learn import Learner
 from agent.loading import Request, begin_with, configure, give_weights
 from agent.metrics import Metrics, TensorBoard, require_tensorboard

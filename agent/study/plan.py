@@ -13,7 +13,8 @@ import yaml
 
 from agent.build import describe, known_kinds
 from agent.commands.train import for_training
-from agent.config import Tree, merge, resolve
+from agent.config import resolve
+from agent.layers import Tree, merge
 from agent.loading import Request, configure
 from agent.study.study import Arm, Study, StudyWorld, branch
 from modules.messages import ConfigError, WorldSpec

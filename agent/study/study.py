@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.config import Tree, merge, read_yaml, suggestion
+from agent.config import suggestion
+from agent.layers import Tree, merge, read_yaml
 from agent.study.measures import MEASURES
 from modules.messages import ConfigError
 

@@ -9,17 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.build import KINDS
-from agent.config import (
-    Kinds,
-    default_kind,
-    dotted,
-    merge,
-    preset,
-    presets,
-    read_yaml,
-    resolve,
-    settings_of,
-)
+from agent.config import Kinds, default_kind, preset, presets, resolve, settings_of
+from agent.layers import dotted, merge, read_yaml
 from modules.messages import SIGNALS, ActionSpec, ConfigError, WorldSpec
 
 PIXELS = WorldSpec(

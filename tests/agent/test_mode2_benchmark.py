@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from agent.build import known_kinds
-from agent.config import dotted, merge, resolve
+from agent.config import resolve
+from agent.layers import dotted, merge
 from worlds.make import make_world
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "benchmarks" / "mode2.py"

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from agent.build import Assembly, assemble, known_kinds
-from agent.config import dotted, merge, preset
+from agent.config import preset
+from agent.layers import dotted, merge
 from agent.learn import Learner
 from agent.live import live
 from modules import chance

@@ -1,0 +1,112 @@
+"""Layers of settings: plain dictionaries from files and overrides, one laid over the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modules.messages import ConfigError
+
+Tree = dict[str, Any]
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
+    """`base` with `overlay` over it; a branch whose `kind` changes begins anew, and so does what
+    an evaluation sets otherwise there. `evaluation: {}` clears all of that.
+    """
+    for path in _other_kinds(base, overlay):
+        base = _without(base, ("training", "evaluation", *path))
+    return _over(base, overlay)
+
+
+def _over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
+    merged = dict(base)
+    for name, value in overlay.items():
+        below = merged.get(name)
+        if not isinstance(value, Mapping):
+            merged[name] = value
+        elif isinstance(below, Mapping) and not _changed(below, value):
+            merged[name] = {} if name == "evaluation" and not value else _over(below, value)
+        else:
+            merged[name] = _over({}, value)
+    return merged
+
+
+def _changed(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    """Whether a branch comes to be of another kind."""
+    return "kind" in value and "kind" in below and value["kind"] != below["kind"]
+
+
+def _other_kinds(
+    base: Mapping[str, Any], overlay: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Where the branches are that come to be of another kind."""
+    for name, value in overlay.items():
+        below = base.get(name)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            if _changed(below, value):
+                yield (*path, name)
+            else:
+                yield from _other_kinds(below, value, (*path, name))
+
+
+def _without(tree: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
+    """A tree that has nothing at a path."""
+    name, *rest = path
+    below = tree.get(name)
+    if rest and isinstance(below, Mapping):
+        return {**tree, name: _without(below, tuple(rest))}
+    return {key: value for key, value in tree.items() if rest or key != name}
+
+
+def dotted(overrides: Iterable[str]) -> Tree:
+    """The tree that overrides `a.b=c` make; values are read as YAML, later ones win.
+
+    Raises ConfigError where one has no `=` or no name.
+    """
+    tree: Tree = {}
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        names = path.split(".")
+        if not equals or not all(names):
+            raise ConfigError(
+                f"config {override!r}: wanted an override like actor.planner.kind=cem"
+            )
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        for name in reversed(names):
+            value = {name: value}
+        tree = merge(tree, value)
+    return tree
+
+
+def read_yaml(path: Path) -> Tree:
+    """The dictionary in a YAML file. Raises ConfigError, one line."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config {path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"config {path}: is not UTF-8 text; wanted YAML") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f", line {mark.line + 1}"
+        what = getattr(error, "problem", None) or "nested too deeply"
+        raise ConfigError(f"config {path}{where}: is not YAML ({one_line(what)})") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
+        raise ConfigError(
+            f"config {path}: wanted settings like 'seed: 3', got {type(tree).__name__}"
+        )
+    return tree
+
+
+def one_line(error: object) -> str:
+    """What an error says, without line breaks."""
+    return " ".join(str(error).split())
