@@ -305,10 +305,13 @@ def _named_ports(wanted: Sequence[str], there: tuple[str, ...]) -> tuple[str, ..
 
 
 def _has_bfloat16(device: torch.device | None) -> bool:
-    """Whether networks compute in bfloat16 there; where not, it is ten times as slow as float32."""
+    """Whether networks compute in bfloat16 there, not in float32 made to look like it, which is
+    slower than float32: so a processor with AVX-512 alone does, though it is said to support it.
+    """
     if device is not None:
         return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    cpu = torch.cpu
+    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
 def _at_home(named: dict[str, Tensor]) -> dict[str, Tensor]:
