@@ -245,6 +245,9 @@ class Learner:
 
     @torch.no_grad()
     def _follow(self) -> None:
+        """The averages come nearer: over the first 1/`target_rate` updates all count alike, so
+        that what is usual is no average with what it was before anything was seen.
+        """
         if self.averages is self.learners:
             return
         theirs = list(_named(self.averages).values())
@@ -253,7 +256,7 @@ class Learner:
         torch._foreach_lerp_(
             list(itertools.compress(theirs, drawn)),
             list(itertools.compress(mine, drawn)),
-            self.target_rate,
+            max(self.target_rate, 1 / (self.updates + 1)),
         )
         for average, now, follows in zip(theirs, mine, drawn, strict=True):
             if not follows:

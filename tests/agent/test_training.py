@@ -191,12 +191,13 @@ def test_the_averages_follow_and_are_what_is_kept_to_play():
         pass
     settings = assembly.config.settings.learner.model_dump() | {"target_rate": 0.25}
     learner = Learner(assembly.agent.modules, seed=3, **settings)
-    began = {name: value.clone() for name, value in learner.weights().items()}
-    learner.update()
-    now, kept = learner.tensors(), learner.weights()
-    for name in ("perception/network.last.weight", "cost/critic.members.0.last.weight"):
-        assert not now[f"now/{name}"].equal(began[name])
-        torch.testing.assert_close(kept[name], began[name].lerp(now[f"now/{name}"], 0.25))
+    for rate in (1, 1 / 2, 1 / 3, 0.25, 0.25):
+        began = {name: value.clone() for name, value in learner.weights().items()}
+        learner.update()
+        now, kept = learner.tensors(), learner.weights()
+        for name in ("perception/network.last.weight", "cost/critic.members.0.last.weight"):
+            assert not now[f"now/{name}"].equal(began[name])
+            torch.testing.assert_close(kept[name], began[name].lerp(now[f"now/{name}"], rate))
     counts = "world_model/updates"
     assert kept[counts].equal(now[f"now/{counts}"])
 

@@ -290,10 +290,7 @@ def test_augmentation_follows_its_key_and_can_be_off() -> None:
     assert torch.equal(off, perception.encode_windows(batch, None, torch.tensor([2])))
 
 
-def test_what_all_frames_share_is_no_part_of_what_is_learned() -> None:
-    """However large the common part of the features grows, latents vary about 0, and no gradient
-    moves it.
-    """
+def test_no_gradient_moves_what_all_frames_share() -> None:
     torch.manual_seed(0)
     perception = small()
     batch = experience(torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8), None, 8, 5)
@@ -301,11 +298,23 @@ def test_what_all_frames_share_is_no_part_of_what_is_learned() -> None:
     latents.square().mul(torch.rand_like(latents)).sum().backward()
     assert perception.project.bias.grad is not None
     assert perception.project.bias.grad.abs().max() < 1e-3
+
+
+def test_a_state_has_one_latent_whatever_else_is_in_the_batch() -> None:
+    """In learning; else the action that is best there is not the one that is best in acting."""
+    torch.manual_seed(0)
+    perception = small()
+    perception.shift_pixels, perception.intensity = 0, 0.0
+    frames = torch.randint(0, 256, (64, 8, 40, 36, 1), dtype=torch.uint8)
+    for _ in range(3):
+        perception.encode_windows(experience(frames, None, 64, 5), None, torch.tensor([1]))
     with torch.no_grad():
-        perception.project.bias += 1000
-        again = perception.encode_windows(batch, None, torch.tensor([1]))
-    assert again.mean((0, 1)).abs().max() < 0.2
-    torch.testing.assert_close(again, latents.detach(), rtol=0, atol=0.05)
+        one = perception.encode_windows(experience(frames[:8], None, 8, 5), None, torch.tensor([1]))
+        other = torch.cat([frames[:1], frames[40:47]])
+        two = perception.encode_windows(experience(other, None, 8, 5), None, torch.tensor([1]))
+        acted = perception.encode_windows(experience(frames[:8], None, 8, 5), None, None)
+    torch.testing.assert_close(two[0], one[0], rtol=0, atol=1e-3)
+    torch.testing.assert_close(acted, one, rtol=0, atol=0.01)
 
 
 @torch.no_grad()
