@@ -88,6 +88,7 @@ class Pixels(nn.Module):
         gray: bool,
         shift_pixels: int,
         intensity: float,
+        centred: bool,
         wider: int = 1,
     ) -> None:
         super().__init__()
@@ -102,6 +103,7 @@ class Pixels(nn.Module):
         self.frame, self.signals, self.goal = world.pixels, len(world.signals), world.goal
         height, width, channels = world.pixels
         self.carried = (stack - 1) * height * width * channels
+        self.picture = RunningScale(height * width * channels, 0.999) if centred else None
         self.network: CNN | ImpalaCNN = self.network_class(
             stack * channels, height, width, token_shape, wider
         )
@@ -115,7 +117,19 @@ class Pixels(nn.Module):
         """
         if not frames.dtype.is_floating_point:
             frames = frames.float().mul_(1 / 255)
-        return self._latent(self.project(self.network(frames, tokens)).float())
+        return self._latent(self.project(self.network(self._centred(frames), tokens)).float())
+
+    def _centred(self, frames: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """Stacked `frames` [M stack·C H Y], 0 to 1, less the usual picture, over how far a pixel
+        usually is from it; where frames were moved by `offsets` [M 2], so is the picture.
+        """
+        if self.picture is None:
+            return frames
+        picture = self.picture.centre.view(1, 1, *self.frame)
+        if offsets is not None:
+            picture = shifted(picture.repeat(len(offsets), 1, 1, 1, 1), offsets)
+        picture = self._stacked(picture.expand(-1, self.stack, -1, -1, -1))
+        return (frames - picture) / self.picture.variance.mean().sqrt().clamp_min(1 / 255)
 
     def _latent(self, projected: Tensor) -> Tensor:
         """Standardised by what is usual, then onto the sphere."""
@@ -221,19 +235,18 @@ class Pixels(nn.Module):
         if wanted is None:
             wanted = torch.ones(rows, steps, dtype=torch.bool, device=frames.device)
         row = wanted.nonzero()[:, 0]
-        runs = self._runs(frames, wanted)
+        runs, offsets = self._runs(frames, wanted), None
+        if augment_key is not None and self.picture is not None and torch.is_grad_enabled():
+            self.picture.update(runs[:, -1].flatten(1).float().mul_(1 / 255))
         if augment_key is not None and self.shift_pixels:
             drawn = chance.integers(augment_key, "shift", 2 * self.shift_pixels + 1, rows, 2)[0]
-            runs = shifted(runs, (drawn - self.shift_pixels).to(frames.device)[row])
-        kind = frames.device.type
-        # Whole numbers up to 255 are exact in bfloat16 too.
-        exact = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        stacked = self._stacked(runs).to(exact)
-        bright = torch.full((rows,), 1 / 255)
+            offsets = (drawn - self.shift_pixels).to(frames.device)[row]
+            runs = shifted(runs, offsets)
+        stacked = self._centred(self._stacked(runs).float().mul_(1 / 255), offsets)
         if augment_key is not None:
             noise = chance.normal(augment_key, "intensity", rows)[0].clamp(-2, 2)
-            bright *= 1 + self.intensity * noise
-        stacked.mul_(bright.to(frames.device, exact)[row, None, None, None])
+            bright = 1 + self.intensity * noise
+            stacked = stacked.mul_(bright.to(frames.device)[row, None, None, None])
         if tokens is not None:
             tokens = tokens[wanted]
         projected = self.project(self.network(stacked, tokens)).float()
@@ -256,7 +269,8 @@ class PixelsSmall(Pixels):
 
         latent_size: D. wider: times the network's usual channels. stack: frames seen at once.
         frame_size: height and width asked of the world, pixels; 0: whatever it shows. gray: ask for
-        one channel. shift_pixels, intensity: augmentation in learning.
+        one channel. shift_pixels, intensity: augmentation in learning. centred: the network is
+        shown how frames differ from the usual picture.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -268,6 +282,7 @@ class PixelsSmall(Pixels):
         gray: bool = True
         shift_pixels: int = Field(default=4, ge=0, le=16)
         intensity: float = Field(default=0.05, ge=0, le=0.5)
+        centred: bool = False
 
         @property
         def sensor(self) -> dict[str, Any] | None:
