@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from modules.nets.conv import TinyCNN
-from modules.perception.pixels import Pixels
+from modules.perception.pixels import Pixels, PixelsSmall
 
 
 class PixelsTiny(Pixels):
@@ -15,21 +15,12 @@ class PixelsTiny(Pixels):
 
     network_class = TinyCNN
 
-    class Config(BaseModel):
+    class Config(PixelsSmall.Config):
         """Settings of `pixels-tiny`: those of `pixels-small`, one frame as the world shows it."""
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["pixels-tiny"] = "pixels-tiny"
+        kind: Literal["pixels-tiny"] = "pixels-tiny"  # type: ignore[assignment]
         latent_size: int = Field(default=16, ge=8)
         stack: int = Field(default=1, ge=1, le=16)
         frame_size: int = Field(default=0, ge=0, le=512)
         gray: bool = False
         shift_pixels: int = Field(default=0, ge=0, le=16)
-        intensity: float = Field(default=0.05, ge=0, le=0.5)
-
-        @property
-        def sensor(self) -> dict[str, Any] | None:
-            """Keywords height, width (pixels) and gray for the world, or None."""
-            if not self.frame_size:
-                return None
-            return {"height": self.frame_size, "width": self.frame_size, "gray": self.gray}
