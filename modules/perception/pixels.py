@@ -21,9 +21,6 @@ from modules.messages import (
 from modules.nets.conv import CNN, ImpalaCNN, NatureCNN, SmallCNN, TinyCNN
 from modules.nets.scale import RunningScale, unit_rms
 
-_FAR = 3.0
-"""How far a batch may be from what was usual, in deviations and times a deviation."""
-
 
 def as_bytes(frames: Tensor) -> Tensor:
     """Frames of any dtype as uint8, which is what memory and carried context hold.
@@ -67,12 +64,15 @@ class Pixels(nn.Module):
     first; where an episode begins its first frame stands for them.
 
     The latent is a linear map of the features, standardised in each dimension, then scaled to a
-    root mean square of 1, so it lies on a sphere of radius √D. Standardised by what was usual, with
-    the gradient of standardising by the batch (Ioffe 2017): what all frames share, most of a game's
-    picture, is no part of it, and no gradient can move it there. With a gradient that knew of
-    running numbers alone it did move there: they followed, and all frames became one
-    (docs/LOG.md, 2026-11-25). On the sphere `State.surprise` becomes 1 - cosine, VICReg's standard
-    deviation of 1 is within reach, and SIGReg's standard normal is close.
+    root mean square of 1, so it lies on a sphere of radius √D. Standardised by the batch in
+    learning and by what was usual in acting (Ioffe & Szegedy 2015): what all frames share, most of
+    a game's picture, is no part of it, and no gradient can move it there. By running numbers alone
+    it did move there: they followed, and all frames became one (docs/LOG.md, 2026-11-25). On the
+    sphere `State.surprise` becomes 1 - cosine, VICReg's standard deviation of 1 is within reach,
+    and SIGReg's standard normal is close.
+
+    `centred`, the network is shown how frames differ from the usual picture. Else what all share
+    moves through it with every update, and what was usual is a deviation away from what is.
     """
 
     network_class: type[SmallCNN] | type[NatureCNN] | type[TinyCNN] | type[ImpalaCNN]
@@ -136,22 +136,11 @@ class Pixels(nn.Module):
         return unit_rms((projected - self.usual.centre) / (self.usual.deviation() + 1e-3))
 
     def _learned(self, projected: Tensor) -> Tensor:
-        """As `_latent`, but the gradient is that of standardising by the batch (Ioffe 2017).
-
-        So one state has one latent, in learning and in acting: by the statistics of 32 frames, the
-        action a critic liked best was another in acting in four of ten states. Where the batch is
-        far from what was usual, as after a reset, it is followed part of the way. What has a
-        gradient says what is usual.
-        """
+        """Standardised by the batch itself; what has a gradient says what is usual."""
         if projected.requires_grad:
             self.usual.update(projected.detach())
         variance, mean = torch.var_mean(projected, 0, correction=0)
-        deviation = (variance + 1e-6).sqrt() + 1e-3
-        with torch.no_grad():
-            usual = self.usual.deviation() + 1e-3
-            wider = (deviation / usual).clamp(1 / _FAR, _FAR)
-            aside = ((mean - self.usual.centre) / usual).clamp(-_FAR, _FAR)
-        return unit_rms((projected - mean) / deviation * wider + aside)
+        return unit_rms((projected - mean) / ((variance + 1e-6).sqrt() + 1e-3))
 
     def _runs(self, windows: Tensor, wanted: Tensor) -> Tensor:
         """The runs of `stack` frames in `windows` [B F H Y C] that end at steps `wanted` [B W],

@@ -300,23 +300,6 @@ def test_no_gradient_moves_what_all_frames_share() -> None:
     assert perception.project.bias.grad.abs().max() < 1e-3
 
 
-def test_a_state_has_one_latent_whatever_else_is_in_the_batch() -> None:
-    """In learning; else the action that is best there is not the one that is best in acting."""
-    torch.manual_seed(0)
-    perception = small()
-    perception.shift_pixels, perception.intensity = 0, 0.0
-    frames = torch.randint(0, 256, (64, 8, 40, 36, 1), dtype=torch.uint8)
-    for _ in range(3):
-        perception.encode_windows(experience(frames, None, 64, 5), None, torch.tensor([1]))
-    with torch.no_grad():
-        one = perception.encode_windows(experience(frames[:8], None, 8, 5), None, torch.tensor([1]))
-        other = torch.cat([frames[:1], frames[40:47]])
-        two = perception.encode_windows(experience(other, None, 8, 5), None, torch.tensor([1]))
-        acted = perception.encode_windows(experience(frames[:8], None, 8, 5), None, None)
-    torch.testing.assert_close(two[0], one[0], rtol=0, atol=1e-3)
-    torch.testing.assert_close(acted, one, rtol=0, atol=0.01)
-
-
 @torch.no_grad()
 def test_acting_with_what_was_usual_gives_what_learning_gave() -> None:
     torch.manual_seed(0)
