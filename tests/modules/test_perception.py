@@ -300,6 +300,25 @@ def test_no_gradient_moves_what_all_frames_share() -> None:
     assert perception.project.bias.grad.abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("shift", [0, 3])
+def test_what_never_changes_in_a_picture_is_not_seen_wherever_it_is_moved(shift: int) -> None:
+    """Two worlds whose frames differ by one background have the same latents."""
+    spec = world((40, 36, 1))
+    frames = torch.randint(0, 100, (16, 8, 40, 36, 1), dtype=torch.uint8)
+    behind = torch.randint(0, 150, (40, 36, 1), dtype=torch.uint8)
+    seen = []
+    for pictures in (frames, frames + behind):
+        torch.manual_seed(0)
+        perception = seeing(PixelsSmall, spec, latent_size=16, centred=True, shift_pixels=shift)
+        batch = experience(pictures, None, 16, 5)
+        for _ in range(2):
+            learned = perception.encode_windows(batch, None, torch.tensor([1]))
+        acted = perception.encode_windows(batch, None, None)
+        seen.append((learned.detach(), acted.detach()))
+    for one, other in zip(*seen, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-2)
+
+
 @torch.no_grad()
 def test_acting_with_what_was_usual_gives_what_learning_gave() -> None:
     torch.manual_seed(0)
