@@ -36,11 +36,11 @@ class Learner:
     modules themselves). A batch is encoded once: its first `online_steps` by the perception that
     learns, the steps that modules read of what followed by the average one, without gradient,
     both in `precision` where there are means for it, else in float32. The averages are also what
-    acts, is evaluated and kept to play: they swing less.
+    is evaluated and kept to play: they swing less.
     Each module that is to learn (`ports`; all, where none is named) then gives named losses; their
     sum is descended by AdamW with a group a module. The others stay as they are.
-    With a `device` of its own it learns there, and the modules that act follow the averages after
-    every turn; without one they are the averages themselves.
+    With a `device` of its own it learns copies there, and the modules that act follow after every
+    turn; without one they are the same.
     What an update draws at random derives from (seed, number of the update), so a resumed
     learner goes on as if never stopped.
     """
@@ -71,12 +71,12 @@ class Learner:
         self.seed, self.device, self.acting = seed, device, learned(modules)
         self.ports = _named_ports(ports, tuple(self.acting))
         self.learners = self.acting
-        if device is not None and imagined_steps:
-            raise ConfigError(
-                "config learner.imagined_steps: wanted 0 where learning has a device of its "
-                f"own, got {imagined_steps}; use --device cpu"
-            )
-        if device is not None or target_rate < 1:
+        if device is not None:
+            if imagined_steps:
+                raise ConfigError(
+                    "config learner.imagined_steps: wanted 0 where learning has a device of its "
+                    f"own, got {imagined_steps}; use --device cpu"
+                )
             self.learners = {p: copy.deepcopy(m).to(device) for p, m in self.acting.items()}
         self.modules = dataclasses.replace(modules, **cast(dict[str, Any], self.learners))
         self.batch, self.online_steps = batch, online_steps
@@ -88,9 +88,10 @@ class Learner:
         self.updates, self.owed = 0, 0.0
         self.averages = self.learners
         if target_rate < 1:
-            self.averages = self.acting
-            if device is not None:
-                self.averages = {p: copy.deepcopy(m) for p, m in self.learners.items()}
+            self.averages = {
+                port: copy.deepcopy(module).requires_grad_(False)
+                for port, module in self.learners.items()
+            }
         self.dreamer = None
         if imagined_steps:
             average = dataclasses.replace(modules, **cast(dict[str, Any], self.averages))
@@ -266,7 +267,7 @@ class Learner:
         """Gives what was learned elsewhere to the modules that act."""
         if self.device is not None:
             for mine, theirs in zip(
-                _named(self.averages).values(), _named(self.acting).values(), strict=True
+                _named(self.learners).values(), _named(self.acting).values(), strict=True
             ):
                 theirs.copy_(mine)
 

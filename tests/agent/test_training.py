@@ -185,7 +185,7 @@ def weights_now(learner):
     }
 
 
-def test_the_averages_follow_and_are_what_acts_and_is_kept_to_play():
+def test_the_averages_follow_and_are_what_is_kept_to_play():
     assembly = made()
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
@@ -198,8 +198,6 @@ def test_the_averages_follow_and_are_what_acts_and_is_kept_to_play():
         for name in ("perception/network.last.weight", "cost/critic.members.0.last.weight"):
             assert not now[f"now/{name}"].equal(began[name])
             torch.testing.assert_close(kept[name], began[name].lerp(now[f"now/{name}"], rate))
-        for name, value in assembly.agent.modules.perception.state_dict().items():
-            assert value.equal(kept[f"perception/{name}"])
     counts = "world_model/updates"
     assert kept[counts].equal(now[f"now/{counts}"])
 
