@@ -61,10 +61,11 @@ def sextet(words: list[str], log: Path) -> str:
 
 
 def played(agent: str, arm: str, given: argparse.Namespace, more: list[str]) -> dict[str, Any]:
-    """What an agent came to in an arm; looked up where that was done before."""
+    """What an agent came to in an arm; looked up where it has played so before."""
     name = Path(agent).name
     kept, log = given.out / f"{name}-{arm}.json", given.out / f"{name}.log"
-    if not kept.is_file():
+    asked = {"protocol": given.protocol, "episodes": given.episodes}
+    if not kept.is_file() or not asked.items() <= json.loads(kept.read_text("utf-8")).items():
         who, told = agent, []
         if arm == "Mode-2":
             told = [*planning(), *more]

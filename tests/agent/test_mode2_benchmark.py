@@ -1,5 +1,6 @@
 """`examples/benchmarks/mode2.py`: what thinking brings, in pairs."""
 
+import argparse
 import json
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -46,7 +47,18 @@ def test_what_fails_or_has_no_human_score_is_said_in_a_line(tmp_path, monkeypatc
     monkeypatch.setattr(sys, "argv", ["mode2.py", *words, "--protocol", "none"])
     with pytest.raises(SystemExit, match="mode2: sextet eval cartpole failed"):
         mode2.main()
-    said = {"human_normalised": None, "world": "CartPole-v1"}
+    said = {"human_normalised": None, "world": "CartPole-v1", "protocol": "none", "episodes": 1}
     (tmp_path / "cartpole-Mode-1.json").write_text(json.dumps(said))
     with pytest.raises(SystemExit, match=r"wanted a game with human scores, got CartPole-v1"):
         mode2.main()
+
+
+def test_what_was_played_otherwise_is_played_again(tmp_path, monkeypatch):
+    said = {"human_normalised": 1.0, "world": "ALE/Pong-v5", "protocol": "100k", "episodes": 5}
+    (tmp_path / "pong-Mode-1.json").write_text(json.dumps(said))
+    anew = {**said, "human_normalised": 2.0}
+    monkeypatch.setattr(mode2, "sextet", lambda words, log: json.dumps(anew))
+    given = argparse.Namespace(out=tmp_path, protocol="100k", episodes=5, steps=1)
+    assert mode2.played("pong", "Mode-1", given, []) == said
+    given.episodes = 6
+    assert mode2.played("pong", "Mode-1", given, []) == anew
