@@ -290,7 +290,10 @@ def test_augmentation_follows_its_key_and_can_be_off() -> None:
     assert torch.equal(off, perception.encode_windows(batch, None, torch.tensor([2])))
 
 
-def test_no_gradient_moves_what_all_frames_share() -> None:
+def test_what_all_frames_share_is_no_part_of_what_is_learned() -> None:
+    """However large the common part of the features grows, latents vary about 0, and no gradient
+    moves it.
+    """
     torch.manual_seed(0)
     perception = small()
     batch = experience(torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8), None, 8, 5)
@@ -298,6 +301,11 @@ def test_no_gradient_moves_what_all_frames_share() -> None:
     latents.square().mul(torch.rand_like(latents)).sum().backward()
     assert perception.project.bias.grad is not None
     assert perception.project.bias.grad.abs().max() < 1e-3
+    with torch.no_grad():
+        perception.project.bias += 1000
+        again = perception.encode_windows(batch, None, torch.tensor([1]))
+    assert again.mean((0, 1)).abs().max() < 0.2
+    torch.testing.assert_close(again, latents.detach(), rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("shift", [0, 3])
