@@ -55,7 +55,8 @@ class RunningScale(nn.Module):
         if not len(values):
             return
         rate = (1 / (self.count + 1)).clamp_min(1 - self.decay)
-        variance, mean = torch.var_mean(values, 0, correction=0)
+        mean = values.mean(0)  # in two passes: `var_mean` over rows takes 20 times as long
+        variance = (values - mean).square_().mean(0)
         moved = mean - self.centre
         # The variance of a mixture: within each part, and between the two means.
         self.variance.copy_(

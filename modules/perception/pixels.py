@@ -110,26 +110,31 @@ class Pixels(nn.Module):
         self.project = nn.Linear(self.network.features, latent_size)
         self.usual = RunningScale(latent_size)
 
-    def encode(self, frames: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Latents [M D] of stacked `frames` [M stack·C H Y] under `tokens` [B T E], M = B·N.
-
-        Bytes are brought to 0..1; floats are taken to be there already.
+    def encode(self, runs: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Latents [M D] of runs of frames [M stack H Y C] uint8, oldest first, under `tokens`
+        [B T E], M = B·N.
         """
-        if not frames.dtype.is_floating_point:
-            frames = frames.float().mul_(1 / 255)
-        return self._latent(self.project(self.network(self._centred(frames), tokens)).float())
+        return self._latent(self.project(self.network(self._shown(runs), tokens)).float())
 
-    def _centred(self, frames: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Stacked `frames` [M stack·C H Y], 0 to 1, less the usual picture, over how far a pixel
-        usually is from it; where frames were moved by `offsets` [M 2], so is the picture.
+    def _shown(
+        self, runs: Tensor, offsets: Tensor | None = None, bright: Tensor | None = None
+    ) -> Tensor:
+        """What the network is shown of runs of bytes [M stack H Y C]: [M stack·C H Y], 0 to 1, or
+        less the usual picture, over how far a pixel usually is from it; times `bright` [M].
+
+        Where frames were moved by `offsets` [M 2], so is the picture. Each number is touched as
+        seldom as can be, in place: in learning this once took longer than the network itself.
         """
-        if self.picture is None:
-            return frames
-        picture = self.picture.centre.view(1, 1, *self.frame)
-        if offsets is not None:
-            picture = shifted(picture.repeat(len(offsets), 1, 1, 1, 1), offsets)
-        picture = self._stacked(picture.expand(-1, self.stack, -1, -1, -1))
-        return (frames - picture) / self.picture.variance.mean().sqrt().clamp_min(1 / 255)
+        shown = runs.float()
+        scale = shown.new_full((), 1 / 255)
+        if self.picture is not None:
+            picture = self.picture.centre.mul(255).view(1, 1, *self.frame)
+            if offsets is not None:
+                picture = shifted(picture.repeat(len(offsets), 1, 1, 1, 1), offsets)
+            shown -= picture
+            scale = scale / self.picture.variance.mean().sqrt().clamp_min(1 / 255)
+        shown *= scale if bright is None else (scale * bright)[:, None, None, None, None]
+        return self._stacked(shown)
 
     def _latent(self, projected: Tensor) -> Tensor:
         """Standardised by what is usual, then onto the sphere."""
@@ -167,7 +172,7 @@ class Pixels(nn.Module):
         """
         frame = as_bytes(frame)
         held = torch.cat([carry.view(len(frame), self.stack - 1, *self.frame), frame[:, None]], 1)
-        return self.encode(self._stacked(held), tokens), held[:, 1:].flatten(1)
+        return self.encode(held, tokens), held[:, 1:].flatten(1)
 
     def perceive(self, observation: Observation, before: Moment) -> State:
         """The state estimate; `before.directive` primes it, `before.state.carry` is context."""
@@ -224,21 +229,21 @@ class Pixels(nn.Module):
         if wanted is None:
             wanted = torch.ones(rows, steps, dtype=torch.bool, device=frames.device)
         row = wanted.nonzero()[:, 0]
-        runs, offsets = self._runs(frames, wanted), None
-        if augment_key is not None and self.picture is not None and torch.is_grad_enabled():
-            self.picture.update(runs[:, -1].flatten(1).float().mul_(1 / 255))
-        if augment_key is not None and self.shift_pixels:
-            drawn = chance.integers(augment_key, "shift", 2 * self.shift_pixels + 1, rows, 2)[0]
-            offsets = (drawn - self.shift_pixels).to(frames.device)[row]
-            runs = shifted(runs, offsets)
-        stacked = self._centred(self._stacked(runs).float().mul_(1 / 255), offsets)
+        runs = self._runs(frames, wanted)
+        offsets = bright = None
         if augment_key is not None:
+            if self.picture is not None and torch.is_grad_enabled():
+                self.picture.update(runs[:, -1].flatten(1).float().mul_(1 / 255))
+            if self.shift_pixels:
+                drawn = chance.integers(augment_key, "shift", 2 * self.shift_pixels + 1, rows, 2)[0]
+                offsets = (drawn - self.shift_pixels).to(frames.device)[row]
+                runs = shifted(runs, offsets)
             noise = chance.normal(augment_key, "intensity", rows)[0].clamp(-2, 2)
-            bright = 1 + self.intensity * noise
-            stacked = stacked.mul_(bright.to(frames.device)[row, None, None, None])
+            bright = (1 + self.intensity * noise).to(frames.device)[row]
+        shown = self._shown(runs, offsets, bright)
         if tokens is not None:
             tokens = tokens[wanted]
-        projected = self.project(self.network(stacked, tokens)).float()
+        projected = self.project(self.network(shown, tokens)).float()
         seen = self._latent(projected) if augment_key is None else self._learned(projected)
         return seen.new_zeros(rows, steps, self.latent_size).index_put((wanted,), seen)
 
