@@ -6,6 +6,7 @@ This file imports nothing heavy, so that `--help` and a misspelt flag answer at 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Sequence
@@ -470,7 +471,24 @@ def gather_overrides(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command and leaves with its exit code."""
+    _keep_freed_memory()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _keep_freed_memory() -> None:
+    """Asks the C library to keep what tensors free for the next ones.
+
+    By itself glibc gives tensors of more than 128 KiB back to the system and asks for them anew,
+    each page of them a fault: a seventh of the time of an update (docs/LOG.md, 2026-11-27).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, which has its own ways
+        return
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # as <malloc.h> numbers them
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, 1 << 30)
+    mallopt(top_pad, 1 << 26)
 
 
 def run(arguments: Sequence[str]) -> int:
