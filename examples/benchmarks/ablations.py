@@ -1,0 +1,93 @@
+"""What each choice of a preset is worth: the same trainings with one setting changed.
+
+    python examples/benchmarks/ablations.py --games Boxing,Breakout --out runs/ablations
+
+Every arm is `atari100k.py` with its words of a command line, in a folder of its own under `--out`:
+as many steps, updates and episodes as the others, the same seeds. The same command again goes on.
+Printed are the score of each game with its interval (95 %), the mean human-normalised score and
+the minutes an arm took: an arm that computes more for every update takes longer, as said there.
+
+Words this program does not know are passed on to every arm, as `--learner.batch=64`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+
+ARMS: dict[str, tuple[str, ...]] = {
+    "preset": (),
+    "sigreg": ("--world_model.objective.kind=sigreg",),
+    "centred": ("--world_model.objective.kind=centred",),
+    "no-objective": ("--world_model.objective.kind=none",),
+    "no-shaping": ("--world_model.shaping=0",),
+    "resets": ("--learner.reset_every=7000",),
+    "n-3": ("--cost.critic.n_steps_first=3",),
+    "n-10": ("--cost.critic.n_steps=10",),
+    "imagined-critic": ("--learner.imagined_steps=3",),
+}
+"""Settings by name. Resets: two in 20,000 steps, the last 4,000 steps before the end."""
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """What an arm came to, a row a game and seed."""
+    with open(folder / "scores.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def scores(found: list[dict[str, str]], game: str) -> str:
+    """The game's scores in an arm, seeds apart by commas."""
+    return ", ".join(
+        f"{float(row['mean_return']):.4g} [{float(row['low']):.4g}, {float(row['high']):.4g}]"
+        for row in found
+        if row["game"] == game
+    )
+
+
+def table(out: Path, arms: list[str], games: list[str]) -> str:
+    """All arms that have rows, as Markdown."""
+    lines = [
+        f"| arm | {' | '.join(games)} | mean HNS | minutes a run |",
+        f"|---|{'---|' * len(games)}---|---|",
+    ]
+    for arm in arms:
+        if (out / arm / "scores.csv").is_file() and (found := rows(out / arm)):
+            each = [float(row["human_normalised"]) for row in found if row["human_normalised"]]
+            worth = f"{mean(each):.2f}" if each else "–"
+            minutes = mean(float(row["train_minutes"]) for row in found)
+            cells = " | ".join(scores(found, game) or "–" for game in games)
+            lines.append(f"| {arm} | {cells} | {worth} | {minutes:.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Runs the arms one after another; the worst of their exit codes."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--arms", default=",".join(ARMS), help="which, by name (all)")
+    parser.add_argument("--games", default="Boxing,Breakout", help="as in atari100k.py")
+    parser.add_argument("--steps", default="20000", help="of each training (20000)")
+    parser.add_argument("--jobs", default="2", help="trainings side by side (2)")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder")
+    given, more = parser.parse_known_args()
+    arms, games = given.arms.split(","), given.games.split(",")
+    if unknown := [arm for arm in arms if arm not in ARMS]:
+        print(f"ablations: --arms: {unknown[0]!r} is not one of {', '.join(ARMS)}", file=sys.stderr)
+        return 2
+    program, worst = Path(__file__).with_name("atari100k.py"), 0
+    for arm in arms:
+        asked = ["--games", given.games, "--steps", given.steps, "--jobs", given.jobs]
+        words = [*asked, "--out", str(given.out / arm), *more, *ARMS[arm]]
+        print(f"{arm}:", flush=True)
+        worst = max(worst, subprocess.run([sys.executable, str(program), *words]).returncode)
+        if worst in (2, 3):  # wrong for every arm, or time is up
+            break
+    print(table(given.out, arms, games))
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""`examples/benchmarks/ablations.py`: every arm changes one setting that there is; one table."""
+
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from agent.loading import Request, resolved
+
+PROGRAM = Path(__file__).parents[2] / "examples" / "benchmarks" / "ablations.py"
+_spec = spec_from_file_location("ablations", PROGRAM)
+assert _spec is not None
+assert _spec.loader is not None
+ablations = module_from_spec(_spec)
+_spec.loader.exec_module(ablations)
+
+
+@pytest.mark.parametrize("arm", [arm for arm in ablations.ARMS if arm != "preset"])
+def test_an_arm_changes_the_preset(arm):
+    plain, changed = (
+        resolved(
+            Request(
+                "ALE/Boxing-v5",
+                preset="atari-small",
+                overrides=tuple(word.removeprefix("--") for word in words),
+            )
+        )
+        for words in ((), ablations.ARMS[arm])
+    )
+    assert plain.tree() != changed.tree()
+
+
+def test_table_has_what_the_arms_came_to(tmp_path):
+    for arm, score in (("preset", "30"), ("resets", "12.25")):
+        (tmp_path / arm).mkdir()
+        (tmp_path / arm / "scores.csv").write_text(
+            "game,mean_return,low,high,human_normalised,train_minutes\n"
+            f"Boxing,{score},10,40,2.5,14\nPong,-20,-21,-19,0.5,16\n"
+        )
+    assert ablations.table(tmp_path, ["preset", "resets", "n-3"], ["Boxing", "Pong"]).splitlines()[
+        2:
+    ] == [
+        "| preset | 30 [10, 40] | -20 [-21, -19] | 1.50 | 15 |",
+        "| resets | 12.25 [10, 40] | -20 [-21, -19] | 1.50 | 15 |",
+    ]
+
+
+def test_unknown_arm_is_one_line():
+    done = subprocess.run(
+        [sys.executable, PROGRAM, "--arms", "magic"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "magic" in done.stderr
