@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from agent.config import BUNDLED, SLOT_NAMES, preset, presets, suggestion
 from agent.layers import read_yaml
 from modules.messages import ConfigError
@@ -51,10 +53,22 @@ def _modules(plugins: tuple[str, ...]) -> list[str]:
 
 
 def _agents() -> list[str]:
-    return [
-        f"{path.parent.name:<16} {read_yaml(path)['world']['id']}"
-        for path in sorted(BUNDLED.glob("*/config.yaml"))
-    ]
+    """Each with its world and, where it was trained, how it plays by protocol (HNS: share of the
+    way from chance to human), and after how many steps.
+    """
+    lines = []
+    for path in sorted(BUNDLED.glob("*/config.yaml")):
+        said = [f"{path.parent.name:<16} {read_yaml(path)['world']['id']:<18}"]
+        if (origin := path.with_name("provenance.json")).is_file():
+            told = json.loads(origin.read_text(encoding="utf-8"))
+            for played in told["evaluations"]:
+                share = played["human_normalised"]
+                human = "" if share is None else f" (HNS {share:.2f})"
+                score = f"{played['mean_return']:.1f}{human}"
+                said.append(f"{played['protocol'] or 'score'} {score:<18}")
+            said.append(f"{told['steps']} steps")
+        lines.append(" ".join(said).rstrip())
+    return lines
 
 
 def _studies() -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from agent import load
+from agent.cli import run
 from agent.config import BUNDLED
 from agent.evaluation import whole_episodes
 from agent.loading import bundled_agents
@@ -30,6 +31,17 @@ def test_it_is_small_and_tells_where_it_comes_from(name):
     for evaluation in told["evaluations"]:
         assert evaluation["episodes"] == 30
         assert evaluation["interval"][0] <= evaluation["mean_return"] <= evaluation["interval"][1]
+
+
+def test_the_list_says_how_each_plays(capsys):
+    assert run(["list", "agents"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    for name in TRAINED:
+        told = json.loads((BUNDLED / name / "provenance.json").read_text())
+        assert f"{told['steps']} steps" in lines[name]
+        for evaluation in told["evaluations"]:
+            assert f"{evaluation['mean_return']:.1f}" in lines[name]
+    assert set(lines) == set(bundled_agents())
 
 
 @pytest.mark.parametrize("name", TRAINED)
