@@ -74,6 +74,8 @@ class LearnerSettings(BaseModel):
     updates between resets, 0: never. reset_keep: what perception and world model keep of themselves
     then. imagined_steps: how far the critic learns from imagined futures, 0: from experience alone.
     imagined_branches: how many such futures of each state. imagined_weight: of that loss.
+    foretold_steps: how far the critic also learns from what the world model foretells of what was
+    done. foretold_weight: of that loss.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -93,6 +95,8 @@ class LearnerSettings(BaseModel):
     imagined_steps: int = Field(default=0, ge=0, le=100)
     imagined_branches: int = Field(default=1, ge=1, le=64)
     imagined_weight: float = Field(default=1.0, ge=0)
+    foretold_steps: int = Field(default=0, ge=0, le=100)
+    foretold_weight: float = Field(default=1.0, ge=0)
 
 
 class TrainingSettings(BaseModel):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from agent.dream import Dreamer
 from agent.modules import Modules
 from modules import chance
-from modules.messages import ConfigError, Experience, State
+from modules.messages import ConfigError, Experience, Situation, State
 from modules.ports import Learns, Perception
 from modules.weights import known
 
@@ -66,6 +66,8 @@ class Learner:
         imagined_steps: int,
         imagined_branches: int,
         imagined_weight: float,
+        foretold_steps: int = 0,
+        foretold_weight: float = 1.0,
         device: torch.device | None = None,
     ) -> None:
         self.seed, self.device, self.acting = seed, device, learned(modules)
@@ -82,6 +84,7 @@ class Learner:
         self.batch, self.online_steps = batch, online_steps
         self.reset_every, self.reset_keep = reset_every, reset_keep
         self.imagined_weight = imagined_weight
+        self.foretold_steps, self.foretold_weight = foretold_steps, foretold_weight
         self.clip_norm, self.target_rate = clip_norm, target_rate
         self.halved = precision == "bfloat16" and _has_bfloat16(device)
         self.updates_per_step, self.warmup_steps = updates_per_step, warmup_steps
@@ -147,6 +150,9 @@ class Learner:
                 f"cost/imagined {name}": self.imagined_weight * loss
                 for name, loss in losses.items()
             }
+        if self.foretold_steps and isinstance(cost, Learns) and "cost" in self.ports:
+            loss = self._foretold(experience, states[0], targets, cost)
+            named["cost/foretold critic"] = self.foretold_weight * loss
         total = torch.stack(list(named.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
         if total.requires_grad:  # not where all there was to learn from is missing in the batch
@@ -201,7 +207,7 @@ class Learner:
         """
         perception = self.modules.perception
         first = min(self.online_steps, experience.valid.shape[1])
-        beginning = experience.beginning(first)
+        beginning = experience.span(0, first)
         read = torch.zeros_like(experience.valid)
         for _, module in self._taught():
             read |= module.looks_at(experience, first)
@@ -215,7 +221,7 @@ class Learner:
                 later[:, 0] = False
                 seen = target.encode_windows(experience, experience.tokens, key, later)
                 if bool(read[:, 0].any()):
-                    one = experience.beginning(1)
+                    one = experience.span(0, 1)
                     again = target.encode_windows(one, one.tokens, key + 1, read[:, :1])
                     seen = torch.cat([again, seen[:, 1:]], 1)
         return self._states(experience, online), self._states(experience, seen)
@@ -229,6 +235,31 @@ class Learner:
         online = perception.encode_windows(beginning, beginning.tokens, None)
         seen = perception.encode_windows(experience, experience.tokens, None, read)
         return self._states(experience, online), self._states(experience, seen)
+
+    def _foretold(
+        self, experience: Experience, state: State, targets: list[State], cost: Learns
+    ) -> Tensor:
+        """How far off the critic is where the world model foretells to be after 1, 2, ... of the
+        actions done since `state`, for what was then felt; the mean over these steps.
+
+        Its gradient also reaches the model: that is to foretell what matters to the critic, and
+        the critic to know its way among what is foretold, where plans are made (Schrittwieser et
+        al. 2020; Hansen et al. 2024). What came is reckoned to the step that the critic of the
+        first state looks at, so nothing more need be encoded.
+        """
+        rows, model = len(state.latent), self.modules.world_model
+        directive = self.modules.configurator.neutral(rows)
+        primes = directive.tokens.to(state.latent.device)
+        if experience.tokens is not None:
+            primes = experience.tokens[:, 1]
+        here = Situation.raw(state=state)
+        state, stop = model.start(here, directive.replace(tokens=primes)), cost.window()
+        losses: list[Tensor] = []
+        for t in range(1, min(self.foretold_steps, stop - 2) + 1):
+            state = model.complete(model.step(state, experience.actions[:, t - 1]))
+            missed, _ = cost.losses(experience.span(t, stop), [state], targets[t:stop])
+            losses += missed.values()
+        return torch.stack(losses).mean() if losses else state.latent.new_zeros(())
 
     def _states(self, experience: Experience, latents: Tensor) -> list[State]:
         return [

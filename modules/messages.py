@@ -737,14 +737,14 @@ class Experience(Message):
     weights: Annotated[Tensor, Shape("B")]
     index: Annotated[Tensor, Shape("B", "int")]
 
-    def beginning(self, steps: int) -> Experience:
-        """The first `steps` of each window, with the context before them. Unchecked."""
-        later, fields = self.valid.shape[1] - steps, dict(self.__dict__)
+    def span(self, start: int, stop: int) -> Experience:
+        """Steps `start` to `stop` of each window, with the context before them. Unchecked."""
+        later, fields = self.valid.shape[1] - stop, dict(self.__dict__)
         if self.frames is not None:
-            fields["frames"] = self.frames[:, : self.frames.shape[1] - later]
+            fields["frames"] = self.frames[:, start : self.frames.shape[1] - later]
         for name, shape in self._tensors:
             if "W" in shape.axes and fields[name] is not None:
-                fields[name] = fields[name][:, :steps]
+                fields[name] = fields[name][:, start:stop]
         return self.raw(**fields)
 
 

@@ -29,6 +29,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "n-3": ("--cost.critic.n_steps_first=3",),
     "n-10": ("--cost.critic.n_steps=10",),
     "imagined-critic": ("--learner.imagined_steps=3",),
+    "foretold-critic": ("--learner.foretold_steps=2",),
 }
 """Settings by name. Resets: two in 20,000 steps, the last 4,000 steps before the end."""
 

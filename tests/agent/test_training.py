@@ -347,6 +347,33 @@ def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():
     assert "cost/imagined critic" in learner.update()
 
 
+def test_what_is_foretold_is_judged_by_what_came_and_teaches_the_model_too():
+    assembly = made(foretold_steps=2)
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    learner, key = learner_of(assembly), torch.tensor([5])
+    for _ in range(3):  # a fresh critic says 0 whatever it is shown
+        assert "cost/foretold critic" in learner.update()
+    cost, model = assembly.agent.modules.cost, assembly.agent.modules.world_model
+    stop = cost.window()
+    experience = assembly.agent.memory.sample(8, learner.window(), key)
+    states, targets = learner.encode(experience, key)
+    loss = learner._foretold(experience, states[0], targets, cost)
+    latent, by_hand = states[0].latent, []
+    for t in (1, 2):
+        latent = model._advance(latent, experience.actions[:, t - 1], None).latent
+        there = states[0].replace(latent=latent)
+        missed, _ = cost.losses(experience.span(t, stop), [there], targets[t:stop])
+        by_hand.append(missed["critic"])
+    torch.testing.assert_close(loss, torch.stack(by_hand).mean())
+    loss.backward()
+    assert float(model.change.weight.grad.abs().sum()) > 0
+    assert all(member.last.weight.grad.abs().sum() > 0 for member in cost.critic.members)
+    # What follows counts no further than the first state's own sum reaches: nothing more is read.
+    blind = [target if t <= stop - 1 else None for t, target in enumerate(targets)]
+    assert learner._foretold(experience, states[0], blind, cost).equal(loss)
+
+
 def test_dreams_branch_by_any_first_action_and_go_on_as_mode_1():
     assembly = made(imagined_steps=3, imagined_branches=16)
     assembly.agent.modules.actor.policy.epsilon = 0.0
