@@ -66,8 +66,8 @@ class Learner:
         imagined_steps: int,
         imagined_branches: int,
         imagined_weight: float,
-        foretold_steps: int = 0,
-        foretold_weight: float = 1.0,
+        foretold_steps: int,
+        foretold_weight: float,
         device: torch.device | None = None,
     ) -> None:
         self.seed, self.device, self.acting = seed, device, learned(modules)
@@ -240,7 +240,8 @@ class Learner:
         self, experience: Experience, state: State, targets: list[State], cost: Learns
     ) -> Tensor:
         """How far off the critic is where the world model foretells to be after 1, 2, ... of the
-        actions done since `state`, for what was then felt; the mean over these steps.
+        actions done since `state` [B ...], for what was then felt; the mean over these steps, a
+        scalar, 0 where the critic looks no further than one step.
 
         Its gradient also reaches the model: that is to foretell what matters to the critic, and
         the critic to know its way among what is foretold, where plans are made (Schrittwieser et
