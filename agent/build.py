@@ -75,6 +75,7 @@ KINDS: dict[str, dict[str, str]] = {
         "cem": "modules.actor.cem:CEM",
         "cem-categorical": "modules.actor.cem:CategoricalCEM",
         "gradient": "modules.actor.gradient:Gradient",
+        "rollout": "modules.actor.rollout:Rollout",
     },
     "configurator": {
         "fixed": "modules.configurator.fixed:Fixed",

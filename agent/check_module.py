@@ -443,6 +443,10 @@ def _cost(s: _Subject) -> Promises:
             ),
             "v·TC of feel and of future differ",
         )
+        if (said := cost.by_action(state, directive.v)) is not None:
+            best = cost.future(state, directive.v)
+            same = torch.allclose(said.amin(-1), best, rtol=1e-4, atol=1e-5)
+            _require(same, "v·TC of future is not that of the best action")
 
     def fresh() -> None:
         if not cost.speaks():

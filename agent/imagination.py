@@ -47,6 +47,7 @@ class Imagination:
         self.spent = torch.zeros(situation.batch, dtype=torch.int64) if spent is None else spent
         self._index: Tensor | None = None
         self._parent: Imagination | None = None
+        self._asked: tuple[State, Tensor | None] | None = None
 
     def rows(self, index: Tensor) -> Imagination:
         """The same for the rows at `index` [M]; what it spends is counted here too."""
@@ -94,6 +95,8 @@ class Imagination:
         """v·TC(s), [M]: what the critic expects to come; 0 while the critic is fresh."""
         if not self.costs.speaks():
             return state.ended.new_zeros(len(state.ended))
+        if (expected := self.expected(state)) is not None:
+            return expected.amin(-1)
         state = self.world_model.complete(state)
         return self.costs.future(state, self._weights(self.directive.v, len(state.ended)))
 
@@ -103,8 +106,12 @@ class Imagination:
         """
         if not self.costs.speaks():
             return None
-        state = self.world_model.complete(state)
-        return self.costs.by_action(state, self._weights(self.directive.v, len(state.ended)))
+        # A plan asks several times about a state: for its toll, its rest and what is done next.
+        if self._asked is None or self._asked[0] is not state:
+            whole = self.world_model.complete(state)
+            weights = self._weights(self.directive.v, len(state.ended))
+            self._asked = state, self.costs.by_action(whole, weights)
+        return self._asked[1]
 
     def first(self, action: Tensor) -> Tensor:
         """What the first actions [M A] of plans add by themselves: (1-λ)·F_0, [M]."""

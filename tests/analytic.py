@@ -140,6 +140,8 @@ class LatentCost:
         return self.energy(state.latent).unsqueeze(-1)
 
     def future(self, state: State, v: Tensor) -> Tensor:
+        if (said := self.by_action(state, v)) is not None:
+            return said.amin(-1)
         return v.sum(-1) * self.critic * state.latent[:, 0]
 
     def by_action(self, state: State, v: Tensor) -> Tensor | None:

@@ -3,13 +3,14 @@
     python examples/benchmarks/mode2.py --agents pong,boxing --episodes 10 --out runs/mode2
 
 Every agent, a bundled one or a run, plays the same whole episodes three times: as it reacts,
-planning every action (the settings of the preset `distil`), and, after `sextet train AGENT --preset
+planning every action (the preset `rollouts`), and, after `sextet train AGENT --preset
 distil`, with a policy that does what planning would have done (LeCun 2022, §3.1.3). Arms of an
 agent have the same seed: their episodes are pairs. `--out` keeps what each `sextet eval --json`
 said; the same command again goes on. Printed are the table and the ratio of mean human-normalised
 scores with its interval (95 %, episodes redrawn in pairs within each game; Agarwal et al. 2021).
 
-Words this program does not know are passed on wherever an agent plans, as `--lookahead=0.7`.
+Words this program does not know are passed on wherever an agent plans, as
+`--actor.planner.caution=1`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from typing import Any
 
 import torch
 
-from agent.config import preset
 from agent.loading import bundled_agents
 from modules import chance
 from worlds.scores import human_normalised
@@ -34,14 +34,6 @@ SEED = 4_000_000
 
 ARMS = ("Mode-1", "Mode-2", "distilled")
 RESAMPLES = 4_000
-
-
-def planning() -> list[str]:
-    """The settings under which `distil` plans, as words of a command line."""
-    tree = preset("distil")
-    parts = ("actor.planner", tree["actor"]["planner"]), ("configurator", tree["configurator"])
-    told = [f"--{path}.{name}={value}" for path, part in parts for name, value in part.items()]
-    return [*told, f"--lookahead={tree['lookahead']}"]
 
 
 def sextet(words: list[str], log: Path) -> str:
@@ -68,7 +60,7 @@ def played(agent: str, arm: str, given: argparse.Namespace, more: list[str]) -> 
     if not kept.is_file() or not asked.items() <= json.loads(kept.read_text("utf-8")).items():
         who, told = agent, []
         if arm == "Mode-2":
-            told = [*planning(), *more]
+            told = ["--preset", "rollouts", *more]
         if arm == "distilled":
             who = str(given.out / f"{name}-distilled")
             steps = ["--steps", str(given.steps)]

@@ -140,3 +140,24 @@ def test_a_silent_critic_is_not_asked():
     trajectory = imagination.rollout(torch.eye(3)[torch.zeros(1, 1, 2, dtype=torch.int64)])
     assert trajectory.value.tolist() == [[0.0]]
     assert not asked
+
+
+def test_the_critic_is_asked_once_of_a_state():
+    model, cost = maze(4)
+    asked = []
+
+    def reactions(latent):
+        asked.append(len(latent))
+        return torch.stack([latent, 9 - latent, 0 * latent], 1)
+
+    cost.reactions = reactions
+    _, imagination, _ = imagine(model, cost, torch.zeros(2, 1), WORLD, mind(), lookahead=0.5)
+    asked.clear()
+    state = imagination.step(imagination.start(), torch.eye(3)[:2])
+    least = imagination.expected(state).amin(-1)
+    torch.testing.assert_close(imagination.value(state), least)
+    imagination.toll(state, 0)
+    torch.testing.assert_close(imagination.rest(state, 1), 0.25 * least)
+    assert asked == [2]
+    other = imagination.step(state, torch.eye(3)[:2])
+    assert not imagination.value(other).equal(least)

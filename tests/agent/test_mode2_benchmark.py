@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.build import known_kinds
-from agent.config import resolve
-from agent.layers import dotted, merge
-from worlds.make import make_world
+from agent.config import preset
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "benchmarks" / "mode2.py"
 _spec = spec_from_file_location("mode2", PROGRAM)
@@ -32,14 +29,11 @@ def test_a_ratio_of_pairs_is_as_sure_as_the_pairs_are():
     assert high > 1.2
 
 
-def test_it_plans_as_distil_does():
-    world = make_world("ALE/Pong-v5")
-    tree = merge({"world": {"id": "ALE/Pong-v5"}}, dotted(w.lstrip("-") for w in mode2.planning()))
-    config = resolve(tree, world.spec, known_kinds())
-    world.close()
-    assert config.slots["configurator"].settings.mode == 2
-    assert config.slots["actor"].inner["planner"].settings.fan == 4
-    assert config.settings.lookahead == 0.5
+def test_distil_learns_from_what_rollouts_plans():
+    thinks, learns = preset("rollouts"), preset("distil")
+    assert thinks["configurator"] == learns["configurator"]
+    assert thinks["actor"]["planner"] == learns["actor"]["planner"]
+    assert learns["training"]["evaluation"]["configurator"] == {"mode": 1}
 
 
 def test_what_fails_or_has_no_human_score_is_said_in_a_line(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from modules.actor.cem import (
 from modules.actor.gradient import Gradient
 from modules.actor.planner import one_hot
 from modules.actor.policy import Categorical, Gaussian
+from modules.actor.rollout import Rollout
 from modules.messages import ConfigError
 
 DISCRETE, FORCE = spec(True, 3), spec(False, 1)
@@ -275,6 +276,81 @@ def test_gradient_without_a_gradient_keeps_what_was_proposed():
     torch.testing.assert_close(found.candidates[0, 0], proposals[0, 0])
 
 
+# -- rollout --------------------------------------------------------------------------------
+
+
+def told(latent):
+    """What a critic says of the actions in ten places, [M 3 1]."""
+    wishes = torch.randn(10, 3, generator=torch.Generator().manual_seed(5))
+    return wishes[latent[:, 0].long() % 10].unsqueeze(-1)
+
+
+@pytest.mark.parametrize("lookahead", [1.0, 0.5])
+def test_a_rollout_is_one_decision_and_then_what_the_critic_prefers(lookahead):
+    model, cost = maze(3)
+    model.ended, cost.reactions = None, told
+    latent = torch.tensor([[0.0], [5.0]])
+    mind = actor(build(Rollout, DISCRETE, caution=0.0), DISCRETE, 1)
+    _, imagination, _ = imagine(model, cost, latent, DISCRETE, mind, lookahead=lookahead)
+    found = mind.planner.plan(imagination, torch.zeros(2, 0, 4, 3), chance.keys(1, 2, 0), 100)
+    assert imagination.spent.tolist() == [3 * 4, 3 * 4]
+    for row in range(2):
+        assert sorted(found.candidates[row, :, 0].argmax(-1).tolist()) == [0, 1, 2]
+        for path in found.candidates[row]:
+            here = model.move(latent[row : row + 1], path[:1])
+            for action in path[1:]:
+                assert int(action.argmax()) == int(told(here).argmin())
+                here = model.move(here, action[None])
+    again = imagination.cost(imagination.rollout(found.candidates))
+    torch.testing.assert_close(again.float(), found.energies)
+    assert bool((found.energies.diff() >= 0).all())
+
+
+def test_a_cautious_rollout_leaves_the_critics_choice_only_for_more_than_it_is_unsure_of():
+    left = {}
+    for caution in (0.0, 0.7, 100.0):
+        left[caution] = []
+        for seed in range(30):
+            model, cost = maze(seed)
+            cost.reactions = told
+            latent = torch.tensor([[float(seed % 10)]])
+            mind = actor(build(Rollout, DISCRETE, caution=caution), DISCRETE, 1)
+            _, imagination, _ = imagine(model, cost, latent, DISCRETE, mind)
+            key, said = chance.keys(1, 1, 0), told(latent)[0, :, 0]
+            found = mind.planner.plan(imagination, torch.zeros(1, 0, 4, 3), key, 100)
+            costs = imagination.cost(imagination.rollout(found.candidates))[0]
+            first, liked = found.candidates[0, :, 0].argmax(-1), int(said.argmin())
+            apart = (costs - said[first]).std(correction=0)
+            wanted = costs + caution * apart * (first != liked)
+            torch.testing.assert_close(found.energies[0], wanted.float())
+            left[caution].append(int(first[0]) != liked)
+    assert sum(left[0.0]) > sum(left[0.7]) > sum(left[100.0]) == 0
+
+
+def test_a_rollout_tries_the_actions_the_critic_prefers_where_it_may_not_try_all():
+    model, cost = maze(3)
+    cost.reactions = told
+    mind = actor(build(Rollout, DISCRETE, fan=2), DISCRETE, 1)
+    _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
+    found = mind.planner.plan(imagination, torch.zeros(1, 0, 4, 3), chance.keys(1, 1, 0), 100)
+    best = told(torch.zeros(1, 1))[0, :, 0].argsort()[:2]
+    assert set(found.candidates[0, :, 0].argmax(-1).tolist()) == set(best.tolist())
+
+
+def test_a_rollout_without_a_critic_keeps_up_its_first_action_and_leaves_equals_to_chance():
+    model, cost = maze(3)
+    cost.energy, cost.critic = lambda latent: 0 * latent[:, 0], 0.0
+    mind = actor(build(Rollout, DISCRETE), DISCRETE, 1)
+    first = set()
+    for seed in range(20):
+        _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
+        key = chance.keys(seed, 1, 0)
+        found = mind.planner.plan(imagination, torch.zeros(1, 0, 4, 3), key, 100)
+        assert bool((found.candidates.argmax(-1).diff(dim=-1) == 0).all())
+        first.add(int(found.candidates[0, 0, 0].argmax()))
+    assert first == {0, 1, 2}
+
+
 # -- any planner ----------------------------------------------------------------------------
 
 EVERY = [
@@ -283,8 +359,9 @@ EVERY = [
     (build(CategoricalCEM, DISCRETE), DISCRETE),
     (build(CEM, FORCE), FORCE),
     (build(Gradient, FORCE), FORCE),
+    (build(Rollout, DISCRETE), DISCRETE),
 ]
-IDS = ["beam", "beam-only", "cem-categorical", "cem", "gradient"]
+IDS = ["beam", "beam-only", "cem-categorical", "cem", "gradient", "rollout"]
 
 
 @pytest.mark.parametrize(("planner", "world"), EVERY, ids=IDS)
@@ -302,7 +379,7 @@ def test_no_planner_spends_more_than_its_budget(planner, world, budget):
         assert bool(found.energies[:, 0].isfinite().all())
 
 
-@pytest.mark.parametrize(("planner", "world"), EVERY, ids=IDS)
+@pytest.mark.parametrize(("planner", "world"), EVERY[:-1], ids=IDS[:-1])  # a rollout looks at none
 def test_a_good_proposal_is_never_lost(planner, world):
     # The last plan's rest is as good as can be: whatever is found must cost no more.
     model, cost = maze(2) if world is DISCRETE else linear_quadratic()
@@ -364,7 +441,13 @@ def test_with_many_actions_some_are_tried_by_chance_and_all_in_time():
 
 @pytest.mark.parametrize(
     ("kind", "world"),
-    [(Beam, FORCE), (CategoricalCEM, FORCE), (CEM, DISCRETE), (Gradient, DISCRETE)],
+    [
+        (Beam, FORCE),
+        (Rollout, FORCE),
+        (CategoricalCEM, FORCE),
+        (CEM, DISCRETE),
+        (Gradient, DISCRETE),
+    ],
 )
 def test_a_planner_refuses_actions_that_are_not_its_own(kind, world):
     with pytest.raises(ConfigError, match=r"wanted (discrete|continuous) actions"):
