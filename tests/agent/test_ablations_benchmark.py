@@ -2,19 +2,13 @@
 
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
+from programs import benchmark
 
 from agent.loading import Request, resolved
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "benchmarks" / "ablations.py"
-_spec = spec_from_file_location("ablations", PROGRAM)
-assert _spec is not None
-assert _spec.loader is not None
-ablations = module_from_spec(_spec)
-_spec.loader.exec_module(ablations)
+ablations = benchmark("ablations")
 
 
 @pytest.mark.parametrize("arm", [arm for arm in ablations.ARMS if arm != "preset"])
@@ -49,7 +43,7 @@ def test_table_has_what_the_arms_came_to(tmp_path):
 
 def test_unknown_arm_is_one_line():
     done = subprocess.run(
-        [sys.executable, PROGRAM, "--arms", "magic"], capture_output=True, text=True
+        [sys.executable, ablations.__file__, "--arms", "magic"], capture_output=True, text=True
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -5,18 +5,12 @@ import json
 import subprocess
 import sys
 import time
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from programs import benchmark
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "benchmarks" / "atari100k.py"
-_spec = spec_from_file_location("atari100k", PROGRAM)
-assert _spec is not None
-assert _spec.loader is not None
-atari100k = module_from_spec(_spec)
-sys.modules["atari100k"] = atari100k  # dataclasses look their module up
-_spec.loader.exec_module(atari100k)
+atari100k = benchmark("atari100k")
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
@@ -81,7 +75,7 @@ def test_two_games_are_trained_stopped_and_gone_on_with(tmp_path: Path):
     """Real trainings of 300 steps. Nothing is learned in them: a beginner that has learned a
     little may never serve a ball, and its game last for half an hour.
     """
-    words = [sys.executable, str(PROGRAM), "--games", "Breakout,Pong", "--steps", "300",
+    words = [sys.executable, atari100k.__file__, "--games", "Breakout,Pong", "--steps", "300",
              "--episodes", "1", "--jobs", "2", "--out", str(tmp_path),
              "--learner.warmup_steps=1000", "--training.evaluate_episodes=1",
              "--memory.capacity=1000"]  # fmt: skip

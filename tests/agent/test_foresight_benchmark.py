@@ -2,19 +2,12 @@
 
 import re
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 import torch
+from programs import benchmark
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "benchmarks" / "foresight.py"
-_spec = spec_from_file_location("foresight", PROGRAM)
-assert _spec is not None
-assert _spec.loader is not None
-foresight = module_from_spec(_spec)
-sys.modules["foresight"] = foresight  # a dataclass looks its own module up
-_spec.loader.exec_module(foresight)
+foresight = benchmark("foresight")
 
 
 def looked_at(monkeypatch, capsys, *words):

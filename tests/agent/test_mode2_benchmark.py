@@ -3,20 +3,14 @@
 import argparse
 import json
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 import torch
+from programs import benchmark
 
 from agent.config import preset
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "benchmarks" / "mode2.py"
-_spec = spec_from_file_location("mode2", PROGRAM)
-assert _spec is not None
-assert _spec.loader is not None
-mode2 = module_from_spec(_spec)
-_spec.loader.exec_module(mode2)
+mode2 = benchmark("mode2")
 
 
 def test_a_ratio_of_pairs_is_as_sure_as_the_pairs_are():

@@ -1,31 +1,20 @@
 """Real trainings are killed and go on as if they never had been."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from programs import ROOT, benchmark
 
-BENCHMARKS = Path(__file__).parents[2] / "examples/benchmarks"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", BENCHMARKS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+BENCHMARKS = ROOT / "examples/benchmarks"
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    return script("resume")
+    return benchmark("resume")
 
 
 @pytest.mark.parametrize("case", ["cartpole", "pixels"])
@@ -68,6 +57,6 @@ def test_a_hundred_thousand_steps_fit_in_memory_and_little_more_on_disk():
 
 
 def test_a_small_replay_is_lived_and_measured(tmp_path):
-    figures = script("replay").run("ALE/Boxing-v5", 400, 2, tmp_path)
+    figures = benchmark("replay").run("ALE/Boxing-v5", 400, 2, tmp_path)
     assert len(figures["checkpoint_s"]) == 10
     assert figures["replay_gb"] * 1e9 == pytest.approx(400 * 64 * 64, rel=0.3)

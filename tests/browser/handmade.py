@@ -1,20 +1,15 @@
 """Traces of moments put together by hand, the same that the tests of `agent` use."""
 
-import importlib.util
 import zlib
 from pathlib import Path
 from typing import Any
 
+from programs import ROOT, loaded
+
 from agent.trace import TraceWriter
 from agent.trace.form import line_sum
 
-_SPEC = importlib.util.spec_from_file_location(
-    "by_hand", Path(__file__).parent.parent / "agent" / "by_hand.py"
-)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-by_hand = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(by_hand)
+by_hand = loaded(ROOT / "tests" / "agent" / "by_hand.py")
 
 
 def write(path: Path, moments: list[Any], world: Any = by_hand.PONG, config: Any = None) -> Path:
