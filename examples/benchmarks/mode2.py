@@ -6,8 +6,9 @@ Every agent, a bundled one or a run, plays the same whole episodes three times: 
 planning every action (the preset `rollouts`), and, after `sextet train AGENT --preset
 distil`, with a policy that does what planning would have done (LeCun 2022, §3.1.3). Arms of an
 agent have the same seed: their episodes are pairs. `--out` keeps what each `sextet eval --json`
-said; the same command again goes on. Printed are the table and the ratio of mean human-normalised
-scores with its interval (95 %, episodes redrawn in pairs within each game; Agarwal et al. 2021).
+said; the same command again goes on, with more agents or arms too. Printed are the table and the
+ratio of mean human-normalised scores with its interval (95 %, episodes redrawn in pairs within each
+game; Agarwal et al. 2021).
 
 Words this program does not know are passed on wherever an agent plans, as
 `--actor.planner.caution=1`.
@@ -53,11 +54,10 @@ def sextet(words: list[str], log: Path) -> str:
 
 
 def played(agent: str, arm: str, given: argparse.Namespace, more: list[str]) -> dict[str, Any]:
-    """What an agent came to in an arm; looked up where it has played so before."""
+    """What an agent came to in an arm; looked up where it has played."""
     name = Path(agent).name
     kept, log = given.out / f"{name}-{arm}.json", given.out / f"{name}.log"
-    asked = {"protocol": given.protocol, "episodes": given.episodes}
-    if not kept.is_file() or not asked.items() <= json.loads(kept.read_text("utf-8")).items():
+    if not kept.is_file():
         who, told = agent, []
         if arm == "Mode-2":
             told = ["--preset", "rollouts", *more]
@@ -75,6 +75,23 @@ def played(agent: str, arm: str, given: argparse.Namespace, more: list[str]) -> 
     if said["human_normalised"] is None:
         raise SystemExit(f"mode2: {agent}: wanted a game with human scores, got {said['world']}")
     return said
+
+
+def hold(out: Path, asked: dict[str, Any]) -> None:
+    """Opens the folder of results, new or of the same settings. Raises ValueError, a line, where
+    they are others: what was played otherwise is no pair.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    kept = out / "settings.json"
+    if not kept.is_file():
+        kept.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
+    held = json.loads(kept.read_text(encoding="utf-8"))
+    for name, value in asked.items():
+        if held.get(name) != value:
+            raise ValueError(
+                f"--out {out}: was played with {name} {held.get(name)!r}, got {value!r}; try "
+                "another folder"
+            )
 
 
 def normalised(figures: dict[str, Any]) -> torch.Tensor:
@@ -123,7 +140,11 @@ def main() -> None:
     agents = [a for a in given.agents.split(",") if a] or [
         name for name in bundled_agents() if name not in apart
     ]
-    given.out.mkdir(parents=True, exist_ok=True)
+    how = {name: getattr(given, name) for name in ("protocol", "episodes", "steps")}
+    try:
+        hold(given.out, {**how, "more": more})
+    except ValueError as error:
+        parser.error(str(error))
     with ThreadPoolExecutor(given.jobs) as pool:
         rows = list(
             pool.map(lambda who: {arm: played(who, arm, given, more) for arm in arms}, agents)

@@ -1,6 +1,5 @@
 """`examples/benchmarks/mode2.py`: what thinking brings, in pairs."""
 
-import argparse
 import json
 import sys
 
@@ -41,12 +40,27 @@ def test_what_fails_or_has_no_human_score_is_said_in_a_line(tmp_path, monkeypatc
         mode2.main()
 
 
-def test_what_was_played_otherwise_is_played_again(tmp_path, monkeypatch):
-    said = {"human_normalised": 1.0, "world": "ALE/Pong-v5", "protocol": "100k", "episodes": 5}
-    (tmp_path / "pong-Mode-1.json").write_text(json.dumps(said))
-    anew = {**said, "human_normalised": 2.0}
-    monkeypatch.setattr(mode2, "sextet", lambda words, log: json.dumps(anew))
-    given = argparse.Namespace(out=tmp_path, protocol="100k", episodes=5, steps=1)
-    assert mode2.played("pong", "Mode-1", given, []) == said
-    given.episodes = 6
-    assert mode2.played("pong", "Mode-1", given, []) == anew
+def test_a_folder_holds_results_of_the_same_settings_alone(tmp_path, monkeypatch, capsys):
+    said = {"human_normalised": 1.0, "world": "ALE/Pong-v5", "returns": [1.0, 2.0]}
+    said |= {"interval": [1, 2], "mean_return": 1.5, "model_calls": 0, "steps": 1, "ms_per_step": 1}
+    played = []
+    monkeypatch.setattr(
+        mode2, "sextet", lambda words, log: played.append(words) or json.dumps(said)
+    )
+
+    def run(*more):
+        words = ["--agents", "pong", "--out", str(tmp_path), "--arms", "Mode-1,Mode-2", *more]
+        monkeypatch.setattr(sys, "argv", ["mode2.py", *words])
+        mode2.main()
+
+    run("--actor.planner.caution=1")
+    run("--actor.planner.caution=1")
+    assert len(played) == 2
+    for other, wrong in (
+        ([], "more ['--actor.planner.caution=1'], got []"),
+        (["--actor.planner.caution=1", "--episodes", "6"], "episodes 10, got 6"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            run(*other)
+        assert f"was played with {wrong}; try another folder" in capsys.readouterr().err
+    assert len(played) == 2
