@@ -38,6 +38,7 @@ LAYERS: list[tuple[str, int]] = [
     ("agent.chronicle", 4),
     ("agent.alteration", 4),
     ("agent.fork", 4),
+    ("agent.hindsight", 5),
     ("agent.tutoring", 5),
     ("agent", 3),
 ]

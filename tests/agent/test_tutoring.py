@@ -9,8 +9,9 @@ import torch
 
 from agent import checkpoint
 from agent.cli import run
+from agent.hindsight import _fit, advantage
 from agent.loading import Request, load, prepared
-from agent.tutoring import _fit, _taught, advantage, step_of, tutor
+from agent.tutoring import _taught, step_of, tutor
 from modules.messages import ConfigError
 
 SMALL = Request(

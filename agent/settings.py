@@ -1,0 +1,114 @@
+"""The settings of a run that belong to no module: world, learning, training and the run itself.
+
+Each class is validated by pydantic; what a module can be set to stands in its own `Config`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class WorldSettings(BaseModel):
+    """Which world, how many rows of it, under which dynamics.
+
+    `protocol`: None where the world has no protocols or its own default is wanted.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: str
+    rows: int = Field(default=1, ge=1, le=1024)
+    protocol: str | None = None
+
+
+class TokenSettings(BaseModel):
+    """The directive's tokens: how many, and how wide each is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    count: int = Field(default=4, ge=1, le=64)
+    width: int = Field(default=32, ge=1, le=1024)
+
+
+class LearnerSettings(BaseModel):
+    """How the modules learn.
+
+    ports: which modules learn, all where none is named; the others stay as they are. batch: windows
+    an update, as long as the modules ask for. online_steps: how many of their first steps the
+    learning perception encodes; the average one encodes all. learning_rate, weight_decay, epsilon:
+    of AdamW. clip_norm: largest norm of the gradient. target_rate: share of the modules that their
+    averages take over in an update, 1: all; the averages encode what followed, are evaluated and
+    kept. precision: of what perceptions compute in learning; bfloat16 is up to twice as fast on a
+    processor that has it, another computes in float32.
+    updates_per_step: may be a fraction. warmup_steps: lived before the first update. reset_every:
+    updates between resets, 0: never. reset_keep: what perception and world model keep of themselves
+    then. imagined_steps: how far the critic learns from imagined futures, 0: from experience alone.
+    imagined_branches: how many such futures of each state. imagined_weight: of that loss.
+    foretold_steps: how far the critic also learns from what the world model foretells of what was
+    done. foretold_weight: of that loss.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    ports: tuple[str, ...] = ()
+    batch: int = Field(default=32, ge=1)
+    online_steps: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    epsilon: float = Field(default=1e-8, gt=0)
+    clip_norm: float = Field(default=10.0, gt=0)
+    target_rate: float = Field(default=1.0, gt=0, le=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    updates_per_step: float = Field(default=1.0, ge=0)
+    warmup_steps: int = Field(default=500, ge=2)
+    reset_every: int = Field(default=0, ge=0)
+    reset_keep: float = Field(default=0.5, ge=0, le=1)
+    imagined_steps: int = Field(default=0, ge=0, le=100)
+    imagined_branches: int = Field(default=1, ge=1, le=64)
+    imagined_weight: float = Field(default=1.0, ge=0)
+    foretold_steps: int = Field(default=0, ge=0, le=100)
+    foretold_weight: float = Field(default=1.0, ge=0)
+
+
+class TrainingSettings(BaseModel):
+    """When things happen in training, in steps summed over rows; 0 is never.
+
+    `begin_with`: a trained agent whose weights it begins with, bundled or a folder; None: fresh.
+    `vector`: Atari at training speed. `evaluation`: what is set otherwise while evaluating.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    steps: int = Field(default=100_000, ge=1)
+    report_every: int = Field(default=1_000, ge=0)
+    evaluate_every: int = Field(default=10_000, ge=0)
+    evaluate_episodes: int = Field(default=10, ge=1)
+    checkpoint_every: int = Field(default=10_000, ge=0)
+    begin_with: str | None = None
+    vector: bool = True
+    evaluation: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunSettings(BaseModel):
+    """What belongs to no single module.
+
+    `steps` and `episodes` end a run, whichever is reached first; None: no limit of that sort.
+    `device`: where learning happens, cpu or cuda; the loop lives on the CPU. `discount`: γ of
+    plans and critics, a step. `literal_cost`: the critic counts at every imagined step, as the
+    paper writes it. `lookahead`: λ of a plan's cost, below 1 the critic has its say at every depth
+    (`agent.imagination`). `interventions`: laid around the configurator, the first innermost, as in
+    `clamp:mode=1`. `plugins`: packages whose modules are used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    world: WorldSettings
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    steps: int | None = Field(default=None, ge=1)
+    episodes: int | None = Field(default=None, ge=1)
+    device: str = "cpu"
+    discount: float = Field(default=0.99, gt=0, le=1)
+    literal_cost: bool = False
+    lookahead: float = Field(default=1.0, ge=0, le=1)
+    tokens: TokenSettings = TokenSettings()
+    interventions: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    learner: LearnerSettings = LearnerSettings()
+    training: TrainingSettings = TrainingSettings()
