@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from agent.agent import Agent
-from agent.config import Kinds, Resolved, Slot, resolve, resolve_one, settings_of
+from agent.config import Kinds, Resolved, Slot, resolve, resolve_instead, settings_of
 from agent.guard import SHIPPED, drive_hashes, require_same
 from agent.layers import Tree, merge
 from agent.modules import Modules
@@ -179,8 +179,12 @@ def describe(tree: Tree, kinds: Kinds) -> Resolved:
         config = resolve(merge(tree, {"world": known}), glance.spec, kinds)
         written = [interventions.read(text) for text in config.settings.interventions]
         others = {
-            w.text: resolve_one(
-                "configurator", w.other, f"interventions {w.text!r}", glance.spec, kinds
+            w.text: resolve_instead(
+                config.slots["configurator"],
+                w.other,
+                f"interventions {w.text!r}",
+                glance.spec,
+                kinds,
             )
             for w in written
             if w.kind == "swap"

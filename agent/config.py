@@ -1,9 +1,11 @@
 """What a run is made of: settings merged as plain dictionaries, validated once.
 
 Defaults < preset < YAML file < dotted overrides. Where a later layer names another `kind` for a
-slot, the settings of the earlier kind are dropped, nested slots included. Then each slot is
-validated once, by the `Config` of the class its kind names. The result, `Resolved`, is what
-`config.yaml` in a run folder holds; reading it back gives the same run.
+slot, the settings of the earlier kind are dropped, nested slots included; but what every
+configurator has in common (`Settings`: what drives weigh, how plans are made) stays, so that
+another configurator is another in that alone. Then each slot is validated once, by the `Config` of
+the class its kind names. The result, `Resolved`, is what `config.yaml` in a run folder holds;
+reading it back gives the same run.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from agent.layers import Tree, merge, one_line, read_yaml
+from agent.layers import BEFORE, Tree, merge, one_line, read_yaml
 from agent.settings import RunSettings
+from modules.configurator.standing import Settings
 from modules.messages import ConfigError, WorldSpec
 
 SLOTS: dict[str, tuple[str, ...]] = {
@@ -246,10 +249,12 @@ def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved
     return Resolved(settings.model_copy(update={"plugins": plugins}), slots)
 
 
-def resolve_one(name: str, value: object, path: str, world: WorldSpec, kinds: Kinds) -> Slot:
-    """A single slot, decided as `resolve` would: `value` is a kind or a mapping of settings."""
-    branch = merge({"kind": default_kind(name, world)}, _branch(name, {name: value}))
-    return _slot(name, path, branch, world, kinds)
+def resolve_instead(slot: Slot, value: object, path: str, world: WorldSpec, kinds: Kinds) -> Slot:
+    """What stands in a slot's place, decided as `resolve` would: `value` is a kind or a mapping of
+    settings, and what outlives another kind outlives this too.
+    """
+    branch = merge({"kind": default_kind(slot.name, world)}, _branch(slot.name, {slot.name: value}))
+    return _slot(slot.name, path, {**branch, BEFORE: slot.tree()}, world, kinds)
 
 
 def _branch(name: str, tree: Mapping[str, Any], path: str = "") -> Mapping[str, Any]:
@@ -275,7 +280,10 @@ def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds
         )
     cls = kinds.find(slot, kind)
     within = inner_slots(slot, cls)
-    own = {name: value for name, value in tree.items() if name not in within}
+    own = {name: value for name, value in tree.items() if name not in (*within, BEFORE)}
+    if issubclass(cls.Config, Settings):  # type: ignore[attr-defined]
+        earlier = tree.get(BEFORE, {})
+        own = merge({k: v for k, v in earlier.items() if k in Settings.model_fields}, own)
     settings = _validated(path, cls.Config, own, extra=within)  # type: ignore[attr-defined]
     inner = {}
     for name in within:

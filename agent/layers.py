@@ -12,10 +12,16 @@ from modules.messages import ConfigError
 
 Tree = dict[str, Any]
 
+BEFORE = "(before)"
+"""Where a branch whose kind changed holds the settings of the earlier kinds: some may outlive it
+(`config.resolve` decides). No override can be named so by chance.
+"""
+
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
     """`base` with `overlay` over it; a branch whose `kind` changes begins anew, and so does what
-    an evaluation sets otherwise there. `evaluation: {}` clears all of that.
+    an evaluation sets otherwise there. `evaluation: {}` clears all of that. A kind alone is short
+    for a branch of that kind.
     """
     for path in _other_kinds(base, overlay):
         base = _without(base, ("training", "evaluation", *path))
@@ -26,13 +32,25 @@ def _over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
     merged = dict(base)
     for name, value in overlay.items():
         below = merged.get(name)
+        value = _whole(below, value)
         if not isinstance(value, Mapping):
             merged[name] = value
-        elif isinstance(below, Mapping) and not _changed(below, value):
-            merged[name] = {} if name == "evaluation" and not value else _over(below, value)
-        else:
+        elif not isinstance(below, Mapping):
             merged[name] = _over({}, value)
+        elif _changed(below, value):
+            earlier = {key: kept for key, kept in below.items() if key not in ("kind", BEFORE)}
+            earlier = _over(below.get(BEFORE, {}), earlier)
+            merged[name] = _over({}, value) | ({BEFORE: earlier} if earlier else {})
+        else:
+            merged[name] = {} if name == "evaluation" and not value else _over(below, value)
     return merged
+
+
+def _whole(below: object, value: object) -> object:
+    """What is laid over a branch: of a mere kind the branch that it is short for."""
+    if isinstance(value, str) and isinstance(below, Mapping) and "kind" in below:
+        return {"kind": value}
+    return value
 
 
 def _changed(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
@@ -46,6 +64,7 @@ def _other_kinds(
     """Where the branches are that come to be of another kind."""
     for name, value in overlay.items():
         below = base.get(name)
+        value = _whole(below, value)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
             if _changed(below, value):
                 yield (*path, name)

@@ -30,8 +30,15 @@ ARMS: dict[str, tuple[str, ...]] = {
     "n-10": ("--cost.critic.n_steps=10",),
     "imagined-critic": ("--learner.imagined_steps=3",),
     "foretold-critic": ("--learner.foretold_steps=2",),
-}
-"""Settings by name. Resets: two in 20,000 steps, the last 4,000 steps before the end."""
+    "mode-2": (
+        "--actor.planner.kind=rollout", "--configurator.kind=random-rate",
+        "--configurator.rate=0.125", "--configurator.horizon_steps=8",
+        "--configurator.commit_steps=1", "--configurator.model_calls=150",
+        "--training.evaluation.configurator.rate=0",
+    ),
+}  # fmt: skip
+"""Settings by name. Resets: two in 20,000 steps, the last 4,000 steps before the end. Mode-2: one
+step in eight is planned while collecting, none in evaluations."""
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

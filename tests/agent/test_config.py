@@ -8,9 +8,9 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.build import KINDS
+from agent.build import KINDS, describe
 from agent.config import Kinds, default_kind, preset, presets, resolve, settings_of
-from agent.layers import dotted, merge, read_yaml
+from agent.layers import BEFORE, dotted, merge, read_yaml
 from modules.messages import SIGNALS, ActionSpec, ConfigError, WorldSpec
 
 PIXELS = WorldSpec(
@@ -27,6 +27,15 @@ PUSH = WorldSpec(
     signals=SIGNALS,
     actions=ActionSpec(discrete=False, size=1, low=(-2.0,), high=(2.0,)),
 )
+
+
+class Bare:
+    """A configurator that shares no settings with the others."""
+
+    class Config(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        kind: Literal["bare"] = "bare"
+        pace: int = 2
 
 
 def resolved(*overrides: str, world: WorldSpec = PIXELS):
@@ -51,9 +60,35 @@ def test_another_kind_drops_the_settings_of_the_former():
     low = {"actor": {"kind": "actor", "planner": {"kind": "beam", "hold": 2}}}
     same = merge(low, {"actor": {"planner": {"kind": "beam", "branches": 3}}})
     assert same["actor"]["planner"] == {"kind": "beam", "hold": 2, "branches": 3}
-    other = merge(low, {"actor": {"planner": {"kind": "cem"}}})
-    assert other["actor"]["planner"] == {"kind": "cem"}
-    assert other["actor"]["kind"] == "actor"
+    for value in ({"kind": "cem"}, "cem"):
+        other = merge(low, {"actor": {"planner": value}})
+        assert other["actor"]["planner"] == {"kind": "cem", BEFORE: {"hold": 2}}
+        assert other["actor"]["kind"] == "actor"
+
+
+def test_what_configurators_have_in_common_outlives_another_kind():
+    told = ("kind=random-rate", "rate=0.5", "horizon_steps=3", "u={pain: 0}")
+    base = dotted(f"configurator.{said}" for said in told)
+    over = ("configurator=surprise", "configurator.kind=fixed", "configurator.u={effort: 2}")
+    last = resolved(*(f"configurator.{said}" for said in told), *over)
+    settings = last.tree()["configurator"]
+    assert settings["kind"] == "fixed"
+    assert "rate" not in settings
+    assert settings["horizon_steps"] == 3
+    assert settings["u"] == {"pain": 0, "effort": 2}
+    # One that has nothing of it is not bothered with it.
+    kinds = Kinds(KINDS)
+    kinds.add("other", {"configurator": {"bare": Bare}})
+    tree = merge({"world": {"id": PIXELS.id}} | base, {"configurator": {"kind": "bare"}})
+    assert resolve(tree, PIXELS, kinds).tree()["configurator"] == {"kind": "bare", "pace": 2}
+
+
+def test_a_configurator_swapped_in_strives_for_the_same():
+    text = "swap:9=surprise"
+    tree = {"world": {"id": "CartPole-v1"}, "configurator": {"kind": "fixed", "u": {"pain": 0}}}
+    swapped = describe(tree | {"interventions": [text]}, Kinds(KINDS)).others[text]
+    assert swapped.kind == "surprise"
+    assert swapped.settings.u == {"pain": 0}
 
 
 def test_what_an_evaluation_sets_otherwise_is_a_layer_like_any():
