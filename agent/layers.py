@@ -38,8 +38,8 @@ def _over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
         elif not isinstance(below, Mapping):
             merged[name] = _over({}, value)
         elif _changed(below, value):
-            earlier = {key: kept for key, kept in below.items() if key not in ("kind", BEFORE)}
-            earlier = _over(below.get(BEFORE, {}), earlier)
+            own = {key: kept for key, kept in below.items() if key not in ("kind", BEFORE)}
+            earlier = _over(_over(below.get(BEFORE, {}), own), value.get(BEFORE, {}))
             merged[name] = _over({}, value) | ({BEFORE: earlier} if earlier else {})
         else:
             merged[name] = {} if name == "evaluation" and not value else _over(below, value)
@@ -54,8 +54,10 @@ def _whole(below: object, value: object) -> object:
 
 
 def _changed(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
-    """Whether a branch comes to be of another kind."""
-    return "kind" in value and "kind" in below and value["kind"] != below["kind"]
+    """Whether a branch comes to be of another kind, or was of one between the two."""
+    if "kind" not in value or "kind" not in below:
+        return False
+    return value["kind"] != below["kind"] or BEFORE in value
 
 
 def _other_kinds(

@@ -194,23 +194,29 @@ def recorded_drives(run: Path) -> dict[str, str] | None:
 
 
 def give_weights(modules: Modules, weights: Mapping[str, Tensor], where: str) -> None:
-    """Gives modules the weights a learner named `port/parameter`.
+    """Gives modules the weights a learner named `port/parameter`; a module that learns nothing
+    takes none, so the emulator itself can stand in for a world model that was learned.
 
     Raises ConfigError where they do not fit.
     """
+    taking = learned(modules)
     wanted = {
         f"{port}/{name}": tuple(tensor.shape)
-        for port, module in learned(modules).items()
+        for port, module in taking.items()
         for name, tensor in module.state_dict().items()
     }
-    got = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    got = {
+        name: tuple(tensor.shape)
+        for name, tensor in weights.items()
+        if name.partition("/")[0] in taking
+    }
     if wrong := sorted(name for name in wanted | got if wanted.get(name) != got.get(name)):
         name = wrong[0]
         raise ConfigError(
             f"checkpoint {where}: weights {name}: wanted {wanted.get(name, 'none')}, got "
             f"{got.get(name, 'none')}; use the kinds and sizes it was trained with"
         )
-    for port, module in learned(modules).items():
+    for port, module in taking.items():
         module.load_state_dict(below(weights, port))
 
 

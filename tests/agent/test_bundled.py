@@ -10,6 +10,7 @@ from agent.cli import run
 from agent.config import BUNDLED
 from agent.evaluation import whole_episodes
 from agent.loading import bundled_agents
+from modules.messages import ConfigError
 
 TRAINED = [name for name in bundled_agents() if (BUNDLED / name / "checkpoints").is_dir()]
 
@@ -56,6 +57,21 @@ def test_it_was_given_its_weights(name):
     assert critic is not None
     assert bool(torch.isfinite(critic).all())
     assert float(critic.std()) > 0
+
+
+def test_the_emulator_can_stand_in_for_the_model_that_was_learned():
+    emulator = ("world_model.kind=clairvoyant", "actor.planner.kind=rollout")
+    thinks = ("configurator.mode=2", "configurator.horizon_steps=2", "configurator.model_calls=12")
+    player = load("pong", *emulator, *thinks, seed=1)
+    observation = player.world.reset(1)
+    for _ in range(12):
+        observation = player.world.step(player.act(observation))
+    player.world.close()
+    assert int(player.moment.plan.mode) == 2
+    # What was expected is what came: no learned model is so right.
+    assert float(player.moment.surprise) < 1e-6
+    with pytest.raises(ConfigError, match=r"wanted \(256, 128\), got \(256, 256\)"):
+        load("pong", "world_model.width=128")
 
 
 def test_cart_pole_is_balanced():

@@ -83,6 +83,17 @@ def test_what_configurators_have_in_common_outlives_another_kind():
     assert resolve(tree, PIXELS, kinds).tree()["configurator"] == {"kind": "bare", "pace": 2}
 
 
+def test_layers_may_be_laid_over_each_other_in_any_grouping():
+    def layer(kind: str, **more: object):
+        return {"configurator": {"kind": kind, **more}}
+
+    for kinds in (("fixed", "surprise", "task"), ("fixed", "surprise", "fixed"), ("task",) * 3):
+        low = layer(kinds[0], commit_steps=8, mode=2, u={"pain": 0})
+        mid = layer(kinds[1], commit_steps=1)
+        top = layer(kinds[2], u={"goal": 3})
+        assert merge(merge(low, mid), top) == merge(low, merge(mid, top))
+
+
 def test_a_configurator_swapped_in_strives_for_the_same():
     text = "swap:9=surprise"
     tree = {"world": {"id": "CartPole-v1"}, "configurator": {"kind": "fixed", "u": {"pain": 0}}}
