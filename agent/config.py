@@ -2,7 +2,7 @@
 
 Defaults < preset < YAML file < dotted overrides. Where a later layer names another `kind` for a
 slot, the settings of the earlier kind are dropped, nested slots included; but what every
-configurator has in common (`Settings`: what drives weigh, how plans are made) stays, so that
+configurator has in common (`Config.shared`: what drives weigh, how plans are made) stays, so that
 another configurator is another in that alone. Then each slot is validated once, by the `Config` of
 the class its kind names. The result, `Resolved`, is what `config.yaml` in a run folder holds;
 reading it back gives the same run.
@@ -25,7 +25,6 @@ from pydantic import BaseModel, ValidationError
 
 from agent.layers import BEFORE, Tree, merge, one_line, read_yaml
 from agent.settings import RunSettings
-from modules.configurator.standing import Settings
 from modules.messages import ConfigError, WorldSpec
 
 SLOTS: dict[str, tuple[str, ...]] = {
@@ -281,9 +280,8 @@ def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds
     cls = kinds.find(slot, kind)
     within = inner_slots(slot, cls)
     own = {name: value for name, value in tree.items() if name not in (*within, BEFORE)}
-    if issubclass(cls.Config, Settings):  # type: ignore[attr-defined]
-        earlier = tree.get(BEFORE, {})
-        own = merge({k: v for k, v in earlier.items() if k in Settings.model_fields}, own)
+    if (shared := getattr(cls.Config, "shared", None)) is not None:  # type: ignore[attr-defined]
+        own = merge({k: v for k, v in tree.get(BEFORE, {}).items() if k in shared()}, own)
     settings = _validated(path, cls.Config, own, extra=within)  # type: ignore[attr-defined]
     inner = {}
     for name in within:

@@ -38,6 +38,11 @@ class Settings(BaseModel):
         """The longest horizon any directive may ask, steps."""
         return self.horizon_steps
 
+    @classmethod
+    def shared(cls) -> tuple[str, ...]:
+        """The settings that stay as they were where a configurator comes to be of another kind."""
+        return tuple(Settings.model_fields)
+
 
 class Standing:
     """Makes the directives that follow from settings, for any number of rows.
