@@ -250,7 +250,7 @@ def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved
 
 def resolve_instead(slot: Slot, value: object, path: str, world: WorldSpec, kinds: Kinds) -> Slot:
     """What stands in a slot's place, decided as `resolve` would: `value` is a kind or a mapping of
-    settings, and what outlives another kind outlives this too.
+    settings, and what outlives another kind outlives this too. Raises ConfigError, one line.
     """
     branch = merge({"kind": default_kind(slot.name, world)}, _branch(slot.name, {slot.name: value}))
     return _slot(slot.name, path, {**branch, BEFORE: slot.tree()}, world, kinds)

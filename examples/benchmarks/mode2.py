@@ -11,7 +11,8 @@ ratio of mean human-normalised scores with its interval (95 %, episodes redrawn 
 game; Agarwal et al. 2021).
 
 Words this program does not know are passed on wherever an agent plans, as
-`--actor.planner.caution=1`.
+`--actor.planner.caution=1`; with `--world_model.kind=clairvoyant` it plans in the emulator itself,
+which says how much a model could give.
 """
 
 from __future__ import annotations
