@@ -14,13 +14,21 @@ critic says too much or too little (bias); and for each way to choose, the corre
 says of an action with what really follows, both about the state's mean over actions, and how much
 better than that mean its choice is. A choice worth less than the critic's explains a Mode-2 that
 harms.
+
+In a world without luck of its own one such life also holds what nobody could have known: where a
+small change is soon a large one, the best of 18 futures is best by accident. With `--lives 10
+--noise .1` each action is tried ten times, one step in ten of what then follows is any action, and
+what really follows is the mean: what an action is worth on the whole. What is best by half of
+these lives is then judged by the other half.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,8 +38,8 @@ from agent.imagination import Imagination, plan_cost
 from agent.loading import Request, prepared
 from modules import chance
 from modules.actor.planner import one_hot
-from modules.messages import ConfigError, Moment, State, WorldError
-from modules.ports import World
+from modules.messages import ConfigError, Directive, Moment, Situation, State, WorldError
+from modules.ports import World, WorldModel
 from modules.world_model.simulator import Clairvoyant
 
 ROWS = 8
@@ -55,8 +63,16 @@ class Futures:
         return plan_cost(costs, ended, self.values[steps - 1], discount)
 
 
-def followed(imagination: Imagination, steps: int, told: list[Tensor] | None = None) -> Futures:
-    """`Futures` in a world model; with the actions `told` [H][M A] instead of the critic's own."""
+def followed(
+    imagination: Imagination,
+    steps: int,
+    told: list[Tensor] | None = None,
+    noise: float = 0.0,
+    life: int = 0,
+) -> Futures:
+    """`Futures` in a world model; with the actions `told` [H][M A] instead of the critic's own.
+    Of those after the first that share `noise` is any action, another in each `life`.
+    """
     rows, choices = imagination.situation.batch, imagination.actions.size
     state = imagination.start().rows(torch.arange(rows).repeat_interleave(choices))
     action = torch.eye(choices).repeat(rows, 1)
@@ -70,7 +86,17 @@ def followed(imagination: Imagination, steps: int, told: list[Tensor] | None = N
         made.ended.append(state.ended.view(rows, choices))
         made.values.append(imagination.value(state).view(rows, choices))
         action = one_hot(learned(imagination, state).argmin(-1), choices)
+        if noise:
+            action = strayed(action, noise, imagination.situation.chance, f"life {life} {step}")
     return made
+
+
+def strayed(action: Tensor, noise: float, key: Tensor, name: str) -> Tensor:
+    """Actions [B·A A], of which that share is any action, as the rows' `key` [B] and `name` say."""
+    choices = action.shape[1]
+    stray = chance.uniform(key, name, choices).flatten() < noise
+    other = chance.integers(key, f"{name} action", choices, choices).flatten()
+    return torch.where(stray.unsqueeze(-1), one_hot(other, choices), action)
 
 
 def learned(imagination: Imagination, state: State) -> Tensor:
@@ -96,20 +122,38 @@ def about_mean(said: Tensor) -> Tensor:
 class Foresight:
     """What was found in the states of one agent."""
 
-    def __init__(self, depths: list[int], steps: int) -> None:
-        self.depths, self.steps = depths, steps
+    def __init__(self, depths: list[int], steps: int, lives: int, noise: float) -> None:
+        self.depths, self.steps, self.lives, self.noise = depths, steps, lives, noise
+        self.came: list[Tensor] = []
         self.said: dict[str, list[Tensor]] = {}
         self.errors: dict[int, list[tuple[float, float]]] = {depth: [] for depth in depths}
         self.felt: dict[int, list[tuple[Tensor, Tensor]]] = {depth: [] for depth in depths}
 
-    def look(self, moment: Moment, model: Imagination, world: Imagination) -> None:
-        """Adds the states of a moment, imagined by the model and by the world itself."""
-        discount = model.discount
-        real = followed(world, self.steps)
-        own = followed(model, max(self.depths))
-        same = followed(model, max(self.depths), real.actions)
-        critic = learned(model, model.start())
-        found = {"critic": critic, "truth": real.total(self.steps, discount)}
+    def look(
+        self,
+        moment: Moment,
+        imagined: Callable[[WorldModel], Imagination],
+        model: WorldModel,
+        emulator: Callable[[], WorldModel],
+    ) -> None:
+        """Adds the states of a moment, imagined by the model and by an emulator. That is made anew
+        for every life: it remembers each state it was ever in.
+        """
+        learnt = imagined(model)
+        discount = learnt.discount
+        real = followed(imagined(emulator()), self.steps)
+        own = followed(learnt, max(self.depths))
+        same = followed(learnt, max(self.depths), real.actions)
+        critic = learned(learnt, learnt.start())
+        lives = [real]
+        if self.noise:
+            lives = [
+                followed(imagined(emulator()), self.steps, noise=self.noise, life=life)
+                for life in range(self.lives)
+            ]
+        came = torch.stack([life.total(self.steps, discount) for life in lives])
+        self.came.append(came.double())
+        found = {"critic": critic}
         for depth in self.depths:
             found[f"model, {depth}"] = own.total(depth, discount)
             found[f"emulator, {depth}"] = real.total(depth, discount)
@@ -124,7 +168,8 @@ class Foresight:
     def lines(self) -> list[str]:
         """The findings, a line each."""
         every = {name: torch.cat(values) for name, values in self.said.items()}
-        truth = every.pop("truth")
+        lives = torch.cat(self.came, 1)
+        truth = lives.mean(0)
         lines = []
         for depth in self.depths:
             missed, still = (sum(column) for column in zip(*self.errors[depth], strict=True))
@@ -139,17 +184,35 @@ class Foresight:
             f"  critic of its own choice: said {float(said.mean()):.3f}, came "
             f"{float(came.mean()):.3f}, correlation {correlation(said, came):.2f}"
         )
-        best = -about_mean(truth).amin(-1)
         lines.append(
             f"  {'chosen by':<14}{'correlation':>12}{'better than the mean action by':>34}"
         )
         for name, value in every.items():
-            gain = -about_mean(truth).gather(-1, value.argmin(-1, keepdim=True)).squeeze(-1)
-            error = float(gain.std()) / len(gain) ** 0.5
-            close = correlation(about_mean(value), about_mean(truth))
-            lines.append(f"  {name:<14}{close:>12.2f}{float(gain.mean()):>25.3f} ± {error:.3f}")
-        lines.append(f"  {'the truth':<14}{1:>12.2f}{float(best.mean()):>25.3f}")
-        return lines
+            lines.append(_line(name, [(value, truth)]))
+        if len(lives) == 1:
+            return [*lines, _line("the truth", [(truth, truth)])]
+        one, other = lives[::2].mean(0), lives[1::2].mean(0)
+        return [*lines, _line("other lives", [(one, other), (other, one)])]
+
+
+def _line(name: str, pairs: list[tuple[Tensor, Tensor]]) -> str:
+    """How well actions are chosen by what is said of them, given with what came, [B A] each."""
+    gains = [-about_mean(came).gather(-1, said.argmin(-1, keepdim=True)) for said, came in pairs]
+    gain = torch.cat(gains, -1).mean(-1)
+    error = float(gain.std()) / len(gain) ** 0.5
+    said, came = (
+        torch.cat([about_mean(part) for part in parts]) for parts in zip(*pairs, strict=True)
+    )
+    close = correlation(said, came)
+    return f"  {name:<14}{close:>12.2f}{float(gain.mean()):>25.3f} ± {error:.3f}"
+
+
+def imagination(
+    player: Agent, known: Situation, directive: Directive, by: WorldModel
+) -> Imagination:
+    """What a world model and the agent's cost imagine of a situation."""
+    cost, actions = player.modules.cost, player.world.actions
+    return Imagination(by, cost, known, directive, actions, player.discount)
 
 
 def looked(agent: str, given: argparse.Namespace) -> list[str]:
@@ -167,27 +230,24 @@ def _lived(player: Agent, world: World, given: argparse.Namespace) -> list[str]:
     """`looked` by an agent in its world."""
     modules = player.modules
     player.begin(ROWS, given.seed)
-    emulator = Clairvoyant(
-        live_world=world,
-        latent_size=modules.perception.latent_size,
-        world=player.world,
-        see=modules.perception.see,  # type: ignore[attr-defined]
-    )
 
-    found = Foresight(given.depths, given.steps)
+    def emulator() -> Clairvoyant:
+        return Clairvoyant(
+            live_world=world,
+            latent_size=modules.perception.latent_size,
+            world=player.world,
+            see=modules.perception.see,  # type: ignore[attr-defined]
+        )
+
+    found = Foresight(given.depths, given.steps, given.lives, given.noise)
     observation = world.reset(given.seed)
     for step in range(1, APART * -(-given.states // ROWS) + 1):
         before = modules.memory.latest()
         moment = player.step(observation)
         if step % APART == 0:
             known = moment.situation(before, chance.keys(given.seed, ROWS, moment.step))
-            model, real = (
-                Imagination(
-                    by, modules.cost, known, moment.directive, player.world.actions, player.discount
-                )
-                for by in (modules.world_model, emulator)
-            )
-            found.look(moment, model, real)
+            imagined = partial(imagination, player, known, moment.directive)
+            found.look(moment, imagined, modules.world_model, emulator)
         observation = world.step(moment.plan.action)
     return found.lines()
 
@@ -195,6 +255,13 @@ def _lived(player: Agent, world: World, given: argparse.Namespace) -> list[str]:
 def number(text: str) -> int:
     """A whole number above 0. Raises ValueError, which argparse says in a line."""
     if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1. Raises ValueError."""
+    if not 0 <= (value := float(text)) <= 1:
         raise ValueError
     return value
 
@@ -210,10 +277,17 @@ def main() -> None:
     parser.add_argument("--agents", required=True, help="bundled agents, runs or checkpoints")
     parser.add_argument("--states", type=number, default=200, help="looked at in all (200)")
     parser.add_argument("--steps", type=number, default=20, help="really lived from each (20)")
+    parser.add_argument("--lives", type=number, default=1, help="of each action, with noise (1)")
+    parser.add_argument("--noise", type=share, default=0.0, help="share of any actions in them (0)")
     parser.add_argument("--depths", type=numbers, default="1,2,5", help="steps imagined (1,2,5)")
     parser.add_argument("--protocol", default="100k")
     parser.add_argument("--seed", type=int, default=5_000_000)
     given = parser.parse_args()
+    if (given.lives > 1) != (given.noise > 0):
+        parser.error(
+            f"--lives, --noise: wanted several lives with noise or one without, got {given.lives} "
+            f"with {given.noise:g}; try --lives 10 --noise 0.1"
+        )
     if max(given.depths) > given.steps:
         parser.error(f"--depths: wanted at most --steps {given.steps}, got {max(given.depths)}")
     for agent in given.agents.split(","):
