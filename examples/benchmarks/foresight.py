@@ -141,7 +141,8 @@ class Foresight:
         """
         learnt = imagined(model)
         discount = learnt.discount
-        real = followed(imagined(emulator()), self.steps)
+        reach = max(self.depths) if self.noise else self.steps
+        real = followed(imagined(emulator()), reach)
         own = followed(learnt, max(self.depths))
         same = followed(learnt, max(self.depths), real.actions)
         critic = learned(learnt, learnt.start())
