@@ -135,13 +135,15 @@ def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
     config = describe(tree, kinds)
     sensor = getattr(config.slots["perception"].settings, "sensor", None)
     wanted = config.settings.world
+    # A model that imagines in the live world needs what training speed gives up: its snapshots.
+    imagines = "live_world" in inspect.signature(config.slots["world_model"].cls).parameters
     world = make_world(
         wanted.id,
         rows=wanted.rows,
         protocol=wanted.protocol,
         sensor=sensor,
         training=training,
-        vector=training and settings.training.vector,
+        vector=training and settings.training.vector and not imagines,
     )
     try:
         agent = build_agent(config, world)

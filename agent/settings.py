@@ -73,7 +73,8 @@ class TrainingSettings(BaseModel):
     """When things happen in training, in steps summed over rows; 0 is never.
 
     `begin_with`: a trained agent whose weights it begins with, bundled or a folder; None: fresh.
-    `vector`: Atari at training speed. `evaluation`: what is set otherwise while evaluating.
+    `vector`: Atari at training speed; without effect where the world model is the emulator.
+    `evaluation`: what is set otherwise while evaluating.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -8,6 +8,7 @@ from agent.imagination import Imagination
 from agent.live import live
 from modules import chance
 from modules.messages import ConfigError, WorldError
+from modules.ports import Simulator
 from modules.world_model.simulator import Clairvoyant, Fair
 
 MIND = {"configurator": {"kind": "fixed", "mode": 1}}
@@ -51,6 +52,15 @@ def draw(house, rows, several, steps, seed=3):
     size = house.world.spec.actions.size
     picked = chance.integers(chance.keys(seed, rows, 0), "test", size, several, steps)
     return torch.nn.functional.one_hot(picked, size).float()
+
+
+def test_where_the_model_is_the_emulator_training_has_its_snapshots():
+    atari = {"world": {"id": "ALE/Breakout-v5", "rows": 2}, **MIND}
+    for kind in ("clairvoyant", "fair"):
+        tree = {**atari, "world_model": {"kind": kind}}
+        house = assemble(tree, known_kinds(), training=True)
+        assert isinstance(house.world, Simulator)
+    assert not isinstance(assemble(atari, known_kinds(), training=True).world, Simulator)
 
 
 @pytest.mark.parametrize("world", ["ALE/Breakout-v5", "CartPole-v1"])
