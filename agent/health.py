@@ -91,6 +91,10 @@ class Health:
 
     def _perception(self, latents: Tensor) -> None:
         size = latents.shape[1]
+        name = f"perception {_kind(self.agent.modules.perception)}"
+        if not torch.isfinite(latents).all():
+            self.warnings.append(f"{name}: representation is not finite")
+            return
         rank = effective_rank(latents)
         spread = float(latents.var(0, correction=0).mean().sqrt())
         usual = float(latents.square().mean().sqrt())
@@ -100,10 +104,7 @@ class Health:
             "health/latent_deviation": spread,
             "health/latent_deviation_least": least,
         }
-        name = f"perception {_kind(self.agent.modules.perception)}"
-        if not torch.isfinite(latents).all():
-            self.warnings.append(f"{name}: representation is not finite")
-        elif spread < SPREAD_LEAST * max(usual, 1e-9):
+        if spread < SPREAD_LEAST * max(usual, 1e-9):
             self.warnings.append(
                 f"{name}: representation collapsed: every state looks the same (deviation "
                 f"{spread:.2g} of a size of {usual:.2g})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from agent.dream import Dreamer
 from agent.modules import Modules
 from modules import chance
-from modules.messages import ConfigError, Experience, Situation, State
+from modules.messages import ConfigError, Experience, MessageError, Situation, State
 from modules.ports import Learns, Perception
 from modules.weights import known
 
@@ -39,6 +39,7 @@ class Learner:
     is evaluated and kept to play: they swing less.
     Each module that is to learn (`ports`; all, where none is named) then gives named losses; their
     sum is descended by AdamW with a group a module. The others stay as they are.
+    `taught` are those that have losses and are to learn, by port.
     With a `device` of its own it learns copies there, and the modules that act follow after every
     turn; without one they are the same.
     What an update draws at random derives from (seed, number of the update), so a resumed
@@ -95,6 +96,17 @@ class Learner:
                 port: copy.deepcopy(module).requires_grad_(False)
                 for port, module in self.learners.items()
             }
+        # Looked up once: at every update that took as long as the optimiser's step.
+        self.taught: list[tuple[str, Learns]] = [
+            (port, module)
+            for port in self.ports
+            if isinstance(module := self.learners[port], Learns)
+        ]
+        self._followed = list(
+            zip(_tensors(self.averages), _tensors(self.learners), strict=True)
+            if self.averages is not self.learners
+            else ()
+        )
         self.dreamer = None
         if imagined_steps:
             average = dataclasses.replace(modules, **cast(dict[str, Any], self.averages))
@@ -139,7 +151,7 @@ class Learner:
         states, targets = self.encode(experience, key)
         named: dict[str, Tensor] = {}
         priorities: Tensor | None = None
-        for port, module in self._taught():
+        for port, module in self.taught:
             losses, urgent = module.losses(experience, states, targets)
             named |= {f"{port}/{name}": loss for name, loss in losses.items()}
             priorities = priorities if urgent is None else urgent
@@ -160,27 +172,36 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(
             [p for group in self.optimiser.param_groups for p in group["params"]], self.clip_norm
         )
+        reported = self._reported(named, total, norm)
         self.optimiser.step()
         if priorities is not None:
             memory.update_priorities(experience.index.cpu(), priorities.detach().cpu())
-        for _, module in self._taught():
+        for _, module in self.taught:
             module.after_update()
         self._follow()
         self.updates += 1
         if self.reset_every and self.updates % self.reset_every == 0:
             self.reset()
-        reported = torch.stack([*(t.detach() for t in named.values()), total.detach(), norm])
-        return dict(zip([*named, "total", "gradient_norm"], reported.tolist(), strict=True))
+        return reported
+
+    def _reported(self, named: dict[str, Tensor], total: Tensor, norm: Tensor) -> dict[str, float]:
+        """What an update says of itself. Raises MessageError, naming the module and its loss, where
+        one is no number: a step along that would undo all that was learned.
+        """
+        values = torch.stack([*(loss.detach() for loss in named.values()), total.detach(), norm])
+        said = dict(zip([*named, "total", "gradient_norm"], values.tolist(), strict=True))
+        for name, value in said.items():
+            if not math.isfinite(value):
+                port, _, own = name.rpartition("/")
+                where = f"update {self.updates}: losses"
+                error = MessageError(where, own, "a finite number", f"{value}")
+                error.module = port or None
+                raise error
+        return said
 
     def window(self) -> int:
         """Steps of experience that the next update looks at: the most any module asks for."""
-        return max([2, *(module.window() for _, module in self._taught())])
-
-    def _taught(self) -> Iterator[tuple[str, Learns]]:
-        """The modules that have losses and are to learn, by port."""
-        for port in self.ports:
-            if isinstance(module := self.learners[port], Learns):
-                yield port, module
+        return max([2, *(module.window() for _, module in self.taught)])
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -209,7 +230,7 @@ class Learner:
         first = min(self.online_steps, experience.valid.shape[1])
         beginning = experience.span(0, first)
         read = torch.zeros_like(experience.valid)
-        for _, module in self._taught():
+        for _, module in self.taught:
             read |= module.looks_at(experience, first)
         if "perception" not in self.ports:
             return self._as_seen(experience, beginning, read)
@@ -280,18 +301,12 @@ class Learner:
         """The averages come nearer: over the first 1/`target_rate` updates all count alike, so
         that what is usual is no average with what it was before anything was seen.
         """
-        if self.averages is self.learners:
-            return
-        theirs = list(_named(self.averages).values())
-        mine = list(_named(self.learners).values())
-        drawn = [tensor.is_floating_point() for tensor in mine]
-        torch._foreach_lerp_(
-            list(itertools.compress(theirs, drawn)),
-            list(itertools.compress(mine, drawn)),
-            max(self.target_rate, 1 / (self.updates + 1)),
-        )
-        for average, now, follows in zip(theirs, mine, drawn, strict=True):
-            if not follows:
+        drawn = [pair for pair in self._followed if pair[1].is_floating_point()]
+        if drawn:
+            theirs, mine = map(list, zip(*drawn, strict=True))
+            torch._foreach_lerp_(theirs, mine, max(self.target_rate, 1 / (self.updates + 1)))
+        for average, now in self._followed:
+            if not now.is_floating_point():
                 average.copy_(now)
 
     @torch.no_grad()
@@ -352,6 +367,11 @@ def _has_bfloat16(device: torch.device | None) -> bool:
 def _at_home(named: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same on the CPU, where files are made; nothing is copied that is there."""
     return {name: tensor.cpu() for name, tensor in named.items()}
+
+
+def _tensors(modules: dict[str, nn.Module]) -> list[Tensor]:
+    """Every weight and buffer that a checkpoint keeps: the very tensors, no views of them."""
+    return [t for m in modules.values() for t in m.state_dict(keep_vars=True).values()]
 
 
 def _named(modules: dict[str, nn.Module]) -> dict[str, Tensor]:

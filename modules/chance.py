@@ -19,6 +19,7 @@ Hashes = npt.NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _U64 = np.uint64
+_BELOW_1 = np.nextafter(np.float32(1), np.float32(0))
 
 
 def _mix(z: Hashes) -> Hashes:
@@ -52,6 +53,8 @@ def uniform(key: Tensor, port: str, *shape: int) -> Tensor:
     count = int(np.prod(shape)) if shape else 1
     bits = _hashes(key, port, count) >> _U64(40)
     drawn = (bits.astype(np.float32) + np.float32(0.5)) * np.float32(2**-24)
+    # The greatest of the 2^24 would be rounded to 1, and a normal number there is infinite.
+    np.minimum(drawn, _BELOW_1, out=drawn)
     return torch.from_numpy(drawn).view(len(key), *shape)
 
 

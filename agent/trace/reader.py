@@ -250,7 +250,7 @@ class Trace:
         return TraceError(f"trace {self.path}: step {step} is damaged: {in_one_line(error)}")
 
     def moment(self, step: int) -> Moment:
-        """The moment of a step, as far as it was kept (see the head of this file)."""
+        """The moment of a step, as far as it was kept (see the head of `agent.trace`)."""
         return self._moment(step, self._frames)
 
     def _moment(

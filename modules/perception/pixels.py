@@ -121,20 +121,16 @@ class Pixels(nn.Module):
     ) -> Tensor:
         """What the network is shown of runs of bytes [M stack H Y C]: [M stack·C H Y], 0 to 1, or
         less the usual picture, over how far a pixel usually is from it; times `bright` [M].
-
-        Where frames were moved by `offsets` [M 2], so is the picture. Each number is touched as
-        seldom as can be, in place: in learning this once took longer than the network itself.
+        All of that is moved by `offsets` [M 2]. Each number is touched as seldom as can be, in
+        place: in learning this once took longer than the network itself.
         """
         shown = runs.float()
         scale = shown.new_full((), 1 / 255)
         if self.picture is not None:
-            picture = self.picture.centre.mul(255).view(1, 1, *self.frame)
-            if offsets is not None:
-                picture = shifted(picture.repeat(len(offsets), 1, 1, 1, 1), offsets)
-            shown -= picture
+            shown -= self.picture.centre.mul(255).view(1, 1, *self.frame)
             scale = scale / self.picture.variance.mean().sqrt().clamp_min(1 / 255)
         shown *= scale if bright is None else (scale * bright)[:, None, None, None, None]
-        return self._stacked(shown)
+        return self._stacked(shown, offsets)
 
     def _latent(self, projected: Tensor) -> Tensor:
         """Standardised by what is usual, then onto the sphere."""
@@ -159,11 +155,15 @@ class Pixels(nn.Module):
         return runs.view(-1, self.stack, *windows.shape[2:])
 
     @staticmethod
-    def _stacked(runs: Tensor) -> Tensor:
-        """Runs of frames [M stack H Y C] as channels [M stack·C H Y], those of a pixel side by
-        side in memory: convolutions over few channels learn several times as fast from that.
+    def _stacked(runs: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """Runs of frames [M stack H Y C] as channels [M stack·C H Y], moved by `offsets` [M 2].
+        Those of a pixel lie side by side in memory: convolutions over few channels learn several
+        times as fast from that.
         """
-        return torch.stack(runs.unbind(1), 3).flatten(3).permute(0, 3, 1, 2)
+        stacked = torch.stack(runs.unbind(1), 3).flatten(3)
+        if offsets is not None:
+            stacked = shifted(stacked[:, None], offsets)[:, 0]
+        return stacked.permute(0, 3, 1, 2)
 
     def see(self, frame: Tensor, carry: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
         """Latent [M D] and the carry [M R] after `frame` [M H Y C] was seen with `carry` [M R].
@@ -237,7 +237,6 @@ class Pixels(nn.Module):
             if self.shift_pixels:
                 drawn = chance.integers(augment_key, "shift", 2 * self.shift_pixels + 1, rows, 2)[0]
                 offsets = (drawn - self.shift_pixels).to(frames.device)[row]
-                runs = shifted(runs, offsets)
             noise = chance.normal(augment_key, "intensity", rows)[0].clamp(-2, 2)
             bright = (1 + self.intensity * noise).to(frames.device)[row]
         shown = self._shown(runs, offsets, bright)

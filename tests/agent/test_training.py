@@ -28,7 +28,7 @@ from agent.live import live
 from agent.loading import Request
 from agent.training import Progress, Schedule, Training
 from agent.view.progress import LiveProgress, PlainProgress, grouped, lasting
-from modules.messages import ConfigError
+from modules.messages import ConfigError, MessageError
 
 SMALL = {
     "world": {"id": "CartPole-v1"},
@@ -293,6 +293,27 @@ def test_what_stays_as_it_is_sees_what_it_sees_in_acting():
     assert learner.modules.perception.usual.centre.equal(usual)
 
 
+def test_a_loss_that_is_no_number_stops_learning_before_it_does_harm():
+    assembly = made()
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    learner, model = learner_of(assembly), assembly.agent.modules.world_model
+    learner.update()
+    parameters = [p for module in learner.learners.values() for p in module.parameters()]
+    before, losses = [p.detach().clone() for p in parameters], model.losses
+
+    def broken(*given):
+        named, urgent = losses(*given)
+        return named | {"signals": named["signals"] / 0}, urgent
+
+    model.losses = broken
+    with pytest.raises(MessageError) as stopped:
+        learner.update()
+    wanted = "module world_model: update 1: losses.signals: wanted a finite number, got inf"
+    assert str(stopped.value) == wanted
+    assert all(now.equal(was) for now, was in zip(parameters, before, strict=True))
+
+
 def test_averages_at_rate_1_are_the_modules_themselves():
     assembly = made()
     settings = assembly.config.settings.learner.model_dump() | {"target_rate": 1.0}
@@ -464,6 +485,16 @@ def test_a_few_directions_of_many_are_a_collapse(rank, warned):
     torch.manual_seed(0)
     health._perception(torch.randn(256, rank) @ torch.randn(rank, 256))
     assert any("effective rank" in said for said in health.warnings) is warned
+
+
+def test_latents_that_are_no_numbers_are_said_by_name():
+    assembly, health = lived()
+    perception = assembly.agent.modules.perception
+    assert isinstance(perception, nn.Module)
+    with torch.no_grad():
+        next(perception.parameters()).fill_(torch.nan)
+    health.examine(100)
+    assert "perception vectors: representation is not finite" in health.warnings
 
 
 def test_collapse_is_said_by_name():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from modules import chance
 from modules.messages import (
     SIGNALS,
     ActionSpec,
@@ -290,6 +291,22 @@ def test_augmentation_follows_its_key_and_can_be_off() -> None:
     perception.shift_pixels, perception.intensity = 0, 0.0
     off = perception.encode_windows(batch, None, torch.tensor([1]))
     assert torch.equal(off, perception.encode_windows(batch, None, torch.tensor([2])))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("centred", [False, True])
+def test_in_learning_all_of_a_window_is_moved_alike(centred: bool) -> None:
+    perception = seeing(PixelsSmall, world((40, 36, 1)), centred=centred, intensity=0)
+    batch = experience(torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8), None, 8, 5)
+    shown: list[Tensor] = []
+    perception.network.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    perception.encode_windows(batch, None, torch.tensor([1]))
+    drawn = chance.integers(torch.tensor([1]), "shift", 9, 8, 2)[0] - 4
+    perception.shift_pixels = 0
+    perception.encode_windows(batch, None, torch.tensor([1]))
+    moved, still = (one.permute(0, 2, 3, 1)[:, None] for one in shown)
+    assert torch.equal(moved, shifted(still, drawn.repeat_interleave(5, 0)))
+    assert not torch.equal(moved, still)
 
 
 def test_what_all_frames_share_is_no_part_of_what_is_learned() -> None:
