@@ -36,6 +36,8 @@ bench: $(INSTALLED)
 	$(BIN)/sextet bench loop
 	$(BIN)/sextet bench world
 	$(BIN)/sextet bench memory
+	$(BIN)/sextet bench trace
+	$(BIN)/sextet bench learn
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -12,7 +12,8 @@ within.
 
 from __future__ import annotations
 
-import inspect
+import os
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -96,9 +97,14 @@ HORIZON_MAX = 16
 
 
 def known_kinds(plugins: tuple[str, ...] = ()) -> Kinds:
-    """Our kinds, those of installed packages, and those of `plugins`."""
+    """Our kinds, those of installed packages, and those of `plugins`, which may lie in the current
+    folder.
+    """
     kinds = Kinds(KINDS)
     kinds.plug_installed()
+    # An installed command does not look there of itself, as `python -m` does.
+    if plugins and not {"", os.getcwd()} & {*sys.path}:
+        sys.path.append(os.getcwd())
     for package in plugins:
         kinds.plug(package)
     return kinds
@@ -136,7 +142,7 @@ def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
     sensor = getattr(config.slots["perception"].settings, "sensor", None)
     wanted = config.settings.world
     # A model that imagines in the live world needs what training speed gives up: its snapshots.
-    imagines = "live_world" in inspect.signature(config.slots["world_model"].cls).parameters
+    imagines = config.slots["world_model"].imagines_in_the_world
     world = make_world(
         wanted.id,
         rows=wanted.rows,
@@ -287,7 +293,7 @@ def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> An
         if name != "kind"
     }
     given: dict[str, Any] = {**facts, **within, **values}
-    parameters = inspect.signature(slot.cls).parameters
+    parameters = slot.parameters
     if "standing" in parameters and isinstance(slot.settings, Settings):
         given["standing"] = _standing(slot.settings, facts)
         values = {n: value for n, value in values.items() if n not in Settings.model_fields}

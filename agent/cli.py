@@ -393,7 +393,7 @@ def view(
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="loop|world|memory|trace")],
+    what: Annotated[str, typer.Argument(metavar="loop|world|memory|trace|learn")],
     json: Json = False,
 ) -> None:
     """Measure a part of the house on this machine."""

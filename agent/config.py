@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,6 +53,16 @@ class Slot:
     cls: type
     settings: BaseModel
     inner: dict[str, Slot]
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """What the class is constructed from, by name: settings, slots within, facts."""
+        return inspect.signature(self.cls).parameters
+
+    @property
+    def imagines_in_the_world(self) -> bool:
+        """Whether this is a world model that asks for the live world: a simulator."""
+        return "live_world" in self.parameters
 
     def tree(self) -> Tree:
         """Itself as a plain dictionary, `kind` first."""
@@ -202,6 +213,12 @@ def preset(name: str) -> Tree:
             f"{suggestion(name, presets())}"
         )
     return read_yaml(PRESETS / f"{name}.yaml")
+
+
+def about(name: str) -> str:
+    """What a preset is for: the comment its file begins with, on one line."""
+    lines = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return " ".join(line[1:].strip() for line in takewhile(lambda line: line[:1] == "#", lines))
 
 
 # -- validation -----------------------------------------------------------------------------

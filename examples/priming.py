@@ -1,4 +1,4 @@
-"""Is perception that is primed for the task in force better than one that is not? (PAPER §6)
+"""Is perception that is primed for the task in force better than one that is not? (LeCun 2022, §6)
 
     python examples/priming.py --seeds 0,1,2,3,4 --json
 

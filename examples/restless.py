@@ -1,6 +1,6 @@
 """A configurator of one's own: `sextet play --plugin restless --configurator.kind=restless`.
 
-Run it from this folder, or put the folder on PYTHONPATH.
+From this folder; elsewhere put the folder on PYTHONPATH.
 """
 
 from typing import Literal

@@ -31,7 +31,8 @@ def test_there_is_something_to_try():
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
     (tmp_path / "yours.py").write_text(PYTHON[0])
-    monkeypatch.syspath_prepend(str(tmp_path))
+    # It lies in the current folder, which an installed command does not look into of itself.
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     sys.modules.pop("yours", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from agent.config import BUNDLED, SLOT_NAMES, preset, presets, suggestion
+from agent.config import BUNDLED, SLOT_NAMES, about, presets, suggestion
 from agent.layers import read_yaml
 from modules.messages import ConfigError
 
@@ -47,8 +47,9 @@ def _modules(plugins: tuple[str, ...]) -> list[str]:
     lines = []
     for slot in SLOT_NAMES:
         for kind in kinds.names(slot):
-            origin = kinds.origin(slot, kind)
-            lines.append(f"{kind:<16} {slot}" + (f" (from {origin})" if origin else ""))
+            origin, doc = kinds.origin(slot, kind), kinds.find(slot, kind).__doc__ or ""
+            said = doc.strip().split("\n")[0] + (f" (from {origin})" if origin else "")
+            lines.append(f"{kind:<20} {slot:<12} {said}".rstrip())
     return lines
 
 
@@ -78,4 +79,4 @@ def _studies() -> list[str]:
 
 
 def _presets() -> list[str]:
-    return [f"{name:<16} {', '.join(preset(name))}" for name in presets()]
+    return [f"{name:<16} {about(name)}" for name in presets()]

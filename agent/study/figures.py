@@ -129,7 +129,9 @@ def _front(study: Study, findings: Findings) -> Any | None:
         if study.gap.keep is not None:
             axis.axhline(study.gap.keep, color=_FAINT, lw=0.8, zorder=0)
             axis.axvline(study.gap.calls, color=_FAINT, lw=0.8, zorder=0)
-        axis.set_title(f"share of the gap kept, {len(gap.worlds)} worlds", **_LABEL)
+        several = len(gap.worlds)
+        over = f"{several} world{'s' * (several != 1)}"
+        axis.set_title(f"share of the gap kept, {over}", **_LABEL)
         axis.set_xlabel(f"share of the model calls of {study.gap.high}", size=8)
     for world, axis in zip(study.worlds, panels, strict=False):
         points = []

@@ -5,8 +5,9 @@
 Every game and seed is `sextet train` for `--steps` steps and then `sextet eval` for `--episodes`
 episodes on held seeds, in a process of its own. `--out` holds a run folder each, their output in
 `logs/`, and `scores.csv`. The same command again goes on: what is done is not done again, what was
-stopped or killed is resumed from its last checkpoint. After `--minutes` no more is begun and what
-runs is asked to keep a checkpoint. `sextet report OUT` draws curves and tables of it all.
+stopped or killed is resumed from its last checkpoint; with more `--steps` trainings are gone on
+with. After `--minutes` no more is begun and what runs is asked to keep a checkpoint. `sextet report
+OUT` draws curves and tables of it all.
 
 Words this program does not know are passed to `sextet train`, as `--learner.batch=64`.
 Exit codes: 0 all done; 3 time was up, go on with the same command; 1 a run failed; 2 wrong usage.
@@ -125,25 +126,36 @@ def one(game: str, seed: int, asked: Asked, deadline: Deadline) -> bool:
     """Trains and evaluates one game and seed as far as time allows; whether it is done."""
     folder = asked.out / f"{game}-{seed}"
     log = asked.out / "logs" / f"{folder.name}.log"
-    if not (folder / EVALUATION).is_file():
-        if not _trained(folder, asked.steps):
+    if (already := _trained(folder)) > asked.steps:
+        raise FailedError(
+            2,
+            f"'{folder}' was trained for {already} steps, wanted {asked.steps}; try another --out",
+        )
+    if not _evaluated(folder, asked):
+        if already < asked.steps:
             _train(folder, game, seed, asked, deadline, log)
-        if not _trained(folder, asked.steps) or deadline.over:
+        if _trained(folder) < asked.steps or deadline.over:
             return False
         _evaluate(folder, game, seed, asked, deadline, log)
-    return (folder / EVALUATION).is_file()
+    return _evaluated(folder, asked)
 
 
-def _result(folder: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 
 
-def _trained(folder: Path, steps: int) -> bool:
-    said = _result(folder)
-    return not said.get("stopped", True) and int(said.get("steps", 0)) >= steps
+def _trained(folder: Path) -> int:
+    """For how many steps a run was trained to the end, 0 where it was not."""
+    said = _read(folder / "result.json")
+    return 0 if said.get("stopped", True) else int(said["steps"])
+
+
+def _evaluated(folder: Path, asked: Asked) -> bool:
+    said = _read(folder / EVALUATION)
+    return (said.get("trained_steps", 0), said.get("episodes", 0)) == (asked.steps, asked.episodes)
 
 
 def _train(folder: Path, game: str, seed: int, asked: Asked, deadline: Deadline, log: Path) -> None:
@@ -197,7 +209,7 @@ def write_scores(out: Path) -> int:
     for kept in sorted(out.glob(f"*/{EVALUATION}")):
         said = json.loads(kept.read_text(encoding="utf-8"))
         low, high = said["interval"] or (None, None)
-        seconds = _result(kept.parent).get("seconds")
+        seconds = _read(kept.parent / "result.json").get("seconds")
         rows.append(
             {
                 **{name: said[name] for name in COLUMNS if name in said},
@@ -280,7 +292,23 @@ def bench(arguments: list[str]) -> int:
         (asked.out / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out: wanted a writable folder, got '{asked.out}': {error}") from None
+    hold(asked)
     return carry_out([(game, seed) for seed in seeds for game in games], asked, given)
+
+
+def hold(asked: Asked) -> None:
+    """Opens the folder, new or of the same settings. Raises UsageError where they are others: a
+    training that was begun goes on as it was begun.
+    """
+    kept = asked.out / "settings.json"
+    now = {"preset": asked.preset, "protocol": asked.protocol, "more": list(asked.more)}
+    for name, before in _read(kept).items():
+        if before != now[name]:
+            raise UsageError(
+                f"--out: '{asked.out}' holds runs with {name} {before!r}, got {now[name]!r}; try "
+                "another folder"
+            )
+    kept.write_text(json.dumps(now, indent=1), encoding="utf-8")
 
 
 def carry_out(work: list[tuple[str, int]], asked: Asked, given: argparse.Namespace) -> int:

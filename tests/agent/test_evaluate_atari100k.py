@@ -70,6 +70,51 @@ def test_scores_are_written_anew_from_what_is_evaluated(tmp_path: Path):
     assert rows[0]["train_minutes"] == rows[0]["human_normalised"] == ""
 
 
+def trained(out: Path, steps: int, episodes: int) -> Path:
+    """A folder in which a run of Pong was trained and evaluated."""
+    folder = out / "Pong-0"
+    folder.mkdir()
+    (folder / "result.json").write_text(json.dumps({"steps": steps, "stopped": False}))
+    said = {"game": "Pong", "run_seed": 0, "trained_steps": steps, "episodes": episodes,
+            "mean_return": 1.0, "interval": None}  # fmt: skip
+    (folder / atari100k.EVALUATION).write_text(json.dumps(said))
+    return folder
+
+
+def test_done_is_what_was_trained_and_judged_as_long_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    words = ["atari100k.py", "--games", "Pong", "--out", str(tmp_path), "--episodes", "2"]
+    folder, asked_for = trained(tmp_path, 300, 2), list[list[str]]()
+
+    def sextet(self: object, words: list[str], log: Path) -> list[str]:
+        asked_for.append(words)
+        (folder / "result.json").write_text('{"steps": 400, "stopped": false}')
+        return [json.dumps({"episodes": 2, "mean_return": 2.0, "interval": None})]
+
+    monkeypatch.setattr(atari100k.Deadline, "run", sextet)
+    monkeypatch.setattr(sys, "argv", [*words, "--steps", "300"])
+    assert atari100k.main() == 0
+    assert not asked_for
+    monkeypatch.setattr(sys, "argv", [*words, "--steps", "400"])
+    (folder / "checkpoints" / "300").mkdir(parents=True)
+    assert atari100k.main() == 0
+    assert [told[:3] for told in asked_for] == [
+        ["train", "--resume", str(folder)], ["eval", str(folder), "--protocol"],
+    ]  # fmt: skip
+    assert rows_of(tmp_path)[0]["steps"] == "400"
+    capsys.readouterr()
+    for wrong, said in (
+        (["--steps", "300"], "was trained for 400 steps, wanted 300"),
+        (["--steps", "400", "--preset", "model-free"], "holds runs with preset 'atari-small'"),
+        (["--steps", "400", "--learner.batch=64"], "got ['--learner.batch=64']; try another"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*words, *wrong])
+        assert atari100k.main() == 2
+        assert said in capsys.readouterr().err
+    assert len(asked_for) == 2
+
+
 @pytest.mark.slow
 def test_two_games_are_trained_stopped_and_gone_on_with(tmp_path: Path):
     """Real trainings of 300 steps. Nothing is learned in them: a beginner that has learned a

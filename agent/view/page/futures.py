@@ -8,7 +8,6 @@ similar one that the run remembers. What is shown says which.
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,7 +134,7 @@ class Imagined:
             try:
                 assembly = assembly_of(self.recording, self.plugins)
                 model = assembly.config.slots["world_model"]
-                if "live_world" in inspect.signature(model.cls).parameters:
+                if model.imagines_in_the_world:
                     foresees = model.kind == "clairvoyant"
                     self._shower = Resimulated(self.recording, assembly, foresees)
                 else:
