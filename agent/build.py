@@ -143,6 +143,13 @@ def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
     wanted = config.settings.world
     # A model that imagines in the live world needs what training speed gives up: its snapshots.
     imagines = config.slots["world_model"].imagines_in_the_world
+    for name in ("imagined_steps", "foretold_steps"):
+        if training and imagines and (steps := getattr(settings.learner, name)):
+            raise ConfigError(
+                f"config learner.{name}: wanted 0 where the world model is "
+                f"'{config.slots['world_model'].kind}', which imagines in the world as it stands "
+                f"and not from what memory holds, got {steps}; try world_model.kind=jepa"
+            )
     world = make_world(
         wanted.id,
         rows=wanted.rows,

@@ -127,6 +127,17 @@ def newest(
     return None
 
 
+def set_aside(folder: Path, after: Path) -> None:
+    """Renames checkpoints newer than `after`, which were passed over as damaged, to `….damaged`:
+    no later one is to share a file with them.
+    """
+    for place in _numbered(folder):
+        if int(place.name) > int(after.name):
+            aside = place.with_name(f"{place.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            place.rename(aside)
+
+
 def recover(folder: Path) -> None:
     """Clears away what a process killed while it wrote has left; to be called by the next writer.
 

@@ -122,8 +122,13 @@ class Health:
         expected = energies.critic
         usual, spread = expected.abs().amax(0), expected.std(0, correction=0)
         self.figures["health/critic_deviation"] = float(spread.max())
+        # A drive's head can expect what that drive was at worst; a sub-goal's, what all were.
+        drives, heads = list(m.cost.drives), m.cost.heads
+        most = self.most.new_tensor(
+            [self.most[drives.index(h)] if h in drives else self.most.sum() for h in heads]
+        )
         # A head whose drive was never felt has nothing to say, and need not be heard.
-        felt = self.most > 0
+        felt = most > 0
         if not torch.isfinite(expected).all():
             self.warnings.append(f"{name}: is not finite")
         elif bool(felt.any()) and m.cost.speaks():
@@ -133,18 +138,19 @@ class Health:
                     f"(deviation {float(spread.max()):.2g})"
                 )
             # More than a drive's worst for ever cannot come: Σ γ^i = 1/(1-γ).
-            bound = 1.5 * self.most / (1 - self.agent.discount) + 1e-2
+            bound = 1.5 * most / (1 - self.agent.discount) + 1e-2
             beyond = (expected.abs() > bound).float().mean(0) * felt
             worst = int(beyond.argmax())
             if float(beyond[worst]) > 0.25:
                 self.warnings.append(
-                    f"{name}: saturated: '{m.cost.heads[worst]}' expects "
+                    f"{name}: saturated: '{heads[worst]}' expects "
                     f"{float(usual[worst]):.3g} where at most "
-                    f"{float(self.most[worst] / (1 - self.agent.discount)):.3g} can come"
+                    f"{float(most[worst] / (1 - self.agent.discount)):.3g} can come"
                 )
         name = f"policy {_kind(getattr(m.actor, 'policy', m.actor))}"
-        if energies.critic_actions is not None and m.cost.speaks():
-            v = m.configurator.neutral(rows).v
+        v = m.configurator.neutral(rows).v
+        # Where no head counts before a task is known, no action is preferred.
+        if energies.critic_actions is not None and m.cost.speaks() and bool(v.any()):
             best = (energies.critic_actions * v.unsqueeze(1)).sum(-1).argmin(-1)
             share = torch.bincount(best).max().item() / rows
             self.figures["health/preferred_share"] = share

@@ -96,6 +96,12 @@ class Learner:
                 port: copy.deepcopy(module).requires_grad_(False)
                 for port, module in self.learners.items()
             }
+        if not any(isinstance(self.learners[port], Learns) for port in self.ports):
+            able = [port for port, module in self.learners.items() if isinstance(module, Learns)]
+            raise ConfigError(
+                f"config learner.ports: wanted one that has losses ({', '.join(able) or 'none'} "
+                f"here), got {list(self.ports)}, and there is nothing to learn"
+            )
         # Looked up once: at every update that took as long as the optimiser's step.
         self.taught: list[tuple[str, Learns]] = [
             (port, module)
@@ -109,6 +115,11 @@ class Learner:
         )
         self.dreamer = None
         if imagined_steps:
+            if not bool(modules.configurator.neutral(1).v.any()):
+                raise ConfigError(
+                    "config learner.imagined_steps: wanted 0 where no head of the critic counts "
+                    f"before a task is known, got {imagined_steps}; a dream has no task"
+                )
             average = dataclasses.replace(modules, **cast(dict[str, Any], self.averages))
             self.dreamer = Dreamer(average, imagined_steps, imagined_branches)
         # A reset goes back to how the weights began, which the run's seed decides.
@@ -325,12 +336,16 @@ class Learner:
         return _at_home(_named(self.averages))
 
     def tensors(self) -> dict[str, Tensor]:
-        """What learning needs besides: the modules as they are now, Adam's moments."""
+        """What learning needs besides: the modules as they are now, Adam's moments, and what a
+        reset goes back to.
+        """
         named: dict[str, Tensor] = {}
         if self.averages is not self.learners:
             named |= {f"now/{name}": tensor for name, tensor in _named(self.learners).items()}
         for number, state in self.optimiser.state_dict()["state"].items():
             named |= {f"adam/{number}/{name}": value for name, value in state.items()}
+        for port, first in self._first.items():
+            named |= {f"first/{port}/{number}": value for number, value in enumerate(first)}
         return _at_home(named)
 
     def load(self, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
@@ -340,6 +355,10 @@ class Learner:
             module.load_state_dict(below(now, port))
             self.averages[port].load_state_dict(below(weights, port))
         self._hand_over()
+        began = below(tensors, "first")
+        for port, first in self._first.items():
+            for number, value in enumerate(first):
+                value.copy_(began.get(f"{port}/{number}", value))
         state = self.optimiser.state_dict()
         state["state"] = {}
         for name, value in below(tensors, "adam").items():

@@ -70,7 +70,7 @@ class LearnerSettings(BaseModel):
 
 
 class TrainingSettings(BaseModel):
-    """When things happen in training, in steps summed over rows; 0 is never.
+    """When things happen in training, in steps summed over rows; 0: at its end alone.
 
     `begin_with`: a trained agent whose weights it begins with, bundled or a folder; None: fresh.
     `vector`: Atari at training speed; without effect where the world model is the emulator.

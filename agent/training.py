@@ -27,7 +27,7 @@ _PACE_S = 30.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """When things happen, in steps summed over rows; 0 is never."""
+    """When things happen, in steps summed over rows; 0: at the end alone."""
 
     steps: int
     report_every: int
@@ -89,7 +89,8 @@ class Training:
 
     `evaluate` is given nothing and says the returns of held seeds, None where it was told to stop
     (see `stopping`); it must leave agent and world alone. `run` yields its progress after every
-    turn. Setting `stopping` ends it after the turn under way, with a checkpoint.
+    turn. Setting `stopping` ends it after the turn under way, with a checkpoint; `unjudged`: an
+    evaluation was then under way or due.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Training:
         self.stopping = False
         self._sums: dict[str, float] = {}
         self._updates_seen = 0
-        self._unjudged = False
+        self.unjudged = False
         self._began = (time.monotonic(), time.process_time())
 
     def run(self, resume: checkpoint.Checkpoint | None = None) -> Iterator[Progress]:
@@ -122,7 +123,7 @@ class Training:
         """
         schedule, progress = self.schedule, self.progress
         turns = self._turns(resume)
-        if self._unjudged:
+        if self.unjudged:
             self._judge()
         pace = _Pace(progress.steps)
         for rows in turns:
@@ -131,8 +132,8 @@ class Training:
             due: Callable[[int], bool] = lambda every, d=done, r=rows, end=last: (  # type: ignore[misc]  # noqa: E731
                 end or _crossed(d, r, every)
             )
-            self._unjudged |= due(schedule.evaluate_every)
-            if self._unjudged and not self.stopping:
+            self.unjudged |= due(schedule.evaluate_every)
+            if self.unjudged and not self.stopping:
                 self._judge()
             if (now := pace.at(done)) is not None:
                 progress.steps_per_s = now
@@ -192,7 +193,7 @@ class Training:
         if returns is None:
             return
         progress = self.progress
-        self._unjudged = False
+        self.unjudged = False
         progress.evaluation = judged = score(returns)
         if progress.best is None or judged.mean >= progress.best:
             progress.best = judged.mean
@@ -252,7 +253,7 @@ class Training:
             "running": self.keeper.running.tolist(),
             "best": progress.best,
             "evaluation": progress.evaluation,
-            "unjudged": self._unjudged,
+            "unjudged": self.unjudged,
             "sums": self._sums,
             "updates_seen": self._updates_seen,
             "health": self.health.facts(),
@@ -295,7 +296,7 @@ class Training:
         self.keeper.running[:] = self.keeper.running.new_tensor(facts["running"])
         progress.seconds += facts["seconds"]
         progress.cpu_seconds += facts["cpu_seconds"]
-        self._unjudged, self._sums = facts["unjudged"], dict(facts["sums"])
+        self.unjudged, self._sums = facts["unjudged"], dict(facts["sums"])
         self._updates_seen = facts["updates_seen"]
         self.health.load(facts["health"])
         for metrics in self.metrics:

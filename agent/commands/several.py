@@ -56,9 +56,7 @@ def begin(
         "plugins": list(plugins),
         "traces": [str(path) for path in traces],
     }
-    partial = folder / f".{SEEDS}.partial"
-    partial.write_text(json.dumps(asked, indent=1), encoding="utf-8")
-    partial.replace(folder / SEEDS)
+    _write(folder / SEEDS, asked)
     return go_on(folder, None, watching, jobs, None)
 
 
@@ -72,6 +70,10 @@ def go_on(
         tree: Tree = asked["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"run {place}: {SEEDS} cannot be read ({error})") from None
+    if steps is not None and only is None:
+        tree = asked["config"] = merge(tree, {"training": {"steps": steps}})
+        _write(place / SEEDS, asked)
+    steps = steps or tree.get("training", {}).get("steps")
     if only is not None:
         return _one(place, only, tree, steps, watching, asked)
     results: dict[int, dict[str, Any]] = {}
@@ -86,11 +88,16 @@ def go_on(
             if results[seed]["stopped"]:
                 break
     figures = _together(place, seeds, results)
-    partial = place / ".summary.partial"
-    partial.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    partial.replace(place / "summary.json")
+    _write(place / "summary.json", figures)
     _table(figures)
     return figures
+
+
+def _write(place: Path, said: dict[str, Any]) -> None:
+    """Writes JSON whole or not at all."""
+    partial = place.with_name(f".{place.name}.partial")
+    partial.write_text(json.dumps(said, indent=1), encoding="utf-8")
+    partial.replace(place)
 
 
 def _name(seed: int) -> str:

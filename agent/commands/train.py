@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -79,6 +79,8 @@ def train(
         require_tensorboard()
     watching = Watching(live, tensorboard, parent=parent)
     steps = request.flags.get("steps")
+    if resume is not None:
+        _nothing_else(request, run)
     if resume is not None and several.is_several(resume):
         figures = several.go_on(resume, steps, watching, jobs, only)
     elif seeds:
@@ -92,6 +94,24 @@ def train(
         _say(figures)
     if as_json:
         print(json.dumps(figures))
+
+
+def _nothing_else(request: Request, run: Path | None) -> None:
+    """Raises ConfigError where a training that is to go on is asked for other settings, too."""
+    given = {
+        "--preset": request.preset,
+        "--config": request.config,
+        "--run": run,
+        "--intervene": " ".join(request.interventions),
+        "settings": " ".join(f"--{override}" for override in request.overrides),
+        **{f"--{name}": value for name, value in request.flags.items() if name != "steps"},
+    }
+    for name, value in given.items():
+        if value not in (None, ""):
+            raise ConfigError(
+                f"train --resume: goes on as it was begun but for --steps, got {name} {value}; "
+                "leave that out, or begin another training"
+            )
 
 
 def begin(
@@ -110,16 +130,19 @@ def begin(
         if (first := settings.training.begin_with) is not None:
             for port in begin_with(assembly.agent, first, settings.learner.ports):
                 print(f"note      {port} begins fresh: it is another in {first}")
+        learner = _learner(assembly)
         folder = RunFolder.create(place, f"train-{settings.world.id}")
         folder.write_config(config.tree())
         with running(kept=str(folder.path)):
-            return _train(assembly, judge, folder, None, watching, traces)
+            return _train(assembly, judge, learner, folder, None, watching, traces)
 
 
 def go_on(
     place: Path, steps: int | None, watching: Watching, plugins: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Goes on with the training in the folder `place`, to `steps` where given."""
+    """Goes on with the training in the folder `place`, to `steps` where given, which its
+    configuration says from then on.
+    """
     folder = RunFolder.open(place)
     checkpoint.recover(folder.checkpoints)
     passed: list[str] = []
@@ -130,12 +153,31 @@ def go_on(
         raise ConfigError(f"run: wanted a checkpoint to resume from in '{place}', got none")
     tree = folder.read_config()
     if steps is not None:
+        if steps < (done := int(found[1].facts["steps"])):
+            raise ConfigError(
+                f"train --steps: wanted at least the {done} that are done, got {steps}"
+            )
         tree = merge(tree, {"training": {"steps": steps}})
     with (
         _assembled(tree, (*tree.get("plugins", ()), *plugins)) as (assembly, judge),
         running(kept=str(folder.path)),
     ):
-        return _train(assembly, judge, folder, found[1], watching, ())
+        learner = _learner(assembly)
+        checkpoint.set_aside(folder.checkpoints, found[0])
+        if steps is not None:
+            folder.write_config(assembly.config.tree())
+        return _train(assembly, judge, learner, folder, found[1], watching, ())
+
+
+def _learner(assembly: Assembly) -> Learner:
+    """What learns in an agent, as the configuration has it. May raise ConfigError."""
+    settings = assembly.config.settings
+    return Learner(
+        assembly.agent.modules,
+        seed=settings.seed,
+        device=learning_device(settings.device),
+        **settings.learner.model_dump(),
+    )
 
 
 def finished(place: Path, steps: int | None) -> dict[str, Any] | None:
@@ -179,14 +221,8 @@ def for_training(request: Request, traces: Sequence[Path] = ()) -> Tree:
     """
     if traces and request.agent is None:
         world, protocol = recorded_world(traces[0])
-        request = Request(
-            agent=world,
-            preset=request.preset,
-            config=request.config,
-            plugins=request.plugins,
-            overrides=request.overrides,
-            flags={**({} if protocol is None else {"protocol": protocol}), **request.flags},
-        )
+        rules = {} if protocol is None else {"protocol": protocol}
+        request = replace(request, agent=world, flags={**rules, **request.flags})
     tree = configure(request, judged=False)[0]
     # A preset that says how to train says all of it; another is laid over what suits the world.
     if request.preset is None or "training" not in preset(request.preset):
@@ -215,18 +251,13 @@ def _judged(tree: Tree, episodes: int) -> Tree:
 def _train(
     assembly: Assembly,
     judge: Assembly,
+    learner: Learner,
     folder: RunFolder,
     kept: checkpoint.Checkpoint | None,
     watching: Watching,
     traces: Sequence[Path],
 ) -> dict[str, Any]:
     settings, agent, spec = assembly.config.settings, assembly.agent, assembly.world.spec
-    learner = Learner(
-        agent.modules,
-        seed=settings.seed,
-        device=learning_device(settings.device),
-        **settings.learner.model_dump(),
-    )
     plan = settings.training
     resumed_at = None if kept is None else int(kept.facts["steps"])
     if kept is not None:
@@ -278,7 +309,7 @@ def _train(
         "seconds": round(progress.seconds, 1),
         "cpu_seconds": round(progress.cpu_seconds, 1),
         "resumed_at": resumed_at,
-        "stopped": training.stopping and progress.steps < plan.steps,
+        "stopped": training.stopping and (progress.steps < plan.steps or training.unjudged),
         "warnings": progress.warnings,
         "run": str(folder.path),
     }

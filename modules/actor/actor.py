@@ -92,12 +92,15 @@ class Actor(nn.Module):
         """
         if not isinstance(self.policy, Follows) or experience.planned is None:
             return {}, None
-        steps = len(states)
-        latents = latents_of(states).detach()
-        chosen = (experience.planned & experience.valid)[:, :steps]
+        steps = min(len(states), experience.valid.shape[1] - 1)
+        latents = latents_of(states[:steps]).detach()
+        # The directive of a step primed the percept of the next.
+        chosen = (experience.planned & experience.valid)[:, :steps] & experience.valid[
+            :, 1 : steps + 1
+        ]
         if not bool(chosen.any()):
             return {"distillation": latents.new_zeros(())}, None
-        tokens = None if experience.tokens is None else experience.tokens[:, :steps][chosen]
+        tokens = None if experience.tokens is None else experience.tokens[:, 1 : steps + 1][chosen]
         planned = experience.actions[:, :steps][chosen]
         apart = self.policy.divergence(latents[chosen], planned, tokens)
         weights = experience.weights.unsqueeze(1).expand_as(chosen)[chosen]
@@ -111,7 +114,7 @@ class Actor(nn.Module):
 
     def window(self) -> int:
         """Steps of experience that losses ask for."""
-        return 1
+        return 2
 
     def looks_at(self, experience: Experience, steps: int) -> Tensor:
         """No target state is read."""

@@ -63,12 +63,13 @@ class Gradient:
                 free.requires_grad_(True)
                 actions = free.tanh()
                 cost = imagination.cost(imagination.rollout(actions))
-                # A model that is not differentiable leaves the starts as they are.
-                slope = (
-                    torch.autograd.grad(cost.sum(), free)[0]
-                    if cost.requires_grad
-                    else torch.zeros_like(free)
-                )
+                # A model that is not differentiable leaves the starts as they are, though what it
+                # foretells may be felt by a critic with weights of its own.
+                slope = None
+                if cost.requires_grad:
+                    (slope,) = torch.autograd.grad(cost.sum(), free, allow_unused=True)
+                if slope is None:
+                    slope = torch.zeros_like(free)
             found.append(actions.detach())
             costs.append(cost.detach())
             # Adam (Kingma & Ba 2015) written out: every row and start is its own problem.

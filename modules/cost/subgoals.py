@@ -95,13 +95,13 @@ class SubgoalCritic(ActionCritic):
         return torch.cat([ones, task.to(ones.dtype)], -1)
 
     def _outputs(self) -> int:
-        """Beside the heads, what sub-goals share: of all actions, and of each."""
-        return super()._outputs() + (1 + self.shape[0]) * self.output.size
+        """Beside the heads, what sub-goals share: of all actions, and of each part and action."""
+        return super()._outputs() + (1 + self.terms) * self.output.size
 
     def _formed(self, out: Tensor) -> Tensor:
         """Heads, what sub-goals share added to theirs; then as any critic of actions."""
         size = self.output.size
-        each = out.view(*out.shape[:-1], 1 + self.shape[0], len(self.heads) + 1, size)
+        each = out.view(*out.shape[:-1], 1 + self.terms, len(self.heads) + 1, size)
         own, common, kept = each[..., :-1, :], each[..., -1:, :], len(self.kept)
         heads = torch.cat([own[..., :kept, :], own[..., kept:, :] + common], -2)
         return super()._formed(heads.flatten(-3))

@@ -146,7 +146,8 @@ class Ring:
         primes = self.latest().directive.tokens
         if "tokens" in self._fields or bool(primes.any()):
             known["tokens"] = primes.numpy()
-            self._fields.setdefault("tokens", self._room_for(known["tokens"]))
+            if "tokens" not in self._fields:
+                self._fields["tokens"] = self._room_for(known["tokens"])
         for name, value in known.items():
             self._fields[name][at : at + self.rows] = value
         self.steps += 1

@@ -119,7 +119,7 @@ class _SimulatorModel(ABC):
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The states after `action` [M A]; where the episode is over nothing moves any more."""
-        native = self.actions.native(action)
+        native = self.actions.native(action.detach())
         chosen = native.tolist()
         places = [
             self._follow(place, act if self.actions.discrete else tuple(act), native, i)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agent import checkpoint
-from agent.checkpoint import Checkpoint, load, newest, recover, save
+from agent.checkpoint import Checkpoint, load, newest, recover, save, set_aside
 from modules.messages import ConfigError
 
 
@@ -143,6 +143,22 @@ def test_a_damaged_piece_is_found(tmp_path, small_pieces):
     (place / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ConfigError, match="has 96 of 100 steps"):
         load(place)
+
+
+def test_what_was_passed_over_as_damaged_is_shared_with_none(tmp_path, small_pieces):
+    first = save(tmp_path, "100", replay(100))
+    broken = save(tmp_path, "150", replay(150))
+    # Gone wrong in a piece that only the newer one holds; what is learned again is the same.
+    (broken / "memory.0.00030.safetensors").write_bytes(b"noise")
+    found = newest(tmp_path)
+    assert found is not None
+    assert found[0] == first
+    for _ in range(2):
+        set_aside(tmp_path, first)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["100", "150.damaged"]
+    assert load(save(tmp_path, "150", replay(150))).facts["steps"] == 150
+    later = load(save(tmp_path, "160", replay(160)))
+    assert later.tensors["memory"]["frames"].equal(replay(160).tensors["memory"]["frames"])
 
 
 def test_only_some_groups_are_read(tmp_path, small_pieces):

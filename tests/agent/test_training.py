@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from torch import nn
 
@@ -22,6 +23,7 @@ from agent import checkpoint, load
 from agent.build import Assembly, assemble, known_kinds
 from agent.cli import run
 from agent.commands.train import for_training, train
+from agent.evaluation import Evaluation
 from agent.health import Health, effective_rank
 from agent.learn import Learner
 from agent.live import live
@@ -440,6 +442,102 @@ def test_train_command_leaves_a_run_that_can_be_evaluated_and_resumed(
     assert json.loads(Path("run/result.json").read_text()) == said
 
 
+def test_going_on_for_longer_is_kept_where_the_next_looks(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = ["--steps", "40", "--learner.warmup_steps=20", "--training.evaluate_episodes=1",
+             "--training.evaluate_every=0", "--no-live"]  # fmt: skip
+    assert run(["train", "CartPole-v1", *short, "--run", "one"]) == 0
+    assert run(["train", "CartPole-v1", *short, "--seeds", "0,1", "--run", "two"]) == 0
+    assert run(["train", "--resume", "one", "--steps", "60", "--no-live"]) == 0
+    assert run(["train", "--resume", "two", "--steps", "60", "--no-live"]) == 0
+    for place in ("one", "two/seed-0", "two/seed-1"):
+        assert yaml.safe_load(Path(place, "config.yaml").read_text())["training"]["steps"] == 60
+        assert json.loads(Path(place, "result.json").read_text())["steps"] == 60
+    # A stopped one of several, whose own configuration did not hear of it, goes on as far as all.
+    assert json.loads(Path("two/seeds.json").read_text())["config"]["training"]["steps"] == 60
+    capsys.readouterr()
+    assert run(["train", "--resume", "one", "--steps", "50"]) == 2
+    assert "wanted at least the 60 that are done, got 50" in capsys.readouterr().err
+
+
+def test_stopped_in_its_last_evaluation_a_training_is_not_over(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--steps", "40", "--learner.warmup_steps=20", "--training.evaluate_episodes=1",
+             "--no-live", "--json"]  # fmt: skip
+
+    def interrupted(*_: object, stop: Callable[[], bool], **__: object) -> Evaluation:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+        return Evaluation([], None, whole=False)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as within:
+        within.setattr("agent.commands.train.whole_episodes", interrupted)
+        assert run(["train", "CartPole-v1", *asked, "--seeds", "0,1", "--run", "r"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [(one["seed"], one["steps"], one["stopped"]) for one in figures["results"]] == [
+        (0, 40, True)
+    ]
+    assert run(["train", "--resume", "r", "--no-live", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [one["stopped"] for one in figures["results"]] == [False, False]
+    assert all(one["evaluation"] is not None for one in figures["results"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--training.steps=90"], "settings --training.steps=90"),
+        (["--preset", "model-free"], "--preset model-free"),
+        (["--seed", "0"], "--seed 0"),
+        (["--worlds", "2"], "--worlds 2"),
+        (["--intervene", "clamp:mode=1"], "--intervene clamp:mode=1"),
+        (["--run", "other"], "--run other"),
+    ],
+)
+def test_what_goes_on_takes_no_other_settings(tmp_path, capsys, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", "--resume", "r", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"but for --steps, got {said};" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["CartPole-v1", "--learner.ports=[perception]"], "wanted one that has losses"),
+        (["ALE/Pong-v5", "--world_model.kind=fair", "--learner.foretold_steps=1"], "memory holds"),
+        (["ALE/Pong-v5", "--world_model.kind=clairvoyant", "--learner.imagined_steps=1"], "jepa"),
+        (["sextet/Orchard-v0", "--learner.imagined_steps=1"], "a dream has no task"),
+    ],
+)
+def test_what_cannot_learn_is_said_before_a_folder_is_made(
+    tmp_path, capsys, monkeypatch, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", *words, "--run", "r"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_reset_goes_back_to_is_kept():
+    """It may be what a trained agent gave, which nobody who goes on would know."""
+    first = made(reset_every=5)
+    with torch.no_grad():
+        for module in learner_of(first).learners.values():
+            for weight in module.parameters():
+                weight.add_(1)
+    for _ in live(first.agent, first.world, 40, 0):
+        pass
+    learner = learner_of(first)
+    other = learner_of(made(reset_every=5))
+    other.load(learner.weights(), learner.tensors())
+    for given in (learner, other):
+        given.reset()
+    assert learner._first
+    assert all(other.weights()[name].equal(value) for name, value in learner.weights().items())
+
+
 def test_resuming_what_has_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("{}")
     with pytest.raises(ConfigError, match="checkpoint"):
@@ -495,6 +593,19 @@ def test_latents_that_are_no_numbers_are_said_by_name():
         next(perception.parameters()).fill_(torch.nan)
     health.examine(100)
     assert "perception vectors: representation is not finite" in health.warnings
+
+
+def test_sub_goals_are_looked_at_like_any_heads(tmp_path, capsys, monkeypatch):
+    """There are more of them than drives."""
+    monkeypatch.chdir(tmp_path)
+    asked = ["--worlds", "4", "--steps", "720", "--learner.warmup_steps=100", "--learner.batch=8",
+             "--training.report_every=240", "--training.evaluate_episodes=1", "--no-live",
+             "--training.evaluate_every=0", "--run", "r"]  # fmt: skip
+    assert run(["train", "sextet/Orchard-v0", *asked]) == 0
+    lines = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    looked = [line for line in lines if "health/critic_deviation" in line]
+    assert looked[-1]["updates"] > 100
+    assert not any("dead: the critic prefers" in said for said in looked[-1]["warnings"])
 
 
 def test_collapse_is_said_by_name():

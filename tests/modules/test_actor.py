@@ -238,16 +238,17 @@ def test_policies_refuse_actions_that_are_not_their_own():
         Greedy(epsilon=0.1, world=FORCE)
 
 
-def lived(latents, actions, planned):
-    """Experience of one step a window: what was seen, done, and whether Mode-2 chose it."""
+def lived(latents, actions, planned, tokens=None):
+    """Experience of two steps a window: what was seen, done, and whether Mode-2 chose it."""
     rows = len(latents)
-    no = torch.zeros(rows, 1, dtype=torch.bool)
+    no = torch.zeros(rows, 2, dtype=torch.bool)
     return Experience(
         frames=None,
-        vectors=latents.unsqueeze(1),
-        actions=actions.unsqueeze(1),
-        signals=torch.zeros(rows, 1, 6),
-        planned=planned.unsqueeze(1),
+        vectors=torch.stack([latents, latents], 1),
+        actions=torch.stack([actions, actions], 1),
+        signals=torch.zeros(rows, 2, 6),
+        planned=torch.stack([planned, planned], 1),
+        tokens=tokens,
         terminated=no,
         truncated=no,
         valid=~no,
@@ -281,6 +282,26 @@ def test_the_policy_comes_to_do_what_was_planned_and_nothing_else_teaches_it():
     torch.testing.assert_close(mind.losses(experience, states, [])[0]["distillation"], by_hand)
     never = lived(latents.detach(), done, torch.zeros(32, dtype=torch.bool))
     assert float(mind.losses(never, states, [])[0]["distillation"]) == 0
+
+
+def test_a_policy_follows_under_the_directive_it_acted_by():
+    """Which primed the percept of the next step."""
+    torch.manual_seed(0)
+    mind, heard = make(), []
+    divergence = mind.policy.divergence
+    mind.policy.divergence = lambda latent, target, tokens: (
+        heard.append(tokens),
+        divergence(latent, target, tokens),
+    )[1]
+    tokens = torch.randn(6, 2, 1, 1)
+    planned = torch.tensor([True, False, True, True, False, True])
+    experience = lived(torch.randn(6, 1), torch.eye(3).repeat(2, 1), planned, tokens)
+    over = experience.valid.clone()
+    over[3, 1] = False  # what was planned for there is not known
+    state = [State.raw(latent=experience.vectors[:, 0])]
+    mind.losses(experience.replace(valid=over), state, [])
+    (said,) = heard
+    assert said.equal(tokens[[0, 2, 5], 1])
 
 
 def test_a_policy_with_nothing_to_learn_has_no_loss():

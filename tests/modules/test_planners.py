@@ -5,6 +5,7 @@ import pytest
 import torch
 from analytic import LatentCost, LatentModel, imagine, linear_quadratic, maze, spec
 
+from agent import live, load
 from modules import chance
 from modules.actor.actor import Actor
 from modules.actor.beam import Beam
@@ -274,6 +275,26 @@ def test_gradient_without_a_gradient_keeps_what_was_proposed():
     proposals = torch.full((1, 2, 6, 1), 0.4)
     found = planner.plan(imagination, proposals, chance.keys(0, 1, 0), 12)
     torch.testing.assert_close(found.candidates[0, 0], proposals[0, 0])
+
+
+@pytest.mark.parametrize("kind", ["fair", "persistence"])
+def test_gradient_in_a_model_that_has_none_plans_all_the_same(kind):
+    """Also where what is foretold is felt by a critic, which has a gradient of its own."""
+    player = load(
+        "Pendulum-v1", f"world_model.kind={kind}", "actor.planner.kind=gradient",
+        "configurator.kind=fixed", "configurator.mode=2", "configurator.horizon_steps=3",
+        "configurator.model_calls=12", "configurator.commit_steps=1", "perception.width=8",
+        "cost.critic.width=8",
+    )  # fmt: skip
+    critic = player.agent.modules.cost.critic
+    with torch.no_grad():
+        for weight in critic.parameters():
+            weight.normal_()
+    assert critic.speaks()
+    for moment in live(player.agent, player.world, 3, 0):
+        assert int(moment.plan.model_calls) > 0
+        assert moment.plan.energy.isfinite().all()
+    player.world.close()
 
 
 # -- rollout --------------------------------------------------------------------------------

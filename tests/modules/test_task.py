@@ -224,6 +224,18 @@ def test_under_one_task_it_is_the_critic_of_actions_with_that_head():
     torch.testing.assert_close(found, urgent)
 
 
+def test_it_learns_where_actions_are_made_of_parts():
+    """As Boxing's: what is said of an action is made of what its parts and itself are worth."""
+    parts = ((0, 0), (0, 1), (1, 0), (1, 1))
+    actions = ActionSpec(discrete=True, size=ACTIONS, parts=parts)
+    made = critic(world=WORLD.model_copy(update={"actions": actions}))
+    losses, _ = made.losses(*batch(goals([0, 1, 2, 0, 1, 2])))
+    losses["critic"].backward()
+    assert all(member.last.weight.grad.any() for member in made.members)
+    said = made.expect(torch.randn(5, SIZE)).critic_actions
+    assert said.shape == (5, ACTIONS, len(HEADS))
+
+
 def test_without_goals_every_step_is_of_the_one_task():
     made = critic(world=WORLD.model_copy(update={"goal": None}))
     loss, _ = made.losses(*batch(None))
