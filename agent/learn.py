@@ -357,8 +357,8 @@ class Learner:
         self._hand_over()
         began = below(tensors, "first")
         for port, first in self._first.items():
-            for number, value in enumerate(first):
-                value.copy_(began.get(f"{port}/{number}", value))
+            for at, value in enumerate(first):
+                value.copy_(began.get(f"{port}/{at}", value))
         state = self.optimiser.state_dict()
         state["state"] = {}
         for name, value in below(tensors, "adam").items():
