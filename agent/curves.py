@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from agent.evaluation import score
 from agent.score_table import GameRow, ScoreTable, cells
-from agent.trained import Point, TrainedRun
+from agent.trained import Point, TrainedRun, told_apart
 from worlds.scores import published_score
 
 Numbers = npt.NDArray[np.float64]
@@ -90,7 +90,9 @@ def _panel(axes: Any, world: str, runs: Sequence[TrainedRun], ticker: Any) -> No
     settings: dict[str, list[TrainedRun]] = {}
     for run in runs:
         settings.setdefault(run.setting, []).append(run)
-    for number, (name, group) in enumerate(zip(_names(settings), settings.values(), strict=True)):
+    names = told_apart(runs)
+    for number, (setting, group) in enumerate(settings.items()):
+        name = f"{names[setting]}: " if names[setting] else ""
         colour = _COLOURS[number % len(_COLOURS)]
         lived = [run.lived for run in group if run.lived]
         judged = [run.evaluations for run in group if run.evaluations]
@@ -126,15 +128,6 @@ def _panel(axes: Any, world: str, runs: Sequence[TrainedRun], ticker: Any) -> No
         above.set_xlabel("frames", fontsize=7, color=_GRAY, labelpad=2)
         above.tick_params(labelsize=7, colors=_GRAY)
         above.xaxis.set_major_formatter(short)
-
-
-def _names(settings: dict[str, list[TrainedRun]]) -> list[str]:
-    """What tells a world's settings apart: nothing where there is one, else a folder's name."""
-    if len(settings) == 1:
-        return [""]
-    paths = [group[0].path.resolve() for group in settings.values()]
-    # The runs of several seeds lie in a folder of their own.
-    return [f"{(p.parent if p.name.startswith('seed-') else p).name}: " for p in paths]
 
 
 def _frames_a_step(runs: Sequence[TrainedRun]) -> float:

@@ -111,6 +111,11 @@ def _layers(request: Request, judged: bool) -> tuple[Tree, Path | None]:
             return above, None
         name = SHOWPIECE
     if name in bundled_agents():
+        if _is_trained(Path(name)):
+            raise ConfigError(
+                f"agent: {name!r} comes along, and the folder '{name}' is a trained one, too; "
+                f"for that write ./{name}, or give it another name"
+            )
         folder = BUNDLED / name
     elif Path(name).is_dir():
         folder = _run_folder(Path(name))
@@ -126,14 +131,13 @@ def _layers(request: Request, judged: bool) -> tuple[Tree, Path | None]:
     elif not (folder / "trace.sqlite").is_file():
         # A recorded run is played as it was.
         beneath = merge(beneath, settings_of(beneath).training.evaluation)
+    if {"steps", "episodes"} & above.keys():
+        # A limit given now stands for the limits of the run before.
+        beneath |= {"steps": None, "episodes": None}
     plugins = [*beneath.get("plugins", ()), *above.get("plugins", ())]
     merged = merge(beneath, above)
     if plugins:
         merged["plugins"] = list(dict.fromkeys(plugins))
-    if {"steps", "episodes"} & request.flags.keys():
-        # A limit given now stands for the limits of the run before.
-        for limit in ("steps", "episodes"):
-            merged[limit] = request.flags.get(limit)
     return merged, place
 
 

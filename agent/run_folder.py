@@ -110,7 +110,7 @@ class RunFolder:
 def _make(place: Path) -> Path:
     if place.exists() or place.is_symlink():
         raise ConfigError(
-            f"run: wanted a new folder, got '{place}', which exists; try another --run"
+            f"run: wanted a new folder, got '{place}', which exists; try another folder"
         )
     missing = [p for p in (place, *place.parents) if not p.exists()]
     made: list[Path] = []

@@ -39,6 +39,8 @@ class Played(NamedTuple):
     low: float | None = None
     high: float | None = None
     episodes: int = 0
+    setting: str = ""
+    """What tells it from runs of other settings in the same world."""
 
 
 class Interval(NamedTuple):
@@ -68,6 +70,7 @@ class GameRow:
 
     world: str
     protocol: str | None
+    setting: str
     runs: int
     episodes: int
     score: Interval
@@ -78,7 +81,8 @@ class GameRow:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Rows by world, and `together`: mean, median and IQM of the HNS of those that have one.
+    """Rows by world, and `together`: mean, median and IQM of the HNS of those that have one,
+    unless a game has several rows: then nothing.
 
     `compared` has the same of the published agents, over the same games; an agent that lacks one
     of them is missing. `games` counts them.
@@ -112,36 +116,35 @@ def interquartile_mean(values: Numbers, axis: int = -1) -> Numbers:
 
 
 def score_table(results: Sequence[Played], compare: Sequence[str] = ()) -> ScoreTable:
-    """The table of these results; runs of the same world under the same protocol are joined."""
-    worlds: dict[tuple[str, str | None], list[Played]] = {}
+    """The table of these results; runs of a world, protocol and setting are joined."""
+    worlds: dict[tuple[str, str, str], list[Played]] = {}
     for played in results:
-        worlds.setdefault((played.world, played.protocol), []).append(played)
-    rows = tuple(_row(*key, runs, compare) for key, runs in sorted(worlds.items(), key=_by_name))
+        key = (played.world, played.protocol or "", played.setting)
+        worlds.setdefault(key, []).append(played)
+    rows = tuple(_row(runs, compare) for _, runs in sorted(worlds.items()))
     normalised = [
-        runs for (world, _), runs in worlds.items() if human_normalised(world, 0.0) is not None
+        runs for (world, *_), runs in worlds.items() if human_normalised(world, 0.0) is not None
     ]
+    games = len({runs[0].world for runs in normalised})
+    # A game played in several ways is no more than one, and none of them is its score.
+    alone = games == len(normalised) > 0
     return ScoreTable(
         rows=rows,
-        games=len(normalised),
-        together=_together(normalised) if normalised else {},
-        compared=_others(normalised, compare),
+        games=games,
+        together=_together(normalised) if alone else {},
+        compared=_others(normalised, compare) if alone else {},
     )
 
 
-def _by_name(item: tuple[tuple[str, str | None], list[Played]]) -> tuple[str, str]:
-    (world, protocol), _ = item
-    return world, protocol or ""
-
-
-def _row(
-    world: str, protocol: str | None, runs: Sequence[Played], compare: Sequence[str]
-) -> GameRow:
+def _row(runs: Sequence[Played], compare: Sequence[str]) -> GameRow:
+    world = runs[0].world
     felt, over = _interval(runs)
     ends = [None if end is None else human_normalised(world, end) for end in felt]
     normalised = None if ends[0] is None else Interval(ends[0], ends[1], ends[2])
     return GameRow(
         world=world,
-        protocol=protocol,
+        protocol=runs[0].protocol,
+        setting=runs[0].setting,
         runs=len(runs),
         episodes=sum(run.episodes or len(run.returns) for run in runs),
         score=felt,
@@ -255,7 +258,7 @@ def as_markdown(table: ScoreTable) -> str:
 def cells(row: GameRow) -> list[str]:
     """A row's cells as text, in the order of `as_markdown`."""
     return [
-        row.world,
+        f"{row.world} {row.setting}".rstrip(),
         row.protocol or "–",
         str(row.runs),
         str(row.episodes) if row.episodes else "–",

@@ -49,6 +49,32 @@ class TrainedRun:
     seconds: float | None
 
 
+def told_apart(runs: Sequence[TrainedRun]) -> dict[str, str]:
+    """A name for each setting of one world's runs: none where there is one, else as much of the
+    path of its first run as tells it from the others.
+    """
+    first: dict[str, Path] = {}
+    for run in runs:
+        first.setdefault(run.setting, run.path.resolve())
+    if len(first) == 1:
+        return dict.fromkeys(first, "")
+    # The runs of several seeds lie in a folder of their own.
+    paths = [p.parent if p.name.startswith("seed-") else p for p in first.values()]
+    if len(set(paths)) < len(paths):
+        paths = list(first.values())
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return dict(zip(first, names, strict=True))
+
+
+def results(runs: Sequence[TrainedRun]) -> list[Played]:
+    """What runs came to, those of different settings in a world told apart."""
+    names = {run.world: told_apart([r for r in runs if r.world == run.world]) for run in runs}
+    return [run.final._replace(setting=names[run.world][run.setting]) for run in runs]
+
+
 def find_runs(places: Iterable[Path]) -> list[TrainedRun]:
     """The trained runs at or below `places`, each once, in order of their paths.
 

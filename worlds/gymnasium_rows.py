@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import copyreg
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,30 +128,29 @@ class _Seeing:
         self.felt: tuple[str, ...] = ()
         if self._goal and isinstance(space, spaces.Dict):
             achieved = int(np.prod(space["achieved_goal"].shape or (1,)))
+            self.felt = tuple(f"achieved_{number}" for number in range(achieved))
             if self.vector is not None:
                 self.vector += achieved
-            else:
-                self.felt = tuple(f"achieved_{number}" for number in range(achieved))
 
     def see(self, observation: Any) -> _Seen:
-        """One percept. With goals, what has been achieved stands at the end of the vector; beside
-        a frame it is felt.
+        """One percept. With goals, what has been achieved is felt, and stands at the end of a
+        vector.
         """
-        goal, achieved = None, None
+        goal, achieved = None, np.zeros(0, np.float32)
         if self._goal:
             goal = np.asarray(observation["desired_goal"], np.float32).ravel()
             achieved = np.asarray(observation["achieved_goal"], np.float32).ravel()
             observation = observation["observation"]
+        felt = tuple(achieved.tolist())
         if self._one_hot is not None:
             start, size = self._one_hot
             shown = np.zeros(size, np.float32)
             shown[int(observation) - start] = 1.0
         elif self._layout:
-            felt = () if achieved is None else tuple(achieved.tolist())
             return _Seen(self._frame(np.asarray(observation)), goal, felt)
         else:
             shown = np.asarray(observation, np.float32).ravel()
-        return _Seen(shown if achieved is None else np.concatenate([shown, achieved]), goal)
+        return _Seen(np.concatenate([shown, achieved]), goal, felt)
 
     def _ordered(self, frame: NDArray[Any]) -> NDArray[Any]:
         """A frame in the order [H W C]."""
@@ -416,6 +417,7 @@ class GymnasiumRows:
         return Handle(self._copy(at.env), at.seen, steps, at.terminated or at.truncated)
 
     def _copy(self, env: Any) -> Any:
+        _share_pictures()
         try:
             with _quiet():
                 return copy.deepcopy(env)
@@ -441,6 +443,15 @@ class GymnasiumRows:
     def look(self, handle: Handle) -> NDArray[Any]:
         """What would be observed there: [H W C], or [N] float32."""
         return handle.seen.shown
+
+
+def _share_pictures() -> None:
+    """Lets copies of environments that have drawn share what they draw with, which pygame cannot
+    copy: only the one that is lived in draws, and all of it anew.
+    """
+    if (pygame := sys.modules.get("pygame")) is not None:
+        for kind in (pygame.Surface, pygame.time.Clock, pygame.font.Font):
+            copyreg.pickle(kind, lambda thing: (lambda: thing, ()))
 
 
 def _render_modes(spec: Any) -> tuple[str, ...]:

@@ -61,6 +61,10 @@ def make_world(
             episode_steps=episode_steps,
             chapter_steps=CHAPTER_STEPS if chapter_steps is None else chapter_steps,
         )
+    if protocol is not None:
+        raise ConfigError(
+            f"protocol: wanted none in {id}, which is no Atari game, got {protocol!r}; leave it out"
+        )
     from worlds.gymnasium_rows import GymnasiumRows
 
     return GymnasiumRows(id=found, rows=rows, sensor=eye, episode_steps=episode_steps)

@@ -10,7 +10,7 @@ from typing import Any
 from agent.curves import curves_picture, table_picture
 from agent.run_folder import RunFolder
 from agent.score_table import Interval, ScoreTable, as_markdown, compared_columns, score_table
-from agent.trained import TrainedRun, find_runs
+from agent.trained import TrainedRun, find_runs, results
 from modules.messages import ConfigError
 
 COMPARE = "SPR,BBF_RR2"
@@ -24,7 +24,7 @@ def report(places: Sequence[Path], out: Path | None, compare: str | None, as_jso
     """
     columns = compared_columns(COMPARE if compare is None else compare)
     runs = find_runs(places)
-    table = score_table([run.final for run in runs], columns)
+    table = score_table(results(runs), columns)
     pictures = {"curves.png": curves_picture(runs), "scores.png": table_picture(table)}
     folder = RunFolder.create(out, "report").path
     try:
@@ -44,8 +44,9 @@ def _page(runs: Sequence[TrainedRun], table: ScoreTable, columns: Sequence[str])
     parts = [
         "# What was learned\n",
         as_markdown(table),
-        "Intervals hold with a confidence of 95 % (bootstrap): over runs where a world has several,"
-        " else over the episodes of its one evaluation, which tells nothing of other seeds. HNS is "
+        "Intervals hold with a confidence of 95 % (bootstrap): over runs where a world has several"
+        " of one setting, else over the episodes of its one evaluation, which tells nothing of "
+        "other seeds. Where a game was run in several ways there are no figures of all. HNS is "
         "(score − random) / (human − random); intervals of all games together are stratified by "
         "game (Agarwal et al. 2021). A human or published score that is not known is –.\n",
     ]
@@ -75,6 +76,7 @@ def _figures(runs: Sequence[TrainedRun], table: ScoreTable, folder: Path) -> dic
             {
                 "world": row.world,
                 "protocol": row.protocol,
+                "setting": row.setting,
                 "runs": row.runs,
                 "episodes": row.episodes,
                 "return": _ends(row.score),

@@ -63,9 +63,12 @@ def table(out: Path, arms: list[str], games: list[str]) -> str:
         f"|---|{'---|' * len(games)}---|---|",
     ]
     for arm in arms:
-        if (out / arm / "scores.csv").is_file() and (found := rows(out / arm)):
+        kept = rows(out / arm) if (out / arm / "scores.csv").is_file() else []
+        if found := [row for row in kept if row["game"] in games]:
             each = [float(row["human_normalised"]) for row in found if row["human_normalised"]]
-            worth = f"{mean(each):.2f}" if each else "–"
+            # Of other games it would be another mean.
+            whole = {row["game"] for row in found} == {*games}
+            worth = f"{mean(each):.2f}" if each and whole else "–"
             minutes = mean(float(row["train_minutes"]) for row in found)
             cells = " | ".join(scores(found, game) or "–" for game in games)
             lines.append(f"| {arm} | {cells} | {worth} | {minutes:.0f} |")

@@ -302,11 +302,12 @@ def hold(asked: Asked) -> None:
     """
     kept = asked.out / "settings.json"
     now = {"preset": asked.preset, "protocol": asked.protocol, "more": list(asked.more)}
-    for name, before in _read(kept).items():
-        if before != now[name]:
+    begun = any(asked.out.glob("*/config.yaml"))
+    for name, before in _read(kept).items() if begun else ():
+        if before != now.get(name):
             raise UsageError(
-                f"--out: '{asked.out}' holds runs with {name} {before!r}, got {now[name]!r}; try "
-                "another folder"
+                f"--out: '{asked.out}' holds runs with {name} {before!r}, got {now.get(name)!r}; "
+                "try another folder"
             )
     kept.write_text(json.dumps(now, indent=1), encoding="utf-8")
 

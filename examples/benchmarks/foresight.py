@@ -218,7 +218,9 @@ def imagination(
 
 def looked(agent: str, given: argparse.Namespace) -> list[str]:
     """What `--states` states of an agent's life show. Raises ConfigError or WorldError."""
-    flags = {"worlds": ROWS, "protocol": given.protocol, "seed": given.seed}
+    flags = {"worlds": ROWS, "seed": given.seed}
+    if given.protocol is not None:
+        flags["protocol"] = given.protocol
     made = prepared(Request(agent=agent, flags=flags, interventions=("clamp:mode=1",)))
     try:
         return _lived(made.agent, made.world, given)
@@ -281,7 +283,7 @@ def main() -> None:
     parser.add_argument("--lives", type=number, default=1, help="of each action, with noise (1)")
     parser.add_argument("--noise", type=share, default=0.0, help="share of any actions in them (0)")
     parser.add_argument("--depths", type=numbers, default="1,2,5", help="steps imagined (1,2,5)")
-    parser.add_argument("--protocol", default="100k")
+    parser.add_argument("--protocol", help="v5 or 100k (the agent's own)")
     parser.add_argument("--seed", type=int, default=5_000_000)
     given = parser.parse_args()
     if (given.lives > 1) != (given.noise > 0):

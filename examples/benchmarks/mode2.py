@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -54,9 +55,37 @@ def sextet(words: list[str], log: Path) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
+def called(agent: str) -> str:
+    """A bundled agent's name, or a run's whole path, as the name of a file."""
+    if agent in bundled_agents():
+        return agent
+    return "-".join(["run", *(part for part in Path(agent).parts if part not in ("/", ".."))])
+
+
+def distilled(agent: str, who: Path, given: argparse.Namespace, more: list[str], log: Path) -> None:
+    """Distils an agent into the folder `who`, or goes on with it. Raises SystemExit where it was
+    stopped or fails.
+    """
+
+    def over() -> bool:
+        result = who / "result.json"
+        return result.is_file() and not json.loads(result.read_text(encoding="utf-8"))["stopped"]
+
+    if not over():
+        words = ["train", agent, "--preset", "distil", "--run", str(who), *more]
+        if any(who.glob("checkpoints/[0-9]*")):
+            words = ["train", "--resume", str(who)]
+        else:
+            shutil.rmtree(who, ignore_errors=True)  # killed before its first checkpoint
+            words += ["--steps", str(given.steps), "--training.evaluate_every=0"]
+        sextet([*words, "--no-live"], log)
+    if not over():
+        raise SystemExit(f"mode2: {agent}: its distillation was stopped; the same command goes on")
+
+
 def played(agent: str, arm: str, given: argparse.Namespace, more: list[str]) -> dict[str, Any]:
     """What an agent came to in an arm; looked up where it has played."""
-    name = Path(agent).name
+    name = called(agent)
     kept, log = given.out / f"{name}-{arm}.json", given.out / f"{name}.log"
     if not kept.is_file():
         who, told = agent, []
@@ -64,10 +93,7 @@ def played(agent: str, arm: str, given: argparse.Namespace, more: list[str]) -> 
             told = ["--preset", "rollouts", *more]
         if arm == "distilled":
             who = str(given.out / f"{name}-distilled")
-            steps = ["--steps", str(given.steps)]
-            learn = ["train", agent, "--preset", "distil", "--run", who, "--no-live", *steps, *more]
-            if not (Path(who) / "result.json").is_file():
-                sextet([*learn, "--training.evaluate_every=0"], log)
+            distilled(agent, Path(who), given, more, log)
         words = ["eval", who, "--episodes", str(given.episodes), "--worlds", str(given.episodes)]
         protocol = ["--protocol", given.protocol]
         said = sextet([*words, *protocol, "--seed", str(SEED), "--json", *told], log)
@@ -84,7 +110,7 @@ def hold(out: Path, asked: dict[str, Any]) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "settings.json"
-    if not kept.is_file():
+    if not any(place != kept and place.suffix != ".log" for place in out.iterdir()):
         kept.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
     held = json.loads(kept.read_text(encoding="utf-8"))
     for name, value in asked.items():
@@ -136,7 +162,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/mode2"))
     given, more = parser.parse_known_args()
-    arms = [arm for arm in ARMS if arm in given.arms.split(",")]
+    asked = [arm.strip() for arm in given.arms.split(",")]
+    if unknown := [arm for arm in asked if arm not in ARMS]:
+        parser.error(f"--arms: {unknown[0]!r} is not one of {', '.join(ARMS)}")
+    arms = [arm for arm in ARMS if arm in asked]
+    # Arms with other seeds or worlds were no pairs.
+    for word in more:
+        if word.partition("=")[0] in ("--seed", "--worlds", "--preset", "--config"):
+            parser.error(f"{word}: is the same for every arm; leave it out")
     apart = ("cartpole", "showpiece")
     agents = [a for a in given.agents.split(",") if a] or [
         name for name in bundled_agents() if name not in apart
@@ -152,7 +185,7 @@ def main() -> None:
         )
     for agent, row in zip(agents, rows, strict=True):
         for arm, said in row.items():
-            print(f"{Path(agent).name:<14}{arm:<11}{described(said)}")
+            print(f"{agent:<14} {arm:<11}{described(said)}")
     scores = {arm: [normalised(row[arm]) for row in rows] for arm in arms}
     means = {arm: sum(float(t.mean()) for t in scores[arm]) / len(rows) for arm in arms}
     for arm in arms:

@@ -41,6 +41,21 @@ def test_table_has_what_the_arms_came_to(tmp_path):
     ]
 
 
+def test_a_mean_is_of_the_games_asked_for_and_of_all_of_them(tmp_path):
+    (tmp_path / "preset").mkdir()
+    (tmp_path / "preset" / "scores.csv").write_text(
+        "game,mean_return,low,high,human_normalised,train_minutes\n"
+        "Boxing,30,10,40,2.5,14\nPong,-20,-21,-19,0.5,16\n"
+    )
+    said = {games: ablations.table(tmp_path, ["preset"], games.split(",")).splitlines()[2:]
+            for games in ("Boxing", "Boxing,Krull", "Krull")}  # fmt: skip
+    assert said == {
+        "Boxing": ["| preset | 30 [10, 40] | 2.50 | 14 |"],
+        "Boxing,Krull": ["| preset | 30 [10, 40] | – | – | 14 |"],
+        "Krull": [],
+    }
+
+
 def test_unknown_arm_is_one_line():
     done = subprocess.run(
         [sys.executable, ablations.__file__, "--arms", "magic"], capture_output=True, text=True

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.build import KINDS, describe
 from agent.config import Kinds, default_kind, preset, presets, resolve, settings_of
 from agent.layers import BEFORE, dotted, merge, read_yaml
+from agent.loading import Request, configure
 from modules.messages import SIGNALS, ActionSpec, ConfigError, WorldSpec
 
 PIXELS = WorldSpec(
@@ -290,3 +291,29 @@ def test_a_plugin_that_offers_nonsense_is_refused(offered, wanted: str):
 def test_a_package_that_cannot_be_imported_is_refused():
     with pytest.raises(ConfigError, match="'no_such_package' cannot be imported"):
         Kinds(KINDS).plug("no_such_package")
+
+
+def test_a_limit_of_ones_own_stands_beside_another_and_above_that_of_the_agent(tmp_path):
+    file = tmp_path / "short.yaml"
+    file.write_text("steps: 500")
+    tree, _ = configure(Request("pong", config=file, flags={"episodes": 3}))
+    assert (tree["steps"], tree["episodes"]) == (500, 3)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("{world: {id: CartPole-v1}, steps: 60}")
+    run = str(tmp_path / "run")
+    for flags, limits in (
+        ({}, (60, None)),
+        ({"episodes": 3}, (None, 3)),
+        ({"steps": 9}, (9, None)),
+    ):
+        tree, _ = configure(Request(run, flags=flags))
+        assert (tree["steps"], tree.get("episodes")) == limits
+
+
+def test_a_name_that_is_an_agent_and_a_folder_is_asked_about(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pong").mkdir()
+    configure(Request("pong"))  # that one is no agent
+    (tmp_path / "pong" / "checkpoints").mkdir()
+    with pytest.raises(ConfigError, match=r"'pong' comes along, and the folder .*\./pong"):
+        configure(Request("pong"))

@@ -74,6 +74,7 @@ def trained(out: Path, steps: int, episodes: int) -> Path:
     """A folder in which a run of Pong was trained and evaluated."""
     folder = out / "Pong-0"
     folder.mkdir()
+    (folder / "config.yaml").write_text("")
     (folder / "result.json").write_text(json.dumps({"steps": steps, "stopped": False}))
     said = {"game": "Pong", "run_seed": 0, "trained_steps": steps, "episodes": episodes,
             "mean_return": 1.0, "interval": None}  # fmt: skip
@@ -85,7 +86,9 @@ def test_done_is_what_was_trained_and_judged_as_long_as_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     words = ["atari100k.py", "--games", "Pong", "--out", str(tmp_path), "--episodes", "2"]
-    folder, asked_for = trained(tmp_path, 300, 2), list[list[str]]()
+    # Settings of a request that was refused, and began nothing, hold nobody back.
+    (tmp_path / "settings.json").write_text(json.dumps({"more": ["--learner.bach=64"]}))
+    folder, asked_for = tmp_path / "Pong-0", list[list[str]]()
 
     def sextet(self: object, words: list[str], log: Path) -> list[str]:
         asked_for.append(words)
@@ -93,6 +96,9 @@ def test_done_is_what_was_trained_and_judged_as_long_as_asked(
         return [json.dumps({"episodes": 2, "mean_return": 2.0, "interval": None})]
 
     monkeypatch.setattr(atari100k.Deadline, "run", sextet)
+    monkeypatch.setattr(sys, "argv", [*words, "--steps", "300", "--minutes", "0"])
+    assert atari100k.main() == 3
+    trained(tmp_path, 300, 2)
     monkeypatch.setattr(sys, "argv", [*words, "--steps", "300"])
     assert atari100k.main() == 0
     assert not asked_for

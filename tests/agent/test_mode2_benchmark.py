@@ -1,5 +1,6 @@
 """`examples/benchmarks/mode2.py`: what thinking brings, in pairs."""
 
+import argparse
 import json
 import sys
 
@@ -66,3 +67,42 @@ def test_a_folder_holds_results_of_the_same_settings_alone(tmp_path, monkeypatch
             run(*other)
         assert f"was played with {wrong}; try another folder" in capsys.readouterr().err
     assert len(played) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--arms", "Mode-1,Mode2"], "'Mode2' is not one of Mode-1, Mode-2, distilled"),
+        (["--seed", "7"], "--seed: is the same for every arm"),
+        (["--worlds=2"], "--worlds=2: is the same for every arm"),
+    ],
+)
+def test_what_would_break_the_pairs_is_refused(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.setattr(sys, "argv", ["mode2.py", "--out", str(tmp_path / "out"), *words])
+    with pytest.raises(SystemExit, match="2"):
+        mode2.main()
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_agents_of_one_name_in_two_places_are_two():
+    names = [mode2.called(agent) for agent in ("boxing", "a/seed-0", "b/seed-0", "./boxing")]
+    assert names == ["boxing", "run-a-seed-0", "run-b-seed-0", "run-boxing"]
+
+
+def test_a_stopped_distillation_is_gone_on_with_and_never_played(tmp_path, monkeypatch):
+    given = argparse.Namespace(out=tmp_path, steps=9, episodes=1, protocol="100k")
+    who, said = tmp_path / "pong-distilled", list[list[str]]()
+
+    def sextet(words, log):
+        said.append(words)
+        (who / "checkpoints" / "5").mkdir(parents=True, exist_ok=True)
+        (who / "result.json").write_text(json.dumps({"stopped": len(said) < 2}))
+        return json.dumps({"human_normalised": 1.0})
+
+    monkeypatch.setattr(mode2, "sextet", sextet)
+    with pytest.raises(SystemExit, match="was stopped; the same command goes on"):
+        mode2.played("pong", "distilled", given, [])
+    mode2.played("pong", "distilled", given, [])
+    assert [words[:2] for words in said] == [["train", "pong"], ["train", "--resume"],
+                                             ["eval", str(who)]]  # fmt: skip

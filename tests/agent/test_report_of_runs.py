@@ -12,7 +12,15 @@ from agent.curves import curve
 from agent.metrics import JSONLines
 from agent.run_folder import RunFolder
 from agent.score_table import Played, as_markdown, interquartile_mean, score_table
-from agent.trained import EVALUATION, Point, find_runs, read_run
+from agent.trained import (
+    EVALUATION,
+    Point,
+    TrainedRun,
+    find_runs,
+    read_run,
+    results,
+    told_apart,
+)
 from modules.messages import ConfigError
 from worlds.scores import human_normalised
 
@@ -123,6 +131,36 @@ def test_games_together_are_mean_median_and_iqm_of_human_normalised_scores():
     spr = [human_normalised("ALE/Pong-v5", -5.4), human_normalised("ALE/Boxing-v5", 35.7),
            human_normalised("ALE/Krull-v5", 3681.6)]  # fmt: skip
     assert table.compared["SPR"]["median"] == pytest.approx(np.median(spr))
+
+
+def test_runs_of_other_settings_are_no_seeds_of_one():
+    plain = [Played("ALE/Pong-v5", "100k", seed, value) for seed, value in enumerate((1.0, 3.0))]
+    other = [run._replace(mean=run.mean + 10, setting="model-free") for run in plain]
+    table = score_table([*plain, *other], ["SPR"])
+    assert [(row.setting, row.runs, row.score.value) for row in table.rows] == [
+        ("", 2, 2.0), ("model-free", 2, 12.0),
+    ]  # fmt: skip
+    assert (table.games, table.together, table.compared) == (1, {}, {})
+    assert "| ALE/Pong-v5 model-free | 100k | 2 |" in as_markdown(table)
+    sticky = [run._replace(protocol="v5") for run in plain]
+    assert score_table([*plain, *sticky]).together == {}
+
+
+def test_settings_are_told_apart_by_as_much_of_their_paths_as_it_takes(tmp_path: Path):
+    def run(setting: str, *parts: str) -> TrainedRun:
+        nothing = Played("ALE/Pong-v5", None, 0, 0.0)
+        place = tmp_path.joinpath(*parts)
+        return TrainedRun(place, "ALE/Pong-v5", None, 0, setting, (), (), nothing, None)
+
+    one = [run("a", "x", "seed-0"), run("a", "x", "seed-1")]
+    assert told_apart(one) == {"a": ""}
+    assert told_apart([*one, run("b", "y", "seed-0")]) == {"a": "x", "b": "y"}
+    arms = [run("a", "preset", "Pong-0"), run("b", "sigreg", "Pong-0")]
+    assert told_apart(arms) == {"a": "preset/Pong-0", "b": "sigreg/Pong-0"}
+    assert [played.setting for played in results(arms)] == ["preset/Pong-0", "sigreg/Pong-0"]
+    assert told_apart([run("a", "x", "seed-0"), run("b", "x", "seed-1")]) == {
+        "a": "seed-0", "b": "seed-1",
+    }  # fmt: skip
 
 
 def test_one_runs_interval_is_of_its_episodes_and_one_figure_has_none():

@@ -1,10 +1,15 @@
+import copyreg
+import sys
+import types
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
-from modules.messages import ConfigError, WorldError
+from modules.cost.drives import goal
+from modules.messages import ConfigError, State, WorldError
 from modules.ports import Simulator, World
 from worlds.make import make_world
 
@@ -137,6 +142,14 @@ def test_goals(register):
     plain = gymnasium.make(world.spec.id).reset(seed=int(world._rows[0].env.np_random_seed))[0]
     assert np.allclose(observation.goal[0], plain["desired_goal"])
     assert np.allclose(observation.vector[0, 4:], plain["achieved_goal"])
+    # So the drive compares with the goal what was achieved, and no other numbers.
+    assert world.spec.signals[-2:] == ("achieved_0", "achieved_1")
+    assert np.allclose(observation.signals[0, -2:], plain["achieved_goal"])
+    state = State.raw(
+        latent=torch.full((1, 9), 7.0), signals=observation.signals, goal=observation.goal
+    )
+    apart = np.square(plain["achieved_goal"] - plain["desired_goal"]).mean()
+    assert float(goal(state)) == pytest.approx(float(apart), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -254,3 +267,34 @@ def test_truncation_by_our_limit_keeps_the_last_observation():
         assert torch.equal(one.vector, other.vector)
         assert bool(one.truncated[0]) == (step == 2)
     assert cut.step(random_actions(cut, 1)[0]).first[0]
+
+
+def test_what_has_drawn_can_still_be_imagined_from(register, monkeypatch):
+    """Environments that draw with pygame hold what it cannot copy."""
+
+    class Uncopyable:
+        def __reduce_ex__(self, protocol):
+            raise TypeError("cannot pickle a surface")
+
+    class Surface(Uncopyable): ...
+
+    class Clock(Uncopyable): ...
+
+    class Font(Uncopyable): ...
+
+    drawing = types.SimpleNamespace(
+        Surface=Surface,
+        time=types.SimpleNamespace(Clock=Clock),
+        font=types.SimpleNamespace(Font=Font),
+    )
+    monkeypatch.setitem(sys.modules, "pygame", drawing)
+    world = make_world(register(), 1)
+    world.reset(0)
+    env = world._rows[0].env.unwrapped
+    env.screen, env.images = Surface(), [Clock(), Font()]
+    handle = world.handle(0)
+    assert handle.env.unwrapped is not env
+    assert handle.env.unwrapped.screen is env.screen
+    assert world.imagine(handle, 1, None).signals[4] == 1
+    for kind in (Surface, Clock, Font):
+        copyreg.dispatch_table.pop(kind)

@@ -52,6 +52,11 @@ def test_wrong_settings_are_refused(arguments, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_world_that_has_no_protocols_takes_none():
+    with pytest.raises(ConfigError, match=r"none in CartPole-v1.*got 'v5'; leave it out"):
+        make_world("CartPole-v1", protocol="v5")
+
+
 def test_lists_hold_what_can_be_made():
     games = list_games()
     assert len(games) >= 100
