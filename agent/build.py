@@ -33,6 +33,7 @@ from modules.configurator.standing import Settings, Standing
 from modules.cost.drives import drives_in
 from modules.messages import ConfigError
 from modules.ports import World
+from modules.weights import subgoal
 from worlds.make import make_world
 
 KINDS: dict[str, dict[str, str]] = {
@@ -245,7 +246,9 @@ def build_agent(config: Resolved, world: World) -> Agent:
         [_horizon_max(slot.settings) for slot in directing] + [w.horizon_steps for w in written]
     )
     make("actor")
+    _require_actions(slots, perception, cost)
     make("configurator")
+    _require_goals({"configurator": slots["configurator"], **config.others}, cost.heads)
     for one in written:
         made["configurator"] = _intervene(one, made["configurator"], config, facts)
     return Agent(
@@ -257,6 +260,39 @@ def _horizon_max(directing: Any) -> int:
     """The longest horizon that a configurator with these settings may ask for."""
     asked = getattr(directing, "horizon_steps", HORIZON_MAX)
     return int(getattr(directing, "horizon_max", asked))
+
+
+def _require_actions(slots: Mapping[str, Slot], perception: Any, cost: Any) -> None:
+    """Raises ConfigError where a greedy policy would act at random for ever: its critic does not
+    tell actions apart.
+    """
+    policy = slots["actor"].inner.get("policy")
+    if policy is None or policy.kind != "greedy":
+        return
+    if cost.feel(perception.neutral(1)).critic_actions is None:
+        got = slots["cost"].inner.get("critic", slots["cost"]).kind
+        raise ConfigError(
+            "config actor.policy.kind: 'greedy' needs a critic that knows actions, got "
+            f"'{got}'; try cost.critic.kind=actions or actor.policy.kind=categorical"
+        )
+
+
+def _require_goals(directing: Mapping[str, Slot], heads: tuple[str, ...]) -> None:
+    """Raises ConfigError where the critic has heads for several sub-goals and a configurator of
+    ours never lets any of them count: what the critic learned of score would be ignored.
+    `directing`: all that may direct, by what chose them.
+    """
+    goals = {subgoal(task) for task in range(len(heads))} & {*heads}
+    for path, slot in directing.items():
+        if len(goals) < 2 or slot.kind == "task" or slot.kind not in KINDS["configurator"]:
+            continue
+        stages = (slot.settings, *getattr(slot.settings, "schedule", ()))
+        if not any(goals & {*(stage.v or ())} for stage in stages):
+            where = f"{path}.kind" if path == "configurator" else f"interventions {path!r}"
+            raise ConfigError(
+                f"config {where}: wanted 'task' where the critic has sub-goal heads, got "
+                f"'{slot.kind}', which lets none count; try kind=task, or name some in v"
+            )
 
 
 def _intervene(

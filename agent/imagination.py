@@ -116,7 +116,7 @@ class Imagination:
     def first(self, action: Tensor) -> Tensor:
         """What the first actions [M A] of plans add by themselves: (1-λ)·F_0, [M]."""
         heads = self.situation.energies.critic_actions
-        if self.lookahead == 1 or heads is None:
+        if self.literal or self.lookahead == 1 or heads is None:
             return action.new_zeros(len(action))
         said = (heads * self.directive.v.unsqueeze(1)).sum(-1)
         said = said.repeat_interleave(len(action) // len(said), 0)

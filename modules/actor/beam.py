@@ -35,6 +35,9 @@ class Beam:
     What remains of the budget refines the best plan found: futures branch off at one decision
     after another, at random to the horizon or for a while and then back to the plan; one that is
     no dearer replaces it. A beam is wide where plans begin, branches repair where they end.
+
+    Rows planned for together share width and what is left for each level, so beside others a row
+    may plan a little otherwise than alone, never beyond its budget.
     """
 
     class Config(BaseModel):
@@ -231,6 +234,9 @@ class Beam:
                 state, cost, alive = self._stride(imagination, state, cost, alive, part, t)
                 budget -= self.branches * part.shape[-1]
                 if bool((alive <= _OVER).all()):
+                    # What lies behind the end is dead, whatever the plan before did there.
+                    dead = (state, cost, torch.zeros_like(alive))
+                    seen += [dead] * (len(bends) - bend - len(seen))
                     break
             total = self._total(imagination, state, cost, alive, horizon)
             found, which = total.min(-1)
@@ -245,7 +251,6 @@ class Beam:
                     cost.gather(1, which[:, None]).where(better[:, None], old[1]),
                     alive.gather(1, which[:, None]).where(better[:, None], old[2]),
                 )
-            # Where all was over early, what lies behind the end is kept as it was: it is dead.
         return path, best
 
     def _branch(self, path: Tensor, key: Tensor, turn: int, bend: int) -> Tensor:

@@ -98,7 +98,8 @@ class Budgeted:
         left = np.maximum(self.calls_per_episode - situation.spent.numpy(), 0)
         to_go = np.maximum(self.episode_steps - age, max(1.0, self.episode_steps / 10))
         price = to_go * self.model_calls / np.maximum(left, 1)
-        idle = carry[:, 5] + 1
+        # Whoever it was that made the row think: it has not since then.
+        idle = np.where(before.plan.model_calls.numpy() > 0, 0, carry[:, 5]) + 1
         worth = np.where(begun, idle * weight * alarm, np.inf)
         under_way = before.plan.committed.numpy()
         # To react between two plans costs most: where the budget lasts without it, it is not done.
@@ -108,12 +109,12 @@ class Budgeted:
 
         new = np.empty_like(carry)
         new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, MEMORY_STEPS)
-        new[:, 4] = count + begun
-        new[:, 5] = np.where(buys, 0, idle)
+        new[:, 4], new[:, 5] = count + begun, idle
         new[:, 6], new[:, 7], new[:, 8] = stake, usual_stake, thoughts
         commit = np.ceil(price / weight).clip(1, self.longest_commit).astype(np.int64)
-        # What a plan under way promised stands until a thought is bought.
-        commit = np.where(buys, commit, self.longest_commit)
+        # What a plan under way promised stands until a thought is bought; one made anew of
+        # itself, by a surprise, lasts as if bought.
+        commit = np.where(buys, commit, np.maximum(commit, under_way + 1))
         said = self.standing.directive(
             torch.from_numpy(1 + thinks.astype(np.int64)),
             torch.from_numpy(new),

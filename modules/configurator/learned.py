@@ -205,7 +205,9 @@ class Learned:
         begins = torch.where(under_way, again, think) >= 0
         lasts = (self.commit_steps * 2 ** (3 * commit.tanh())).round().long()
         calls = (self.model_calls * 2 ** (2 * effort.tanh())).round().long()
-        lasts = torch.where(begins, lasts.clamp(1, self.horizon_steps), self.horizon_steps)
+        # A plan under way stands; one made anew of itself, by a surprise, lasts as any other.
+        lasts = lasts.clamp(1, self.horizon_steps)
+        lasts = torch.where(begins, lasts, lasts.maximum(left + 1))
         odds = torch.where(under_way, again, think).sigmoid()
         said = self.standing.directive(
             torch.where(begins | under_way, 2, 1),

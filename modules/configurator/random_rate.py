@@ -77,13 +77,15 @@ class RandomRate:
 
         0 before the first step of an episode.
         """
-        pause = self._pauses(situation)
+        first, after = self._pauses(situation).T
+        age = situation.age.numpy()
         before = situation.before.directive.carry[:, 0].double().numpy()
         before = np.where(before >= _NEVER, np.inf, before)
         # The first step waits too: a thought is no likelier there than anywhere.
-        waits = np.where(situation.age.numpy() <= 0, pause, before) - 1
+        waits = np.where(age <= 0, first, before) - 1
         thinks = waits <= 0
-        waits = np.where(thinks, pause, waits)
+        # One draw for both would have a thought at the first step followed by another.
+        waits = np.where(thinks, np.where(age <= 0, after, first), waits)
         under_way = situation.before.plan.committed.numpy()
         reasons = []
         for now, wait, left in zip(
@@ -109,14 +111,14 @@ class RandomRate:
         until = torch.where(left > 0, until.minimum(left), until)
         return said.replace(commit_steps=torch.where(torch.from_numpy(thinks), until, most))
 
-    def _pauses(self, situation: Situation) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Steps from one thought to the next, [B], at least 1: geometric with the rate."""
-        drawn = chance.uniform(situation.chance, "configurator random", 1)[:, 0].double().numpy()
+    def _pauses(self, situation: Situation) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+        """Steps to the next thought, [B 2], at least 1: two draws, geometric with the rate."""
+        drawn = chance.uniform(situation.chance, "configurator random", 2).double().numpy()
         if self.rate <= 0:
-            return np.full(len(drawn), np.inf)
+            return np.full(drawn.shape, np.inf)
         if self.rate >= 1:
-            return np.ones(len(drawn))
-        pauses: np.ndarray[tuple[int], np.dtype[np.float64]] = np.ceil(
+            return np.ones(drawn.shape)
+        pauses: np.ndarray[tuple[int, int], np.dtype[np.float64]] = np.ceil(
             np.log(drawn) / np.log1p(-self.rate)
         ).clip(1, _NEVER)
         return pauses

@@ -10,17 +10,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modules.messages import ConfigError, Directive, Situation
-from modules.weights import weights
+from modules.weights import subgoal, weights
 
 
 class Settings(BaseModel):
     """How the other modules work, the part every configurator has.
 
     `u`, `v`: weights of drives and critic heads by name; a drive not named counts as usual
-    (score, pain, goal: 1, others 0), a head as its drive. `horizon_steps`: how far plans look.
-    `model_calls`: imagined steps a row may spend on a plan. `commit_steps`: actions of a plan to
-    carry out before thinking again. `latent_temperature`: of the world model's z. `risk`: weight
-    of uncertainty.
+    (score, pain, goal: 1, others 0), a head as its drive, the sub-goal head of a world of one
+    task 1. Simulators and `persistence` foretell no novelty: `u.novelty` moves plans made in them
+    by the critic alone. `horizon_steps`: how far plans look. `model_calls`: imagined steps a row
+    may spend on a plan. `commit_steps`: actions of a plan to carry out before thinking again.
+    `latent_temperature`: of the world model's z; none of ours has such a latent, so none reads it.
+    `risk`: weight of uncertainty.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,6 +78,8 @@ class Standing:
             )
         self.u = weights(u, drives, "configurator.u")
         felt = dict(zip(drives, self.u.tolist(), strict=True))
+        if subgoal(0) in heads and subgoal(1) not in heads:
+            felt[subgoal(0)] = 1.0  # the only task there is: nobody need say that it is on
         self.v = weights(v, heads, "configurator.v", over=felt)
         self.drives, self.heads, self.token_shape = drives, heads, token_shape
         self.horizon_steps, self.horizon_max = horizon_steps, horizon_max

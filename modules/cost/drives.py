@@ -46,7 +46,11 @@ def effort(state: State) -> Tensor:
 
 
 def novelty(state: State) -> Tensor:
-    """Minus how new the state is to memory, [M], -1 to 0: what is new is good."""
+    """Minus how new the state is to memory, [M], -1 to 0: what is new is good.
+
+    Simulators and `persistence` foretell no novelty, so this is 0 in every state that a plan made
+    in them leads to.
+    """
     return -state.signals[:, _NOVELTY].clamp(0, 1)
 
 

@@ -28,12 +28,15 @@ See = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(slots=True)
 class _Node:
-    """A state reached in imagination: how, and what is known of it."""
+    """A state reached in imagination: how, and what is known of it. `number`: its place among
+    those of its root.
+    """
 
     handle: Any
     parent: int
     depth: int
     root: int
+    number: int
     signals: Tensor
     ended: bool
     latent: Tensor | None = None
@@ -42,12 +45,13 @@ class _Node:
 
 @dataclass(slots=True)
 class _Root:
-    """Where a row stands in this step of the agent."""
+    """Where a row stands in this step of the agent. `nodes`: how many there are of it."""
 
     key: int
     node: int
     tokens: Tensor
     chance: Tensor
+    nodes: int = 1
 
 
 class _SimulatorModel(ABC):
@@ -98,6 +102,7 @@ class _SimulatorModel(ABC):
                         parent=-1,
                         depth=0,
                         root=row,
+                        number=0,
                         signals=state.signals[i],
                         ended=bool(state.ended[i] >= 0.5),
                         latent=state.latent[i],
@@ -157,16 +162,19 @@ class _SimulatorModel(ABC):
         same = (node.root, node.depth, glimpse.handle, glimpse.signals, glimpse.ended)
         known = self._known.get(same, len(self._nodes))
         if known == len(self._nodes):
+            root = self._roots[node.root]
             self._nodes.append(
                 _Node(
                     handle=glimpse.handle,
                     parent=place,
                     depth=node.depth + 1,
                     root=node.root,
+                    number=root.nodes,
                     signals=torch.tensor(glimpse.signals, dtype=torch.float32),
                     ended=glimpse.ended,
                 )
             )
+            root.nodes += 1
             self._known[same] = known
         self._after[place, action] = known
         return known
@@ -226,8 +234,9 @@ class Fair(_SimulatorModel):
     """The simulator with its luck drawn anew: it knows the rules of the world, not its future.
 
     Each state and action has its own luck, independent of that of every other; the same pair
-    meets the same luck again within a step of the agent. Luck common to all candidates would
-    compare them with less noise, but lets a plan fit one future that will not come.
+    meets the same luck again within a step of the agent, whatever other rows imagine. Luck common
+    to all candidates would compare them with less noise, but lets a plan fit one future that will
+    not come.
     """
 
     class Config(BaseModel):
@@ -237,5 +246,5 @@ class Fair(_SimulatorModel):
         kind: Literal["fair"] = "fair"
 
     def _luck(self, node: int, action: Hashable) -> int | None:
-        root = self._roots[self._nodes[node].root].chance
-        return int(chance.integers(root, f"fair {node} {action}", 2**31 - 1))
+        root, number = self._roots[self._nodes[node].root].chance, self._nodes[node].number
+        return int(chance.integers(root, f"fair {number} {action}", 2**31 - 1))

@@ -8,9 +8,10 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.build import KINDS, describe
+from agent.build import KINDS, assemble, describe
 from agent.config import Kinds, default_kind, preset, presets, resolve, settings_of
 from agent.layers import BEFORE, dotted, merge, read_yaml
+from agent.learn import Learner
 from agent.loading import Request, configure
 from modules.messages import SIGNALS, ActionSpec, ConfigError, WorldSpec
 
@@ -101,6 +102,67 @@ def test_a_configurator_swapped_in_strives_for_the_same():
     swapped = describe(tree | {"interventions": [text]}, Kinds(KINDS)).others[text]
     assert swapped.kind == "surprise"
     assert swapped.settings.u == {"pain": 0}
+
+
+SCALAR = "cost.critic.kind=scalar-categorical"
+GREEDY = "actor.policy.kind=greedy"
+
+
+@pytest.mark.parametrize(
+    ("world", "overrides", "wanted"),
+    [
+        ("CartPole-v1", (GREEDY, SCALAR), "critic that knows actions, got 'scalar-categorical'"),
+        ("CartPole-v1", (GREEDY,), None),
+        ("CartPole-v1", (SCALAR,), None),
+        ("sextet/Orchard-v0", (), None),
+        (
+            "sextet/Orchard-v0",
+            ("configurator.kind=fixed",),
+            "config configurator.kind: wanted 'task'",
+        ),
+        ("sextet/Orchard-v0", ("interventions=['swap:9=surprise']",), "interventions 'swap:9=sur"),
+        ("sextet/Orchard-v0", ("configurator.kind=fixed", "configurator.v={subgoal 1: 1}"), None),
+        (
+            "sextet/Orchard-v0",
+            (
+                "configurator.kind=scheduled",
+                "configurator.period_steps=0",
+                "configurator.schedule=[{from_step: 5, v: {subgoal 1: 1}}]",
+            ),
+            None,
+        ),
+    ],
+)
+def test_what_learns_for_nobody_is_refused(
+    world: str, overrides: tuple[str, ...], wanted: str | None
+):
+    """A critic whose word no policy hears, or none of whose sub-goals a configurator sets."""
+    low = preset("learn-tasks") if "Orchard" in world else {}
+    tree = merge(merge(low, {"world": {"id": world, "rows": 1}}), dotted(overrides))
+    tree = merge(tree, {"memory": {"capacity": 1000}})
+    if wanted is None:
+        assemble(tree, Kinds(KINDS)).world.close()
+        return
+    with pytest.raises(ConfigError) as caught:
+        assemble(tree, Kinds(KINDS))
+    assert wanted in str(caught.value)
+    assert "; try " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_dream_is_refused_where_no_sub_goal_counts_whatever_else_does():
+    world = {"world": {"id": "sextet/Orchard-v0", "rows": 1}, "memory": {"capacity": 1000}}
+    for override, refused in (("cost.drives=[score, pain]", True), ("configurator.task=1", False)):
+        tree = merge(merge(preset("learn-tasks"), world), dotted([override]))
+        assembly = assemble(tree, Kinds(KINDS))
+        assembly.world.close()
+        assert bool(assembly.agent.modules.configurator.neutral(1).v.any())
+        settings = assembly.config.settings.learner.model_copy(update={"imagined_steps": 1})
+        if not refused:
+            assert Learner(assembly.agent.modules, seed=0, **settings.model_dump()).dreamer
+            continue
+        with pytest.raises(ConfigError, match="a dream has no task"):
+            Learner(assembly.agent.modules, seed=0, **settings.model_dump())
 
 
 def test_what_an_evaluation_sets_otherwise_is_a_layer_like_any():

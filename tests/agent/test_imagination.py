@@ -79,6 +79,20 @@ def test_below_1_lookahead_mixes_plans_of_every_length(knows):
     torch.testing.assert_close(mixed.cost(mixed.rollout(actions)), wanted, atol=1e-4, rtol=1e-4)
 
 
+def test_the_literal_sum_knows_no_lookahead():
+    """Nothing is mixed in, also not what the critic says of the first action."""
+    model, cost = maze(4)
+    cost.reactions = lambda latent: (latent + torch.tensor([[0.3, -0.2, 0.9]])).unsqueeze(-1)
+    actions = torch.eye(3)[torch.randint(3, (2, 4, 6), generator=torch.manual_seed(1))]
+    costs = []
+    for lookahead in (1.0, 0.5):
+        _, imagination, _ = imagine(
+            model, cost, torch.zeros(2, 1), WORLD, mind(), literal=True, lookahead=lookahead
+        )
+        costs.append(imagination.cost(imagination.rollout(actions)))
+    assert costs[0].equal(costs[1])
+
+
 def test_risk_weighs_uncertainty():
     model, cost = maze(4)
     step = model.step

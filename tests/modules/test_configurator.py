@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agent.bench import memory as bench
+from agent.build import assemble, known_kinds
+from agent.live import live
+from modules import chance
 from modules.configurator.budgeted import Budgeted
 from modules.configurator.fixed import Fixed
 from modules.configurator.learned import Learned
@@ -380,6 +383,73 @@ def test_random_thoughts_come_at_the_rate_whatever_happens() -> None:
     assert min(spending(always, luck[:50], whole, whole)[1]) > 0
     matched = made(RandomRate, calls_per_episode=500, episode_steps=100, model_calls=50, **FACTS)
     assert matched.rate == 0.1
+
+
+def test_a_thought_by_chance_is_as_likely_at_every_step_from_the_first_on() -> None:
+    rate, rows = 0.125, 6000
+    random = made(RandomRate, rate=rate, **FACTS)
+    directive, shares = random.neutral(rows), []
+    plan = bench.moment(1, 1).plan.rows(torch.zeros(rows, dtype=torch.int64))
+    heard = situation(directive, [0.0] * rows, [0] * rows)
+    for age in range(6):
+        heard = heard.replace(
+            age=torch.full((rows,), age), chance=chance.keys(0, rows, age),
+            before=heard.before.replace(directive=directive, plan=plan),
+        )  # fmt: skip
+        directive = random.configure(heard)
+        # Nothing is committed here, so a row thinks where a thought begins.
+        shares.append(float((directive.mode == 2).float().mean()))
+    assert shares == pytest.approx([rate] * 6, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "learned", "commit_steps": 3, "horizon_steps": 12},
+        # Its price is about 3 steps.
+        {"kind": "budgeted", "horizon_steps": 12, "calls_per_episode": 3200, "episode_steps": 400},
+    ],
+)
+def test_a_plan_made_anew_by_a_surprise_lasts_as_any_other(settings: dict[str, Any]) -> None:
+    """The actor makes it of itself: the configurator had a plan under way in mind."""
+    tree = {
+        "world": {"id": "CartPole-v1"}, "world_model": {"kind": "persistence"},
+        "memory": {"capacity": 1000}, "actor": {"replan_surprise": 0},
+        "configurator": {"model_calls": 24, **settings},
+    }  # fmt: skip
+    assembly = assemble(tree, known_kinds())
+    moments = list(live(assembly.agent, assembly.world, 40, 3))
+    assembly.world.close()
+    own = [m for m in moments if int(m.plan.model_calls) and "under way" in m.directive.reason[0]]
+    assert len(own) > 5
+    assert all(0 < int(m.plan.committed) < 5 for m in own)
+
+
+@pytest.mark.parametrize("kind", [Budgeted, Learned])
+def test_a_plan_under_way_stands_where_it_is_not_made_anew(kind: Any) -> None:
+    configurator = made(kind, calls_per_episode=1, **FACTS) if kind is Budgeted else made(
+        kind, **FACTS
+    )  # fmt: skip
+    heard = situation(configurator.neutral(3), [0.0] * 3, [5] * 3)
+    left = torch.tensor([1, 7, 40])
+    plan = heard.before.plan.replace(committed=left)
+    said = configurator.configure(heard.replace(before=heard.before.replace(plan=plan)))
+    assert said.mode.tolist() == [2] * 3
+    assert (said.commit_steps > left).all()
+
+
+def test_the_pause_of_a_budget_begins_with_what_was_thought_not_with_what_was_bought() -> None:
+    spender = made(Budgeted, **FACTS)
+    heard = situation(spender.neutral(1), [0.0], [0])
+    bought = spender.configure(heard)
+    assert bought.reason[0].startswith("thinks: an episode begins")
+    for calls, wanted in ((0, 2), (5, 1)):
+        plan = heard.before.plan.replace(model_calls=torch.tensor([calls]))
+        after = heard.replace(
+            age=torch.tensor([1]), before=heard.before.replace(directive=bought, plan=plan)
+        )
+        # Whether by purchase or by surprise, or not at all: prevented by an intervention.
+        assert spender.configure(after).carry[0, 5] == wanted
 
 
 def test_an_untaught_network_does_what_fixed_does() -> None:

@@ -129,6 +129,18 @@ def test_refining_repairs_what_a_narrow_beam_missed():
     assert np.mean(gains) > 0.1
 
 
+def test_what_refining_reports_is_what_the_plan_costs():
+    """Also where a branch ended early and the plan before it did not."""
+    for seed in range(20):
+        model, cost = maze(seed)
+        mind = actor(build(Beam, DISCRETE, hold=1, branches=1), DISCRETE, 1)
+        _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
+        plan = torch.zeros(1, 10, dtype=torch.int64)
+        path, told = mind.planner._refine(imagination, plan, chance.keys(seed, 1, 0), 300)
+        again = imagination.cost(imagination.rollout(one_hot(path, 3).unsqueeze(1)))[:, 0]
+        torch.testing.assert_close(told.float(), again.float())
+
+
 def test_equal_states_are_held_once():
     # Two actions do the same: a beam that kept both would see half as many places.
     model, cost = maze(3, choices=2)

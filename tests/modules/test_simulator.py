@@ -139,6 +139,30 @@ def test_fair_luck_is_the_same_again_for_the_same_step_and_differs_between_futur
     assert imagination.spent.tolist() == [32], "counted all the same"
 
 
+def test_a_row_has_the_same_fair_luck_alone_as_beside_others():
+    house = made("ALE/Breakout-v5", "fair", rows=3)
+    _, imagination, _ = present(house)
+    model = house.agent.modules.world_model
+    seeds = []
+    imagine = model.simulator.imagine
+
+    def watch(handle, action, seed):
+        seeds.append(seed)
+        return imagine(handle, action, seed)
+
+    model.simulator.imagine = watch
+    actions = draw(house, 3, 4, 5)
+    model._forget()
+    imagination.rollout(actions)
+    together = sorted(seeds)
+    seeds.clear()
+    for row in range(3):
+        model._forget()
+        imagination.rows(torch.tensor([row])).rollout(actions[row : row + 1])
+    del model.simulator.imagine
+    assert sorted(seeds) == together
+
+
 def test_rows_imagine_from_where_they_are_themselves():
     house = made("CartPole-v1", "clairvoyant", rows=3)
     _, imagination, _ = present(house, steps=6)

@@ -8,6 +8,7 @@ from directed import made
 from torch import Tensor
 
 from agent.bench import memory as bench
+from modules.configurator.fixed import Fixed
 from modules.configurator.task import Task
 from modules.cost.critic import ActionCritic
 from modules.cost.subgoals import SubgoalCritic
@@ -123,6 +124,16 @@ def test_where_a_world_sets_no_goal_there_is_one_task():
     assert torch.equal(said.tokens.flatten(1).argmax(-1), torch.zeros(3).long())
     assert torch.equal(said.v, torch.ones(3, 1))
     assert said.reason[0].endswith("heads count as their drives")
+
+
+def test_the_sub_goal_of_a_world_of_one_task_counts_whoever_directs():
+    facts = {**FACTS, "heads": ("effort", "subgoal 0")}
+    del facts["world"]
+    assert made(Fixed, **facts).neutral(1).v.tolist() == [[0.0, 1.0]]
+    assert made(Fixed, v={"subgoal 0": 0.5}, **facts).neutral(1).v.tolist() == [[0.0, 0.5]]
+    # Of several it is not known which.
+    facts["heads"] = HEADS
+    assert not made(Fixed, **facts).neutral(1).v.any()
 
 
 @pytest.mark.parametrize(
