@@ -51,6 +51,9 @@ HELD_OUT = 100_000
 JUDGED_IN = 2
 """So many lives of `episodes` rows judge what a generation came to."""
 
+NOTES, STATES = "tutoring.json", "generations"
+"""In a folder: what was asked and what it came to, and where to go on from."""
+
 _SCORE, _END = SIGNALS.index("score"), SIGNALS.index("end")
 
 
@@ -128,12 +131,15 @@ def tutor(
     try:
         taught = _taught(assembly)
         asked["config"] = assembly.config.tree()
-        known = _opened(folder, asked)
+        _opened(folder, asked)
         lesson = _Lesson(assembly.agent, assembly.world, taught, price, steps, seed)
         start = taught.vector
-        if traces and known is None:
+        if traces and checkpoint.newest(folder / STATES) is None:
             learn_from(taught, [Path(p) for p in traces], assembly, price)
         folder.mkdir(parents=True, exist_ok=True)
+        if not (notes := folder / NOTES).is_file():
+            # From here on it can be gone on with, though nothing is judged yet.
+            notes.write_text(json.dumps({"asked": asked}, indent=1), encoding="utf-8")
         (folder / "config.yaml").write_text(
             yaml.safe_dump(assembly.config.tree(), sort_keys=False), encoding="utf-8"
         )
@@ -164,19 +170,15 @@ def _taught(assembly: Assembly) -> Taught:
     return found
 
 
-def _opened(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The history of a tutoring that was begun here, None where none was.
-
-    Raises ConfigError where the folder holds something else.
-    """
-    notes = folder / "tutoring.json"
+def _opened(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the folder holds anything but this tutoring, or nothing."""
+    notes = folder / NOTES
     if not notes.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"tutor: wanted a new folder, got '{folder}', which exists")
-        return None
+        return
     try:
-        known: dict[str, Any] = json.loads(notes.read_text(encoding="utf-8"))
-        before = known["asked"]
+        before = json.loads(notes.read_text(encoding="utf-8"))["asked"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"tutor {notes}: is not readable ({error!r:.80})") from None
     for name, value in json.loads(json.dumps(asked)).items():
@@ -186,7 +188,6 @@ def _opened(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
                 f"tutor: '{folder}' was begun with {what}; go on as it was begun, or use another "
                 "--run"
             )
-    return known
 
 
 class _Lesson:
@@ -232,7 +233,7 @@ def _evolve(
     population: int,
     report: Callable[[object], object],
 ) -> Path:
-    taught, states = lesson.taught, folder / "generations"
+    taught, states = lesson.taught, folder / STATES
     history: list[dict[str, Any]] = []
     found = checkpoint.newest(states)
     if found is None:
@@ -257,12 +258,13 @@ def _evolve(
         }  # fmt: skip
         search = {"vector": vector.clone(), "best": best.clone()}
         notes = json.dumps({"asked": asked, **facts}, indent=1)
-        checkpoint.save(states, str(generation), Checkpoint({"search": search}, {}, facts), keep=2)
         taught.vector = best
         provenance = {**facts, **{n: v for n, v in asked.items() if n != "config"}}
         made = Checkpoint({"weights": taught.weights}, {}, provenance)
         checkpoint.save(folder, "best", made)
-        (folder / "tutoring.json").write_text(notes, encoding="utf-8")
+        (folder / NOTES).write_text(notes, encoding="utf-8")
+        # Last, as this is where it is gone on from: what it leads to is there.
+        checkpoint.save(states, str(generation), Checkpoint({"search": search}, {}, facts), keep=2)
 
     if found is None:
         keep(0)

@@ -8,13 +8,13 @@ One world of several tasks (`sextet/Orchard-v0`), one small agent (preset `learn
   unprimed  configurator.kind=task, configurator.priming=0
 
 What differs is one number, the size of the directive's tokens, and so what reaches FiLM in
-perception and world model. What does not: both arms know the task, in the same way. The task
-configurator reads it from the observation's goal and sets v to the critic's sub-goal head of that
-task, in both; heads learn from the steps of their own task, in both; architecture, number of
-weights (FiLM's are there and 0 in the unprimed arm), first weights, drives, replay, budget of
-steps and of updates are the same, and with the same seed the lives are the same until the first
-update. So an unprimed perception must see for all tasks at once and leave it to the head to pick;
-a primed one may see for the task alone.
+perception; the world model is persistence, which hears no token. What does not: both arms know the
+task, in the same way. The task configurator reads it from the observation's goal and sets v to the
+critic's sub-goal head of that task, in both; heads learn from the steps of their own task, in both;
+architecture, number of weights (FiLM's are there and 0 in the unprimed arm), first weights, drives,
+replay, budget of steps and of updates are the same, and with the same seed the lives are the same
+until the first update. So an unprimed perception must see for all tasks at once and leave it to the
+head to pick; a primed one may see for the task alone.
 
 Each seed is a training of its own in each arm; then both agents live the same held episodes (seed
 + 1,000,000, never trained on), ε = 0.01. Per seed the difference of mean returns; over seeds its

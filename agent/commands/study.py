@@ -33,10 +33,10 @@ def study(
         asked = reopen(folder)
     else:
         assert name is not None
-        asked = read_study(name)
+        named = None if worlds is None else tuple(worlds.split(","))
+        asked = chosen(read_study(name), _whole(seeds), named)
         if small:
             asked = quick(asked)
-        asked = chosen(asked, _whole(seeds), None if worlds is None else tuple(worlds.split(",")))
         folder = begin(asked, run)
     began, stopped = time.monotonic(), False
     several = jobs or len(os.sched_getaffinity(0))

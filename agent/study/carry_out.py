@@ -87,7 +87,11 @@ def _lived(run: PlannedRun, assembly: Assembly, place: Path) -> tuple[Series, fl
 
 
 def school(request: Request, place: Path) -> str | None:
-    """Trains an agent into `place`, as `sextet train` does; None or why not."""
+    """Trains an agent into `place`, as `sextet train` does; None or why not.
+
+    A training that is told to stop keeps a checkpoint and returns: here it is an interruption,
+    and is done again.
+    """
     from agent.commands.train import Watching, begin, for_training
 
     threads = torch.get_num_threads()
@@ -97,7 +101,10 @@ def school(request: Request, place: Path) -> str | None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
         with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
-            begin(for_training(request), partial, Watching(live=False), request.plugins)
+            training = for_training(request)
+            figures = begin(training, partial, Watching(live=False), request.plugins)
+        if figures["stopped"]:
+            raise KeyboardInterrupt
         os.replace(partial, place)
     except SextetError as error:
         return str(error)

@@ -447,15 +447,17 @@ def _verdicts(study: Study, gap: GapFound | None, trends: Sequence[Trended]) -> 
                     met,
                 )
             )
-    for measure, direction in dict.fromkeys(
-        (t.measure, t.direction) for t in trends if study.trend_worlds is not None
+    for measure, direction, arms in dict.fromkeys(
+        (t.measure, t.direction, t.arms) for t in trends if study.trend_worlds is not None
     ):
-        those = [t for t in trends if (t.measure, t.direction) == (measure, direction)]
+        those = [
+            t for t in trends if (t.measure, t.direction, t.arms) == (measure, direction, arms)
+        ]
         holding = [t.world for t in those if t.holds]
         verdicts.append(
             Verdict(
-                f"{measure} {direction} monotonically, with intervals, on {len(holding)} of "
-                f"{len(those)} worlds (bar: {study.trend_worlds})"
+                f"{measure} {direction} monotonically over {', '.join(arms)}, with intervals, on "
+                f"{len(holding)} of {len(those)} worlds (bar: {study.trend_worlds})"
                 + (f": {', '.join(holding)}" if holding else ""),
                 len(holding) >= (study.trend_worlds or 0),
             )

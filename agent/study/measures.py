@@ -17,7 +17,7 @@ from modules.messages import SIGNALS, ActionSpec, Moment, Observation
 Array = npt.NDArray[Any]
 
 MEASURES: dict[str, str] = {
-    "return": "score of the episode, cut at the cap of steps",
+    "return": "score of the episode, cut at the cap: of n steps the rewards of n - 1 are felt",
     "length": "steps of the episode",
     "mode2_share": "share of steps in Mode-2, plans carried out included",
     "thought_share": "share of steps in which something was imagined",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ import yaml
 
 from agent.build import describe, known_kinds
 from agent.commands.train import for_training
-from agent.config import resolve
+from agent.config import Resolved, Slot, resolve, settings_of, suggestion
 from agent.layers import Tree, merge
 from agent.loading import Request, configure
-from agent.study.study import Arm, Study, StudyWorld, branch
+from agent.study.measures import MEASURES
+from agent.study.study import Arm, Study, StudyWorld, branch, plain
+from modules.cost.drives import drives_in
 from modules.messages import ConfigError, WorldSpec
 from worlds.make import make_world
 
@@ -47,11 +48,6 @@ class PlannedRun:
         return request_of(self.settings, self.plugins, self.agent)
 
 
-def plain(name: str) -> str:
-    """A name as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower()
-
-
 def request_of(
     settings: Tree,
     plugins: tuple[str, ...],
@@ -71,11 +67,16 @@ def settings_of_arm(study: Study, world: StudyWorld, arm: Arm, given: Mapping[st
     tree = merge(branch(study.base), branch(world.settings))
     # An arm that names a kind says all of that slot; what it does not name stays as it was.
     tree = merge(merge(tree, branch(arm.settings)), branch(given))
-    place: Tree = {"id": world.id, "rows": world.rows, "protocol": world.protocol}
-    tree = merge(tree, {"world": place})
+    tree = merge(tree, {"world": {**_place(world), "rows": world.rows}})
     if arm.interventions:
         tree["interventions"] = list(arm.interventions)
     return tree
+
+
+def _place(world: StudyWorld) -> Tree:
+    """Which world it is; under which rules where the study says so, else a trained agent's own."""
+    rules = {} if world.protocol is None else {"protocol": world.protocol}
+    return {"id": world.id, **rules}
 
 
 def stages(study: Study) -> list[list[tuple[str, str]]]:
@@ -140,34 +141,60 @@ def check(study: Study) -> None:
     glance at each world.
     """
     kinds = known_kinds(study.plugins)
+    asked, felt = {name for _, name in study.measures_named()}, set[str]()
     for place, world in enumerate(study.worlds):
         glance: WorldSpec | None = None
         for name, arm in study.arms.items():
             given = {} if arm.match is None else {arm.match.setting: 0.5}
             settings = settings_of_arm(study, world, arm, given)
-            school = arm.school
             try:
-                if school is not None:
-                    describe(for_training(lesson_of(study, world, name, study.seeds[0])), kinds)
-                    continue
-                tree = configure(request_of(settings, study.plugins, world.agent))[0]
+                if arm.school is None:
+                    tree = configure(request_of(settings, study.plugins, world.agent))[0]
+                else:
+                    tree = for_training(lesson_of(study, world, name, study.seeds[0]))
                 # Interventions are read alike in every world: one look is enough.
                 if glance is None or (arm.interventions and place == 0):
                     describe(tree, kinds)
                 if glance is None:
-                    glance = _glance(world)
-                resolve(tree, glance, kinds)
+                    glance = _glance(tree)
+                config = resolve(tree, glance, kinds)
+                if arm.tutor is not None:
+                    _teachable(config.slots["configurator"])
+                felt |= _felt(config, glance, asked)
             except ConfigError as error:
                 raise ConfigError(f"study {study.name}: arm {name!r}: {error}") from None
+    for where, name in study.measures_named():
+        if name not in MEASURES and name not in felt:
+            raise ConfigError(
+                f"study {study.name}: {where}: {name!r} is measured nowhere; it is none of "
+                f"{', '.join(sorted(felt))}{suggestion(name, felt)}"
+            )
 
 
-def _glance(world: StudyWorld) -> WorldSpec:
-    """What a world shows and accepts."""
-    made = make_world(world.id, protocol=world.protocol)
+def _glance(tree: Tree) -> WorldSpec:
+    """What the world of a configuration shows and accepts."""
+    wanted = settings_of(tree).world
+    made = make_world(wanted.id, protocol=wanted.protocol)
     try:
         return made.spec
     finally:
         made.close()
+
+
+def _teachable(configurator: Slot) -> None:
+    """Raises ConfigError where there are no weights to be given."""
+    if "weights" not in type(configurator.settings).model_fields:
+        raise ConfigError(
+            f"config configurator.kind: {configurator.kind!r} cannot be tutored; use learned"
+        )
+
+
+def _felt(config: Resolved, world: WorldSpec, asked: set[str]) -> set[str]:
+    """The measures of drives and signals that a run has; `asked` are those that matter."""
+    wanted = getattr(config.slots["cost"].settings, "drives", None)
+    # A plugin's cost that is not told its drives may have any.
+    energies = asked if wanted is None else {f"energy.{d}" for d in drives_in(world, wanted)}
+    return energies | {f"signal.{name}" for name in world.signals}
 
 
 def lesson_of(study: Study, world: StudyWorld, arm: str, seed: int) -> Request:
@@ -179,7 +206,7 @@ def lesson_of(study: Study, world: StudyWorld, arm: str, seed: int) -> Request:
     settings = merge(merge(training, branch(school.settings)), own)
     settings = merge(settings, {"seed": school.seed + seed})
     # Rows are for the judging; a training has as many as its preset says.
-    settings = {**settings, "world": {"id": world.id, "protocol": world.protocol}}
+    settings = {**settings, "world": _place(world)}
     settings["world"] |= branch(school.settings).get("world", {})
     return request_of(settings, study.plugins, world.agent, school.preset)
 

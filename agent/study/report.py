@@ -19,7 +19,7 @@ from agent.study.figures import draw
 from agent.study.findings import Findings, find
 from agent.study.runner import reopen, results_in
 from agent.study.statistics import LEVEL, RESAMPLES, Estimate
-from agent.study.study import Study
+from agent.study.study import Study, StudyWorld
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2933}
@@ -263,10 +263,18 @@ def _how(study: Study) -> list[str]:
     seeds = ", ".join(map(str, study.seeds))
     lines = [
         "Worlds, with the cap of steps an episode: "
-        + "; ".join(f"{w.id} ({w.protocol or 'its own rules'}, {w.steps})" for w in study.worlds),
+        + "; ".join(f"{w.id} ({_rules(w)}, {w.steps})" for w in study.worlds),
         f"Seeds: {seeds}. The same seed is the same luck of the world in every arm.",
         f"Settings of every run: {_flat(study.base)}",
     ]
+    for world in study.worlds:
+        parts = [f"played by {world.agent}"] if world.agent else []
+        if world.settings:
+            parts.append(_flat(world.settings))
+        if world.price is not None:
+            parts.append(f"a model call costs {world.price:g} where an arm is tutored")
+        if parts:
+            lines.append(f"World {world.id}: {'; '.join(parts)}")
     for name, arm in study.arms.items():
         parts = [arm.about] if arm.about else []
         if arm.settings:
@@ -279,6 +287,8 @@ def _how(study: Study) -> list[str]:
             )
         if arm.tutor is not None:
             parts.append(f"trained in each world first, {_flat(arm.tutor.model_dump())}")
+        if arm.school is not None:
+            parts.append(f"a training for each seed first, {_flat(arm.school.model_dump())}")
         lines.append(f"Arm {name}: {'; '.join(parts) or 'as every run'}")
     lines += [
         f"Intervals are {100 * LEVEL:.0f} % bootstraps of {RESAMPLES} resamples: BCa for means and "
@@ -288,6 +298,10 @@ def _how(study: Study) -> list[str]:
         "Model calls: one row × candidate × step imagined each. Energies are unweighted.",
     ]
     return lines
+
+
+def _rules(world: StudyWorld) -> str:
+    return world.protocol or ("those of its agent" if world.agent else "its own rules")
 
 
 def _flat(settings: Any) -> str:

@@ -108,7 +108,7 @@ def run_study(study: Study, folder: Path, jobs: int, tell: Tell) -> None:
                     if (one["world"], one["arm"]) == (world, match.arm)
                     and one["seed"] in study.seeds
                 ]
-                given[world, arm] = matched(study, arm, found)
+                given[world, arm] = {**given.get((world, arm), {}), **matched(study, arm, found)}
         waiting = [run for run in runs_of(study, stage, given, folder) if not _finished(run, runs)]
         jobs_of_stage: list[_Job] = [
             (f"{run.arm} · {run.world} · seed {run.seed}", run.arm,
@@ -140,7 +140,8 @@ def _lessons(
             place = tutored_folder(folder, world.id, name)
             given[world.id, name] = {"configurator.weights": str(place)}
             if not place.is_dir():
-                request = request_of(settings_of_arm(study, world, arm, {}), study.plugins)
+                settings = settings_of_arm(study, world, arm, {})
+                request = request_of(settings, study.plugins, world.agent)
                 price = arm.tutor.price if world.price is None else world.price
                 lesson = arm.tutor.model_copy(update={"price": price})
                 work = functools.partial(teach, request, lesson, place)
@@ -211,9 +212,12 @@ def _work(waiting: Sequence[_Job], jobs: int, count: _Count, tell: Tell) -> None
                 _say(what, arm, failed, seconds, jobs, count, tell)
     except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
-        # Whether interrupted or failed, what is still going on would only be done again.
-        for process in set(multiprocessing.active_children()) - ours:
-            process.terminate()
+        # Whether interrupted or failed, what is still going on would only be done again. A training
+        # that is asked to stop would keep a checkpoint first, and its process take more work.
+        workers = set(multiprocessing.active_children()) - ours
+        for process in workers:
+            process.kill()
+        for process in workers:
             process.join(5)
         if isinstance(error, BrokenProcessPool):
             raise SextetError(

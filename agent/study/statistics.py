@@ -53,7 +53,7 @@ def mean(values: Sequence[float] | Numbers) -> Estimate:
     centre = float(sample.mean())
     if count == 1:
         return Estimate(centre, math.nan, math.nan, 1)
-    if np.ptp(sample) == 0:
+    if _alike(sample):
         return Estimate(centre, centre, centre, count)
     drawn = np.random.default_rng(_SEED).integers(count, size=(RESAMPLES, count))
     means = np.sort(sample[drawn].mean(1))
@@ -63,13 +63,19 @@ def mean(values: Sequence[float] | Numbers) -> Estimate:
     bias = normal.inv_cdf(min(max(below / RESAMPLES, 1e-6), 1 - 1e-6))
     left_out = (sample.sum() - sample) / (count - 1)
     apart = left_out.mean() - left_out
-    acceleration = float((apart**3).sum() / (6 * (apart**2).sum() ** 1.5))
+    spread = float((apart**2).sum() ** 1.5)
+    acceleration = float((apart**3).sum()) / (6 * spread) if spread else 0.0
     ends = []
     for tail in ((1 - LEVEL) / 2, (1 + LEVEL) / 2):
         z = bias + normal.inv_cdf(tail)
         share = normal.cdf(bias + z / (1 - acceleration * z))
         ends.append(float(np.quantile(means, share)))
     return Estimate(centre, ends[0], ends[1], count)
+
+
+def _alike(sample: Numbers) -> bool:
+    """Whether values differ by nothing but rounding."""
+    return bool(np.ptp(sample) <= 1e-12 * np.abs(sample).max())
 
 
 def sign_flip(differences: Sequence[float] | Numbers) -> float:
@@ -103,7 +109,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def effect_size(differences: Sequence[float] | Numbers) -> float:
     """Mean over standard deviation of paired differences (Cohen's d_z); NaN where undefined."""
     sample = np.asarray(differences, dtype=np.float64)
-    if len(sample) < 2 or np.ptp(sample) == 0:
+    if len(sample) < 2 or _alike(sample):
         return math.nan
     return float(sample.mean() / sample.std(ddof=1))
 

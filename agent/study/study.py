@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from agent.config import suggestion
 from agent.layers import Tree, merge, read_yaml
 from agent.study.measures import MEASURES
+from agent.tutoring import HELD_OUT, JUDGED_IN
 from modules.messages import ConfigError
 
 STUDIES = Path(__file__).parent / "studies"
@@ -31,7 +33,7 @@ class StudyWorld(_Part):
 
     id: str
     agent: str | None = None
-    price: float | None = Field(default=None, ge=0)
+    price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     protocol: str | None = None
     rows: int = Field(default=1, ge=1, le=256)
     steps: int = Field(default=500, ge=1, le=1_000_000)
@@ -52,15 +54,21 @@ class Matching(_Part):
 class Tutoring(_Part):
     """The arm's configurator is trained first, in each world, by evolution (`agent.tutoring`).
 
-    `price`: return given up per model call. `seed`: where the seeds of its episodes begin.
+    `price`: return given up per model call. `population`: even, candidates come in mirrored pairs.
+    `seed`: where the seeds of its episodes begin.
     """
 
-    price: float = Field(default=0.0, ge=0)
+    price: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     generations: int = Field(default=8, ge=1)
-    population: int = Field(default=8, ge=2)
+    population: int = Field(default=8, ge=2, multiple_of=2)
     episodes: int = Field(default=2, ge=1)
-    steps: int = Field(default=200, ge=1)
+    steps: int = Field(default=200, ge=2)
     seed: int = Field(default=1_000_000, ge=0, lt=2**31)
+
+    def sees(self, seed: int) -> bool:
+        """Whether a seed teaches, as one does in each generation, or judges what it was taught."""
+        since = seed - self.seed
+        return 1 <= since <= self.generations or HELD_OUT <= since < HELD_OUT + JUDGED_IN
 
 
 class Schooling(_Part):
@@ -178,7 +186,7 @@ class Study(_Part):
                     f"{where}: {name!r} is not one of the arms {', '.join(self.arms)}"
                     f"{suggestion(name, self.arms)}"
                 )
-        for where, name in self._measures_named():
+        for where, name in self.measures_named():
             if name not in MEASURES and not name.startswith(("energy.", "signal.")):
                 raise ValueError(
                     f"{where}: {name!r} is not one of {', '.join(MEASURES)}, energy.DRIVE, "
@@ -189,15 +197,22 @@ class Study(_Part):
         ids = [world.id for world in self.worlds]
         if len(set(ids)) < len(ids):
             raise ValueError("worlds: one is there twice; name each once")
+        _tell_apart("worlds", ids)
+        _tell_apart("arms", self.arms)
         for name, arm in self.arms.items():
+            if arm.tutor is not None and arm.school is not None:
+                raise ValueError(
+                    f"arms.{name}: has tutor and school, and would be tutored before it is "
+                    "schooled; leave one out"
+                )
             if arm.match is not None and self.arms[arm.match.arm].match is not None:
                 raise ValueError(
                     f"arms.{name}.match.arm: {arm.match.arm!r} is matched itself; name a plain arm"
                 )
-            if arm.tutor is not None and min(self.seeds) <= arm.tutor.seed <= max(self.seeds):
+            if arm.tutor is not None and (seen := [*filter(arm.tutor.sees, self.seeds)]):
                 raise ValueError(
-                    f"arms.{name}.tutor.seed: {arm.tutor.seed} is among the seeds the arms are "
-                    "judged by; begin elsewhere"
+                    f"arms.{name}.tutor.seed: from {arm.tutor.seed} on it sees seed {seen[0]}, "
+                    "which the arms are judged by; begin elsewhere"
                 )
             if arm.school is not None and arm.school.seed <= max(self.seeds) - min(self.seeds):
                 raise ValueError(
@@ -226,7 +241,8 @@ class Study(_Part):
             if arm.match is not None:
                 yield f"arms.{name}.match.arm", arm.match.arm
 
-    def _measures_named(self) -> Iterator[tuple[str, str]]:
+    def measures_named(self) -> Iterator[tuple[str, str]]:
+        """Every measure that is asked for: where, and its name."""
         for name in self.measures:
             yield "measures", name
         for i, contrast in enumerate(self.comparisons):
@@ -242,6 +258,26 @@ class Study(_Part):
     def world(self, name: str) -> StudyWorld:
         """The world of that id."""
         return next(world for world in self.worlds if world.id == name)
+
+
+def plain(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower()
+
+
+def _tell_apart(where: str, names: Iterable[str]) -> None:
+    """Raises ValueError where two names, or one, would not do as the names of folders."""
+    known: dict[str, str] = {}
+    for name in names:
+        if not plain(name):
+            raise ValueError(
+                f"{where}: {name!r} has nothing of a-z, 0-9 for a folder's name; add it"
+            )
+        if (other := known.setdefault(plain(name), name)) != name:
+            raise ValueError(
+                f"{where}: {other!r} and {name!r} would share the folder {plain(name)!r}; "
+                "rename one"
+            )
 
 
 def shipped() -> tuple[str, ...]:
@@ -313,7 +349,10 @@ def branch(settings: Mapping[str, Any]) -> Tree:
 
 
 def quick(study: Study) -> Study:
-    """The study made small: fewer worlds and seeds, short episodes, cheap settings."""
+    """The study made small: fewer worlds and seeds, short episodes, cheap settings.
+
+    Raises ConfigError where `quick` of the study says what its parts do not know.
+    """
     small = study.quick
     chosen = small.worlds or (study.worlds[0].id,)
     for name in chosen:
@@ -322,22 +361,14 @@ def quick(study: Study) -> Study:
                 f"study {study.name}: quick.worlds: {name!r} is not one of its worlds"
                 f"{suggestion(name, [world.id for world in study.worlds])}"
             )
-    arms = {}
-    for name, arm in study.arms.items():
-        parts = arm.model_dump(mode="json")
-        for part, less in (("tutor", small.tutor), ("school", small.school)):
-            if parts[part] is not None:
-                parts[part] = merge(parts[part], branch(less))
-        arms[name] = Arm.model_validate(parts)
     worlds = tuple(
         study.world(name).model_copy(update={"steps": min(small.steps, study.world(name).steps)})
         for name in chosen
     )
-    return study.model_copy(
+    made = study.model_copy(
         update={
             "worlds": worlds,
             "seeds": small.seeds,
-            "arms": arms,
             "base": merge(branch(study.base), branch(small.settings)),
             "method": f"Made small: shows how the study works, not what is true. {study.method}",
             # So little can neither meet a bar nor miss it.
@@ -348,22 +379,32 @@ def quick(study: Study) -> Study:
             ),
         }
     )
+    tree = made.model_dump(mode="json")
+    for arm in tree["arms"].values():
+        for part, less in (("tutor", small.tutor), ("school", small.school)):
+            if arm[part] is not None:
+                arm[part] = merge(arm[part], branch(less))
+    return study_of(tree, f"{study.name} made quick")
 
 
 def chosen(study: Study, seeds: tuple[int, ...] | None, worlds: tuple[str, ...] | None) -> Study:
     """The study with other seeds, or in other worlds; one it does not know has the first's cap.
 
-    Raises ConfigError where its parts no longer agree.
+    What is chosen stays where the study is then made `quick`. Raises ConfigError where its parts
+    no longer agree.
     """
     changes: dict[str, Any] = {}
+    small = study.quick
     if seeds is not None:
         changes["seeds"] = seeds
+        small = small.model_copy(update={"seeds": seeds})
     if worlds is not None:
         known = {world.id: world for world in study.worlds}
         changes["worlds"] = tuple(
             known.get(name) or StudyWorld(id=name, steps=study.worlds[0].steps) for name in worlds
         )
+        small = small.model_copy(update={"worlds": worlds})
     if not changes:
         return study
-    tree = study.model_copy(update=changes).model_dump(mode="json")
+    tree = study.model_copy(update={**changes, "quick": small}).model_dump(mode="json")
     return study_of(tree, study.name)

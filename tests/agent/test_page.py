@@ -7,6 +7,7 @@ import shutil
 import socket
 import sqlite3
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -270,6 +271,64 @@ def test_forking_takes_the_token(served: PageServer):
     assert "configuration" in json.loads(said)["error"]
     assert ask(served, "/fork", "POST", "{}", X_Sextet_Token=served.token)[0] == 400
     assert ask(served, "/fork", "POST", "x" * 9000, X_Sextet_Token=served.token)[0] == 413
+
+
+GROWING = """
+const written = [];
+class Grown extends ServedRun {
+  async ask(verb) {
+    const told = { steps: written.length, missing: [] };
+    if (verb === "series") return { arrayBuffer: async () => null };
+    return { json: async () => told };
+  }
+  async load() { this.length = written.length; }
+  async fetchChunk(n) {
+    const shown = written.slice();
+    await this.wait;
+    return new Map(shown.filter((s) => Math.floor(s / CHUNK) === n).map((s) => [s, { step: s }]));
+  }
+}
+const settle = () => new Promise((done) => setImmediate(done));
+const to = (count) => { while (written.length < count) written.push(written.length); };
+(async () => {
+  const run = new Grown(0, { first: 0, pixels: [1, 1, 1], missing: [] }, 0);
+  to(40);
+  await run.grow();
+  run.frame(39);
+  await settle();
+  to(70);
+  await run.grow();
+  // Read while the last chunk was short, and asked for while the run grew.
+  let answer;
+  run.frame(69);
+  await settle();
+  run.wait = new Promise((done) => { answer = done; });
+  to(80);
+  await run.grow();
+  run.frame(79);
+  await settle();
+  to(90);
+  await run.grow();
+  answer();
+  run.wait = null;
+  await settle();
+  const blank = [];
+  for (let step = 0; step < 90; step += 1) {
+    run.frame(step);
+    await settle();
+    if (!run.frame(step)) blank.push(step);
+  }
+  process.stdout.write(JSON.stringify(blank));
+})();
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_a_run_that_grows_shows_every_frame():
+    script = static("numbers.js") + static("source.js").replace('"use strict";', "") + GROWING
+    told = subprocess.run(["node", "-e", script], capture_output=True, text=True, timeout=60)
+    assert told.stderr == ""
+    assert json.loads(told.stdout) == []
 
 
 def test_scripts_never_write_markup():

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
+import multiprocessing
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
 from agent.cli import run as command
+from agent.config import BUNDLED
+from agent.loading import resolved
 from agent.study.findings import find
 from agent.study.measures import MEASURES, TIMED, Recorder, Series, measured
-from agent.study.plan import check, runs_of, settings_of_arm, stages
-from agent.study.report import write_report
-from agent.study.runner import begin, reopen, results_in, run_study
+from agent.study.plan import check, lesson_of, runs_of, settings_of_arm, stages
+from agent.study.report import _how, write_report
+from agent.study.runner import _work, begin, reopen, results_in, run_study
 from agent.study.study import branch, chosen, quick, read_study, shipped, study_of
+from agent.training import Training
 from modules.messages import ConfigError
 
 TINY = {
@@ -51,6 +60,10 @@ TINY = {
     "curves": ["thinks"],
     "energies": ["acts", "thinks"],
 }
+
+
+def with_arm(**parts):
+    return {"arms": {**TINY["arms"], "x": parts}}
 
 
 def tiny(**changes):
@@ -98,7 +111,20 @@ def figures(folder):
         ({"trends": [{"measure": "return", "arms": ["acts", "thinks"], "direction": "up"}]},
          "rise"),
         ({"question": None}, "string"),
-        ({"arms": {**TINY["arms"], "x": {"tutor": {"seed": 1}}}}, "judged by"),
+        (with_arm(tutor={"seed": 1}), "sees seed 2"),
+        ({**with_arm(tutor={"seed": 7}), "seeds": [100_008]}, "sees seed 100008"),
+        (with_arm(tutor={"population": 5}), "multiple of 2"),
+        (with_arm(tutor={"steps": 1}), "tutor.steps"),
+        (with_arm(tutor={"price": float("inf")}), "finite"),
+        (with_arm(tutor={}, school={"steps": 9}), "tutor and school"),
+        (with_arm(tutor={}, settings={"configurator.kind": "fixed"}), "'fixed' cannot be tutored"),
+        (with_arm(tutor={}), "'surprise' cannot be tutored"),
+        ({"arms": {**TINY["arms"], "Acts_too": {}}}, "'Acts_too' and 'acts-too' would share"),
+        ({"arms": {**TINY["arms"], "думает": {}}}, "a-z"),
+        ({"worlds": [{"id": "ALE/Pong-v5"}, {"id": "ale-pong-v5"}]}, "would share the folder"),
+        ({"measures": ["energy.pian"]}, "Did you mean 'energy.pain'"),
+        ({"trends": [{"measure": "signal.scores", "arms": ["acts", "thinks"],
+                      "direction": "rises"}]}, "trends.0.measure"),
         ({"arms": {**TINY["arms"], "x": {"match": {**TINY["arms"]["random"]["match"],
                                                     "arm": "random"}}}}, "plain arm"),
     ],
@@ -122,11 +148,15 @@ def test_a_wrong_file_is_refused_in_one_line(change, said, tmp_path, monkeypatch
         (["study", "s.yaml", "--worlds", "CartPol-v1"], "CartPole-v1"),
         (["study", "--resume", "nowhere"], "study.yaml"),
         (["study", "--resume", "nowhere", "--quick"], "as it was begun"),
+        (["study", "s.yaml", "--quick"], "Did you mean 'generations'"),
     ],
 )
 def test_wrong_words_are_refused_in_one_line(words, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("s.yaml").write_text(yaml.safe_dump(TINY))
+    taught = with_arm(tutor={}, settings={"configurator.kind": "learned"})
+    Path("s.yaml").write_text(
+        yaml.safe_dump({**TINY, **taught, "quick": {"tutor": {"generation": 1}}})
+    )
     assert command(words) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -158,6 +188,46 @@ def test_other_seeds_and_worlds():
         ("CartPole-v1", 12), ("Acrobot-v1", 12)
     ]  # fmt: skip
     assert chosen(tiny(), None, None) == tiny()
+
+
+def test_a_tutor_may_begin_with_a_seed_it_never_lives():
+    study_of({**TINY, **with_arm(tutor={"seed": 2})}, "tiny")
+
+
+def test_a_world_made_quick_is_as_the_study_has_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    acrobot = {"id": "Acrobot-v1", "price": 0.5, "settings": {"memory.capacity": 50}}
+    few = {name: TINY["arms"][name] for name in ("acts", "acts-too")}
+    small = {
+        "worlds": [*TINY["worlds"], acrobot], "arms": few, "measures": ["return"],
+        "comparisons": [], "gap": None, "trends": [], "distances": [], "curves": [],
+        "energies": [], "quick": {"steps": 3, "worlds": ["CartPole-v1"]},
+    }  # fmt: skip
+    Path("s.yaml").write_text(yaml.safe_dump({**TINY, **small}))
+    words = ["study", "s.yaml", "--quick", "--worlds", "Acrobot-v1", "--seeds", "7", "--jobs", "1"]
+    assert command([*words, "--run", "out"]) == 0
+    asked = reopen(Path("out"))
+    (world,) = asked.worlds
+    assert (world.id, world.steps, world.price) == ("Acrobot-v1", 3, 0.5)
+    assert world.settings == acrobot["settings"]
+    assert asked.seeds == (7,)
+    # Where nothing is named, the study says what is small.
+    assert quick(tiny()).seeds == (0, 1)
+
+
+def test_a_trained_agent_plays_under_its_own_rules(tmp_path):
+    worlds = [{"id": "ALE/Boxing-v5", "agent": "boxing"}, {"id": "ALE/Pong-v5"}]
+    study = tiny(worlds=worlds, arms={"acts": {}, "schooled": {"school": {"steps": 9}}},
+                 comparisons=[], gap=None, trends=[], distances=[], curves=[], energies=[],
+                 measures=["return"])  # fmt: skip
+    check(study)
+    runs = runs_of(study, [(world["id"], "acts") for world in worlds], {}, tmp_path)
+    found = [resolved(run.request()).settings.world.protocol for run in runs[:2]]
+    assert found == ["100k", "v5"]
+    taught = resolved(lesson_of(study, study.worlds[0], "schooled", 0))
+    assert taught.settings.world.protocol == "100k"
+    asked = study.worlds[0].model_copy(update={"protocol": "v5"})
+    assert settings_of_arm(study, asked, study.arms["acts"], {})["world"]["protocol"] == "v5"
 
 
 def test_the_plan_is_every_arm_in_every_world_with_every_seed(tmp_path):
@@ -235,6 +305,79 @@ def test_it_goes_on_where_it_was_stopped(done, tmp_path, monkeypatch):
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
     assert not half.exists()
     assert figures(folder) == figures(done)
+
+
+def test_a_tutored_arm_is_tutored_as_the_agent_it_is(tmp_path):
+    """In a world that has an agent it is that agent; what is matched is given besides."""
+    arms = {
+        "acts": {"settings": {"configurator": {"kind": "fixed", "mode": 1}}},
+        "taught": {
+            "settings": {"configurator": {"kind": "learned", "model_calls": 8, "horizon_steps": 2}},
+            "tutor": {"generations": 1, "population": 2, "episodes": 1, "steps": 2},
+            "match": {"arm": "acts", "measure": "length", "setting": "configurator.risk"},
+        },
+    }
+    study = study_of(
+        {"name": "taught", "question": "?", "arms": arms, "seeds": [0], "measures": ["return"],
+         "worlds": [{"id": "CartPole-v1", "agent": "cartpole", "steps": 3}]}, "taught",
+    )  # fmt: skip
+    folder = begin(study, tmp_path / "taught")
+    run_study(study, folder, 1, silent)
+    tutored = folder / "tutored" / "cartpole-v1--taught"
+    own = yaml.safe_load((BUNDLED / "cartpole" / "config.yaml").read_text())
+    kept = yaml.safe_load((tutored / "config.yaml").read_text())
+    assert kept["cost"] == own["cost"]
+    lived = folder / "runs" / "cartpole-v1--taught--0" / "config.yaml"
+    directing = yaml.safe_load(lived.read_text())["configurator"]
+    assert directing["weights"] == str(tutored)
+    assert directing["risk"] == 3
+
+
+def test_a_schooling_that_is_stopped_is_not_kept(tmp_path, monkeypatch):
+    arms = {"acts": {"school": {"steps": 40, "settings": {"learner.warmup_steps": 20}}}}
+    study = study_of(
+        {"name": "schooled", "question": "?", "arms": arms, "seeds": [0], "measures": ["return"],
+         "worlds": [{"id": "CartPole-v1", "steps": 3}]}, "schooled",
+    )  # fmt: skip
+    folder = begin(study, tmp_path / "schooled")
+    whole = Training.run
+
+    def interrupted(self, kept):
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from whole(self, kept)
+
+    with monkeypatch.context() as within:
+        within.setattr(Training, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(study, folder, 1, silent)
+    assert not list((folder / "schooled").glob("cartpole*"))
+    assert list((folder / "schooled").glob(".part-*"))
+    run_study(reopen(folder), folder, 1, silent)
+    results = list((folder / "schooled").glob("*/result.json"))
+    assert [json.loads(one.read_text())["steps"] for one in results] == [40]
+    assert not list((folder / "schooled").glob(".part-*"))
+    assert len(results_in(folder)) == 1
+
+
+def test_no_process_outlives_a_study_that_is_stopped():
+    """Not even one that would rather go on, as a training does to its next checkpoint."""
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: 0); time.sleep(30)"
+    waiting = [
+        ("short", "a", functools.partial(time.sleep, 1)),
+        ("long", "a", functools.partial(exec, stubborn, {})),
+    ]
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    before = set(multiprocessing.active_children())
+    with pytest.raises(KeyboardInterrupt):
+        _work(waiting, 2, SimpleNamespace(finished=lambda *_: None), stop)
+    # That it is gone is not known at once.
+    until = time.monotonic() + 5
+    while set(multiprocessing.active_children()) != before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_two_at_a_time_come_to_the_same(done, tmp_path):
@@ -335,6 +478,37 @@ def test_findings_are_those_of_numbers_put_in(tmp_path):
             for one in runs]  # fmt: skip
     assert find(study, flat, tmp_path).gap.worlds == ()
     assert not any(v.met for v in find(study, flat, tmp_path).verdicts)
+
+
+def test_a_trend_must_hold_on_so_many_worlds_whatever_other_trends_there_are(tmp_path):
+    trends = [
+        {"measure": "model_calls", "arms": ["acts", arm], "direction": "rises"}
+        for arm in ("thinks", "random")
+    ]
+    study = tiny(trends=trends, trend_worlds=2, distances=[], curves=[], energies=[])
+    runs = [
+        {"world": "CartPole-v1", "arm": arm, "seed": seed, "drives": [], "signals": [],
+         "measures": {"return": seed, "model_calls": 100 * (arm in ("thinks", "random"))}}
+        for arm in study.arms for seed in study.seeds
+    ]  # fmt: skip
+    found = find(study, runs, tmp_path)
+    assert all(trend.holds for trend in found.trends)
+    said = [verdict for verdict in found.verdicts if "rises" in verdict.text]
+    assert [verdict.met for verdict in said] == [False, False]
+    assert "acts, thinks" in said[0].text
+    assert "on 1 of 1 worlds (bar: 2)" in said[0].text
+
+
+def test_the_report_says_who_played_and_what_was_learned_first():
+    world = {"id": "CartPole-v1", "agent": "cartpole", "price": 0.25, "settings": {"discount": 0.9}}
+    arms = {**TINY["arms"], "x": {"school": {"steps": 77, "preset": "learn-actions"}}}
+    lines = _how(tiny(worlds=[world], arms=arms))
+    (said,) = [line for line in lines if line.startswith("World CartPole-v1")]
+    assert all(part in said for part in ("cartpole", "0.25", "discount: 0.9"))
+    (said,) = [line for line in lines if line.startswith("Arm x")]
+    assert "steps: 77" in said
+    assert "learn-actions" in said
+    assert not any(line.startswith("World ") for line in _how(tiny()))
 
 
 def test_the_report_stands_by_itself(done):

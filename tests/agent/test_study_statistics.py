@@ -88,6 +88,17 @@ def test_an_interval_of_one_value_or_none_is_unknown():
     assert stats.mean([2.0, math.nan, 2.0]) == stats.Estimate(2.0, 2.0, 2.0, 2)
 
 
+@pytest.mark.parametrize("values", [[0.24999999999999997, 0.25], [-0.3, -0.1 - 0.2] * 3])
+def test_what_differs_by_rounding_alone_is_the_same(values):
+    found = stats.mean(values)
+    assert found.low == found.mean == found.high == pytest.approx(values[0])
+
+
+def test_values_too_small_to_be_squared_have_an_interval():
+    found = stats.mean([1e-200, 2e-200, 4e-200])
+    assert 1e-200 <= found.low < found.high <= 4e-200
+
+
 def test_the_gap_is_kept_whole_half_or_not_at_all():
     generator = np.random.default_rng(2)
     low, high = generator.normal(0, 1, 12), generator.normal(10, 1, 12)
@@ -133,6 +144,7 @@ def test_total_variation():
 def test_effect_and_share():
     assert stats.effect_size([1.0, 3.0]) == pytest.approx(2 / math.sqrt(2))
     assert math.isnan(stats.effect_size([1.0, 1.0]))
+    assert math.isnan(stats.effect_size([0.1 + 0.2, 0.3]))
     assert stats.share_better([1.0, -1.0, 0.0, 2.0]) == pytest.approx(0.625)
 
 

@@ -11,7 +11,7 @@ from agent import checkpoint
 from agent.cli import run
 from agent.hindsight import _fit, advantage
 from agent.loading import Request, load, prepared
-from agent.tutoring import _taught, step_of, tutor
+from agent.tutoring import Outcome, _Lesson, _taught, step_of, tutor
 from modules.messages import ConfigError
 
 SMALL = Request(
@@ -66,7 +66,13 @@ def test_what_thinking_is_worth_is_found_in_what_followed() -> None:
     assert (thinks == (heard[:, 0] > 0))[far].float().mean() > 0.95
 
 
-def test_a_dear_thought_is_given_up_and_the_folder_says_all(tmp_path: Path) -> None:
+def stopped(*_: object) -> Outcome:
+    raise KeyboardInterrupt
+
+
+def test_a_dear_thought_is_given_up_and_the_folder_says_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where a call costs more than an episode can earn, thinking less is taught."""
     told: list[object] = []
     place = tmp_path / "whole"
@@ -80,8 +86,15 @@ def test_a_dear_thought_is_given_up_and_the_folder_says_all(tmp_path: Path) -> N
     notes = json.loads((place / "tutoring.json").read_text())
     assert notes["asked"]["config"]["configurator"]["kind"] == "learned"
     assert len(notes["history"]) == 2
-    # Interrupted after the first generation and gone on with, it comes to the same.
+    # Interrupted before anything was judged and after the first generation, and gone on with, it
+    # comes to the same.
     parts = tmp_path / "parts"
+    with monkeypatch.context() as within:
+        within.setattr(_Lesson, "judged", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            tutor(SMALL, parts, report=told.append, **ASKED)
+    with pytest.raises(ConfigError, match=r"was begun with price 1\.0"):
+        tutor(SMALL, parts, **{**ASKED, "price": 2.0})
 
     def stop(_: object) -> None:
         raise KeyboardInterrupt
@@ -110,7 +123,9 @@ def test_a_dear_thought_is_given_up_and_the_folder_says_all(tmp_path: Path) -> N
              f"configurator.weights={place}")  # fmt: skip
 
 
-def test_recorded_runs_teach_and_what_does_not_fit_is_refused(tmp_path: Path, capsys: Any) -> None:
+def test_recorded_runs_teach_and_what_does_not_fit_is_refused(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     little = [f"--{o}" for o in SMALL.overrides]
     recorded = tmp_path / "recorded"
     assert run(["play", "CartPole-v1", "--no-live", "--steps", "160", "--worlds", "2", "--run",
@@ -126,6 +141,10 @@ def test_recorded_runs_teach_and_what_does_not_fit_is_refused(tmp_path: Path, ca
     assert run([*words, "--run", str(tmp_path / "no"), "--from-traces", str(always)]) == 2
     assert "record with configurator.kind=random-rate" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+    with monkeypatch.context() as within:
+        within.setattr(_Lesson, "judged", stopped)
+        run([*words, "--run", str(tutored), "--from-traces", str(recorded)])
+    assert not (tutored / "generations").exists()
     assert run([*words, "--run", str(tutored), "--from-traces", str(recorded)]) == 0
     out = capsys.readouterr().out
     figures = json.loads(out.splitlines()[-1])

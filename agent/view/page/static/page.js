@@ -361,10 +361,7 @@ class Page {
     for (const { run } of this.parts) {
       try {
         const before = JSON.stringify(run.about.missing);
-        if (await run.grow()) {
-          grew = true;
-          run.forgetTail();
-        }
+        if (await run.grow()) grew = true;
         if (JSON.stringify(run.about.missing) !== before) this.notices();
       } catch {
         // The server was stopped: what is here stays to be looked at.

@@ -173,7 +173,10 @@ class ServedRun extends Run {
     const told = await (await this.ask("grown", {})).json();
     this.about.missing = told.missing;
     if (told.steps <= this.length) return false;
+    // What was read of the last chunk before its steps were all written is read again.
+    const tail = Math.floor(this.last / CHUNK);
     await this.load();
+    this.chunks.delete(tail);
     return true;
   }
 
@@ -200,9 +203,11 @@ class ServedRun extends Run {
       (n) => n >= least && n <= most && !this.chunks.has(n));
     if (next === undefined) return;
     this.busy = true;
+    const last = this.last;
     this.fetchChunk(next).catch(() => new Map()).then((chunk) => {
       this.busy = false;
-      this.chunks.set(next, chunk);
+      // Asked for before the run grew, the last chunk then may be short: it is asked for anew.
+      if (this.last === last || next < Math.floor(last / CHUNK)) this.chunks.set(next, chunk);
       const size = this.about.pixels.reduce((a, b) => a * b, 1) * CHUNK;
       while (this.chunks.size > Math.max(4, FRAME_BYTES / size)) {
         this.chunks.delete(this.chunks.keys().next().value);
@@ -215,11 +220,6 @@ class ServedRun extends Run {
   async fetchChunk(n) {
     const query = { from: n * CHUNK, count: CHUNK };
     return framesOf(unpack(await (await this.ask("frames", query)).arrayBuffer()));
-  }
-
-  /** Chunks read before their steps were all written are read again. */
-  forgetTail() {
-    this.chunks.delete(Math.floor(this.last / CHUNK));
   }
 
   async moment(step) {
