@@ -498,7 +498,11 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     command = typer.main.get_command(app)
     try:
-        command.main(args=gather_overrides(arguments), prog_name="sextet", standalone_mode=False)
+        # Not by its `main`, which has answers of its own to Ctrl-C and to a reader that left.
+        with command.make_context("sextet", gather_overrides(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return int(done.exit_code)
     except KeyboardInterrupt:
         return _complain("stopped", 130)
     except BrokenPipeError:

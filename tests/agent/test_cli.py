@@ -199,6 +199,23 @@ def test_the_process_leaves_with_the_code_and_one_line():
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
 
 
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [(KeyboardInterrupt, 130, ["sextet: stopped"]), (BrokenPipeError(32, "gone"), 0, [])],
+)
+def test_ctrl_c_and_a_reader_that_left_have_their_codes(monkeypatch, capsys, raised, code, said):
+    def leaves(*_: object) -> None:
+        raise raised
+
+    before = sys.stdout
+    monkeypatch.setattr(sys, "stdout", before)
+    monkeypatch.setattr("agent.commands.listing.listing", leaves)
+    assert run(["list", "games"]) == code
+    if sys.stdout is not before:  # nowhere, for what is still to be said
+        sys.stdout.close()
+    assert capsys.readouterr().err.splitlines() == said
+
+
 def test_load_gives_a_player_that_acts():
     from agent import live, load
 
