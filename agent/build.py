@@ -144,8 +144,11 @@ def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
     wanted = config.settings.world
     # A model that imagines in the live world needs what training speed gives up: its snapshots.
     imagines = config.slots["world_model"].imagines_in_the_world
+    taught = settings.learner.ports
     for name in ("imagined_steps", "foretold_steps"):
-        if training and imagines and (steps := getattr(settings.learner, name)):
+        if not (training and imagines and (not taught or "cost" in taught)):
+            break
+        if steps := getattr(settings.learner, name):
             raise ConfigError(
                 f"config learner.{name}: wanted 0 where the world model is "
                 f"'{config.slots['world_model'].kind}', which imagines in the world as it stands "

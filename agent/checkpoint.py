@@ -48,6 +48,10 @@ class Checkpoint:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+class NewerError(ConfigError):
+    """A checkpoint of a later version's making: whole, and not for this one to read."""
+
+
 def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = KEPT) -> Path:
     """Writes `folder/name` atomically and removes all but the `keep` newest numbered ones."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +88,7 @@ def load(place: Path, only: Collection[str] | None = None) -> Checkpoint:
     try:
         manifest = json.loads((place / "manifest.json").read_bytes())
         if manifest["format"] > FORMAT:
-            raise ConfigError(
+            raise NewerError(
                 f"checkpoint {place}: format {manifest['format']} is newer than {FORMAT}, which "
                 "this version reads; update sextet"
             )
@@ -117,11 +121,14 @@ def newest(
 ) -> tuple[Path, Checkpoint] | None:
     """The newest checkpoint under `folder` that is whole, or None.
 
-    A damaged one is passed over, and `tell` is told why. `only` as in `load`.
+    A damaged one is passed over, and `tell` is told why. `only` as in `load`. Raises ConfigError
+    where one is newer than this version reads: to go on from an older one would undo it.
     """
     for place in reversed(_numbered(folder)):
         try:
             return place, load(place, only)
+        except NewerError:
+            raise
         except ConfigError as error:
             tell(str(error))
     return None

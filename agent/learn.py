@@ -121,8 +121,8 @@ class Learner:
             told = torch.tensor([name in goals for name in heads])
             if not bool((v[told] if bool(told.any()) else v).any()):
                 raise ConfigError(
-                    "config learner.imagined_steps: wanted 0 where no head of the critic counts "
-                    f"before a task is known, got {imagined_steps}; a dream has no task"
+                    "config learner.imagined_steps: wanted 0 where no head of the critic counts, "
+                    f"or none without a task, got {imagined_steps}; a dream has no task"
                 )
             average = dataclasses.replace(modules, **cast(dict[str, Any], self.averages))
             self.dreamer = Dreamer(average, imagined_steps, imagined_branches)

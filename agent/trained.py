@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from agent.run_folder import RunFolder
 from agent.score_table import Played
+from agent.settings import RunSettings
 from modules.messages import ConfigError
 from worlds.protocols import protocol_named
 
@@ -136,7 +140,13 @@ def _protocol(world: dict[str, Any]) -> str | None:
 
 
 def _setting(tree: dict[str, Any]) -> str:
-    """All that runs of one curve share: the configuration but for its seed and its length."""
+    """All that runs of one curve share: the configuration but for its seed and its length. What an
+    earlier version did not know yet has its default.
+    """
+    known = {key: value for key, value in tree.items() if key in RunSettings.model_fields}
+    # One of a later version, or written by hand, is taken as it is.
+    with suppress(ValidationError):
+        tree = tree | RunSettings.model_validate(known).model_dump(mode="json")
     apart = {key: value for key, value in tree.items() if key != "seed"}
     if isinstance(training := apart.get("training"), dict):
         apart["training"] = {key: value for key, value in training.items() if key != "steps"}

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from agent import checkpoint
-from agent.build import describe, known_kinds
 from agent.commands import train as one
 from agent.commands.failure import RunFailedError
 from agent.evaluation import score
@@ -48,7 +47,7 @@ def begin(
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"train --seeds: wanted different seeds, got {list(seeds)}")
     # Whatever is wrong with the configuration is said before a folder is made.
-    world = describe(tree, known_kinds(plugins)).settings.world.id
+    world = one.tried(tree, plugins)
     folder = RunFolder.create(place, f"train-{world}-seeds").path
     asked = {
         "seeds": list(seeds),
@@ -71,6 +70,10 @@ def go_on(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"run {place}: {SEEDS} cannot be read ({error})") from None
     if steps is not None and only is None:
+        for seed in seeds:
+            found = checkpoint.newest(place / _name(seed) / "checkpoints", only=())
+            if found is not None:
+                one.enough(steps, tree, found[1])
         tree = asked["config"] = merge(tree, {"training": {"steps": steps}})
         _write(place / SEEDS, asked)
     steps = steps or tree.get("training", {}).get("steps")
@@ -114,6 +117,10 @@ def _one(
 ) -> dict[str, Any]:
     """The training of one seed: done before, gone on with, or begun."""
     folder = place / _name(seed)
+    if steps is not None and (folder / "config.yaml").is_file():
+        # One of them may have gone on by itself for longer.
+        own = RunFolder.open(folder).read_config().get("training", {}).get("steps", steps)
+        steps = max(steps, int(own))
     if (figures := one.finished(folder, steps)) is not None:
         return figures
     plugins = tuple(asked.get("plugins", ()))
@@ -121,11 +128,11 @@ def _one(
         return one.go_on(folder, steps, watching, plugins)
     # Killed before its first checkpoint: there is nothing to go on from.
     shutil.rmtree(folder, ignore_errors=True)
-    own = merge(tree, {"seed": seed})
+    given = merge(tree, {"seed": seed})
     if steps is not None:
-        own = merge(own, {"training": {"steps": steps}})
+        given = merge(given, {"training": {"steps": steps}})
     traces = [Path(path) for path in asked.get("traces", ())]
-    return one.begin(own, folder, watching, plugins, traces)
+    return one.begin(given, folder, watching, plugins, traces)
 
 
 def _side_by_side(

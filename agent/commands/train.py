@@ -153,10 +153,7 @@ def go_on(
         raise ConfigError(f"run: wanted a checkpoint to resume from in '{place}', got none")
     tree = folder.read_config()
     if steps is not None:
-        if steps < (done := int(found[1].facts["steps"])):
-            raise ConfigError(
-                f"train --steps: wanted at least the {done} that are done, got {steps}"
-            )
+        enough(steps, tree, found[1])
         tree = merge(tree, {"training": {"steps": steps}})
     with (
         _assembled(tree, (*tree.get("plugins", ()), *plugins)) as (assembly, judge),
@@ -167,6 +164,23 @@ def go_on(
         if steps is not None:
             folder.write_config(assembly.config.tree())
         return _train(assembly, judge, learner, folder, found[1], watching, ())
+
+
+def enough(steps: int, tree: Tree, kept: checkpoint.Checkpoint) -> None:
+    """Raises ConfigError where a training that is to go on to `steps` has done more."""
+    done, rows = int(kept.facts["steps"]), int(tree.get("world", {}).get("rows", 1))
+    # Whole turns are lived: the last may lead beyond what was asked for.
+    if -(-steps // rows) * rows < done:
+        raise ConfigError(f"train --steps: wanted at least the {done} that are done, got {steps}")
+
+
+def tried(tree: Tree, plugins: tuple[str, ...]) -> str:
+    """Builds all that a training needs, once, and lets go of it; the world's name. Raises
+    ConfigError or WorldError where it cannot be: nothing has been written.
+    """
+    with _assembled(tree, plugins) as (assembly, _):
+        _learner(assembly)
+        return assembly.config.settings.world.id
 
 
 def _learner(assembly: Assembly) -> Learner:

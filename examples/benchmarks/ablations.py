@@ -56,6 +56,15 @@ def scores(found: list[dict[str, str]], game: str) -> str:
     )
 
 
+def games_of(out: Path, arms: list[str], named: str) -> list[str]:
+    """The games named, or, where they were named by the lot as 26, those there are rows of."""
+    games = [game.strip() for game in named.split(",")]
+    if not games[0].isdigit():
+        return games
+    kept = [out / arm for arm in arms if (out / arm / "scores.csv").is_file()]
+    return sorted({row["game"] for folder in kept for row in rows(folder)})
+
+
 def table(out: Path, arms: list[str], games: list[str]) -> str:
     """All arms that have rows, as Markdown."""
     lines = [
@@ -84,7 +93,7 @@ def main() -> int:
     parser.add_argument("--jobs", default="2", help="trainings side by side (2)")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder")
     given, more = parser.parse_known_args()
-    arms, games = given.arms.split(","), given.games.split(",")
+    arms = given.arms.split(",")
     if unknown := [arm for arm in arms if arm not in ARMS]:
         print(f"ablations: --arms: {unknown[0]!r} is not one of {', '.join(ARMS)}", file=sys.stderr)
         return 2
@@ -96,7 +105,7 @@ def main() -> int:
         worst = max(worst, subprocess.run([sys.executable, str(program), *words]).returncode)
         if worst in (2, 3):  # wrong for every arm, or time is up
             break
-    print(table(given.out, arms, games))
+    print(table(given.out, arms, games_of(given.out, arms, given.games)))
     return worst
 
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import presets
+from agent.run_folder import RunFolder
 from agent.trained import EVALUATION
 from worlds.make import list_games
 from worlds.protocols import PROTOCOLS
@@ -148,9 +149,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _trained(folder: Path) -> int:
-    """For how many steps a run was trained to the end, 0 where it was not."""
+    """For how many steps a run was asked to train and did, 0 where it did not."""
     said = _read(folder / "result.json")
-    return 0 if said.get("stopped", True) else int(said["steps"])
+    if said.get("stopped", True):
+        return 0
+    # Not those it did, which may be more: several worlds take their last step together.
+    return int(RunFolder.open(folder).read_config()["training"]["steps"])
 
 
 def _evaluated(folder: Path, asked: Asked) -> bool:

@@ -110,7 +110,8 @@ def hold(out: Path, asked: dict[str, Any]) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     kept = out / "settings.json"
-    if not any(place != kept and place.suffix != ".log" for place in out.iterdir()):
+    played = any(place != kept and place.suffix != ".log" for place in out.iterdir())
+    if not (played and kept.is_file()):
         kept.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
     held = json.loads(kept.read_text(encoding="utf-8"))
     for name, value in asked.items():

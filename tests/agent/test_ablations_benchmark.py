@@ -56,6 +56,13 @@ def test_a_mean_is_of_the_games_asked_for_and_of_all_of_them(tmp_path):
     }
 
 
+def test_games_by_the_lot_are_those_there_are(tmp_path):
+    (tmp_path / "preset").mkdir()
+    (tmp_path / "preset" / "scores.csv").write_text("game\nPong\nBoxing\n")
+    assert ablations.games_of(tmp_path, ["preset", "n-3"], "26") == ["Boxing", "Pong"]
+    assert ablations.games_of(tmp_path, ["preset"], "Krull, Pong") == ["Krull", "Pong"]
+
+
 def test_unknown_arm_is_one_line():
     done = subprocess.run(
         [sys.executable, ablations.__file__, "--arms", "magic"], capture_output=True, text=True

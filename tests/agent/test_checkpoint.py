@@ -183,6 +183,15 @@ def test_a_manifest_cannot_reach_outside(tmp_path):
         load(place)
 
 
+def test_a_newer_format_is_not_passed_over(tmp_path):
+    save(tmp_path, "1", some(1))
+    place = save(tmp_path, "2", some(2))
+    manifest = json.loads((place / "manifest.json").read_text())
+    (place / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(ConfigError, match="update sextet"):
+        newest(tmp_path)
+
+
 def test_a_newer_format_is_refused(tmp_path):
     place = save(tmp_path, "1", some(1))
     manifest = json.loads((place / "manifest.json").read_text()) | {"format": 99}

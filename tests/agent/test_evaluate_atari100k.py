@@ -74,7 +74,7 @@ def trained(out: Path, steps: int, episodes: int) -> Path:
     """A folder in which a run of Pong was trained and evaluated."""
     folder = out / "Pong-0"
     folder.mkdir()
-    (folder / "config.yaml").write_text("")
+    (folder / "config.yaml").write_text(f"training: {{steps: {steps}}}")
     (folder / "result.json").write_text(json.dumps({"steps": steps, "stopped": False}))
     said = {"game": "Pong", "run_seed": 0, "trained_steps": steps, "episodes": episodes,
             "mean_return": 1.0, "interval": None}  # fmt: skip
@@ -92,7 +92,8 @@ def test_done_is_what_was_trained_and_judged_as_long_as_asked(
 
     def sextet(self: object, words: list[str], log: Path) -> list[str]:
         asked_for.append(words)
-        (folder / "result.json").write_text('{"steps": 400, "stopped": false}')
+        (folder / "result.json").write_text('{"steps": 408, "stopped": false}')
+        (folder / "config.yaml").write_text("training: {steps: 400}")
         return [json.dumps({"episodes": 2, "mean_return": 2.0, "interval": None})]
 
     monkeypatch.setattr(atari100k.Deadline, "run", sextet)
@@ -109,6 +110,8 @@ def test_done_is_what_was_trained_and_judged_as_long_as_asked(
         ["train", "--resume", str(folder)], ["eval", str(folder), "--protocol"],
     ]  # fmt: skip
     assert rows_of(tmp_path)[0]["steps"] == "400"
+    assert atari100k.main() == 0  # several worlds took their last step together: it is done
+    assert len(asked_for) == 2
     capsys.readouterr()
     for wrong, said in (
         (["--steps", "300"], "was trained for 400 steps, wanted 300"),

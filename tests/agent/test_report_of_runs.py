@@ -16,6 +16,7 @@ from agent.trained import (
     EVALUATION,
     Point,
     TrainedRun,
+    _setting,
     find_runs,
     read_run,
     results,
@@ -161,6 +162,13 @@ def test_settings_are_told_apart_by_as_much_of_their_paths_as_it_takes(tmp_path:
     assert told_apart([run("a", "x", "seed-0"), run("b", "x", "seed-1")]) == {
         "a": "seed-0", "b": "seed-1",
     }  # fmt: skip
+
+
+def test_a_setting_an_earlier_version_did_not_know_has_its_default():
+    old = {"world": {"id": "CartPole-v1"}, "learner": {"batch": 8}, "seed": 1}
+    new = {**old, "learner": {"batch": 8, "foretold_steps": 0}, "seed": 2}
+    other = {**old, "learner": {"batch": 8, "foretold_steps": 1}}
+    assert _setting(old) == _setting(new) != _setting(other)
 
 
 def test_one_runs_interval_is_of_its_episodes_and_one_figure_has_none():

@@ -456,8 +456,24 @@ def test_going_on_for_longer_is_kept_where_the_next_looks(tmp_path, capsys, monk
     # A stopped one of several, whose own configuration did not hear of it, goes on as far as all.
     assert json.loads(Path("two/seeds.json").read_text())["config"]["training"]["steps"] == 60
     capsys.readouterr()
-    assert run(["train", "--resume", "one", "--steps", "50"]) == 2
-    assert "wanted at least the 60 that are done, got 50" in capsys.readouterr().err
+    for place in ("one", "two"):
+        assert run(["train", "--resume", place, "--steps", "50"]) == 2
+        assert "wanted at least the 60 that are done, got 50" in capsys.readouterr().err
+    assert json.loads(Path("two/seeds.json").read_text())["config"]["training"]["steps"] == 60
+    # One may go on by itself, and of what all are asked for then keeps what it has.
+    assert run(["train", "--resume", "two/seed-0", "--steps", "80", "--no-live"]) == 0
+    assert run(["train", "--resume", "two", "--no-live", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [one["steps"] for one in figures["results"]] == [80, 60]
+
+
+def test_a_last_turn_of_several_worlds_may_lead_further(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--worlds", "8", "--steps", "60", "--learner.warmup_steps=90", "--no-live",
+             "--training.evaluate_episodes=1", "--training.evaluate_every=0"]  # fmt: skip
+    assert run(["train", "CartPole-v1", *asked, "--run", "r"]) == 0
+    assert json.loads(Path("r/result.json").read_text())["steps"] == 64
+    assert run(["train", "--resume", "r", "--steps", "60", "--no-live"]) == 0
 
 
 def test_stopped_in_its_last_evaluation_a_training_is_not_over(tmp_path, capsys, monkeypatch):
@@ -508,6 +524,7 @@ def test_what_goes_on_takes_no_other_settings(tmp_path, capsys, monkeypatch, wor
         (["ALE/Pong-v5", "--world_model.kind=fair", "--learner.foretold_steps=1"], "memory holds"),
         (["ALE/Pong-v5", "--world_model.kind=clairvoyant", "--learner.imagined_steps=1"], "jepa"),
         (["sextet/Orchard-v0", "--learner.imagined_steps=1"], "a dream has no task"),
+        (["CartPole-v1", "--learner.ports=[perception]", "--seeds", "0,1"], "that has losses"),
     ],
 )
 def test_what_cannot_learn_is_said_before_a_folder_is_made(
