@@ -462,9 +462,12 @@ def test_going_on_for_longer_is_kept_where_the_next_looks(tmp_path, capsys, monk
     assert json.loads(Path("two/seeds.json").read_text())["config"]["training"]["steps"] == 60
     # One may go on by itself, and of what all are asked for then keeps what it has.
     assert run(["train", "--resume", "two/seed-0", "--steps", "80", "--no-live"]) == 0
+    config = Path("two/seed-0/config.yaml")
+    config.write_text(config.read_text().replace("steps: 80", "steps: 90"))
+    Path("two/seed-0/result.json").unlink()  # stopped on the way to 90
     assert run(["train", "--resume", "two", "--no-live", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert [one["steps"] for one in figures["results"]] == [80, 60]
+    assert [one["steps"] for one in figures["results"]] == [90, 60]
 
 
 def test_a_last_turn_of_several_worlds_may_lead_further(tmp_path, monkeypatch):
