@@ -121,10 +121,11 @@ def _front(study: Study, findings: Findings) -> Any | None:
         for one in gap.kept:
             if one.control not in places:
                 colour, mark = _style(study, one.control)
-                places[one.control] = (one.calls, one.control_kept)
-                axis.errorbar([one.calls.mean], [one.control_kept.mean],
-                              yerr=_ends(one.control_kept), color=colour, marker=mark, ms=6,
-                              mfc="white", lw=1.2, capsize=2, label=one.control)  # fmt: skip
+                places[one.control] = (one.control_calls, one.control_kept)
+                axis.errorbar([one.control_calls.mean], [one.control_kept.mean],
+                              xerr=_ends(one.control_calls), yerr=_ends(one.control_kept),
+                              color=colour, marker=mark, ms=6, mfc="white", lw=1.2, capsize=2,
+                              label=one.control)  # fmt: skip
         _front_line(axis, [(x.mean, y.mean) for x, y in places.values()])
         if study.gap.keep is not None:
             axis.axhline(study.gap.keep, color=_FAINT, lw=0.8, zorder=0)

@@ -55,6 +55,7 @@ class Kept:
     kept: Estimate
     calls: Estimate
     control_kept: Estimate
+    control_calls: Estimate
     over_control: Estimate
 
 
@@ -265,7 +266,7 @@ def _gap(study: Study, gap: Gap, runs: _Runs) -> GapFound:
     )
     kept = []
     for arm, control in gap.arms.items():
-        both, alone, other, calls = [], [], [], []
+        both, alone, other, calls, theirs_spent = [], [], [], [], []
         for there in worlds:
             low, high, mine, theirs = runs.paired(
                 there, gap.measure, gap.low, gap.high, arm, control
@@ -275,8 +276,9 @@ def _gap(study: Study, gap: Gap, runs: _Runs) -> GapFound:
             alone.append(stats.Stratum(low, high, mine))
             other.append(stats.Stratum(low, high, theirs))
             both.append(stats.Stratum(low, high, low + mine - theirs))
-            spent, most = runs.paired(there, "model_calls", arm, gap.high)
+            spent, also, most = runs.paired(there, "model_calls", arm, control, gap.high)
             calls.append((spent, most))
+            theirs_spent.append((also, most))
         kept.append(
             Kept(
                 arm=arm,
@@ -284,6 +286,7 @@ def _gap(study: Study, gap: Gap, runs: _Runs) -> GapFound:
                 kept=stats.gap_kept(alone),
                 calls=stats.ratio(calls),
                 control_kept=stats.gap_kept(other),
+                control_calls=stats.ratio(theirs_spent),
                 over_control=stats.gap_kept(both),
             )
         )

@@ -159,10 +159,11 @@ def _front(study: Study, findings: Findings, drawn: dict[str, _Picture]) -> list
             blocks.append(
                 _Table(
                     ("arm", "control", "% of the gap kept", "control keeps %", "beyond it, %",
-                     f"% of {gap.high}'s calls"),
+                     f"% of {gap.high}'s calls", "control's"),
                     tuple(
                         (one.arm, one.control, _percent(one.kept), _percent(one.control_kept),
-                         _percent(one.over_control), _percent(one.calls))
+                         _percent(one.over_control), _percent(one.calls),
+                         _percent(one.control_calls))
                         for one in findings.gap.kept
                     ),
                 )

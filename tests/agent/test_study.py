@@ -467,6 +467,7 @@ def test_findings_are_those_of_numbers_put_in(tmp_path):
     assert kept.kept.mean == pytest.approx(0.9)
     assert kept.calls.mean == pytest.approx(0.25)
     assert kept.control_kept.mean == pytest.approx(0)
+    assert kept.control_calls.mean == pytest.approx(0)
     assert kept.over_control.low == pytest.approx(0.9)
     assert [v.met for v in found.verdicts] == [True, True, True]
     thinks = next(c for c in found.contrasts if c.arm == "thinks")
