@@ -33,7 +33,7 @@ from modules.configurator.standing import Settings, Standing
 from modules.cost.drives import drives_in
 from modules.messages import ConfigError
 from modules.ports import World
-from modules.weights import subgoal
+from modules.weights import subgoals
 from worlds.make import make_world
 
 KINDS: dict[str, dict[str, str]] = {
@@ -145,9 +145,8 @@ def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
     # A model that imagines in the live world needs what training speed gives up: its snapshots.
     imagines = config.slots["world_model"].imagines_in_the_world
     taught = settings.learner.ports
-    for name in ("imagined_steps", "foretold_steps"):
-        if not (training and imagines and (not taught or "cost" in taught)):
-            break
+    past = training and (not taught or "cost" in taught)
+    for name in ("imagined_steps", "foretold_steps") if imagines and past else ():
         if steps := getattr(settings.learner, name):
             raise ConfigError(
                 f"config learner.{name}: wanted 0 where the world model is "
@@ -285,7 +284,7 @@ def _require_goals(directing: Mapping[str, Slot], heads: tuple[str, ...]) -> Non
     ours never lets any of them count: what the critic learned of score would be ignored.
     `directing`: all that may direct, by what chose them.
     """
-    goals = {subgoal(task) for task in range(len(heads))} & {*heads}
+    goals = {head for head, told in zip(heads, subgoals(heads), strict=True) if told}
     for path, slot in directing.items():
         if len(goals) < 2 or slot.kind == "task" or slot.kind not in KINDS["configurator"]:
             continue

@@ -16,7 +16,7 @@ from agent.modules import Modules
 from modules import chance
 from modules.messages import ConfigError, Experience, MessageError, Situation, State
 from modules.ports import Learns, Perception
-from modules.weights import known, subgoal
+from modules.weights import known, subgoals
 
 
 def learned(modules: Modules) -> dict[str, nn.Module]:
@@ -116,9 +116,8 @@ class Learner:
         self.dreamer = None
         if imagined_steps:
             heads, v = modules.cost.heads, modules.configurator.neutral(1).v[0]
-            goals = {subgoal(task) for task in range(len(heads))}
             # Where tasks have heads of their own, score is in those and not in what else counts.
-            told = torch.tensor([name in goals for name in heads])
+            told = torch.tensor(subgoals(heads))
             if not bool((v[told] if bool(told.any()) else v).any()):
                 raise ConfigError(
                     "config learner.imagined_steps: wanted 0 where no head of the critic counts, "

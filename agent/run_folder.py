@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -105,6 +106,13 @@ class RunFolder:
         if not isinstance(config, dict):
             raise ConfigError(f"config {self.config}: wanted a mapping, got {config!r:.60}")
         return config
+
+
+def write_json(place: Path, said: Mapping[str, Any]) -> None:
+    """Writes JSON whole or not at all."""
+    partial = place.with_name(f".{place.name}.partial")
+    partial.write_text(json.dumps(said, indent=1), encoding="utf-8")
+    partial.replace(place)
 
 
 def _make(place: Path) -> Path:

@@ -38,6 +38,12 @@ def known(given: Iterable[str], names: Sequence[str], where: str) -> None:
             raise ConfigError(f"config {where}: {name!r} is not one of {', '.join(names)}{hint}")
 
 
+def subgoals(heads: Sequence[str]) -> list[bool]:
+    """Which heads are those of sub-goals."""
+    named = {subgoal(task) for task in range(len(heads))}
+    return [head in named for head in heads]
+
+
 def subgoal(task: int) -> str:
     """The name of the critic's head for a task: what a critic calls it, a configurator weighs."""
     return f"subgoal {task}"

@@ -412,12 +412,12 @@ class GymnasiumRows:
     def handle(self, row: int) -> Handle:
         """The present state of a row."""
         self._started()
+        _share_pictures()
         at = self._rows[row]
         steps = len(at.actions or ())
         return Handle(self._copy(at.env), at.seen, steps, at.terminated or at.truncated)
 
     def _copy(self, env: Any) -> Any:
-        _share_pictures()
         try:
             with _quiet():
                 return copy.deepcopy(env)

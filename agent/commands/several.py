@@ -23,7 +23,7 @@ from agent.commands import train as one
 from agent.commands.failure import RunFailedError
 from agent.evaluation import score
 from agent.layers import Tree, merge
-from agent.run_folder import RunFolder
+from agent.run_folder import RunFolder, write_json
 from modules.messages import ConfigError
 
 SEEDS = "seeds.json"
@@ -55,7 +55,7 @@ def begin(
         "plugins": list(plugins),
         "traces": [str(path) for path in traces],
     }
-    _write(folder / SEEDS, asked)
+    write_json(folder / SEEDS, asked)
     return go_on(folder, None, watching, jobs, None)
 
 
@@ -75,7 +75,7 @@ def go_on(
             if found is not None:
                 one.enough(steps, tree, found[1])
         tree = asked["config"] = merge(tree, {"training": {"steps": steps}})
-        _write(place / SEEDS, asked)
+        write_json(place / SEEDS, asked)
     steps = steps or tree.get("training", {}).get("steps")
     if only is not None:
         return _one(place, only, tree, steps, watching, asked)
@@ -91,16 +91,9 @@ def go_on(
             if results[seed]["stopped"]:
                 break
     figures = _together(place, seeds, results)
-    _write(place / "summary.json", figures)
+    write_json(place / "summary.json", figures)
     _table(figures)
     return figures
-
-
-def _write(place: Path, said: dict[str, Any]) -> None:
-    """Writes JSON whole or not at all."""
-    partial = place.with_name(f".{place.name}.partial")
-    partial.write_text(json.dumps(said, indent=1), encoding="utf-8")
-    partial.replace(place)
 
 
 def _name(seed: int) -> str:

@@ -26,7 +26,7 @@ from agent.learn import Learner
 from agent.loading import Request, begin_with, configure, give_weights
 from agent.metrics import Metrics, TensorBoard, require_tensorboard
 from agent.offline import OfflineTraining, fitting, recorded_steps, recorded_world
-from agent.run_folder import RunFolder
+from agent.run_folder import RunFolder, write_json
 from agent.training import Schedule, Training
 from agent.view.progress import progress_view
 from modules.messages import ConfigError
@@ -327,9 +327,7 @@ def _train(
         "warnings": progress.warnings,
         "run": str(folder.path),
     }
-    partial = folder.path / f".{RESULT}.partial"
-    partial.write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    partial.replace(folder.path / RESULT)
+    write_json(folder.path / RESULT, figures)
     return figures
 
 

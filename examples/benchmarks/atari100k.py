@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import presets
-from agent.run_folder import RunFolder
+from agent.run_folder import RunFolder, write_json
 from agent.trained import EVALUATION
 from worlds.make import list_games
 from worlds.protocols import PROTOCOLS
@@ -190,9 +190,7 @@ def _evaluate(
     said = json.loads(lines[-1])
     said |= {"game": game, "run_seed": seed, "preset": asked.preset, "trained_steps": asked.steps,
              "commit": _commit()}  # fmt: skip
-    partial = folder / f".{EVALUATION}.partial"
-    partial.write_text(json.dumps(said, indent=1), encoding="utf-8")
-    partial.replace(folder / EVALUATION)
+    write_json(folder / EVALUATION, said)
 
 
 def _commit() -> str:
@@ -313,7 +311,7 @@ def hold(asked: Asked) -> None:
                 f"--out: '{asked.out}' holds runs with {name} {before!r}, got {now.get(name)!r}; "
                 "try another folder"
             )
-    kept.write_text(json.dumps(now, indent=1), encoding="utf-8")
+    write_json(kept, now)
 
 
 def carry_out(work: list[tuple[str, int]], asked: Asked, given: argparse.Namespace) -> int:

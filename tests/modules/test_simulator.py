@@ -116,18 +116,23 @@ def test_the_fair_one_does_not_foresee_the_luck_of_the_clairvoyant():
     assert bool((felt["clairvoyant"] != felt["fair"]).any())
 
 
-def test_fair_luck_is_the_same_again_for_the_same_step_and_differs_between_futures():
-    house = made("ALE/Breakout-v5", "fair")
-    _, imagination, _ = present(house)
-    model = house.agent.modules.world_model
-    seeds = []
-    imagine = model.simulator.imagine
+def watched(model):
+    """The seeds its simulator will be given, as they come, until `del model.simulator.imagine`."""
+    seeds, imagine = [], model.simulator.imagine
 
     def watch(handle, action, seed):
         seeds.append(seed)
         return imagine(handle, action, seed)
 
     model.simulator.imagine = watch
+    return seeds
+
+
+def test_fair_luck_is_the_same_again_for_the_same_step_and_differs_between_futures():
+    house = made("ALE/Breakout-v5", "fair")
+    _, imagination, _ = present(house)
+    model = house.agent.modules.world_model
+    seeds = watched(model)
     actions = draw(house, 1, 4, 4)
     first = imagination.rollout(actions)
     count = len(seeds)
@@ -143,14 +148,7 @@ def test_a_row_has_the_same_fair_luck_alone_as_beside_others():
     house = made("ALE/Breakout-v5", "fair", rows=3)
     _, imagination, _ = present(house)
     model = house.agent.modules.world_model
-    seeds = []
-    imagine = model.simulator.imagine
-
-    def watch(handle, action, seed):
-        seeds.append(seed)
-        return imagine(handle, action, seed)
-
-    model.simulator.imagine = watch
+    seeds = watched(model)
     actions = draw(house, 3, 4, 5)
     model._forget()
     imagination.rollout(actions)
