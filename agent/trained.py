@@ -75,7 +75,8 @@ def told_apart(runs: Sequence[TrainedRun]) -> dict[str, str]:
 
 def results(runs: Sequence[TrainedRun]) -> list[Played]:
     """What runs came to, those of different settings in a world told apart."""
-    names = {run.world: told_apart([r for r in runs if r.world == run.world]) for run in runs}
+    worlds = {run.world for run in runs}
+    names = {world: told_apart([r for r in runs if r.world == world]) for world in worlds}
     return [run.final._replace(setting=names[run.world][run.setting]) for run in runs]
 
 
