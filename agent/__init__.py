@@ -12,7 +12,7 @@ from agent.live import live
 
 if TYPE_CHECKING:
     from agent.agent import Agent
-    from agent.loading import load
+    from agent.assembly.load import load
 
 __all__ = ["Agent", "live", "load"]
 
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
         return Agent
     if name == "load":
-        from agent.loading import load
+        from agent.assembly.load import load
 
         return load
     raise AttributeError(f"module 'agent' has no attribute {name!r}")

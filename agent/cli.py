@@ -75,7 +75,7 @@ def _request(
     intervene: list[str] | None = None,
     **flags: Any,
 ) -> Any:
-    from agent.loading import Request
+    from agent.assembly.load import Request
 
     return Request(
         agent=agent,

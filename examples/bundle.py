@@ -2,10 +2,10 @@
 
     python examples/bundle.py runs/train-ALE-Krull-v5-1 krull --commit 1a2b3c4
 
-The folder `agent/bundled/NAME` then holds `config.yaml`, one checkpoint (safetensors and JSON) and
-`provenance.json`: the command, seed, commit and CPU time of the training, and evaluations of what
-is bundled, under each protocol of its world. Matrices are kept in half precision, which halves the
-file; so it is evaluated as it is kept.
+The folder `agent/assembly/bundled/NAME` then holds `config.yaml`, one checkpoint (safetensors and
+JSON) and `provenance.json`: the command, seed, commit and CPU time of the training, and evaluations
+of what is bundled, under each protocol of its world. Matrices are kept in half precision, which
+halves the file; so it is evaluated as it is kept.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from agent import checkpoint
-from agent.config import BUNDLED
-from agent.layers import read_yaml
+from agent.assembly.merge import read_yaml
+from agent.assembly.resolve import BUNDLED
+from agent.recording import checkpoint
 
 HALVED_FROM = 2
 """Tensors of at least so many axes are halved: matrices, not scales that may be large."""

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.chronicle import Chronicle
-from agent.fork import Replay
+from agent.assembly.load import Request, prepared
+from agent.counterfactual.fork import Replay
 from agent.live import live
-from agent.loading import Request, prepared
-from agent.run_folder import RunFolder
+from agent.recording.run_folder import RunFolder
 
 KEYFRAME_EVERY = 20
 """Steps between keyframes: oftener than usual, as so many forks go back so far."""
@@ -48,10 +47,10 @@ def recorded(folder: Path, world: str, rows: int, settings: tuple[str, ...], ste
     assembly = prepared(Request(agent=world, overrides=settings, flags=flags))
     place = RunFolder.create(folder, "fork")
     place.write_config(assembly.config.tree())
-    with Chronicle(place, assembly) as chronicle:
-        chronicle.trace.keyframe_every = KEYFRAME_EVERY
+    with assembly.recorder(place) as recorder:
+        recorder.trace.keyframe_every = KEYFRAME_EVERY
         for moment in live(assembly.agent, assembly.world, steps * rows, 3):
-            chronicle.add(moment)
+            recorder.add(moment)
     assembly.world.close()
     return place.path
 

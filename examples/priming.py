@@ -37,13 +37,13 @@ from typing import Any
 
 import torch
 
-from agent.build import Assembly, assemble, known_kinds
-from agent.config import preset
-from agent.evaluation import whole_episodes
-from agent.layers import Tree, dotted, merge
-from agent.learn import Learner
+from agent.assembly.build import Assembly, assemble, known_kinds
+from agent.assembly.merge import Tree, dotted, merge
+from agent.assembly.resolve import preset
+from agent.learning.evaluation import whole_episodes
+from agent.learning.learner import Learner
+from agent.learning.statistics import mean
 from agent.live import live
-from agent.study.statistics import mean
 
 WORLD = "sextet/Orchard-v0"
 ARMS = ("primed", "unprimed")

@@ -16,33 +16,47 @@ HOME = Path(__file__).parent.parent
 PACKAGES = ("modules", "worlds", "agent")
 SOURCES = sorted(path for package in PACKAGES for path in (HOME / package).rglob("*.py"))
 
-LAYERS: list[tuple[str, int]] = [
-    ("modules.messages", 0),
-    ("modules.ports", 1),
-    ("modules.chance", 1),
-    ("modules.weights", 1),
-    ("modules.nets", 1),
-    ("modules.objectives", 1),
-    ("modules", 2),
-    ("worlds", 2),
-    ("agent.cli", 5),
-    ("agent.commands", 5),
-    ("agent.view", 5),
-    ("agent.bench", 5),
-    ("agent.study", 5),
-    ("agent.report", 5),
-    ("agent.check_module", 5),
-    ("agent.config", 4),
-    ("agent.build", 4),
-    ("agent.loading", 4),
-    ("agent.chronicle", 4),
-    ("agent.alteration", 4),
-    ("agent.fork", 4),
-    ("agent.hindsight", 5),
-    ("agent.tutoring", 5),
-    ("agent", 3),
-]
-"""The layer of each part of the house; the longest name that fits counts."""
+RANKS: dict[str, int] = {
+    "modules.messages": 0,
+    "modules.ports": 1,
+    "modules.chance": 1,
+    "modules.weights": 1,
+    "modules.nets": 2,
+    "modules.objectives": 2,
+    "modules.perception": 3,
+    "modules.world_model": 3,
+    "modules.cost": 3,
+    "modules.memory": 3,
+    "modules.actor": 3,
+    "modules.configurator": 3,
+    "worlds": 3,
+    "agent": 4,
+    "agent.engines": 5,
+    "agent.recording": 5,
+    "agent.learning": 6,
+    "agent.assembly": 7,
+    "agent.api": 8,
+    "agent.contracts": 8,
+    "agent.counterfactual": 8,
+    "agent.tuning": 8,
+    "agent.reporting": 8,
+    "agent.studies": 9,
+    "agent.view": 9,
+    "agent.bench": 9,
+    "agent.commands": 10,
+    "agent.cli": 11,
+}
+"""The rank of each part of the house; the longest name that fits counts. A part imports parts of
+lower rank only: neither upward nor sideways.
+"""
+
+WAITING = {
+    "agent.studies.grid imports agent.commands.train.for_training",
+    "agent.studies.worker imports agent.commands.train.Watching",
+    "agent.studies.worker imports agent.commands.train.begin",
+    "agent.studies.worker imports agent.commands.train.for_training",
+}
+"""Imports that still go up. This set may only shrink."""
 
 
 def name_of(path: Path) -> str:
@@ -50,9 +64,9 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def layer(name: str) -> int:
-    fits = [(len(part), at) for part, at in LAYERS if name == part or name.startswith(part + ".")]
-    return max(fits)[1]
+def part_of(name: str) -> str:
+    fits = [part for part in RANKS if name == part or name.startswith(part + ".")]
+    return max(fits, key=len, default="modules")
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -68,42 +82,32 @@ def imports(path: Path) -> Iterator[str]:
         yield from (name for name in names if name.split(".")[0] in PACKAGES)
 
 
-def test_imports_only_go_down():
-    wrong = [
+def test_imports_go_down_and_never_sideways():
+    wrong = {
         f"{name_of(path)} imports {target}"
         for path in SOURCES
+        # `from agent import load`: the package's front door imports what it offers on demand.
+        if (here := part_of(name_of(path))) and name_of(path) != "agent"
         for target in imports(path)
-        # The package's front door offers `load` and names nothing else.
-        if name_of(path) != "agent" and layer(target) > layer(name_of(path))
-    ]
-    assert not wrong, "\n".join(wrong)
+        if (there := part_of(target)) != here and RANKS.get(there, 0) >= RANKS[here]
+    }
+    assert not wrong - WAITING, "\n".join(sorted(wrong - WAITING))
+    assert not WAITING - wrong, f"mended, take out of WAITING: {sorted(WAITING - wrong)}"
 
 
-def test_ports_do_not_import_each_other():
-    ports = ("perception", "world_model", "cost", "memory", "actor", "configurator")
-    wrong = []
-    for path in SOURCES:
-        here = name_of(path).split(".")
-        for target in imports(path):
-            there = target.split(".")
-            if here[0] == "modules" and len(here) > 1 and here[1] in ports:
-                sideways = there[0] == "modules" and there[1] in ports and there[1] != here[1]
-                if sideways or there[0] == "worlds":
-                    wrong.append(f"{name_of(path)} imports {target}")
-            if here[0] == "worlds" and there[0] == "modules" and layer(target) > 1:
-                wrong.append(f"{name_of(path)} imports {target}")
-    assert not wrong, "\n".join(wrong)
+def test_few_files_lie_directly_in_the_package():
+    assert len(list((HOME / "agent").glob("*.py"))) <= 6
 
 
 def test_only_assembly_names_concrete_modules():
-    may = ("agent.build", "agent.bench", "agent.check_module")
+    may = ("agent.assembly.build", "agent.bench", "agent.contracts.check_module")
     wrong = [
         f"{name_of(path)} imports {target}"
         for path in SOURCES
         if name_of(path).startswith("agent") and not name_of(path).startswith(may)
         for target in imports(path)
         if target.startswith("modules.")
-        and layer(target) == 2
+        and RANKS[part_of(target)] == 3
         # Drives are immutable: checking that they still are is not choosing one.
         and not target.startswith("modules.cost.drives")
     ]
@@ -209,6 +213,10 @@ def test_an_installed_wheel_works_outside_the_repository(installed: Path, tmp_pa
 
 def test_a_wheel_holds_what_is_not_python_too(installed: Path):
     kept = {path.relative_to(installed).as_posix() for path in installed.rglob("*")}
-    for pattern in ("agent/bundled/**/*.yaml", "agent/presets/*.yaml", "worlds/data/*"):
+    for pattern in (
+        "agent/assembly/bundled/**/*.yaml",
+        "agent/assembly/presets/*.yaml",
+        "worlds/data/*",
+    ):
         for path in HOME.glob(pattern):
             assert path.relative_to(HOME).as_posix() in kept

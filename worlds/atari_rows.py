@@ -18,8 +18,8 @@ from torch import Tensor
 
 from modules.messages import SIGNALS, ActionSpec, Observation, WorldError, WorldSpec
 from modules.ports import Glimpse
+from worlds.atari_rng import NoOps, Tape, chapter_seed, sticks_from
 from worlds.catalog import Game
-from worlds.luck import NoOps, Tape, chapter_seed, sticks_from
 from worlds.protocols import Protocol, Sensor
 from worlds.snapshots import seal, unseal
 
@@ -67,7 +67,7 @@ def joystick(names: Sequence[str]) -> tuple[tuple[float, ...], ...]:
 def console(game: Game, protocol: Protocol) -> ALEInterface:
     """An emulator with the cartridge in, silent, not yet reset.
 
-    Its own actions never stick: `worlds.luck` decides that.
+    Its own actions never stick: `worlds.atari_rng` decides that.
     """
     ALEInterface.setLoggerMode(LoggerMode.Error)
     made = ALEInterface()

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modules.messages import SIGNALS, Observation, WorldError
+from worlds.atari_rng import chapter_seed
 from worlds.atari_rows import atari_spec, console
 from worlds.catalog import Game
-from worlds.luck import chapter_seed
 from worlds.protocols import Protocol, Sensor
 from worlds.snapshots import seal, unseal
 
@@ -37,7 +37,7 @@ class AtariVector:
     """B games of Atari in ale-py's threads.
 
     It shows and does what `AtariRows` does, given the same arguments and seed. The emulators are
-    out of reach, so a row's state is the seed of its chapter (see `worlds.luck`) and the actions
+    out of reach, so a row's state is the seed of its chapter (`worlds.atari_rng`) and the actions
     since: `restore` replays them, about as fast as they were lived.
     """
 

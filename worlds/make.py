@@ -31,7 +31,7 @@ def make_world(
     switches on what the protocol does in training alone. `sensor`: what the agent's eye asks
     for; None: the world's own frames. `vector`: Atari at training speed, which shows and does
     exactly the same but cannot be imagined from. `episode_steps`: cut episodes off after so many
-    steps. `chapter_steps`: see `worlds.luck`, 0 gives every episode a seed of its own.
+    steps. `chapter_steps`: see `worlds.atari_rng`, 0 gives every episode a seed of its own.
 
     Raises ConfigError in one line, WorldError where the world cannot be started.
     """
@@ -47,9 +47,9 @@ def make_world(
     eye = sensor if isinstance(sensor, Sensor) else _sensor(sensor)
     found = find(id)
     if isinstance(found, Game):
+        from worlds.atari_rng import CHAPTER_STEPS
         from worlds.atari_rows import AtariRows
         from worlds.atari_vector import AtariVector
-        from worlds.luck import CHAPTER_STEPS
 
         made = AtariVector if vector else AtariRows
         return made(

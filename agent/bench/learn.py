@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agent.build import assemble, known_kinds
-from agent.config import preset
-from agent.layers import Tree, merge
-from agent.learn import Learner
+from agent.assembly.build import assemble, known_kinds
+from agent.assembly.merge import Tree, merge
+from agent.assembly.resolve import preset
+from agent.learning.learner import Learner
 from agent.live import go_on
 from modules import chance
 from modules.cost.cost import Cost

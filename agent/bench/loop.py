@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from agent.agent import Agent
-from agent.loading import Request, prepared
-from agent.scorekeeper import Scorekeeper
-from agent.trace import TraceWriter
+from agent.assembly.load import Request, prepared
+from agent.recording.episode_stats import Scorekeeper
+from agent.recording.trace import TraceWriter
 from modules import chance
 from modules.actor.actor import Actor
 from modules.actor.planner import one_hot

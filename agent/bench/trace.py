@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 
-from agent.chronicle import Chronicle
+from agent.assembly.load import Request, prepared
 from agent.live import live
-from agent.loading import Request, prepared
-from agent.run_folder import RunFolder
-from agent.trace import Readable, Trace
+from agent.recording.run_folder import RunFolder
+from agent.recording.trace import Readable, Trace
 
 WORLD, SEED = "ALE/Breakout-v5", 0
 SERIES = (
@@ -61,11 +60,11 @@ def _measured(folder: RunFolder, steps: int) -> dict[str, Any]:
     )  # fmt: skip
     spent: list[float] = []
     processor, began = 0.0, time.perf_counter()
-    chronicle = Chronicle(folder, assembly)
-    with chronicle:
+    recorder = assembly.recorder(folder)
+    with recorder:
         for moment in live(assembly.agent, assembly.world, steps, SEED):
             start, used = time.perf_counter(), time.process_time()
-            chronicle.add(moment)
+            recorder.add(moment)
             processor += time.process_time() - used
             spent.append(time.perf_counter() - start)
         start, used = time.perf_counter(), time.process_time()

@@ -23,7 +23,7 @@ def run(steps: int = 40, turns: int = 60) -> dict[str, float]:
     """
     from ale_py.vector_env import AtariVectorEnv
 
-    from worlds.luck import chapter_seed
+    from worlds.atari_rng import chapter_seed
     from worlds.make import make_world
     from worlds.protocols import PROTOCOLS, Sensor
 

@@ -6,7 +6,7 @@ import importlib
 import json
 from pathlib import Path
 
-from agent.config import suggestion
+from agent.assembly.resolve import suggestion
 from modules.messages import ConfigError
 
 

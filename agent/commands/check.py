@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from agent.build import known_kinds
-from agent.check_module import check as contract
+from agent.assembly.build import known_kinds
 from agent.commands.failure import RunFailedError
+from agent.contracts.check_module import check as contract
 
 
 def check(kind: str, plugins: tuple[str, ...], as_json: bool) -> None:

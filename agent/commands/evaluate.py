@@ -6,10 +6,10 @@ import json
 import statistics
 from typing import Any
 
+from agent.assembly.load import Request, prepared
 from agent.commands.failure import running
-from agent.evaluation import score, whole_episodes
-from agent.loading import Request, prepared
-from agent.score_table import compared_columns
+from agent.learning.evaluation import score, whole_episodes
+from agent.reporting.score_table import compared_columns
 from worlds.scores import human_normalised, published_score
 
 HELD_SEED = 2_000_000

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.fork import Fork, Replay
+from agent.counterfactual.fork import Fork, Replay
 
 
 def fork(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from agent.config import BUNDLED, SLOT_NAMES, about, presets, suggestion
-from agent.layers import read_yaml
+from agent.assembly.merge import read_yaml
+from agent.assembly.resolve import BUNDLED, SLOT_NAMES, about, presets, suggestion
 from modules.messages import ConfigError
 
 LISTS = ("games", "worlds", "modules", "agents", "studies", "presets")
@@ -41,7 +41,7 @@ def _worlds() -> list[str]:
 
 
 def _modules(plugins: tuple[str, ...]) -> list[str]:
-    from agent.build import known_kinds
+    from agent.assembly.build import known_kinds
 
     kinds = known_kinds(plugins)
     lines = []
@@ -73,7 +73,7 @@ def _agents() -> list[str]:
 
 
 def _studies() -> list[str]:
-    from agent.study.study import read_study, shipped
+    from agent.studies.study import read_study, shipped
 
     return [f"{name:<20} {read_study(name).question}" for name in shipped()]
 

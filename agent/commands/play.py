@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from agent.chronicle import Chronicle
+from agent.assembly.load import Request, prepared
 from agent.commands.failure import running
 from agent.commands.video import Film
 from agent.live import live
-from agent.loading import Request, prepared
-from agent.report import picture
-from agent.run_folder import RunFolder
-from agent.scorekeeper import Scorekeeper, Summary
+from agent.recording.episode_stats import Scorekeeper, Summary
+from agent.recording.run_folder import RunFolder
+from agent.reporting.run_picture import picture
 from agent.view.dashboard import screen
 from agent.view.keys import Keys, steerable
 from modules.messages import Moment
@@ -57,7 +56,7 @@ def play(request: Request, run: Path | None, as_json: bool, live_view: bool, vid
         try:
             with ExitStack() as stack:
                 stack.callback(world.close)
-                chronicle = stack.enter_context(Chronicle(folder, assembly))
+                recorder = stack.enter_context(assembly.recorder(folder))
                 film = stack.enter_context(Film(folder.path / "video.mp4")) if video else None
                 view = None
                 if live_view:
@@ -67,7 +66,7 @@ def play(request: Request, run: Path | None, as_json: bool, live_view: bool, vid
                     if steered is not None and sys.stdout.isatty():
                         stack.enter_context(Keys(steered))
                 for moment in moments():
-                    chronicle.add(moment)
+                    recorder.add(moment)
                     if view is not None:
                         view.show(moment)
                     if film is not None:

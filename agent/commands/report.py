@@ -7,10 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.curves import curves_picture, table_picture
-from agent.run_folder import RunFolder
-from agent.score_table import Interval, ScoreTable, as_markdown, compared_columns, score_table
-from agent.trained import TrainedRun, find_runs, results
+from agent.recording.run_folder import RunFolder
+from agent.reporting.curves import curves_picture, table_picture
+from agent.reporting.runs_index import TrainedRun, find_runs, results
+from agent.reporting.score_table import (
+    Interval,
+    ScoreTable,
+    as_markdown,
+    compared_columns,
+    score_table,
+)
 from modules.messages import ConfigError
 
 COMPARE = "SPR,BBF_RR2"

@@ -18,12 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent import checkpoint
+from agent.assembly.merge import Tree, merge
 from agent.commands import train as one
 from agent.commands.failure import RunFailedError
-from agent.evaluation import score
-from agent.layers import Tree, merge
-from agent.run_folder import RunFolder, write_json
+from agent.learning.evaluation import score
+from agent.recording import checkpoint
+from agent.recording.run_folder import RunFolder, write_json
 from modules.messages import ConfigError
 
 SEEDS = "seeds.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from agent.loading import Request, resolved
+from agent.assembly.load import Request, resolved
 
 
 def show(request: Request) -> None:

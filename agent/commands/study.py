@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from agent.commands.failure import running
-from agent.study.report import write_report
-from agent.study.runner import StudyProgress, begin, reopen, run_study
-from agent.study.study import chosen, quick, read_study
+from agent.studies.report import write_report
+from agent.studies.runner import StudyProgress, begin, reopen, run_study
+from agent.studies.study import chosen, quick, read_study
 from modules.messages import ConfigError
 
 

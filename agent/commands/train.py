@@ -15,19 +15,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from agent import checkpoint
-from agent.build import Assembly, assemble, known_kinds, learning_device
+from agent.assembly.build import Assembly, assemble, known_kinds, learning_device
+from agent.assembly.load import Request, begin_with, configure
+from agent.assembly.merge import Tree, merge
+from agent.assembly.resolve import preset, settings_of
 from agent.commands.failure import running
-from agent.config import preset, settings_of
-from agent.evaluation import whole_episodes
-from agent.guard import guarded
-from agent.layers import Tree, merge
-from agent.learn import Learner
-from agent.loading import Request, begin_with, configure, give_weights
-from agent.metrics import Metrics, TensorBoard, require_tensorboard
-from agent.offline import OfflineTraining, fitting, recorded_steps, recorded_world
-from agent.run_folder import RunFolder, write_json
-from agent.training import Schedule, Training
+from agent.learning.evaluation import whole_episodes
+from agent.learning.learner import Learner
+from agent.learning.metrics import Metrics, TensorBoard, require_tensorboard
+from agent.learning.offline_training import OfflineTraining, fitting, recorded_steps, recorded_world
+from agent.learning.training import Schedule, Training
+from agent.recording import checkpoint
+from agent.recording.drive_guard import guarded
+from agent.recording.run_folder import RunFolder, write_json
+from agent.recording.weights import load_weights
 from agent.view.progress import progress_view
 from modules.messages import ConfigError
 from worlds.make import make_world
@@ -281,7 +282,7 @@ def _train(
         metrics.append(TensorBoard(folder.path / "tensorboard"))
 
     def evaluate() -> list[float] | None:
-        give_weights(judge.agent.modules, learner.weights(), "evaluation")
+        load_weights(judge.agent.modules, learner.weights(), "evaluation")
         seed, episodes = settings.seed + EVALUATION_SEED, plan.evaluate_episodes
         lived = whole_episodes(
             judge.agent, judge.world, episodes, seed, stop=lambda: training.stopping

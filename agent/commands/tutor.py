@@ -6,10 +6,10 @@ import json
 import time
 from pathlib import Path
 
-from agent import checkpoint
-from agent.loading import Request
-from agent.run_folder import RunFolder
-from agent.tutoring import tutor as teach
+from agent.assembly.load import Request
+from agent.recording import checkpoint
+from agent.recording.run_folder import RunFolder
+from agent.tuning.evolution import tutor as teach
 
 SEED = 1_000_000
 """Added to the seed of the run, so that no episode of a study taught what it measures."""

@@ -22,8 +22,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from agent.reporting.text import MODULES, Words, number, percent
 from agent.view.keys import Steerable
-from agent.view.words import MODULES, Words, number, percent
 from modules.messages import SIGNALS, Moment, WorldSpec
 
 _SCORE, _END = SIGNALS.index("score"), SIGNALS.index("end")

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from agent.training import Progress
+from agent.learning.training import Progress
 
 _REFRESH_S = 0.25
 

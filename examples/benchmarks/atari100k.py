@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.config import presets
-from agent.run_folder import RunFolder, write_json
-from agent.trained import EVALUATION
+from agent.assembly.resolve import presets
+from agent.recording.run_folder import RunFolder, write_json
+from agent.reporting.runs_index import EVALUATION
 from worlds.make import list_games
 from worlds.protocols import PROTOCOLS
 from worlds.scores import published

@@ -34,8 +34,8 @@ import torch
 from torch import Tensor
 
 from agent.agent import Agent
+from agent.assembly.load import Request, prepared
 from agent.imagination import Imagination, plan_cost
-from agent.loading import Request, prepared
 from modules import chance
 from modules.actor.planner import one_hot
 from modules.messages import ConfigError, Directive, Moment, Situation, State, WorldError

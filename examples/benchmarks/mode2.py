@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from agent.loading import bundled_agents
+from agent.assembly.load import bundled_agents
 from modules import chance
 from worlds.scores import human_normalised
 

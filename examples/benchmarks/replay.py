@@ -19,12 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent import checkpoint
-from agent.build import assemble, known_kinds
+from agent.assembly.build import assemble, known_kinds
+from agent.assembly.load import Request
 from agent.commands.train import for_training, keep_pages
-from agent.learn import Learner
-from agent.loading import Request
-from agent.training import Schedule, Training
+from agent.learning.learner import Learner
+from agent.learning.training import Schedule, Training
+from agent.recording import checkpoint
 
 
 class Timed(Training):

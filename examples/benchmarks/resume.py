@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent import checkpoint
+from agent.recording import checkpoint
 
 ACTIONS = 200
 EVERY = 50

@@ -131,7 +131,7 @@ class Gaussian(nn.Module):
 class Greedy:
     """The action the critic expects least energy from, argmin_a v·TC(s, a); sometimes any.
 
-    Needs a critic that knows actions; `agent.build` refuses any other. Ties, and so a fresh
+    Needs a critic of actions; `agent.assembly.build` refuses any other. Ties, and so a fresh
     critic, are broken by chance, but what was done last goes on for a while: where a reward is
     many steps away, a new direction at every step never gets there (temporally extended
     exploration: Dabney, Ostrovski & Barreto 2021).

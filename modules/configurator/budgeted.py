@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from modules.configurator.standing import Settings, Standing, rethink
-from modules.configurator.usual import (
+from modules.configurator.base_directive import Settings, Standing, rethink
+from modules.configurator.running_stats import (
     LEAST,
     MEMORY_STEPS,
     WARM_STEPS,

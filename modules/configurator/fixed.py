@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from modules.configurator.standing import Settings, Standing
+from modules.configurator.base_directive import Settings, Standing
 from modules.messages import Directive, Situation
 
 DOES = {1: "acts", 2: "thinks"}

@@ -1,7 +1,7 @@
 """A configurator that was taught when to think: a small network from situation to directive.
 
 How a configurator learns is left open in the paper (LeCun 2022, §6, §8.1). This one is trained on
-return minus a price per model call, by evolution or from recorded runs: see `agent.tutoring`.
+return minus a price per model call, by evolution or from recorded runs (`agent.tuning`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from modules import chance
-from modules.configurator.standing import Settings, Standing, rethink
-from modules.configurator.usual import (
+from modules.configurator.base_directive import Settings, Standing, rethink
+from modules.configurator.running_stats import (
     LEAST,
     MEMORY_STEPS,
     WARM_STEPS,

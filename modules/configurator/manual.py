@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
+from modules.configurator.base_directive import Settings, Standing
 from modules.configurator.fixed import DOES
-from modules.configurator.standing import Settings, Standing
 from modules.messages import ConfigError, Directive, Situation
 from modules.weights import known
 

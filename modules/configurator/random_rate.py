@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 
 from modules import chance
-from modules.configurator.standing import Settings, Standing
+from modules.configurator.base_directive import Settings, Standing
 from modules.messages import Directive, Situation
 
 _NEVER = 1e7

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from modules.configurator.standing import Settings, Standing, rethink
-from modules.configurator.usual import follow
+from modules.configurator.base_directive import Settings, Standing, rethink
+from modules.configurator.running_stats import follow
 from modules.messages import Directive, Situation
 
 CARRIED = ("surprise mean", "surprise variance", "disagreement mean", "disagreement variance",

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from modules.configurator.base_directive import Settings, Standing
 from modules.configurator.fixed import DOES
-from modules.configurator.standing import Settings, Standing
 from modules.messages import ConfigError, Directive, Situation, WorldSpec
 from modules.weights import subgoal
 

@@ -19,7 +19,7 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from modules.cost.output import Distribution, Number, Output
+from modules.cost.value_head import Distribution, Number, Output
 from modules.messages import ConfigError, Experience, State, WorldSpec, latents_of
 from modules.nets.mlp import MLP
 from modules.weights import weights as weights_of

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modules import chance
 from modules.messages import SIGNALS, ConfigError, State, WorldSpec
-from modules.nets.scale import symlog
+from modules.nets.normalisation import symlog
 from modules.weights import known
 
 _SCORE, _LIFE_LOST = SIGNALS.index("score"), SIGNALS.index("life_lost")

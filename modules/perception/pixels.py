@@ -19,7 +19,7 @@ from modules.messages import (
     WorldSpec,
 )
 from modules.nets.conv import CNN, ImpalaCNN, NatureCNN, SmallCNN, TinyCNN
-from modules.nets.scale import RunningScale, unit_rms
+from modules.nets.normalisation import RunningScale, unit_rms
 
 
 def as_bytes(frames: Tensor) -> Tensor:

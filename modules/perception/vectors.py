@@ -18,7 +18,7 @@ from modules.messages import (
     WorldSpec,
 )
 from modules.nets.mlp import MLP
-from modules.nets.scale import soft_log
+from modules.nets.normalisation import soft_log
 
 
 class Vectors(nn.Module):

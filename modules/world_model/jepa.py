@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 from modules import chance
 from modules.messages import Directive, Experience, Situation, State, WorldSpec, latents_of
 from modules.nets.mlp import MLP, ResidualMLP
-from modules.nets.scale import RunningScale, symexp, symlog
+from modules.nets.normalisation import RunningScale, symexp, symlog
 from modules.objectives.objective import Objective
 
 _RARE = -5.0

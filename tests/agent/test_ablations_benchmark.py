@@ -6,7 +6,7 @@ import sys
 import pytest
 from programs import benchmark
 
-from agent.loading import Request, resolved
+from agent.assembly.load import Request, resolved
 
 ablations = benchmark("ablations")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent import checkpoint
-from agent.checkpoint import Checkpoint, load, newest, recover, save, set_aside
+from agent.recording import checkpoint
+from agent.recording.checkpoint import Checkpoint, load, newest, recover, save, set_aside
 from modules.messages import ConfigError
 
 

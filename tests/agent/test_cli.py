@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agent.assembly.resolve import presets
 from agent.cli import gather_overrides, run
-from agent.config import presets
 
 QUICK = ("--steps", "6", "--no-live", "--json")
 

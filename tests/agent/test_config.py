@@ -8,11 +8,11 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.build import KINDS, assemble, describe
-from agent.config import Kinds, default_kind, preset, presets, resolve, settings_of
-from agent.layers import BEFORE, dotted, merge, read_yaml
-from agent.learn import Learner
-from agent.loading import Request, configure
+from agent.assembly.build import KINDS, assemble, describe
+from agent.assembly.load import Request, configure
+from agent.assembly.merge import BEFORE, dotted, merge, read_yaml
+from agent.assembly.resolve import Kinds, default_kind, preset, presets, resolve, settings_of
+from agent.learning.learner import Learner
 from modules.messages import SIGNALS, ActionSpec, ConfigError, WorldSpec
 
 PIXELS = WorldSpec(

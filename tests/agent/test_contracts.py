@@ -5,10 +5,10 @@ from typing import Literal
 import pytest
 import torch
 
-from agent.build import KINDS
-from agent.check_module import check, check_slot
+from agent.assembly.build import KINDS
+from agent.assembly.resolve import SLOT_NAMES, Kinds
 from agent.cli import run
-from agent.config import SLOT_NAMES, Kinds
+from agent.contracts.check_module import check, check_slot
 from modules.actor.policy import Categorical
 from modules.configurator.fixed import Fixed
 from modules.messages import ConfigError

@@ -12,9 +12,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from agent.reporting.text import MODULES, Words, number, signed
 from agent.view.dashboard import Dashboard, HalfBlocks, ProgressLines, screen, sparkline
 from agent.view.keys import Keys, steerable
-from agent.view.words import MODULES, Words, number, signed
 
 DRIVES, HEADS = ("score", "pain"), ("score", "pain")
 

@@ -6,17 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent import checkpoint
-from agent.chronicle import Chronicle
+from agent.assembly.load import Request, prepared
 from agent.cli import run
-from agent.fork import Replay, fork
-from agent.guard import SHIPPED, drive_hashes, guarded, require_same
-from agent.keyframe import ActingMemory
-from agent.learn import learned
+from agent.counterfactual.fork import Replay, fork
 from agent.live import live
-from agent.loading import Request, prepared
-from agent.run_folder import RunFolder
-from agent.trace import Trace
+from agent.recording import checkpoint
+from agent.recording.drive_guard import SHIPPED, drive_hashes, guarded, require_same
+from agent.recording.keyframe import ActingMemory
+from agent.recording.run_folder import RunFolder
+from agent.recording.trace import Trace
+from agent.recording.weights import trainable
 from modules.cost import drives
 from modules.messages import ConfigError, TraceError, WorldError
 
@@ -40,10 +39,10 @@ def recorded(folder: Path, name: str, turns: int, every: int = 20) -> Path:
     assembly = prepared(Request(agent=world, overrides=settings, flags=flags))
     place = RunFolder.create(folder / name, name)
     place.write_config(assembly.config.tree())
-    with Chronicle(place, assembly) as chronicle:
-        chronicle.trace.keyframe_every = every
+    with assembly.recorder(place) as recorder:
+        recorder.trace.keyframe_every = every
         for moment in live(assembly.agent, assembly.world, turns * rows, 3):
-            chronicle.add(moment)
+            recorder.add(moment)
     assembly.world.close()
     return place.path
 
@@ -275,7 +274,7 @@ def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
     place.write_config(assembly.config.tree())
     weights = {
         f"{port}/{name}": tensor + 0.25 if tensor.is_floating_point() else tensor
-        for port, module in learned(assembly.agent.modules).items()
+        for port, module in trainable(assembly.agent.modules).items()
         for name, tensor in module.state_dict().items()
     }
     facts = {"drives": drive_hashes(assembly.agent)}
@@ -285,7 +284,7 @@ def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
     shutil.rmtree(folder)
     assert fork(played, 20, steps=10).identical
     again = prepared(Request(agent=str(played)))
-    for port, module in learned(again.agent.modules).items():
+    for port, module in trainable(again.agent.modules).items():
         for name, tensor in module.state_dict().items():
             assert tensor.equal(weights[f"{port}/{name}"])
 
@@ -307,7 +306,7 @@ def test_nothing_that_learns_or_directs_moves_a_drive(runs):
     before = drive_hashes(agent)
     assert before == {name: SHIPPED[name] for name in agent.modules.cost.drives}
     with torch.no_grad():
-        for module in learned(agent.modules).values():
+        for module in trainable(agent.modules).values():
             for parameter in module.parameters():
                 parameter.add_(1.0)
     assert drive_hashes(agent) == before
@@ -380,7 +379,7 @@ def test_a_checkpoint_of_other_drives_is_refused_by_name(tmp_path):
     place.write_config(assembly.config.tree())
     weights = {
         f"{port}/{name}": tensor
-        for port, module in learned(assembly.agent.modules).items()
+        for port, module in trainable(assembly.agent.modules).items()
         for name, tensor in module.state_dict().items()
     }
     facts = {"drives": drive_hashes(assembly.agent) | {"effort": "0" * 64}}

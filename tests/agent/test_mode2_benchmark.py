@@ -8,7 +8,7 @@ import pytest
 import torch
 from programs import benchmark
 
-from agent.config import preset
+from agent.assembly.resolve import preset
 
 mode2 = benchmark("mode2")
 

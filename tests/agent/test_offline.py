@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from agent.agent import Agent
-from agent.build import assemble, known_kinds
+from agent.assembly.build import assemble, known_kinds
 from agent.cli import gather_overrides, run
+from agent.learning.offline_training import recorded_steps, remember
 from agent.modules import neutral
-from agent.offline import recorded_steps, remember
-from agent.trace import Trace
+from agent.recording.trace import Trace
 
 SMALL = ("--perception.kind=vectors", "--perception.width=16", "--no-live", "--json")
 

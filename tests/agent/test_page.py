@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from agent.cli import run
-from agent.trace import Trace, TraceWriter
+from agent.recording.trace import Trace, TraceWriter
 from agent.view.page.data import Pack, Recording
 from agent.view.page.futures import Imagined, spread
 from agent.view.page.server import SCRIPTS, PageServer, static

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from agent.build import Assembly, assemble, known_kinds
-from agent.config import preset
-from agent.layers import dotted, merge
-from agent.learn import Learner
+from agent.assembly.build import Assembly, assemble, known_kinds
+from agent.assembly.merge import dotted, merge
+from agent.assembly.resolve import preset
+from agent.learning.learner import Learner
 from agent.live import live
 from modules import chance
 from modules.messages import Moment

@@ -3,8 +3,8 @@
 import matplotlib.image
 import pytest
 
-from agent.report import notable, picture
-from agent.trace import Trace, TraceWriter
+from agent.recording.trace import Trace, TraceWriter
+from agent.reporting.run_picture import notable, picture
 from modules.messages import TraceError
 
 DRIVES, HEADS = ("score", "pain"), ("score", "pain")

@@ -8,11 +8,10 @@ import pytest
 from matplotlib.image import imread
 
 from agent.cli import run
-from agent.curves import curve
-from agent.metrics import JSONLines
-from agent.run_folder import RunFolder
-from agent.score_table import Played, as_markdown, interquartile_mean, score_table
-from agent.trained import (
+from agent.learning.metrics import JSONLines
+from agent.recording.run_folder import RunFolder
+from agent.reporting.curves import curve
+from agent.reporting.runs_index import (
     EVALUATION,
     Point,
     TrainedRun,
@@ -22,6 +21,7 @@ from agent.trained import (
     results,
     told_apart,
 )
+from agent.reporting.score_table import Played, as_markdown, interquartile_mean, score_table
 from modules.messages import ConfigError
 from worlds.scores import human_normalised
 

@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 import yaml
 
+from agent.assembly.load import resolved
+from agent.assembly.resolve import BUNDLED
 from agent.cli import run as command
-from agent.config import BUNDLED
-from agent.loading import resolved
-from agent.study.findings import find
-from agent.study.measures import MEASURES, TIMED, Recorder, Series, measured
-from agent.study.plan import check, lesson_of, runs_of, settings_of_arm, stages
-from agent.study.report import _how, write_report
-from agent.study.runner import _work, begin, reopen, results_in, run_study
-from agent.study.study import branch, chosen, quick, read_study, shipped, study_of
-from agent.training import Training
+from agent.learning.training import Training
+from agent.studies.findings import find
+from agent.studies.grid import check, lesson_of, runs_of, settings_of_arm, stages
+from agent.studies.measures import MEASURES, TIMED, Recorder, Series, measured
+from agent.studies.report import _how, write_report
+from agent.studies.runner import _work, begin, reopen, results_in, run_study
+from agent.studies.study import branch, chosen, quick, read_study, shipped, study_of
 from modules.messages import ConfigError
 
 TINY = {
@@ -391,7 +391,7 @@ def test_a_run_that_fails_is_named_and_nothing_finished_is_lost(tmp_path, monkey
     Path("s.yaml").write_text(yaml.safe_dump({**TINY, "seeds": [0]}))
     assert command(["study", "s.yaml", "--run", "out", "--jobs", "1"]) == 0
     shutil.rmtree("out/runs/cartpole-v1--thinks--0")
-    monkeypatch.setattr("agent.study.carry_out.measured", lambda *_: 1 / 0)
+    monkeypatch.setattr("agent.studies.worker.measured", lambda *_: 1 / 0)
     assert command(["study", "--resume", "out"]) == 1
     said = capsys.readouterr().err
     assert "thinks · CartPole-v1 · seed 0: ZeroDivisionError" in said

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from agent.cli import run
-from agent.study.study import study_of
+from agent.studies.study import study_of
 
 HOME = Path(__file__).parent.parent.parent
 PAGE = (HOME / "docs" / "configurator.md").read_text(encoding="utf-8")

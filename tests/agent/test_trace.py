@@ -16,9 +16,9 @@ import torch
 from by_hand import PONG
 from by_hand import moment as lived
 
-from agent.run_folder import RunFolder
-from agent.scorekeeper import Scorekeeper
-from agent.trace import (
+from agent.recording.episode_stats import Scorekeeper
+from agent.recording.run_folder import RunFolder
+from agent.recording.trace import (
     FORMAT_VERSION,
     RECOLLECTED,
     Readable,
@@ -162,7 +162,7 @@ WRITE = """
     import sys, time
     sys.path[:0] = {paths!r}
     from by_hand import DRIVES, HEADS, PONG, moment
-    from agent.trace import TraceWriter
+    from agent.recording.trace import TraceWriter
     writer = TraceWriter({path!r}, PONG, 2, DRIVES, HEADS)
     for step in range(100000):
         writer.write(moment(step, 2, (40, 32, 3), 0))

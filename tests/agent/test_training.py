@@ -19,16 +19,17 @@ import yaml
 from rich.console import Console
 from torch import nn
 
-from agent import checkpoint, load
-from agent.build import Assembly, assemble, known_kinds
+from agent import load
+from agent.assembly.build import Assembly, assemble, known_kinds
+from agent.assembly.load import Request
 from agent.cli import run
 from agent.commands.train import for_training, train
-from agent.evaluation import Evaluation
-from agent.health import Health, effective_rank
-from agent.learn import Learner
+from agent.learning.collapse_monitor import Health, effective_rank
+from agent.learning.evaluation import Evaluation
+from agent.learning.learner import Learner
+from agent.learning.training import Progress, Schedule, Training
 from agent.live import live
-from agent.loading import Request
-from agent.training import Progress, Schedule, Training
+from agent.recording import checkpoint
 from agent.view.progress import LiveProgress, PlainProgress, grouped, lasting
 from modules.messages import ConfigError, MessageError
 
@@ -847,7 +848,7 @@ def test_tensorboard_gets_scalars_over_steps_and_frames(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from agent.metrics import TensorBoard
+    from agent.learning.metrics import TensorBoard
 
     board = TensorBoard(tmp_path)
     board.write({"steps": 10, "frames": 40, "total": 2.5, "return": None, "warnings": []})
@@ -884,7 +885,7 @@ def test_model_free_learns_without_a_world_model(tmp_path, capsys, monkeypatch, 
 
 @pytest.mark.parametrize("has", [True, False])
 def test_what_a_processor_does_not_have_is_not_asked_of_it(monkeypatch, has):
-    monkeypatch.setattr("agent.learn._has_bfloat16", lambda device: has)
+    monkeypatch.setattr("agent.learning.learner._has_bfloat16", lambda device: has)
     learner = learner_of(made(precision="bfloat16"))
     assert learner.halved == has
     assert not learner_of(made()).halved

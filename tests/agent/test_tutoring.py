@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from agent import checkpoint
+from agent.assembly.load import Request, load, prepared
 from agent.cli import run
-from agent.hindsight import _fit, advantage
-from agent.loading import Request, load, prepared
-from agent.tutoring import Outcome, _Lesson, _taught, step_of, tutor
+from agent.recording import checkpoint
+from agent.tuning.evolution import Outcome, _Lesson, _taught, step_of, tutor
+from agent.tuning.from_traces import _fit, advantage
 from modules.messages import ConfigError
 
 SMALL = Request(

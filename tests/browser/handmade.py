@@ -6,8 +6,8 @@ from typing import Any
 
 from programs import ROOT, loaded
 
-from agent.trace import TraceWriter
-from agent.trace.form import line_sum
+from agent.recording.trace import TraceWriter
+from agent.recording.trace.layout import line_sum
 
 by_hand = loaded(ROOT / "tests" / "agent" / "by_hand.py")
 

@@ -12,7 +12,7 @@ from chromium import Chromium
 from handmade import by_hand, write
 
 from agent.cli import run
-from agent.trace import Trace, TraceWriter
+from agent.recording.trace import Trace, TraceWriter
 
 MARKUP = "<img src=x onerror='window.hit=1'></script><script>window.hit=1;alert(1)</script>"
 BUSY = os.getloadavg()[0] / (os.cpu_count() or 1) > 1.0

@@ -1,8 +1,8 @@
-"""Configurators put together as `agent.build` does it, from settings and facts by name."""
+"""Configurators put together as `agent.assembly.build` does it, from settings and facts by name."""
 
 from typing import Any
 
-from modules.configurator.standing import Settings, Standing
+from modules.configurator.base_directive import Settings, Standing
 
 FACTS = ("drives", "heads", "token_shape", "horizon_max")
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from agent.assembly.build import assemble, known_kinds
 from agent.bench import memory as bench
-from agent.build import assemble, known_kinds
 from agent.live import live
 from modules import chance
 from modules.configurator.budgeted import Budgeted

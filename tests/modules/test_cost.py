@@ -16,7 +16,7 @@ from modules.cost.critic import (
     ScalarCritic,
     ahead,
 )
-from modules.cost.output import Distribution, Number
+from modules.cost.value_head import Distribution, Number
 from modules.messages import (
     SIGNALS,
     ActionSpec,

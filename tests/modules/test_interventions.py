@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from agent.build import Assembly, assemble, known_kinds
+from agent.assembly.build import Assembly, assemble, known_kinds
 from agent.cli import run
 from agent.live import live
-from agent.scorekeeper import Scorekeeper
+from agent.recording.episode_stats import Scorekeeper
 from modules import chance
 from modules.configurator import interventions
 from modules.configurator.interventions import Clamp, Delay, Place, Shuffle, Swap

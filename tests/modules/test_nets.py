@@ -9,7 +9,7 @@ from modules.messages import ConfigError
 from modules.nets.conv import CNN, ImpalaCNN, NatureCNN, SmallCNN
 from modules.nets.film import FiLM
 from modules.nets.mlp import MLP, ResidualMLP
-from modules.nets.scale import RunningScale, soft_log, symexp, symlog, unit_rms
+from modules.nets.normalisation import RunningScale, soft_log, symexp, symlog, unit_rms
 
 
 @pytest.mark.parametrize("network", [SmallCNN, NatureCNN, ImpalaCNN])

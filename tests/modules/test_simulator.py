@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agent.build import assemble, known_kinds
+from agent.assembly.build import assemble, known_kinds
 from agent.imagination import Imagination
 from agent.live import live
 from modules import chance

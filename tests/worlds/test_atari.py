@@ -189,7 +189,7 @@ def test_fair_luck_follows_from_the_seed_alone():
 
 
 def test_fair_luck_has_the_right_odds_and_both_lucks_the_same():
-    from worlds.luck import Tape, sticks_from
+    from worlds.atari_rng import Tape, sticks_from
 
     drawn = [sum(sticks_from(seed, 4, 0.25)) for seed in range(4000)]
     assert np.mean(drawn) == pytest.approx(1.0, abs=0.06)
@@ -214,7 +214,7 @@ def test_next_step_autoreset_against_a_loop_over_one_emulator():
     # The oracle is ALE by itself: its own sticky actions, its own random numbers.
     from ale_py import ALEInterface, roms
 
-    from worlds.luck import chapter_seed
+    from worlds.atari_rng import chapter_seed
 
     world = make_world("breakout", 2, "v5", chapter_steps=0)
     world.reset(9)

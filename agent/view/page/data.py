@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agent.trace import Readable, Trace
+from agent.recording.trace import Readable, Trace
 from modules.messages import Message, Moment, TraceError
 
 Floats = NDArray[np.float32]

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.alteration import PARTS
-from agent.fork import Fork, Replay
-from agent.trace import TraceWriter
+from agent.counterfactual.field_edit import PARTS
+from agent.counterfactual.fork import Fork, Replay
+from agent.recording.trace import TraceWriter
 from agent.view.page.data import Recording
 from modules.messages import ConfigError
 

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.build import Assembly, assemble, known_kinds
-from agent.loading import give_weights, trained_weights
+from agent.assembly.build import Assembly, assemble, known_kinds
+from agent.assembly.load import trained_weights
+from agent.recording.weights import load_weights
 from agent.view.page.data import Pack, Recording, as_bytes, plain
 from modules import chance
 from modules.messages import Plan, SextetError, State, TraceError
@@ -174,7 +175,7 @@ def assembly_of(recording: Recording, plugins: tuple[str, ...]) -> Assembly:
     """Agent and world of a run, with the weights of its folder where there are any."""
     assembly = assemble(recording.config, known_kinds(plugins))
     if (found := trained_weights(recording.file.parent)) is not None:
-        give_weights(assembly.agent.modules, found[1].tensors["weights"], str(found[0]))
+        load_weights(assembly.agent.modules, found[1].tensors["weights"], str(found[0]))
     return assembly
 
 

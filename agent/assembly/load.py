@@ -1,0 +1,286 @@
+"""From what a user names, a bundled agent, a run folder or a world, to an agent that lives.
+
+>>> player = load("showpiece")
+>>> observation = player.world.reset(seed=0)
+>>> action = player.act(observation)
+>>> observation = player.world.step(action)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from agent.agent import Agent
+from agent.assembly.build import Assembly, assemble, describe, known_kinds
+from agent.assembly.merge import Tree, dotted, merge, read_yaml
+from agent.assembly.resolve import BUNDLED, Resolved, preset, settings_of, suggestion
+from agent.live import live
+from agent.recording import checkpoint
+from agent.recording.drive_guard import drive_hashes, require_same
+from agent.recording.trace import Trace
+from agent.recording.weights import load_weights, trainable, under
+from modules.messages import ConfigError, Moment, Observation, TraceError
+from modules.ports import World
+
+SHOWPIECE = "showpiece"
+"""The bundled agent that plays where nothing was named."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for, before anything is looked up.
+
+    `agent`: a bundled agent, a run or checkpoint folder, or a world. `flags`: seed, steps,
+    episodes, worlds, protocol, where given. `interventions`: `clamp:mode=1` and the like, around
+    those of the configuration. `overrides`: `a.b=c`, the last word.
+    """
+
+    agent: str | None = None
+    preset: str | None = None
+    config: Path | None = None
+    plugins: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    interventions: tuple[str, ...] = ()
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+
+def bundled_agents() -> tuple[str, ...]:
+    """The names of the agents that come with the package."""
+    return tuple(sorted(path.parent.name for path in BUNDLED.glob("*/config.yaml")))
+
+
+def _is_trained(place: Path) -> bool:
+    """Whether a folder is a checkpoint, or that of a run which has some."""
+    return (place / "manifest.json").is_file() or (place / "checkpoints").is_dir()
+
+
+def _run_folder(place: Path) -> Path:
+    """The run a folder is, or belongs to as one of its checkpoints."""
+    if (place / "config.yaml").is_file():
+        return place
+    if (place / "manifest.json").is_file() and (place.parent.parent / "config.yaml").is_file():
+        return place.parent.parent
+    raise ConfigError(
+        f"agent: '{place}' is a folder, but neither a run (config.yaml) nor one of its "
+        "checkpoints (manifest.json)"
+    )
+
+
+def configure(request: Request, judged: bool = True) -> tuple[Tree, Path | None]:
+    """All layers of a request merged, and the folder with its checkpoints, if any.
+
+    `judged`: a training as it is evaluated; else as it learned, to begin with its weights. Raises
+    ConfigError, one line.
+    """
+    tree, folder = _layers(request, judged)
+    if request.interventions:
+        tree = {**tree, "interventions": [*tree.get("interventions", ()), *request.interventions]}
+    return tree, folder
+
+
+def _layers(request: Request, judged: bool) -> tuple[Tree, Path | None]:
+    """`configure` without the interventions of the request."""
+    name = request.agent
+    above: Tree = {}
+    if request.preset is not None:
+        above = merge(above, preset(request.preset))
+    if request.config is not None:
+        above = merge(above, read_yaml(request.config))
+    flags: Tree = {k: v for k, v in request.flags.items() if k in ("seed", "steps", "episodes")}
+    world = {
+        key: request.flags[flag]
+        for key, flag in (("rows", "worlds"), ("protocol", "protocol"))
+        if flag in request.flags
+    }
+    if world:
+        flags["world"] = world
+    above = merge(above, flags)
+    if request.plugins:
+        above["plugins"] = [*above.get("plugins", ()), *request.plugins]
+    above = merge(above, dotted(request.overrides))
+
+    if name is None:
+        said = above.get("world")
+        if isinstance(said, Mapping) and "id" in said:
+            return above, None
+        name = SHOWPIECE
+    if name in bundled_agents():
+        if _is_trained(Path(name)):
+            raise ConfigError(
+                f"agent: {name!r} comes along, and the folder '{name}' is a trained one, too; "
+                f"for that write ./{name}, or give it another name"
+            )
+        folder = BUNDLED / name
+    elif Path(name).is_dir():
+        folder = _run_folder(Path(name))
+    else:
+        # What is named stands above a file; an explicit --world.id above both.
+        named = merge(above, {"world": {"id": name}})
+        return merge(named, dotted(request.overrides)), None
+    beneath = read_yaml(folder / "config.yaml")
+    place = Path(name) if (Path(name) / "manifest.json").is_file() else folder
+    if not judged:
+        first = name if _is_trained(place) else None
+        beneath = merge(beneath, {"training": {"begin_with": first}})
+    elif not (folder / "trace.sqlite").is_file():
+        # A recorded run is played as it was.
+        beneath = merge(beneath, settings_of(beneath).training.evaluation)
+    if {"steps", "episodes"} & above.keys():
+        # A limit given now stands for the limits of the run before.
+        beneath |= {"steps": None, "episodes": None}
+    plugins = [*beneath.get("plugins", ()), *above.get("plugins", ())]
+    merged = merge(beneath, above)
+    if plugins:
+        merged["plugins"] = list(dict.fromkeys(plugins))
+    return merged, place
+
+
+def resolved(request: Request) -> Resolved:
+    """The complete configuration of a request; nothing is built but a glance at the world."""
+    tree, _ = configure(request)
+    return describe(tree, known_kinds(request.plugins))
+
+
+def prepared(request: Request) -> Assembly:
+    """World and agent of a request, trained weights given back where there are any.
+
+    Raises ConfigError or WorldError, one line; nothing has been written.
+    """
+    tree, folder = configure(request)
+    assembly = assemble(tree, known_kinds(request.plugins))
+    if folder is not None:
+        try:
+            trained = _remember(assembly.agent, folder)
+        except BaseException:
+            assembly.world.close()
+            raise
+        assembly = replace(assembly, trained=trained)
+    return assembly
+
+
+def _remember(agent: Agent, folder: Path) -> Path | None:
+    """Gives an agent the weights of a checkpoint folder, or of the newest in a run folder; which
+    it was, None where there was none. Its drives must be those it had there.
+    """
+    drives = drive_hashes(agent)
+    if (recorded := recorded_drives(folder)) is not None:
+        require_same(recorded, drives, f"run {folder}")
+    if (found := trained_weights(folder)) is None:
+        return None
+    where, kept = found
+    require_same(kept.facts.get("drives", {}), drives, f"checkpoint {where}")
+    load_weights(agent.modules, kept.tensors.get("weights", {}), str(where))
+    return where
+
+
+def trained_weights(folder: Path) -> tuple[Path, checkpoint.Checkpoint] | None:
+    """The weights of a checkpoint folder, or the best or newest in a run folder; None: none."""
+    best = folder / "checkpoints" / "best"
+    if (folder / "manifest.json").is_file() or best.is_dir():
+        where = best if best.is_dir() else folder
+        return where, checkpoint.load(where, only=("weights",))
+    return checkpoint.newest(folder / "checkpoints", only=("weights",))
+
+
+def recorded_drives(run: Path) -> dict[str, str] | None:
+    """What the drives of a recorded run meant; None where there is no trace that can say so."""
+    try:
+        with Trace.open(run) as trace:
+            return trace.drive_hashes
+    except TraceError:
+        return None
+
+
+def begin_with(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
+    """Gives an agent the weights of a trained one, bundled or in a folder, port by port; the ports
+    that begin fresh all the same.
+
+    Those are of another kind or size there, and must be among `ports`, which learn. Raises
+    ConfigError where others are, where nothing fits, or where drives mean something else.
+    """
+    where = f"config training.begin_with: {name!r}"
+    place = BUNDLED / name if name in bundled_agents() else Path(name)
+    found = trained_weights(place) if _is_trained(place) else None
+    if found is None:
+        trained = [agent for agent in bundled_agents() if _is_trained(BUNDLED / agent)]
+        raise ConfigError(
+            f"{where} is neither a trained run or checkpoint, nor one of {', '.join(trained)}"
+        )
+    kept = found[1]
+    require_same(kept.facts.get("drives", {}), drive_hashes(agent), where)
+    fresh = []
+    for port, module in trainable(agent.modules).items():
+        own, theirs = module.state_dict(), under(kept.tensors["weights"], port)
+        if {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in theirs.items()}:
+            module.load_state_dict(theirs)
+        elif port in ports or not ports:
+            fresh.append(port)
+        else:
+            raise ConfigError(
+                f"{where} has another {port}, and that is not to learn; use its kinds and sizes, "
+                f"or add {port} to learner.ports"
+            )
+    if len(fresh) == len(trainable(agent.modules)):
+        raise ConfigError(f"{where} has none of these modules; use its kinds and sizes")
+    return fresh
+
+
+class Player:
+    """An agent with its world, for use from Python.
+
+    `world`, `agent` and `config` are there to be looked at and taken apart.
+    """
+
+    def __init__(self, assembly: Assembly) -> None:
+        self.world: World = assembly.world
+        self.agent: Agent = assembly.agent
+        self.config: Resolved = assembly.config
+        self.moment: Moment | None = None
+
+    def act(self, observation: Observation) -> Tensor:
+        """The encoded actions [B A] for an observation of its world; `moment` says why.
+
+        The agent's life begins with the first call.
+        """
+        if self.moment is None:
+            self.agent.begin(self.world.rows, self.config.settings.seed)
+        self.moment = self.agent.step(observation)
+        return self.moment.plan.action
+
+    def live(self, steps: int) -> Iterator[Moment]:
+        """A new life of `steps` steps, moment by moment."""
+        return live(self.agent, self.world, steps, self.config.settings.seed)
+
+
+def load(
+    agent: str | Path,
+    *overrides: str,
+    plugins: tuple[str, ...] = (),
+    interventions: tuple[str, ...] = (),
+    **flags: Any,
+) -> Player:
+    """An agent by name, ready to play: a bundled one, a run or checkpoint folder, or a world.
+
+    `overrides` are settings as on the command line, `"world_model.kind=fair"`; `flags` are seed,
+    worlds, protocol; `interventions` are laid around the configurator, `("clamp:mode=1",)`. Raises
+    ConfigError or WorldError, one line.
+    """
+    known = ("seed", "worlds", "protocol", "steps", "episodes")
+    for name in flags:
+        if name not in known:
+            raise ConfigError(
+                f"load {name}: is none of {', '.join(known)}{suggestion(name, known)}"
+            )
+    request = Request(
+        agent=str(agent),
+        plugins=plugins,
+        overrides=overrides,
+        interventions=interventions,
+        flags=flags,
+    )
+    return Player(prepared(request))

@@ -1,0 +1,488 @@
+"""Reads a trace, also one that is being written."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote
+
+import numpy as np
+import torch
+
+from agent.recording.trace.digest import TraceDigest
+from agent.recording.trace.layout import (
+    FORMAT_VERSION,
+    PARTS,
+    Entry,
+    Record,
+    inflated,
+    line_sum,
+    opened_blob,
+    restored,
+)
+from modules.messages import (
+    MessageError,
+    Moment,
+    TraceError,
+    WorldSpec,
+)
+
+_MOST_ROWS = 65_536
+"""More rows than any run has: a trace that says so is damaged."""
+
+_SERIES = {
+    "mode": "plan.mode",
+    "energy": "plan.energy",
+    "model_calls": "plan.model_calls",
+    "signals": "observation.signals",
+    "novelty": "recollection.novelty",
+}
+
+
+DAMAGE = (
+    AttributeError, LookupError, MemoryError, MessageError, OverflowError, RecursionError,
+    TypeError, ValueError, sqlite3.Error, struct.error, zlib.error,
+)  # fmt: skip
+"""What reading altered bytes may raise."""
+
+
+class Keyframe(NamedTuple):
+    """From where a run can be gone on with: once the moment of `step` is written, before what it
+    decided is done. `world` is a snapshot, `agent` as `agent.recording.keyframe` has it.
+    """
+
+    step: int
+    world: bytes
+    agent: bytes
+
+
+class Lines:
+    """The timelines of many moments, in order of their steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.layouts: list[int] = []
+        self.blobs: list[bytes] = []
+        self.reasons: list[str] = []
+        self._matrices: dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
+        self._joined = 0
+
+    def add(self, step: int, layout: int, blob: bytes, reasons: str) -> None:
+        """Takes in the timeline of one more moment."""
+        self.steps.append(step)
+        self.layouts.append(layout)
+        self.blobs.append(blob)
+        self.reasons.append(reasons)
+
+    def matrices(self) -> dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """For each layout the places of its moments, and their bytes [moments size]."""
+        if self._joined != len(self.blobs):
+            of, self._matrices = np.array(self.layouts), {}
+            for layout in Counter(self.layouts):
+                place = np.flatnonzero(of == layout)
+                whole = b"".join([self.blobs[i] for i in place])
+                shape = len(place), len(self.blobs[place[0]])
+                self._matrices[layout] = place, np.frombuffer(whole, np.uint8).reshape(shape)
+            self._joined = len(self.blobs)
+        return self._matrices
+
+
+class Trace:
+    """Reads a trace, also one that is being written.
+
+    `config`, `world`, `drives`, `drive_hashes`, `heads`, `rows` and `format_version` say what was
+    run. Raises TraceError, one line, where the file is no trace or of a newer format, and where
+    what is asked for is damaged. `damage` says, a line each, what was found wrong on opening;
+    `readable` is for a trace that has some.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        database: sqlite3.Connection,
+        meta: Mapping[str, Any],
+        damage: Sequence[str] = (),
+    ) -> None:
+        self.path, self._db, self.damage = path, database, tuple(damage)
+        self.format_version: int = meta["format_version"]
+        self.config: dict[str, Any] = dict(meta["config"])
+        self.world = WorldSpec.model_validate(meta["world"])
+        self.rows: int = meta["rows"]
+        self.drives: tuple[str, ...] = tuple(map(str, meta["drives"]))
+        self.drive_hashes: dict[str, str] = dict(meta["drive_hashes"])
+        self.heads: tuple[str, ...] = tuple(map(str, meta["heads"]))
+        if type(self.rows) is not int or not 1 <= self.rows <= _MOST_ROWS:
+            raise ValueError(f"rows {self.rows!r}")
+        self._layouts: dict[int, tuple[str, int, dict[str, Entry]]] = {}
+        self._known = Lines()
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> Trace:
+        """Opens a trace file, or the `trace.sqlite` of a run folder, for reading only."""
+        file = Path(path)
+        if file.is_dir():
+            file = file / "trace.sqlite"
+        if not file.is_file():
+            raise TraceError(f"trace {file}: wanted a recorded run, got no such file")
+        database = sqlite3.connect(
+            f"file:{quote(str(file.resolve()))}?mode=ro", uri=True, check_same_thread=False
+        )
+        try:
+            damage = _settle(database)
+            meta = _meta(database, damage)
+            version = meta["format_version"]
+            if version > FORMAT_VERSION:
+                raise TraceError(
+                    f"trace {file}: wanted format {FORMAT_VERSION} or older, got {version};"
+                    " read it with a newer Sextet"
+                )
+            return cls(file, database, meta, damage)
+        except TraceError:
+            database.close()
+            raise
+        except DAMAGE as error:
+            database.close()
+            line = " ".join(repr(error).split())
+            raise TraceError(f"trace {file}: wanted a Sextet trace, got {line:.200}") from None
+
+    def close(self) -> None:
+        """Frees the file."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ask(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except (sqlite3.Error, OverflowError) as error:
+            raise TraceError(f"trace {self.path}: could not be read: {error}") from None
+
+    @property
+    def steps(self) -> int:
+        """Moments recorded so far."""
+        (found,) = self._ask("SELECT MIN(step), MAX(step) FROM moments")
+        return 0 if found[0] is None else int(found[1] - found[0] + 1)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Moment]:
+        at = -1
+        query = "SELECT step FROM moments WHERE step > ? ORDER BY step LIMIT 256"
+        while found := self._ask(query, (at,)):
+            for (at,) in found:
+                yield self.moment(at)
+
+    # -- moments ----------------------------------------------------------------------------
+
+    def _layout(self, number: int) -> tuple[str, int, dict[str, Entry]]:
+        """A layout as written, its checksum, and where each tensor lies."""
+        if number not in self._layouts:
+            found = self._ask("SELECT layout FROM layouts WHERE id = ?", (number,))
+            try:
+                text = found[0][0]
+                ends, entries = dict[str, int](), dict[str, Entry]()
+                for path, column, dtype, shape in json.loads(text):
+                    size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
+                    at = ends.get(column, 0)
+                    entries[path] = Entry(path, column, dtype, tuple(shape), at, size)
+                    ends[column] = at + size
+                self._layouts[number] = text, zlib.crc32(text.encode()), entries
+            except DAMAGE as error:
+                raise TraceError(
+                    f"trace {self.path}: layout {number} is damaged: {in_one_line(error)}"
+                ) from None
+        return self._layouts[number]
+
+    def _size(self, number: int, column: str) -> int:
+        """Bytes of a column of a moment with a layout."""
+        last = [e for e in self._layout(number)[2].values() if e.column == column][-1:]
+        return last[0].at + last[0].size if last else 0
+
+    def _line(self, step: int, number: int, blob: bytes, reasons: str) -> bytes:
+        """The timeline of a moment as stored. Raises what altered bytes raise."""
+        sums = line_sum(self._layout(number)[1], step, reasons)
+        return opened_blob(blob, self._size(number, "timeline"), sums)
+
+    def _rest(self, number: int, column: str, blob: bytes) -> bytes:
+        """`dense` or `plans` of a moment as stored. Raises what altered bytes raise."""
+        size = self._size(number, column)
+        if column == "dense" and self.format_version == 1:
+            return opened_blob(blob, size, zlib.crc32)
+        return inflated(blob, size)
+
+    def _stored(self, step: int) -> tuple[int, dict[str, bytes], str]:
+        """Layout, columns and reasons of a moment. Raises TraceError."""
+        found = self._ask(
+            "SELECT layout, timeline, dense, plans, reasons FROM moments WHERE step = ?", (step,)
+        )
+        if not found:
+            raise TraceError(f"trace {self.path}: wanted step {step}, got {self.steps} steps")
+        number, timeline, dense, plans, reasons = found[0]
+        try:
+            columns = {
+                "timeline": self._line(step, number, timeline, reasons),
+                "dense": self._rest(number, "dense", dense),
+                "plans": self._rest(number, "plans", plans),
+            }
+        except DAMAGE as error:
+            raise self._damaged(step, error) from None
+        return number, columns, reasons
+
+    def _damaged(self, step: int, error: BaseException) -> TraceError:
+        return TraceError(f"trace {self.path}: step {step} is damaged: {in_one_line(error)}")
+
+    def moment(self, step: int) -> Moment:
+        """The moment of a step, as far as it was kept (see the head of `agent.recording.trace`)."""
+        return self._moment(step, self._frames)
+
+    def _moment(
+        self, step: int, frames: Callable[[int, Entry, int | None], np.ndarray[Any, Any] | None]
+    ) -> Moment:
+        number, columns, reasons = self._stored(step)
+        try:
+            parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+            own: dict[str, Any] = {}
+            for entry in self._layout(number)[2].values():
+                if entry.column == "frames":
+                    value = frames(step, entry, None)
+                else:
+                    value = restored(entry, columns[entry.column])
+                part, _, name = entry.path.rpartition(".")
+                kept = None if value is None else torch.from_numpy(value)
+                (parts[part] if part else own)[name] = kept
+            rows = len(own["surprise"])
+            for state in ("state", "expected"):
+                parts[state]["carry"] = torch.zeros(rows, 0)
+            for name in ("pixels", "vector", "goal"):
+                parts["observation"].setdefault(name, None)
+            parts["directive"]["reason"] = tuple(json.loads(reasons))
+            messages: dict[str, Any] = {part: kind(**parts[part]) for part, kind in PARTS.items()}
+            return Moment(step=step, **own, **messages)
+        except DAMAGE as error:
+            raise self._damaged(step, error) from None
+
+    def record(self, step: int) -> Record:
+        """The moment of a step just as it was kept, to be compared bit for bit."""
+        number, columns, reasons = self._stored(step)
+        text, _, entries = self._layout(number)
+        shown = entries.get("observation.pixels")
+        frames = () if shown is None else tuple(f.tobytes() for f in self._frames(step, shown))
+        return Record(
+            text, columns["timeline"], columns["plans"], columns["dense"], reasons, frames
+        )
+
+    # -- fields over time -------------------------------------------------------------------
+
+    def _lines(self) -> Lines:
+        """The timelines of all moments: read once, then only what is new."""
+        lines = self._known
+        query = "SELECT step, layout, timeline, reasons FROM moments WHERE step > ? ORDER BY step"
+        for step, number, blob, reasons in self._ask(query, (lines.steps or [-1])[-1:]):
+            try:
+                lines.add(step, number, self._line(step, number, blob, reasons), reasons)
+            except DAMAGE as error:
+                raise self._damaged(step, error) from None
+        return lines
+
+    def series(self, name: str) -> np.ndarray[Any, Any]:
+        """One field over all steps, [steps B ...].
+
+        `name` is a path as in `Moment` ("surprise", "energies.intrinsic", "plan.model_calls"), a
+        signal ("score", "life_lost", …), or one of mode, energy, model_calls, signals, novelty.
+        The small fields are read once for all of them.
+        """
+        return self._series(name, self._lines(), self._bulk)
+
+    def _bulk(self, column: str, lines: Lines) -> list[bytes | None]:
+        """`dense` or `plans` of all moments."""
+        query = f"SELECT {column} FROM moments WHERE step <= ? ORDER BY step"
+        found: list[bytes | None] = []
+        for (blob,), step, number in zip(
+            self._ask(query, lines.steps[-1:]), lines.steps, lines.layouts, strict=True
+        ):
+            try:
+                found.append(self._rest(number, column, blob))
+            except DAMAGE as error:
+                raise self._damaged(step, error) from None
+        return found
+
+    def _series(
+        self, name: str, lines: Lines, read: Callable[[str, Lines], list[bytes | None]]
+    ) -> np.ndarray[Any, Any]:
+        """`series` over `lines`; `read` gives the columns that are not theirs."""
+        signal: int | None = None
+        path = _SERIES.get(name, name)
+        if name in self.world.signals and name not in _SERIES:
+            path, signal = "observation.signals", self.world.signals.index(name)
+        if not lines.steps:
+            return np.zeros((0, self.rows))
+        matrices = lines.matrices()
+        entries = {number: self._layout(number)[2].get(path) for number in matrices}
+        entry = next(iter(entries.values()))
+        if entry is None or entry.column == "frames":
+            raise TraceError(f"trace {self.path}: wanted a recorded field, got '{name}'")
+        if any(e is None or (e.dtype, e.shape) != entry[2:4] for e in entries.values()):
+            raise TraceError(f"trace {self.path}: '{name}' changes its form during the run")
+        whole = np.zeros((len(lines.steps), entry.size), np.uint8)
+        if entry.column == "timeline":
+            for number, (place, stored) in matrices.items():
+                at = entries[number].at  # type: ignore[union-attr]
+                whole[place] = stored[:, at : at + entry.size]
+            lost: list[int] = []
+        else:
+            blobs = read(entry.column, lines)
+            for i, (blob, number) in enumerate(zip(blobs, lines.layouts, strict=True)):
+                if blob is not None:
+                    at = entries[number].at  # type: ignore[union-attr]
+                    whole[i] = np.frombuffer(blob, np.uint8, entry.size, at)
+            lost = [i for i, blob in enumerate(blobs) if blob is None]
+        values = whole.reshape(-1).view(entry.dtype).reshape(len(lines.steps), *entry.shape)
+        if entry.dtype == "float16":
+            values = values.astype(np.float32)
+        if lost:
+            values[lost] = np.nan
+        return values if signal is None else values[..., signal]
+
+    def reasons(self) -> list[tuple[str, ...]]:
+        """Why each step went as it did: the configurator's line for each row."""
+        return reasons_of(self._lines())
+
+    # -- frames and keyframes ---------------------------------------------------------------
+
+    def _frames(self, step: int, entry: Entry, row: int | None = None) -> np.ndarray[Any, Any]:
+        found = self._ask("SELECT frames FROM frames WHERE step = ?", (step,))
+        if not found:
+            raise TraceError(f"trace {self.path}: step {step} has no frames")
+        (blob,) = found[0]
+        rows = entry.shape[0]
+        wanted = range(rows) if row is None else (row,)
+        try:
+            sizes = struct.unpack_from(f"<{rows}I", blob)
+            starts = np.cumsum([4 * rows, *sizes])
+            each = entry.size // rows
+            raw = b"".join(inflated(blob[starts[r] : starts[r + 1]], each) for r in wanted)
+        except DAMAGE as error:
+            raise TraceError(
+                f"trace {self.path}: frame {step} is damaged: {in_one_line(error)}"
+            ) from None
+        shape = (len(wanted), *entry.shape[1:])
+        return np.frombuffer(bytearray(raw), dtype=entry.dtype).reshape(shape)
+
+    def frame(self, step: int, row: int = 0) -> np.ndarray[Any, Any]:
+        """The pixels one row observed at a step, [H W C]."""
+        found = self._ask("SELECT layout FROM moments WHERE step = ?", (step,))
+        if not found or not 0 <= row < self.rows:
+            raise TraceError(
+                f"trace {self.path}: wanted step {step} row {row},"
+                f" got {self.steps} steps of {self.rows} rows"
+            )
+        entry = self._layout(found[0][0])[2].get("observation.pixels")
+        if entry is None:
+            raise TraceError(f"trace {self.path}: this world shows no pixels")
+        shown: np.ndarray[Any, Any] = self._frames(step, entry, row)[0]
+        return shown
+
+    def keyframe_before(self, step: int) -> tuple[int, bytes] | None:
+        """The last keyframe at or before a step, (its step, the world's snapshot), or None."""
+        found = self._ask(
+            "SELECT step, snapshot FROM keyframes WHERE step <= ? ORDER BY step DESC LIMIT 1",
+            (step,),
+        )
+        try:
+            return (found[0][0], zlib.decompress(found[0][1])) if found else None
+        except DAMAGE as error:
+            raise TraceError(
+                f"trace {self.path}: keyframe {found[0][0]} is damaged: {in_one_line(error)}"
+            ) from None
+
+    def keyframes_before(self, step: int) -> Iterator[Keyframe]:
+        """The whole keyframes before a step, the last one first; damaged ones are passed over."""
+        query = (
+            "SELECT step, snapshot, agent FROM keyframes WHERE step < ? ORDER BY step DESC LIMIT 1"
+        )
+        while True:
+            try:
+                found = self._db.execute(query, (step,)).fetchone()
+            except sqlite3.Error:
+                return  # damaged, or of a time when keyframes held the world alone
+            if found is None:
+                return
+            step = found[0]
+            try:
+                kept = Keyframe(step, zlib.decompress(found[1]), zlib.decompress(found[2]))
+            except DAMAGE:
+                continue
+            if kept.agent:
+                yield kept
+
+    def digest(self) -> str:
+        """The digest of what the trace holds: that of the run, unless it was cut or altered."""
+        digest = TraceDigest()
+        for moment in self:
+            digest.add(moment)
+        return digest.hexdigest()
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _settle(database: sqlite3.Connection) -> list[str]:
+    """Readies a connection for a file nobody vouches for; what is wrong with it as a whole."""
+    database.text_factory = lambda data: data.decode("utf-8", "replace")
+    for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1"):
+        database.execute(f"PRAGMA {pragma}")
+    try:
+        database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError:
+        # A file that was cut short is refused whole unless SQLite is told to bear with it.
+        database.execute("PRAGMA writable_schema=1")
+        database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        return ["the file is shorter than it says, or its first page is damaged"]
+    return []
+
+
+def _meta(database: sqlite3.Connection, damage: list[str]) -> dict[str, Any]:
+    """What a trace says of its run; what is not needed and damaged is said in `damage`."""
+    stored = dict(database.execute("SELECT key, value FROM meta").fetchall())
+    meta: dict[str, Any] = {"config": {}, "drive_hashes": {}, "checksums": {}}
+    for key, text in stored.items():
+        try:
+            value = json.loads(text)
+            if key in meta and not isinstance(value, dict):
+                raise ValueError(f"{key} is no mapping")
+            meta[key] = value
+        except (ValueError, RecursionError):
+            if key not in meta:
+                raise
+            damage.append(f"its {key} cannot be read")
+    for key, wanted in meta["checksums"].items():
+        if zlib.crc32(str(stored.get(key, "")).encode()) != wanted:
+            damage.append(f"its {key} has been altered")
+    if type(meta["format_version"]) is not int:
+        raise ValueError(f"format_version {meta['format_version']!r}")
+    return meta
+
+
+def reasons_of(lines: Lines) -> list[tuple[str, ...]]:
+    """The configurator's line for each row of each moment."""
+    return [tuple(json.loads(text)) for text in lines.reasons]

@@ -1,0 +1,64 @@
+"""The weights of an agent by name, `port/parameter`: what checkpoints hold and loading restores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from agent.modules import Modules
+from modules.messages import ConfigError
+
+
+def trainable(modules: Modules) -> dict[str, nn.Module]:
+    """The modules with trainable parameters, by port: each gets a parameter group."""
+    return {
+        port: module
+        for port in ("perception", "world_model", "cost", "actor")
+        if isinstance(module := getattr(modules, port), nn.Module)
+        and any(p.requires_grad for p in module.parameters())
+    }
+
+
+def named_weights(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Every weight and buffer as `port/name`, without copying."""
+    return {
+        f"{port}/{name}": tensor
+        for port, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def under(named: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors named `prefix/name`, by `name`."""
+    return {
+        name.removeprefix(f"{prefix}/"): tensor
+        for name, tensor in named.items()
+        if name.startswith(f"{prefix}/")
+    }
+
+
+def load_weights(modules: Modules, weights: Mapping[str, Tensor], where: str) -> None:
+    """Loads `weights`, named `port/parameter`, into the modules.
+
+    Weights of a port without trainable parameters are ignored, so a simulator can replace a
+    learned world model. Raises ConfigError, beginning with `where`, if names or shapes differ.
+    """
+    targets = trainable(modules)
+    expected = {name: tuple(tensor.shape) for name, tensor in named_weights(targets).items()}
+    received = {
+        name: tuple(tensor.shape)
+        for name, tensor in weights.items()
+        if name.partition("/")[0] in targets
+    }
+    differing = sorted(
+        name for name in expected | received if expected.get(name) != received.get(name)
+    )
+    if differing:
+        name = differing[0]
+        raise ConfigError(
+            f"checkpoint {where}: weights {name}: wanted {expected.get(name, 'none')}, got "
+            f"{received.get(name, 'none')}; use the kinds and sizes it was trained with"
+        )
+    for port, module in targets.items():
+        module.load_state_dict(under(weights, port))

@@ -1,0 +1,244 @@
+"""Trained runs as they lie in folders: what was measured on the way, and what it came to."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from agent.assembly.settings import RunSettings
+from agent.recording.run_folder import RunFolder
+from agent.reporting.score_table import Played
+from modules.messages import ConfigError
+from worlds.protocols import protocol_named
+
+EVALUATION = "evaluation.json"
+"""What `sextet eval RUN --json` said of a run, where somebody kept it in its folder."""
+
+_DEPTH = 3
+
+
+class Point(NamedTuple):
+    """A mean return after so many `steps` (`frames` emulated), with its interval where known."""
+
+    steps: int
+    frames: int
+    value: float
+    low: float | None = None
+    high: float | None = None
+    episodes: int = 0
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """One training. `evaluations` are of held seeds, `lived` of the episodes it learned from.
+
+    `setting` is what distinguishes it from other trainings in the same world, seed aside.
+    """
+
+    path: Path
+    world: str
+    protocol: str | None
+    seed: int | None
+    setting: str
+    evaluations: tuple[Point, ...]
+    lived: tuple[Point, ...]
+    final: Played
+    seconds: float | None
+
+
+def told_apart(runs: Sequence[TrainedRun]) -> dict[str, str]:
+    """A name for each setting of one world's runs: none where there is one, else as much of the
+    path of its first run as tells it from the others.
+    """
+    first: dict[str, Path] = {}
+    for run in runs:
+        first.setdefault(run.setting, run.path.resolve())
+    if len(first) == 1:
+        return dict.fromkeys(first, "")
+    # The runs of several seeds lie in a folder of their own.
+    paths = [p.parent if p.name.startswith("seed-") else p for p in first.values()]
+    if len(set(paths)) < len(paths):
+        paths = list(first.values())
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return dict(zip(first, names, strict=True))
+
+
+def results(runs: Sequence[TrainedRun]) -> list[Played]:
+    """What runs came to, those of different settings in a world told apart."""
+    worlds = {run.world for run in runs}
+    names = {world: told_apart([r for r in runs if r.world == world]) for world in worlds}
+    return [run.final._replace(setting=names[run.world][run.setting]) for run in runs]
+
+
+def find_runs(places: Iterable[Path]) -> list[TrainedRun]:
+    """The trained runs at or below `places`, each once, in order of their paths.
+
+    Raises ConfigError, one line, for a place that holds none, or a run without a figure.
+    """
+    found: dict[Path, TrainedRun] = {}
+    for place in places:
+        below = _below(place, _DEPTH) if place.is_dir() else []
+        if not below:
+            raise ConfigError(
+                f"report: wanted a training's run folder (config.yaml, metrics.jsonl), or a folder "
+                f"of some, got '{place}'"
+            )
+        for path in below:
+            found.setdefault(path.resolve(), read_run(path))
+    return list(found.values())
+
+
+def _below(place: Path, depth: int) -> list[Path]:
+    if (place / "config.yaml").is_file() and (place / "metrics.jsonl").is_file():
+        return [place]
+    if depth == 0:
+        return []
+    children = sorted(child for child in place.iterdir() if child.is_dir())
+    return [run for child in children for run in _below(child, depth - 1)]
+
+
+def read_run(path: Path) -> TrainedRun:
+    """The run in a folder. Raises ConfigError where its figures cannot be read or there are none.
+
+    Of a run that still goes on, or was killed, a last line that is not whole is left out.
+    """
+    tree = RunFolder.open(path).read_config()
+    world = tree.get("world")
+    if not isinstance(world, dict) or not isinstance(world.get("id"), str):
+        raise ConfigError(f"report {path}: wanted a config.yaml that names a world, got none")
+    lines = _lines(path / "metrics.jsonl")
+    evaluations = _points(lines, "evaluation")
+    lived = _points(lines, "return")
+    seed = tree.get("seed")
+    seed = seed if isinstance(seed, int) else None
+    return TrainedRun(
+        path=path,
+        world=world["id"],
+        protocol=_protocol(world),
+        seed=seed,
+        setting=_setting(tree),
+        evaluations=evaluations,
+        lived=lived,
+        final=_final(path, world, seed, evaluations, lived),
+        seconds=_seconds(path),
+    )
+
+
+def _protocol(world: dict[str, Any]) -> str | None:
+    """The protocol a configured world was run under: Atari's own where none was named."""
+    named = world.get("protocol")
+    return protocol_named(named).name if world["id"].startswith("ALE/") else named
+
+
+def _setting(tree: dict[str, Any]) -> str:
+    """All that runs of one curve share: the configuration but for its seed and its length. What an
+    earlier version did not know yet has its default.
+    """
+    known = {key: value for key, value in tree.items() if key in RunSettings.model_fields}
+    # One of a later version, or written by hand, is taken as it is.
+    with suppress(ValidationError):
+        tree = tree | RunSettings.model_validate(known).model_dump(mode="json")
+    apart = {key: value for key, value in tree.items() if key != "seed"}
+    if isinstance(training := apart.get("training"), dict):
+        apart["training"] = {key: value for key, value in training.items() if key != "steps"}
+    return json.dumps(apart, sort_keys=True, default=str)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"report {path}: wanted JSON lines, got {error}") from None
+    made: list[dict[str, Any]] = []
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if not line.strip():
+            continue
+        try:
+            figures = json.loads(line)
+        except ValueError:
+            if not line.endswith("\n"):
+                break  # being written, or never finished
+            raise ConfigError(
+                f"report {path}: line {number}: wanted JSON, got {line.strip()!r:.60}"
+            ) from None
+        if not isinstance(figures, dict) or not isinstance(figures.get("steps"), int):
+            raise ConfigError(
+                f"report {path}: line {number}: wanted an object with steps, got {line!r:.60}"
+            )
+        made.append(figures)
+    return made
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _points(lines: Sequence[dict[str, Any]], name: str) -> tuple[Point, ...]:
+    """What the lines have of a figure, by rising steps; a later line for the same step counts."""
+    made: dict[int, Point] = {}
+    for line in lines:
+        if (value := _number(line.get(name))) is not None:
+            low, high = (_number(line.get(f"{name}_{end}")) for end in ("low", "high"))
+            steps = int(line["steps"])
+            frames = int(_number(line.get("frames")) or steps)
+            episodes = int(_number(line.get(f"{name}_episodes")) or 0)
+            made[steps] = Point(steps, frames, value, low, high, episodes)
+    return tuple(made[steps] for steps in sorted(made))
+
+
+def _final(
+    path: Path,
+    world: dict[str, Any],
+    seed: int | None,
+    evaluations: Sequence[Point],
+    lived: Sequence[Point],
+) -> Played:
+    """What it came to: a kept evaluation of it, else its last own one, else its last episodes."""
+    kept = path / EVALUATION
+    if kept.is_file():
+        try:
+            said = json.loads(kept.read_text(encoding="utf-8"))
+            returns = tuple(float(value) for value in said.get("returns") or ())
+            return Played(
+                world=str(said["world"]),
+                protocol=said.get("protocol"),
+                seed=seed,
+                mean=float(said["mean_return"]),
+                returns=returns,
+                episodes=int(said["episodes"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"report {kept}: wanted what `sextet eval --json` says, got "
+                f"{type(error).__name__}: {error}"
+            ) from None
+    points = evaluations or lived
+    if not points:
+        raise ConfigError(
+            f"report {path}: wanted a run with an evaluation or a finished episode, got none yet"
+        )
+    last = points[-1]
+    return Played(
+        world["id"], _protocol(world), seed, last.value, (), last.low, last.high, last.episodes
+    )
+
+
+def _seconds(path: Path) -> float | None:
+    """What the training took, where it is over."""
+    try:
+        said = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        return _number(said.get("seconds"))
+    except (OSError, ValueError, AttributeError):
+        return None

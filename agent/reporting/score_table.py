@@ -1,0 +1,273 @@
+"""What trained agents score: a game a row, and all games together.
+
+The measures are those of Agarwal et al. 2021 ("Deep reinforcement learning at the edge of the
+statistical precipice"): human-normalised scores (HNS), their mean and median over games, the
+interquartile mean (IQM) over all runs, and percentile intervals of a bootstrap stratified by game.
+Where a game has several runs, runs are drawn anew; where it has one, its episodes are, and the
+interval tells nothing of how another seed would fare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from agent.learning.evaluation import score
+from modules.messages import ConfigError
+from worlds.scores import columns, human_normalised, published_score
+
+Numbers = npt.NDArray[np.float64]
+
+RESAMPLES = 4_000
+_SEED = 20221
+_NORMAL = 1.96
+"""Standard deviations from the middle of a normal distribution to the end of its central 95 %."""
+
+
+class Played(NamedTuple):
+    """One run's result in one world: the mean return of its episodes and, where kept, each."""
+
+    world: str
+    protocol: str | None
+    seed: int | None
+    mean: float
+    returns: tuple[float, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    episodes: int = 0
+    setting: str = ""
+    """What tells it from runs of other settings in the same world."""
+
+
+class Interval(NamedTuple):
+    """A figure and the interval it lies in with a confidence of 95 %; no ends where unknown."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return _figure(self.value)
+        return f"{_figure(self.value)} [{_figure(self.low)}, {_figure(self.high)}]"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class GameRow:
+    """One world: `over` says of what the interval is ("runs", "episodes", or "" for none).
+
+    `human_normalised` is None where no human score is published; `compared` has the published
+    scores of other agents, None where there is none.
+    """
+
+    world: str
+    protocol: str | None
+    setting: str
+    runs: int
+    episodes: int
+    score: Interval
+    over: str
+    human_normalised: Interval | None
+    compared: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Rows by world, and `together`: mean, median and IQM of the HNS of those that have one,
+    unless a game has several rows: then nothing.
+
+    `compared` has the same of the published agents, over the same games; an agent that lacks one
+    of them is missing. `games` counts them.
+    """
+
+    rows: tuple[GameRow, ...]
+    games: int
+    together: dict[str, Interval]
+    compared: dict[str, dict[str, float]]
+
+
+def compared_columns(text: str | None) -> tuple[str, ...]:
+    """The published agents named in `SPR,BBF_RR2`. Raises ConfigError where one is unknown."""
+    import difflib
+
+    names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
+    for name in names:
+        if name not in columns():
+            close = difflib.get_close_matches(name, columns(), n=1, cutoff=0.4)
+            hint = f". Did you mean '{close[0]}'?" if close else ""
+            raise ConfigError(f"--compare: {name!r} is not one of {', '.join(columns())}{hint}")
+    return names
+
+
+def interquartile_mean(values: Numbers, axis: int = -1) -> Numbers:
+    """The mean without the lowest and the highest quarter, ⌊n/4⌋ values at each end."""
+    ordered = np.sort(values, axis)
+    cut = ordered.shape[axis] // 4
+    kept = ordered.take(np.arange(cut, ordered.shape[axis] - cut), axis)
+    return np.asarray(kept.mean(axis))
+
+
+def score_table(results: Sequence[Played], compare: Sequence[str] = ()) -> ScoreTable:
+    """The table of these results; runs of a world, protocol and setting are joined."""
+    worlds: dict[tuple[str, str, str], list[Played]] = {}
+    for played in results:
+        key = (played.world, played.protocol or "", played.setting)
+        worlds.setdefault(key, []).append(played)
+    rows = tuple(_row(runs, compare) for _, runs in sorted(worlds.items()))
+    normalised = [
+        runs for (world, *_), runs in worlds.items() if human_normalised(world, 0.0) is not None
+    ]
+    games = len({runs[0].world for runs in normalised})
+    # A game played in several ways is no more than one, and none of them is its score.
+    alone = games == len(normalised) > 0
+    return ScoreTable(
+        rows=rows,
+        games=games,
+        together=_together(normalised) if alone else {},
+        compared=_others(normalised, compare) if alone else {},
+    )
+
+
+def _row(runs: Sequence[Played], compare: Sequence[str]) -> GameRow:
+    world = runs[0].world
+    felt, over = _interval(runs)
+    ends = [None if end is None else human_normalised(world, end) for end in felt]
+    normalised = None if ends[0] is None else Interval(ends[0], ends[1], ends[2])
+    return GameRow(
+        world=world,
+        protocol=runs[0].protocol,
+        setting=runs[0].setting,
+        runs=len(runs),
+        episodes=sum(run.episodes or len(run.returns) for run in runs),
+        score=felt,
+        over=over,
+        human_normalised=normalised,
+        compared={name: published_score(world, name) for name in compare},
+    )
+
+
+def _interval(runs: Sequence[Played]) -> tuple[Interval, str]:
+    """A world's score, and of what its interval is."""
+    if len(runs) > 1:
+        found = score([run.mean for run in runs])
+        return Interval(found.mean, found.low, found.high), "runs"
+    (run,) = runs
+    if len(run.returns) > 1:
+        found = score(run.returns)
+        return Interval(found.mean, found.low, found.high), "episodes"
+    if run.low is not None and run.high is not None:
+        return Interval(run.mean, run.low, run.high), "episodes"
+    return Interval(run.mean), ""
+
+
+def _together(worlds: Sequence[Sequence[Played]]) -> dict[str, Interval]:
+    """Mean, median and IQM of HNS with their intervals; without where nothing can be redrawn."""
+    rng = np.random.default_rng(_SEED)
+    found = [_redrawn(runs, rng) for runs in worlds]
+    values = _aggregate([each[:, :1] for each, _ in found])
+    if not any(known for _, known in found):
+        return {name: Interval(float(value[0])) for name, value in values.items()}
+    drawn = _aggregate([each[:, 1:] for each, _ in found])
+    made = {}
+    for name, value in values.items():
+        low, high = np.quantile(drawn[name], (0.025, 0.975))
+        made[name] = Interval(float(value[0]), float(low), float(high))
+    return made
+
+
+def _redrawn(runs: Sequence[Played], rng: np.random.Generator) -> tuple[Numbers, bool]:
+    """HNS of a game's runs [runs, 1 + RESAMPLES], first as they are, then drawn anew, and whether
+    there was anything to draw.
+    """
+    means = np.array([run.mean for run in runs])
+    if len(runs) > 1:
+        picked = rng.integers(len(runs), size=(len(runs), RESAMPLES))
+        again, known = means[picked], True
+    elif len(runs[0].returns) > 1:
+        returns = np.array(runs[0].returns)
+        picked = rng.integers(len(returns), size=(RESAMPLES, len(returns)))
+        again, known = returns[picked].mean(1)[None], True
+    elif runs[0].low is not None and runs[0].high is not None:
+        # The episodes were not kept, but how far their mean is to be trusted was.
+        deviation = (runs[0].high - runs[0].low) / (2 * _NORMAL)
+        again, known = means[:, None] + deviation * rng.standard_normal((1, RESAMPLES)), True
+    else:
+        again, known = np.repeat(means[:, None], RESAMPLES, 1), False
+    scores = np.concatenate([means[:, None], again], 1)
+    # It is linear in the score.
+    nought, one = (human_normalised(runs[0].world, at) or 0.0 for at in (0.0, 1.0))
+    return nought + scores * (one - nought), known
+
+
+def _aggregate(games: Sequence[Numbers]) -> dict[str, Numbers]:
+    """Each measure [draws] of the HNS of games, [runs, draws] each."""
+    means = np.stack([game.mean(0) for game in games])
+    return {
+        "mean": np.asarray(means.mean(0)),
+        "median": np.asarray(np.median(means, 0)),
+        "iqm": interquartile_mean(np.concatenate(games), 0),
+    }
+
+
+def _others(
+    worlds: Sequence[Sequence[Played]], compare: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """The measures of published agents over the games of these worlds, each game once."""
+    names = sorted({runs[0].world for runs in worlds})
+    made: dict[str, dict[str, float]] = {}
+    for column in compare:
+        known = [published_score(world, column) for world in names]
+        scores = [
+            human_normalised(world, value)
+            for world, value in zip(names, known, strict=True)
+            if value is not None
+        ]
+        if names and len(scores) == len(names):
+            games = [np.array([[value]], dtype=np.float64) for value in scores]
+            made[column] = {name: float(value[0]) for name, value in _aggregate(games).items()}
+    return made
+
+
+def as_markdown(table: ScoreTable) -> str:
+    """The table as Markdown, games first, then all of them together."""
+    compare = list(table.rows[0].compared) if table.rows else []
+    lines = [
+        _line(["world", "protocol", "runs", "episodes", "return", "interval of", "HNS", *compare]),
+        _line(["---"] * (7 + len(compare))),
+    ]
+    lines += [_line(cells(row)) for row in table.rows]
+    for name, value in table.together.items():
+        label = {"mean": "mean", "median": "median", "iqm": "IQM"}[name]
+        others = [f"{table.compared[c][name]:.3g}" if c in table.compared else "–" for c in compare]
+        lines.append(
+            _line(
+                [f"**{label} HNS**, {table.games} games", "", "", "", "", "", str(value), *others]
+            )
+        )
+    return "\n".join(lines) + "\n"
+
+
+def cells(row: GameRow) -> list[str]:
+    """A row's cells as text, in the order of `as_markdown`."""
+    return [
+        f"{row.world} {row.setting}".rstrip(),
+        row.protocol or "–",
+        str(row.runs),
+        str(row.episodes) if row.episodes else "–",
+        str(row.score),
+        row.over or "–",
+        "–" if row.human_normalised is None else str(row.human_normalised),
+        *("–" if value is None else f"{value:g}" for value in row.compared.values()),
+    ]
+
+
+def _line(parts: Sequence[str]) -> str:
+    return f"| {' | '.join(parts)} |"
