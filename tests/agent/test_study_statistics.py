@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.studies import statistics as stats
+from agent.learning import statistics as stats
 
 NUMBERS = st.lists(
     st.floats(-1000, 1000, allow_nan=False).map(lambda x: round(x, 3)), min_size=2, max_size=9
