@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from agent import load
+from agent.assembly.load import bundled_agents
+from agent.assembly.resolve import BUNDLED
 from agent.cli import run
-from agent.config import BUNDLED
-from agent.evaluation import whole_episodes
-from agent.loading import bundled_agents
+from agent.learning.evaluation import whole_episodes
 from modules.messages import ConfigError
 
 TRAINED = [name for name in bundled_agents() if (BUNDLED / name / "checkpoints").is_dir()]
