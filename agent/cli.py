@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-UNDOTTED = ("--discount", "--literal_cost", "--lookahead", "--device")
+UNDOTTED = ("--discount", "--sum_critic_every_step", "--lookahead", "--device")
 """Settings of no module, which may be overridden without a dot."""
 
 TRACES = "--from-traces"
@@ -75,9 +75,9 @@ def _request(
     intervene: list[str] | None = None,
     **flags: Any,
 ) -> Any:
-    from agent.assembly.load import Request
+    from agent.assembly.load import RunRequest
 
-    return Request(
+    return RunRequest(
         agent=agent,
         preset=preset,
         config=config,
@@ -166,9 +166,9 @@ def train(
     from agent.commands.train import train as go
 
     if resume is not None and (world is not None or from_traces):
-        raise typer.BadParameter("wanted a WORLD, or --resume RUN, one of the two")
+        raise typer.BadParameter("expected a WORLD, or --resume RUN, one of the two")
     if resume is None and world is None and not from_traces:
-        raise typer.BadParameter("wanted a WORLD, or --resume RUN, or --from-traces RUN")
+        raise typer.BadParameter("expected a WORLD, or --resume RUN, or --from-traces RUN")
     if seeds is not None and (seed is not None or resume is not None):
         raise typer.BadParameter("--seeds goes with neither --seed nor --resume")
     request = _request(
@@ -205,7 +205,7 @@ def _whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"{option}: wanted numbers as 0,1,2, got {text!r}") from None
+        raise typer.BadParameter(f"{option}: expected numbers as 0,1,2, got {text!r}") from None
 
 
 @app.command()
@@ -364,7 +364,7 @@ def study(
     from agent.commands.study import study as go
 
     if (name is None) == (resume is None):
-        raise typer.BadParameter("wanted a NAME or FILE, or --resume RUN, one of the two")
+        raise typer.BadParameter("expected a NAME or FILE, or --resume RUN, one of the two")
     if resume is not None and (seeds or worlds or quick or run):
         raise typer.BadParameter("--resume goes on with a study as it was begun")
     go(name, jobs, seeds, worlds, quick, run, resume, as_json=json)
@@ -387,7 +387,7 @@ def view(
     from agent.commands.view import view as go
 
     if len(runs) > 2:
-        raise typer.BadParameter(f"wanted one RUN or two, got {len(runs)}")
+        raise typer.BadParameter(f"expected one RUN or two, got {len(runs)}")
     go(tuple(runs), port, open_, export, row, tuple(plugin or ()))
 
 
@@ -463,7 +463,7 @@ def gather_overrides(arguments: Sequence[str]) -> list[str]:
             continue
         if not equals:
             if not waiting or waiting[0].startswith("--"):
-                raise ValueError(f"option {name}: wanted a value, as in {name}=VALUE")
+                raise ValueError(f"option {name}: expected a value, as in {name}=VALUE")
             value = waiting.pop(0)
         gathered += ["--set", f"{name.removeprefix('--')}={value}"]
     return gathered

@@ -18,13 +18,13 @@ def live(agent: Agent, world: World, steps: int, seed: int) -> Iterator[Moment]:
     A generator: whoever iterates decides what to log, draw, learn or stop. The moment is yielded
     before its action is carried out. Seed and row decide every random number.
     """
-    agent.begin(world.rows, seed)
+    agent.reset(world.num_envs, seed)
     yield from go_on(agent, world, world.reset(seed), steps)
 
 
 def go_on(agent: Agent, world: World, observation: Observation, steps: int) -> Iterator[Moment]:
     """The same from where agent and world stand: `observation` is what the world shows now."""
-    for _ in range(-(-steps // world.rows)):
+    for _ in range(-(-steps // world.num_envs)):
         moment = agent.step(observation)
         yield moment
         observation = world.step(moment.plan.action)

@@ -6,7 +6,7 @@ import json
 import statistics
 from typing import Any
 
-from agent.assembly.load import Request, prepared
+from agent.assembly.load import RunRequest, prepared
 from agent.commands.failure import running
 from agent.learning.evaluation import score, whole_episodes
 from agent.reporting.score_table import compared_columns
@@ -16,7 +16,7 @@ HELD_SEED = 2_000_000
 """The seed of an evaluation where none was named: no training lives by it, nor judges itself."""
 
 
-def evaluate(request: Request, as_json: bool, compare: str | None = None) -> None:
+def evaluate(request: RunRequest, as_json: bool, compare: str | None = None) -> None:
     """Plays `request.flags["episodes"]` episodes and prints a table, or one JSON object.
 
     `compare` names published agents to stand beside, as in `SPR,BBF_RR2`.

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from agent.assembly.load import Request, prepared
+from agent.assembly.load import RunRequest, prepared
 from agent.commands.failure import running
 from agent.commands.video import Film
 from agent.live import live
-from agent.recording.episode_stats import Scorekeeper, Summary
+from agent.recording.episode_stats import EpisodeStats, Summary
 from agent.recording.run_folder import RunFolder
 from agent.reporting.run_picture import picture
 from agent.view.dashboard import screen
@@ -25,7 +25,9 @@ STEPS = 1000
 UNLIMITED = 2**40
 
 
-def play(request: Request, run: Path | None, as_json: bool, live_view: bool, video: bool) -> None:
+def play(
+    request: RunRequest, run: Path | None, as_json: bool, live_view: bool, video: bool
+) -> None:
     """Plays, and prints what it came to; as JSON in the last line where asked.
 
     Everything is made and checked before the run folder is. Ctrl-C ends the run, which is kept.
@@ -42,7 +44,7 @@ def play(request: Request, run: Path | None, as_json: bool, live_view: bool, vid
         world.close()
         raise
     steps = settings.steps or (UNLIMITED if settings.episodes else STEPS)
-    keeper = Scorekeeper(world.spec.id, world.rows)
+    keeper = EpisodeStats(world.spec.id, world.num_envs)
     began = time.monotonic()
 
     def moments() -> Iterator[Moment]:

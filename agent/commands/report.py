@@ -38,7 +38,7 @@ def report(places: Sequence[Path], out: Path | None, compare: str | None, as_jso
             (folder / name).write_bytes(data)
         (folder / "report.md").write_text(_page(runs, table, columns), encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"report {folder}: wanted a writable folder, got {error}") from None
+        raise ConfigError(f"report {folder}: expected a writable folder, got {error}") from None
     print(as_markdown(table), end="")
     print(f"report    {folder / 'report.md'}")
     if as_json:

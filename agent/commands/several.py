@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.assembly.merge import Tree, merge
+from agent.assembly.merge import ConfigTree, merge
 from agent.commands import train as one
 from agent.commands.failure import RunFailedError
 from agent.learning.evaluation import score
@@ -35,7 +35,7 @@ def is_several(place: Path) -> bool:
 
 
 def begin(
-    tree: Tree,
+    tree: ConfigTree,
     place: Path | None,
     seeds: Sequence[int],
     watching: one.Watching,
@@ -45,7 +45,7 @@ def begin(
 ) -> dict[str, Any]:
     """Trains with each of `seeds`, `jobs` of them at a time; what they came to, and together."""
     if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"train --seeds: wanted different seeds, got {list(seeds)}")
+        raise ConfigError(f"train --seeds: expected different seeds, got {list(seeds)}")
     # Whatever is wrong with the configuration is said before a folder is made.
     world = one.tried(tree, plugins)
     folder = RunFolder.create(place, f"train-{world}-seeds").path
@@ -66,7 +66,7 @@ def go_on(
     try:
         asked = json.loads((place / SEEDS).read_text(encoding="utf-8"))
         seeds: list[int] = asked["seeds"]
-        tree: Tree = asked["config"]
+        tree: ConfigTree = asked["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"run {place}: {SEEDS} cannot be read ({error})") from None
     if steps is not None and only is None:
@@ -103,7 +103,7 @@ def _name(seed: int) -> str:
 def _one(
     place: Path,
     seed: int,
-    tree: Tree,
+    tree: ConfigTree,
     steps: int | None,
     watching: one.Watching,
     asked: dict[str, Any],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from agent.assembly.load import Request, resolved
+from agent.assembly.load import RunRequest, resolved
 
 
-def show(request: Request) -> None:
+def show(request: RunRequest) -> None:
     """Prints it as YAML, fit for `--config`."""
     sys.stdout.write(resolved(request).yaml())

@@ -74,7 +74,7 @@ def _whole(seeds: str | None) -> tuple[int, ...] | None:
         first, dash, last = part.partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
             raise ConfigError(
-                f"study seeds: wanted whole numbers like 0,1,2 or 0-11, got {seeds!r}"
+                f"study seeds: expected whole numbers like 0,1,2 or 0-11, got {seeds!r}"
             )
         numbers += range(int(first), int(last if dash else first) + 1)
     return tuple(numbers)

@@ -16,8 +16,8 @@ from types import FrameType
 from typing import Any
 
 from agent.assembly.build import Assembly, assemble, known_kinds, learning_device
-from agent.assembly.load import Request, begin_with, configure
-from agent.assembly.merge import Tree, merge
+from agent.assembly.load import RunRequest, configure, init_from
+from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset, settings_of
 from agent.commands.failure import running
 from agent.learning.evaluation import whole_episodes
@@ -54,7 +54,7 @@ class Watching:
 
 
 def train(
-    request: Request,
+    request: RunRequest,
     run: Path | None,
     resume: Path | None,
     as_json: bool,
@@ -97,7 +97,7 @@ def train(
         print(json.dumps(figures))
 
 
-def _nothing_else(request: Request, run: Path | None) -> None:
+def _nothing_else(request: RunRequest, run: Path | None) -> None:
     """Raises ConfigError where a training that is to go on is asked for other settings, too."""
     given = {
         "--preset": request.preset,
@@ -116,7 +116,7 @@ def _nothing_else(request: Request, run: Path | None) -> None:
 
 
 def begin(
-    tree: Tree,
+    tree: ConfigTree,
     place: Path | None,
     watching: Watching,
     plugins: tuple[str, ...] = (),
@@ -128,8 +128,8 @@ def begin(
         for path in traces:
             fitting(path, assembly.world.spec)
         settings = config.settings
-        if (first := settings.training.begin_with) is not None:
-            for port in begin_with(assembly.agent, first, settings.learner.ports):
+        if (first := settings.training.init_from) is not None:
+            for port in init_from(assembly.agent, first, settings.learner.train_modules):
                 print(f"note      {port} begins fresh: it is another in {first}")
         learner = _learner(assembly)
         folder = RunFolder.create(place, f"train-{settings.world.id}")
@@ -151,7 +151,7 @@ def go_on(
     for why in passed:
         print(f"warning   passed over: {why}", file=sys.stderr)
     if found is None:
-        raise ConfigError(f"run: wanted a checkpoint to resume from in '{place}', got none")
+        raise ConfigError(f"run: expected a checkpoint to resume from in '{place}', got none")
     tree = folder.read_config()
     if steps is not None:
         enough(steps, tree, found[1])
@@ -167,15 +167,15 @@ def go_on(
         return _train(assembly, judge, learner, folder, found[1], watching, ())
 
 
-def enough(steps: int, tree: Tree, kept: checkpoint.Checkpoint) -> None:
+def enough(steps: int, tree: ConfigTree, kept: checkpoint.Checkpoint) -> None:
     """Raises ConfigError where a training that is to go on to `steps` has done more."""
-    done, rows = int(kept.facts["steps"]), int(tree.get("world", {}).get("rows", 1))
+    done, rows = int(kept.facts["steps"]), int(tree.get("world", {}).get("num_envs", 1))
     # Whole turns are lived: the last may lead beyond what was asked for.
     if -(-steps // rows) * rows < done:
-        raise ConfigError(f"train --steps: wanted at least the {done} that are done, got {steps}")
+        raise ConfigError(f"train --steps: expected at least the {done} that are done, got {steps}")
 
 
-def tried(tree: Tree, plugins: tuple[str, ...]) -> str:
+def tried(tree: ConfigTree, plugins: tuple[str, ...]) -> str:
     """Builds all that a training needs, once, and lets go of it; the world's name. Raises
     ConfigError or WorldError where it cannot be: nothing has been written.
     """
@@ -208,7 +208,7 @@ def finished(place: Path, steps: int | None) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _assembled(tree: Tree, plugins: tuple[str, ...]) -> Iterator[tuple[Assembly, Assembly]]:
+def _assembled(tree: ConfigTree, plugins: tuple[str, ...]) -> Iterator[tuple[Assembly, Assembly]]:
     """The agent that learns in its world, and the one that is evaluated in another."""
     kinds = known_kinds(plugins)
     assembly = assemble(tree, kinds, training=True)
@@ -228,7 +228,7 @@ def _assembled(tree: Tree, plugins: tuple[str, ...]) -> Iterator[tuple[Assembly,
         assembly.world.close()
 
 
-def for_training(request: Request, traces: Sequence[Path] = ()) -> Tree:
+def for_training(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigTree:
     """The configuration of a training: what is asked for, over what suits such a world.
 
     The flag --steps means the steps of the training. Learning from `traces` takes their world
@@ -242,7 +242,7 @@ def for_training(request: Request, traces: Sequence[Path] = ()) -> Tree:
     # A preset that says how to train says all of it; another is laid over what suits the world.
     if request.preset is None or "training" not in preset(request.preset):
         asked = settings_of(tree).world
-        glance = make_world(asked.id, rows=1, protocol=asked.protocol)
+        glance = make_world(asked.id, num_envs=1, protocol=asked.protocol)
         spec = glance.spec
         glance.close()
         name = "learn-actions" if spec.actions.discrete else "learn-model"
@@ -253,13 +253,13 @@ def for_training(request: Request, traces: Sequence[Path] = ()) -> Tree:
         tree = merge(tree, {"training": {"steps": tree["steps"]}, "steps": None})
     if traces:
         room = max(recorded_steps(traces), int(tree.get("memory", {}).get("capacity", 0)))
-        tree = merge(tree, {"world": {"rows": 1}, "memory": {"capacity": room}})
+        tree = merge(tree, {"world": {"num_envs": 1}, "memory": {"capacity": room}})
     return tree
 
 
-def _judged(tree: Tree, episodes: int) -> Tree:
+def _judged(tree: ConfigTree, episodes: int) -> ConfigTree:
     """The configuration of an evaluation: no experience is kept, several rows at once."""
-    small = {"world": {"rows": min(10, episodes)}, "memory": {"capacity": 1000}}
+    small = {"world": {"num_envs": min(10, episodes)}, "memory": {"capacity": 1000}}
     return merge(tree, small)
 
 

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from agent.assembly.load import Request
+from agent.assembly.load import RunRequest
 from agent.recording import checkpoint
 from agent.recording.run_folder import RunFolder
 from agent.tuning.evolution import tutor as teach
@@ -16,7 +16,7 @@ SEED = 1_000_000
 
 
 def tutor(
-    request: Request,
+    request: RunRequest,
     run: Path | None,
     *,
     price: float,

@@ -28,7 +28,7 @@ class Film:
         """Raises ConfigError, one line, where the extra is not installed."""
         if importlib.util.find_spec("imageio_ffmpeg") is None:
             raise ConfigError(
-                "option --video: wanted imageio-ffmpeg, which is not installed; "
+                "option --video: expected imageio-ffmpeg, which is not installed; "
                 "pip install 'sextet[video]'"
             )
 

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from agent.assembly.build import describe, known_kinds
-from agent.assembly.load import Request, configure
-from agent.assembly.merge import Tree, merge
-from agent.assembly.resolve import Resolved, Slot, resolve, settings_of, suggestion
+from agent.assembly.load import RunRequest, configure
+from agent.assembly.merge import ConfigTree, merge
+from agent.assembly.resolve import ResolvedConfig, Slot, resolve, settings_of, suggestion
 from agent.commands.train import for_training
 from agent.studies.measures import MEASURES
 from agent.studies.study import Arm, Study, StudyWorld, branch, plain
@@ -34,7 +34,7 @@ class PlannedRun:
     seed: int
     steps: int
     trace: bool
-    settings: Tree
+    settings: ConfigTree
     plugins: tuple[str, ...]
     agent: str | None = None
 
@@ -43,37 +43,39 @@ class PlannedRun:
         """The name of its folder."""
         return f"{plain(self.world)}--{plain(self.arm)}--{self.seed}"
 
-    def request(self) -> Request:
+    def request(self) -> RunRequest:
         """The same as a user would ask for it."""
         return request_of(self.settings, self.plugins, self.agent)
 
 
 def request_of(
-    settings: Tree,
+    settings: ConfigTree,
     plugins: tuple[str, ...],
     agent: str | None = None,
     preset: str | None = None,
-) -> Request:
+) -> RunRequest:
     """Settings, world included, as a request: over a preset's, or those of a trained agent."""
     overrides = tuple(
         f"{name}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}"
         for name, value in settings.items()
     )
-    return Request(agent=agent, preset=preset, plugins=plugins, overrides=overrides)
+    return RunRequest(agent=agent, preset=preset, plugins=plugins, overrides=overrides)
 
 
-def settings_of_arm(study: Study, world: StudyWorld, arm: Arm, given: Mapping[str, Any]) -> Tree:
+def settings_of_arm(
+    study: Study, world: StudyWorld, arm: Arm, given: Mapping[str, Any]
+) -> ConfigTree:
     """Base, then world, then arm, then what was `given` by a match or a tutor, dotted."""
     tree = merge(branch(study.base), branch(world.settings))
     # An arm that names a kind says all of that slot; what it does not name stays as it was.
     tree = merge(merge(tree, branch(arm.settings)), branch(given))
-    tree = merge(tree, {"world": {**_place(world), "rows": world.rows}})
+    tree = merge(tree, {"world": {**_place(world), "num_envs": world.rows}})
     if arm.interventions:
         tree["interventions"] = list(arm.interventions)
     return tree
 
 
-def _place(world: StudyWorld) -> Tree:
+def _place(world: StudyWorld) -> ConfigTree:
     """Which world it is; under which rules where the study says so, else a trained agent's own."""
     rules = {} if world.protocol is None else {"protocol": world.protocol}
     return {"id": world.id, **rules}
@@ -171,7 +173,7 @@ def check(study: Study) -> None:
             )
 
 
-def _glance(tree: Tree) -> WorldSpec:
+def _glance(tree: ConfigTree) -> WorldSpec:
     """What the world of a configuration shows and accepts."""
     wanted = settings_of(tree).world
     made = make_world(wanted.id, protocol=wanted.protocol)
@@ -189,7 +191,7 @@ def _teachable(configurator: Slot) -> None:
         )
 
 
-def _felt(config: Resolved, world: WorldSpec, asked: set[str]) -> set[str]:
+def _felt(config: ResolvedConfig, world: WorldSpec, asked: set[str]) -> set[str]:
     """The measures of drives and signals that a run has; `asked` are those that matter."""
     wanted = getattr(config.slots["cost"].settings, "drives", None)
     # A plugin's cost that is not told its drives may have any.
@@ -197,12 +199,12 @@ def _felt(config: Resolved, world: WorldSpec, asked: set[str]) -> set[str]:
     return energies | {f"signal.{name}" for name in world.signals}
 
 
-def lesson_of(study: Study, world: StudyWorld, arm: str, seed: int) -> Request:
+def lesson_of(study: Study, world: StudyWorld, arm: str, seed: int) -> RunRequest:
     """The training that an arm's agent has before it is judged with `seed`."""
     school = study.arms[arm].school
     assert school is not None
     own = settings_of_arm(study, world, study.arms[arm], {})
-    training: Tree = {"training": {"steps": school.steps, "evaluate_every": 0}}
+    training: ConfigTree = {"training": {"steps": school.steps, "evaluate_every": 0}}
     settings = merge(merge(training, branch(school.settings)), own)
     settings = merge(settings, {"seed": school.seed + seed})
     # Rows are for the judging; a training has as many as its preset says.

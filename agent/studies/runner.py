@@ -70,9 +70,11 @@ def reopen(folder: Path) -> Study:
         tree = yaml.safe_load((folder / STUDY).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         line = " ".join(str(error).split())
-        raise ConfigError(f"study: wanted a folder with {STUDY}, got '{folder}' ({line})") from None
+        raise ConfigError(
+            f"study: expected a folder with {STUDY}, got '{folder}' ({line})"
+        ) from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"study: wanted a study in {folder / STUDY}, got {tree!r:.60}")
+        raise ConfigError(f"study: expected a study in {folder / STUDY}, got {tree!r:.60}")
     return study_of(tree, str(folder / STUDY))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.assembly.merge import Tree, merge, read_yaml
+from agent.assembly.merge import ConfigTree, merge, read_yaml
 from agent.assembly.resolve import suggestion
 from agent.studies.measures import MEASURES
 from agent.tuning.evolution import HELD_OUT, JUDGED_IN
@@ -336,9 +336,9 @@ def _model_at(place: list[str]) -> type[BaseModel]:
     return next((parts[name] for name in reversed(place) if name in parts), Study)
 
 
-def branch(settings: Mapping[str, Any]) -> Tree:
+def branch(settings: Mapping[str, Any]) -> ConfigTree:
     """Settings whose keys may be dotted, as a tree: `{configurator.mode: 1}` is nested."""
-    tree: Tree = {}
+    tree: ConfigTree = {}
     for path, value in settings.items():
         names = path.split(".")
         made: Any = branch(value) if isinstance(value, Mapping) else value

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from agent.assembly.build import Assembly
-from agent.assembly.load import Request, prepared
+from agent.assembly.load import RunRequest, prepared
 from agent.live import live
 from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
@@ -69,14 +69,14 @@ def _lived(run: PlannedRun, assembly: Assembly, place: Path) -> tuple[Series, fl
     """The series of the run, and how long it took by the clock and of the processor, seconds."""
     world, agent = assembly.world, assembly.agent
     RunFolder(place).write_config(assembly.config.tree())
-    recorder = Recorder(world.spec.actions, world.rows)
+    recorder = Recorder(world.spec.actions, world.num_envs)
     with ExitStack() as stack:
         stack.enter_context(guarded(agent))
         chronicle = None
         if run.trace:
             chronicle = stack.enter_context(assembly.recorder(RunFolder(place)))
         began, worked = time.perf_counter(), time.process_time()
-        for moment in live(agent, world, run.steps * world.rows, run.seed):
+        for moment in live(agent, world, run.steps * world.num_envs, run.seed):
             if chronicle is not None:
                 chronicle.add(moment)
             if recorder.add(moment):
@@ -85,7 +85,7 @@ def _lived(run: PlannedRun, assembly: Assembly, place: Path) -> tuple[Series, fl
     return recorder.series(), seconds, processor
 
 
-def school(request: Request, place: Path) -> str | None:
+def school(request: RunRequest, place: Path) -> str | None:
     """Trains an agent into `place`, as `sextet train` does; None or why not.
 
     A training that is told to stop keeps a checkpoint and returns: here it is an interruption,
@@ -114,7 +114,7 @@ def school(request: Request, place: Path) -> str | None:
     return None
 
 
-def teach(request: Request, tutoring: Tutoring, place: Path) -> str | None:
+def teach(request: RunRequest, tutoring: Tutoring, place: Path) -> str | None:
     """Trains the learned configurator of one arm in one world into `place`; None or why not.
 
     One that was left unfinished is gone on with.

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from agent.agent import Agent
 from agent.assembly.build import Assembly
-from agent.assembly.load import Request, prepared
+from agent.assembly.load import RunRequest, prepared
 from agent.live import live
 from agent.recording import checkpoint
 from agent.recording.checkpoint import Checkpoint
@@ -54,7 +54,7 @@ JUDGED_IN = 2
 NOTES, STATES = "tutoring.json", "generations"
 """In a folder: what was asked and what it came to, and where to go on from."""
 
-_SCORE, _END = SIGNALS.index("score"), SIGNALS.index("end")
+_SCORE, _END = SIGNALS.index("reward"), SIGNALS.index("end")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Generation:
 
 
 def tutor(
-    request: Request,
+    request: RunRequest,
     folder: Path,
     *,
     price: float,
@@ -111,16 +111,17 @@ def tutor(
     """
     if population < 2 or population % 2:
         raise ConfigError(
-            f"tutor population: wanted an even number of at least 2, got {population}; candidates "
+            "tutor population: expected an even number of at least 2, got "
+            f"{population}; candidates "
             "come in mirrored pairs"
         )
     for name, value, least in (
         ("generations", generations, 0), ("episodes", episodes, 1), ("steps", steps, 2),
     ):  # fmt: skip
         if value < least:
-            raise ConfigError(f"tutor {name}: wanted at least {least}, got {value}")
+            raise ConfigError(f"tutor {name}: expected at least {least}, got {value}")
     if not 0 <= price < float("inf"):
-        raise ConfigError(f"tutor price: wanted 0 or more a model call, got {price:g}")
+        raise ConfigError(f"tutor price: expected 0 or more a model call, got {price:g}")
     if not generations and not traces:
         raise ConfigError("tutor generations: 0, and no recorded runs; there is nothing to learn")
     asked = {
@@ -148,12 +149,12 @@ def tutor(
         assembly.world.close()
 
 
-def _rows(request: Request, episodes: int) -> Request:
+def _rows(request: RunRequest, episodes: int) -> RunRequest:
     """The request with as many rows as episodes and the `learned` configurator."""
     said = [o for o in request.overrides if o.partition("=")[0] == "configurator.kind"]
     # A bundle or preset that directs otherwise gives way; settings of `learned` stay.
     kind = () if said else ("configurator.kind=learned",)
-    rows = (f"world.rows={episodes}", "memory.capacity=1000")
+    rows = (f"world.num_envs={episodes}", "memory.capacity=1000")
     return replace(request, overrides=(*kind, *request.overrides, *rows))
 
 
@@ -175,7 +176,7 @@ def _opened(folder: Path, asked: Mapping[str, Any]) -> None:
     notes = folder / NOTES
     if not notes.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"tutor: wanted a new folder, got '{folder}', which exists")
+            raise ConfigError(f"tutor: expected a new folder, got '{folder}', which exists")
         return
     try:
         before = json.loads(notes.read_text(encoding="utf-8"))["asked"]
@@ -202,7 +203,7 @@ class _Lesson:
     def lived(self, vector: Tensor, seed: int) -> Outcome:
         """What each row's first episode came to with these weights, [N], means over rows."""
         self.taught.vector = vector
-        rows = self.world.rows
+        rows = self.world.num_envs
         score, calls = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows)
         alive = torch.ones(rows, dtype=torch.bool)
         for moment in live(self.agent, self.world, self.steps * rows, seed):

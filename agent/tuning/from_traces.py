@@ -25,7 +25,7 @@ from modules.messages import SIGNALS, ConfigError, Directive, Situation
 DISCOUNT = 0.95
 """Of what follows a moment in a recorded run, a step: some 20 steps count."""
 
-_SCORE = SIGNALS.index("score")
+_SCORE = SIGNALS.index("reward")
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ class Taught(Protocol):
     weights: dict[str, Tensor]
     vector: Tensor
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """The standing directive where an episode begins."""
 
     def hear(self, situation: Situation) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,7 @@ def learn_from(taught: Taught, runs: Sequence[Path], assembly: Assembly, price: 
             if trace.drives != drives or trace.world.actions != assembly.world.spec.actions:
                 raise ConfigError(
                     f"tutor: '{run}' is a run in {trace.world.id} with drives "
-                    f"{', '.join(trace.drives)}; wanted one of {assembly.world.spec.id} with "
+                    f"{', '.join(trace.drives)}; expected one of {assembly.world.spec.id} with "
                     f"{', '.join(drives)}"
                 )
             free += _decisions(taught, trace, price)
@@ -83,7 +83,8 @@ def learn_from(taught: Taught, runs: Sequence[Path], assembly: Assembly, price: 
         if count < least:
             raise ConfigError(
                 f"tutor: the recorded runs hold {count} moments at which it {what} though it could "
-                f"do otherwise; wanted at least {least}: record with configurator.kind=random-rate"
+                f"do otherwise; expected at least {least}: record with "
+                "configurator.kind=random-rate"
             )
     worth = advantage(heard, thought, followed)
     _fit(taught, heard, worth)
@@ -93,7 +94,7 @@ def _decisions(taught: Taught, trace: Trace, price: float) -> Iterator[_Decision
     """The free moments of a trace, one item for each row."""
     rows = trace.rows
     heard: list[Tensor] = []
-    standing = taught.neutral(rows)
+    standing = taught.initial(rows)
     before = None
     columns: dict[str, list[Tensor]] = {
         n: [] for n in ("thought", "free", "net", "score", "first", "over")
@@ -102,19 +103,27 @@ def _decisions(taught: Taught, trace: Trace, price: float) -> Iterator[_Decision
         first = moment.observation.first
         if before is None:
             before = moment
-        carry = torch.where(first[:, None], torch.zeros_like(standing.carry), standing.carry)
+        configurator_state = torch.where(
+            first[:, None],
+            torch.zeros_like(standing.configurator_state),
+            standing.configurator_state,
+        )
         said = before.replace(
-            directive=moment.directive.replace(carry=carry, tokens=standing.tokens),
+            directive=moment.directive.replace(
+                configurator_state=configurator_state, tokens=standing.tokens
+            ),
             step=moment.step,
         )
-        features, carry = taught.hear(moment.situation(said, chance.keys(0, rows, moment.step)))
+        features, configurator_state = taught.hear(
+            moment.situation(said, chance.keys(0, rows, moment.step))
+        )
         calls = moment.plan.model_calls
         thought = calls > 0
-        standing = standing.replace(carry=carry)
+        standing = standing.replace(configurator_state=configurator_state)
         over = moment.observation.ended
         heard.append(features)
         columns["thought"].append(thought)
-        columns["free"].append(~first & ~over & (before.plan.committed == 0))
+        columns["free"].append(~first & ~over & (before.plan.remaining_commit == 0))
         columns["net"].append(-price * calls.double())
         columns["score"].append(moment.observation.signals[:, _SCORE].double())
         columns["first"].append(first)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.assembly.build import assemble, known_kinds
-from agent.assembly.load import Request
+from agent.assembly.load import RunRequest
 from agent.commands.train import for_training, keep_pages
 from agent.learning.learner import Learner
 from agent.learning.training import Schedule, Training
@@ -46,9 +46,9 @@ def peak_gb() -> float:
 def run(world: str, steps: int, rows: int, folder: Path) -> dict[str, Any]:
     """Lives, learns a little, keeps ten checkpoints; then loads the last one anew."""
     keep_pages()
-    asked = (f"memory.capacity={steps}", "learner.updates_per_step=0.002")
+    asked = (f"memory.capacity={steps}", "learner.replay_ratio=0.002")
     tree = for_training(
-        Request(agent=world, overrides=asked, flags={"protocol": "100k", "worlds": rows})
+        RunRequest(agent=world, overrides=asked, flags={"protocol": "100k", "worlds": rows})
     )
     assembly = assemble(tree, known_kinds(), training=True)
     settings = assembly.config.settings

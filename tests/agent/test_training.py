@@ -21,7 +21,7 @@ from torch import nn
 
 from agent import load
 from agent.assembly.build import Assembly, assemble, known_kinds
-from agent.assembly.load import Request
+from agent.assembly.load import RunRequest
 from agent.cli import run
 from agent.commands.train import for_training, train
 from agent.learning.collapse_monitor import Health, effective_rank
@@ -32,16 +32,25 @@ from agent.live import live
 from agent.recording import checkpoint
 from agent.view.progress import LiveProgress, PlainProgress, grouped, lasting
 from modules.messages import ConfigError, MessageError
+from modules.ports import Batch
+
+LEARNING_KEY = torch.tensor([7])
 
 SMALL = {
     "world": {"id": "CartPole-v1"},
     "perception": {"kind": "vectors", "width": 32},
-    "world_model": {"kind": "jepa", "width": 32, "blocks": 1, "ensemble": 2, "unroll_steps": 3},
+    "world_model": {
+        "kind": "jepa",
+        "width": 32,
+        "blocks": 1,
+        "ensemble_size": 2,
+        "unroll_steps": 3,
+    },
     "cost": {"critic": {"kind": "actions", "width": 32}},
     "memory": {"capacity": 500, "priority_exponent": 0.5},
     "actor": {"policy": {"kind": "greedy", "epsilon": 0.2}},
     "configurator": {"kind": "fixed", "mode": 1},
-    "learner": {"batch": 8, "warmup_steps": 20, "updates_per_step": 0.5},
+    "learner": {"batch": 8, "warmup_steps": 20, "replay_ratio": 0.5},
 }
 
 
@@ -57,7 +66,7 @@ def learner_of(assembly: Assembly) -> Learner:
 
 def trained(folder: Path, steps: int, resume: checkpoint.Checkpoint | None = None) -> Training:
     folder.mkdir(exist_ok=True)
-    assembly = made(reset_every=17, imagined_steps=2)
+    assembly = made(reset_every=17, imagination_horizon=2)
     training = Training(
         assembly.agent,
         assembly.world,
@@ -114,7 +123,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_end(tmp_path):
     whole = trained(tmp_path / "whole", 150)
     folder = tmp_path / "stopped"
     folder.mkdir()
-    assembly = made(reset_every=17, imagined_steps=2)
+    assembly = made(reset_every=17, imagination_horizon=2)
     schedule = Schedule(steps=150, report_every=20, evaluate_every=0, checkpoint_every=50)
     training = Training(
         assembly.agent, assembly.world, learner_of(assembly), folder, schedule,
@@ -192,7 +201,7 @@ def test_the_averages_follow_and_are_what_is_kept_to_play():
     assembly = made()
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
-    settings = assembly.config.settings.learner.model_dump() | {"target_rate": 0.25}
+    settings = assembly.config.settings.learner.model_dump() | {"ema_rate": 0.25}
     learner = Learner(assembly.agent.modules, seed=3, **settings)
     for rate in (1, 1 / 2, 1 / 3, 0.25, 0.25):
         began = {name: value.clone() for name, value in learner.weights().items()}
@@ -212,7 +221,7 @@ def test_learning_apart_learns_the_same_and_the_agent_follows():
         assembly = made()
         for _ in live(assembly.agent, assembly.world, 60, 0):
             pass
-        settings = assembly.config.settings.learner.model_dump() | {"updates_per_step": 1}
+        settings = assembly.config.settings.learner.model_dump() | {"replay_ratio": 1}
         learner = Learner(assembly.agent.modules, seed=3, device=device, **settings)
         acting = assembly.agent.modules.perception.state_dict()
         began = {name: value.clone() for name, value in acting.items()}
@@ -235,7 +244,7 @@ def test_the_first_step_has_another_view_as_its_target_and_later_ones_the_same()
         "world": {"id": "ALE/Pong-v5"},
         "perception": {"kind": "pixels-small", "latent_size": 16},
         "world_model": {"kind": "jepa", "unroll_steps": 2, "invariance_weight": 1},
-        "learner": {"batch": 4, "online_steps": 3, "updates_per_step": 0},
+        "learner": {"batch": 4, "online_steps": 3, "replay_ratio": 0},
     }
     assembly = assemble(tree, known_kinds(), training=True)
     for _ in live(assembly.agent, assembly.world, 40, 0):
@@ -251,7 +260,7 @@ def test_the_first_step_has_another_view_as_its_target_and_later_ones_the_same()
 
     perception.encode_windows = listening
     key = torch.tensor([5])
-    learner.encode(learner.modules.memory.sample(4, learner.window(), key), key)
+    learner.encode(learner.modules.memory.sample(4, learner.window_steps(), key), key)
     online, later, first = asked
     assert online[0] == later[0] != first[0]
     assert later[1][:3] == [False, True, True]
@@ -259,7 +268,7 @@ def test_the_first_step_has_another_view_as_its_target_and_later_ones_the_same()
 
 
 def test_only_the_ports_named_learn():
-    assembly = made(ports=("cost",))
+    assembly = made(train_modules=("cost",))
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
     learner = learner_of(assembly)
@@ -270,8 +279,8 @@ def test_only_the_ports_named_learn():
         n.split("/")[0] for n, value in learner.weights().items() if not value.equal(began[n])
     }
     assert changed == {"cost"}
-    with pytest.raises(ConfigError, match=r"learner.ports: 'costs' is not one of .*'cost'"):
-        learner_of(made(ports=("costs",)))
+    with pytest.raises(ConfigError, match=r"learner.train_modules: 'costs' is not one of .*'cost'"):
+        learner_of(made(train_modules=("costs",)))
 
 
 def test_what_stays_as_it_is_sees_what_it_sees_in_acting():
@@ -279,18 +288,18 @@ def test_what_stays_as_it_is_sees_what_it_sees_in_acting():
         **SMALL,
         "world": {"id": "ALE/Pong-v5"},
         "perception": {"kind": "pixels-small", "latent_size": 16},
-        "learner": {**SMALL["learner"], "ports": ["cost"]},
+        "learner": {**SMALL["learner"], "train_modules": ["cost"]},
     }
     assembly = assemble(tree, known_kinds(), training=True)
     for _ in live(assembly.agent, assembly.world, 40, 0):
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
-    experience = assembly.agent.memory.sample(4, learner.window(), key)
+    experience = assembly.agent.memory.sample(4, learner.window_steps(), key)
     usual = learner.modules.perception.usual.centre.clone()
     (state,), targets = learner.encode(experience, key)
     plain = learner.modules.perception.encode_windows(experience, None, None)
     torch.testing.assert_close(state.latent, plain[:, 0])
-    reach = learner.modules.cost.looks_at(experience, 1)
+    reach = learner.modules.cost.target_mask(experience, 1)
     seen = torch.stack([target.latent for target in targets], 1)
     torch.testing.assert_close(seen[reach], plain[reach])
     assert learner.modules.perception.usual.centre.equal(usual)
@@ -312,21 +321,21 @@ def test_a_loss_that_is_no_number_stops_learning_before_it_does_harm():
     model.losses = broken
     with pytest.raises(MessageError) as stopped:
         learner.update()
-    wanted = "module world_model: update 1: losses.signals: wanted a finite number, got inf"
+    wanted = "module world_model: update 1: losses.signals: expected a finite number, got inf"
     assert str(stopped.value) == wanted
     assert all(now.equal(was) for now, was in zip(parameters, before, strict=True))
 
 
 def test_averages_at_rate_1_are_the_modules_themselves():
     assembly = made()
-    settings = assembly.config.settings.learner.model_dump() | {"target_rate": 1.0}
+    settings = assembly.config.settings.learner.model_dump() | {"ema_rate": 1.0}
     learner = Learner(assembly.agent.modules, seed=3, **settings)
     assert learner.averages is learner.learners
     assert not any(name.startswith("now/") for name in learner.tensors())
 
 
 def test_a_reset_goes_back_to_how_it_all_began_halfway_or_wholly():
-    assembly = made(reset_every=5, reset_keep=0.25)
+    assembly = made(reset_every=5, shrink_perturb_alpha=0.25)
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
     learner = learner_of(assembly)
@@ -347,7 +356,7 @@ def test_a_reset_goes_back_to_how_it_all_began_halfway_or_wholly():
 
 
 def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():
-    assembly = made(imagined_steps=4)
+    assembly = made(imagination_horizon=4)
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
@@ -367,27 +376,29 @@ def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():
     ends = torch.stack([state.ended > 0.5 for state in whole], 1)
     for row in range(8):
         first = int(ends[row].long().argmax()) if ends[row].any() else 4
-        assert dreamt.valid[row].tolist() == [t <= first for t in range(5)]
+        assert dreamt.mask[row].tolist() == [t <= first for t in range(5)]
     assert "cost/imagined critic" in learner.update()
 
 
 def test_what_is_foretold_is_judged_by_what_came_and_teaches_the_model_too():
-    assembly = made(foretold_steps=2)
+    assembly = made(critic_unroll_steps=2)
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
     for _ in range(3):  # a fresh critic says 0 whatever it is shown
         assert "cost/foretold critic" in learner.update()
     cost, model = assembly.agent.modules.cost, assembly.agent.modules.world_model
-    stop = cost.window()
-    experience = assembly.agent.memory.sample(8, learner.window(), key)
+    stop = cost.window_steps()
+    experience = assembly.agent.memory.sample(8, learner.window_steps(), key)
     states, targets = learner.encode(experience, key)
     loss = learner._foretold(experience, states[0], targets, cost)
     latent, by_hand = states[0].latent, []
     for t in (1, 2):
         latent = model._advance(latent, experience.actions[:, t - 1], None).latent
         there = states[0].replace(latent=latent)
-        missed, _ = cost.losses(experience.span(t, stop), [there], targets[t:stop])
+        missed, _ = cost.losses(
+            Batch(experience.slice_steps(t, stop), [there], targets[t:stop]), LEARNING_KEY
+        )
         by_hand.append(missed["critic"])
     torch.testing.assert_close(loss, torch.stack(by_hand).mean())
     loss.backward()
@@ -396,7 +407,7 @@ def test_what_is_foretold_is_judged_by_what_came_and_teaches_the_model_too():
 
 
 def test_dreams_branch_by_any_first_action_and_go_on_as_mode_1():
-    assembly = made(imagined_steps=3, imagined_branches=16)
+    assembly = made(imagination_horizon=3, rollouts_per_state=16)
     assembly.agent.modules.actor.policy.epsilon = 0.0
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
@@ -408,11 +419,11 @@ def test_dreams_branch_by_any_first_action_and_go_on_as_mode_1():
     assert learner.dreamer is not None
     dreamt, given, whole = learner.dreamer.dream(experience, states[0], key)
     assert whole[0].latent.equal(states[0].latent.detach().repeat_interleave(16, 0))
-    assert dreamt.index.equal(experience.index.repeat_interleave(16))
+    assert dreamt.indices.equal(experience.indices.repeat_interleave(16))
     first = dreamt.actions[:, 0].view(8, 16, -1)
     assert bool((first.sum(1) > 0).all()), "each action begins some branch of each state"
     for t in (1, 2):
-        said = learner.dreamer.modules.cost.by_action(given[t], torch.ones(1, 4))
+        said = learner.dreamer.modules.cost.action_values(given[t], torch.ones(1, 4))
         assert said is not None
         assert dreamt.actions[:, t].argmax(-1).equal(said.argmin(-1))
 
@@ -427,7 +438,7 @@ def test_train_command_leaves_a_run_that_can_be_evaluated_and_resumed(
         "training.checkpoint_every=60", "training.report_every=30",
     )  # fmt: skip
     flags = {"seed": 1, "steps": 90, "worlds": worlds}
-    request = Request(agent="CartPole-v1", overrides=small, flags=flags)
+    request = RunRequest(agent="CartPole-v1", overrides=small, flags=flags)
     train(request, run=Path("run"), resume=None, as_json=True)
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said["steps"] == 90
@@ -436,7 +447,7 @@ def test_train_command_leaves_a_run_that_can_be_evaluated_and_resumed(
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [line["steps"] for line in lines if "evaluation" in line] == [60, 90]
 
-    train(Request(flags={"steps": 150}), run=None, resume=Path("run"), as_json=True)
+    train(RunRequest(flags={"steps": 150}), run=None, resume=Path("run"), as_json=True)
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said["resumed_at"] == 90
     assert said["steps"] == 150
@@ -459,7 +470,7 @@ def test_going_on_for_longer_is_kept_where_the_next_looks(tmp_path, capsys, monk
     capsys.readouterr()
     for place in ("one", "two"):
         assert run(["train", "--resume", place, "--steps", "50"]) == 2
-        assert "wanted at least the 60 that are done, got 50" in capsys.readouterr().err
+        assert "expected at least the 60 that are done, got 50" in capsys.readouterr().err
     assert json.loads(Path("two/seeds.json").read_text())["config"]["training"]["steps"] == 60
     # One may go on by itself, and of what all are asked for then keeps what it has.
     assert run(["train", "--resume", "two/seed-0", "--steps", "80", "--no-live"]) == 0
@@ -524,11 +535,20 @@ def test_what_goes_on_takes_no_other_settings(tmp_path, capsys, monkeypatch, wor
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["CartPole-v1", "--learner.ports=[perception]"], "wanted one that has losses"),
-        (["ALE/Pong-v5", "--world_model.kind=fair", "--learner.foretold_steps=1"], "memory holds"),
-        (["ALE/Pong-v5", "--world_model.kind=clairvoyant", "--learner.imagined_steps=1"], "jepa"),
-        (["sextet/Orchard-v0", "--learner.imagined_steps=1"], "a dream has no task"),
-        (["CartPole-v1", "--learner.ports=[perception]", "--seeds", "0,1"], "that has losses"),
+        (["CartPole-v1", "--learner.train_modules=[perception]"], "expected one that has losses"),
+        (
+            ["ALE/Pong-v5", "--world_model.kind=fair", "--learner.critic_unroll_steps=1"],
+            "memory holds",
+        ),
+        (
+            ["ALE/Pong-v5", "--world_model.kind=clairvoyant", "--learner.imagination_horizon=1"],
+            "jepa",
+        ),
+        (["sextet/Orchard-v0", "--learner.imagination_horizon=1"], "a dream has no task"),
+        (
+            ["CartPole-v1", "--learner.train_modules=[perception]", "--seeds", "0,1"],
+            "that has losses",
+        ),
     ],
 )
 def test_what_cannot_learn_is_said_before_a_folder_is_made(
@@ -562,7 +582,7 @@ def test_what_a_reset_goes_back_to_is_kept():
 def test_resuming_what_has_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("{}")
     with pytest.raises(ConfigError, match="checkpoint"):
-        train(Request(), run=None, resume=tmp_path, as_json=False)
+        train(RunRequest(), run=None, resume=tmp_path, as_json=False)
 
 
 # -- health ---------------------------------------------------------------------------------
@@ -917,13 +937,13 @@ def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_wo
     ]
     apart = [line["actor/distillation"] for line in lines if "actor/distillation" in line]
     assert apart[-1] < 0.8 * torch.log(torch.tensor(2.0)), apart
-    assert run([*told, "--run", "third", "--learner.ports=[cost]"]) == 2
+    assert run([*told, "--run", "third", "--learner.train_modules=[cost]"]) == 2
     assert "another actor, and that is not to learn" in capsys.readouterr().err
-    assert run([*told, "--run", "third", "--training.begin_with=firts"]) == 2
+    assert run([*told, "--run", "third", "--training.init_from=firts"]) == 2
     assert "'firts' is neither a trained run" in capsys.readouterr().err
     assert not (tmp_path / "third").exists()
 
 
 def test_an_agent_that_was_never_trained_begins_fresh():
-    assert for_training(Request(agent="showpiece"))["training"]["begin_with"] is None
-    assert for_training(Request(agent="krull"))["training"]["begin_with"] == "krull"
+    assert for_training(RunRequest(agent="showpiece"))["training"]["init_from"] is None
+    assert for_training(RunRequest(agent="krull"))["training"]["init_from"] == "krull"
