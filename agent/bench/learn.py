@@ -154,7 +154,7 @@ def _shares(turns: int) -> dict[str, float]:
 # -- by hand --------------------------------------------------------------------------------
 
 
-class Batch(NamedTuple):
+class _Batch(NamedTuple):
     """Windows as arrays: frames [B W+3 H Y 1], [B W ...] the rest, and what was drawn for them."""
 
     frames: Tensor
@@ -290,7 +290,7 @@ class Handwritten:
         said = torch.stack([*(loss.detach() for loss in losses.values()), total.detach(), norm])
         return dict(zip([*losses, "total", "norm"], said.tolist(), strict=True))
 
-    def sample(self) -> Batch:
+    def sample(self) -> _Batch:
         """Windows that begin anywhere, and how their frames are changed."""
         held, luck = self.replay, self.luck
         start = luck.integers(0, self.steps - WINDOW, BATCH)[:, None]
@@ -303,7 +303,7 @@ class Handwritten:
         chosen = torch.from_numpy(held["actions"].take(at, 0)).long()
         drawn = luck.integers(-SHIFT, SHIFT + 1, (BATCH, 2))
         noise = luck.standard_normal(BATCH).clip(-2, 2).astype(np.float32)
-        return Batch(
+        return _Batch(
             frames=torch.from_numpy(held["frames"].take(shown, 0)),
             actions=functional.one_hot(chosen, self.actions).float() * real[..., None],
             signals=torch.from_numpy(held["signals"].take(at, 0)) * real[..., None],
@@ -317,7 +317,7 @@ class Handwritten:
             brightness=torch.from_numpy(1 + INTENSITY * noise),
         )
 
-    def _encoded(self, encoder: Encoder, batch: Batch, wanted: Tensor, learning: bool) -> Tensor:
+    def _encoded(self, encoder: Encoder, batch: _Batch, wanted: Tensor, learning: bool) -> Tensor:
         """Latents [M D] of the steps `wanted` [B W] after shift and change of brightness."""
         several = wanted.shape[1] + STACK - 1
         frames = batch.frames[:, :several, :, :, 0].numpy()
@@ -337,7 +337,7 @@ class Handwritten:
         row = wanted.nonzero()[:, 0]
         return cast(Tensor, encoder(runs.mul_(bright[row, None, None, None]), learning))
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: _Batch) -> dict[str, Tensor]:
         """What this agent would have less of."""
         valid, rows = batch.valid, torch.arange(BATCH)
         with torch.autocast("cpu", torch.bfloat16, self.halved):
@@ -350,7 +350,7 @@ class Handwritten:
             "cost/critic": self._critic(batch, first, target, rows)
         }
 
-    def _model(self, batch: Batch, first: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _model(self, batch: _Batch, first: Tensor, target: Tensor) -> dict[str, Tensor]:
         valid, signals = batch.valid, _symlog(batch.signals)
         over = batch.terminated | batch.truncated
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
@@ -400,7 +400,7 @@ class Handwritten:
         said: Tensor = value + own - own.mean(2, keepdim=True)
         return said
 
-    def _critic(self, batch: Batch, first: Tensor, target: Tensor, rows: Tensor) -> Tensor:
+    def _critic(self, batch: _Batch, first: Tensor, target: Tensor, rows: Tensor) -> Tensor:
         with torch.no_grad():
             felt = batch.signals
             energies = torch.stack(
@@ -447,7 +447,7 @@ def agree(learner: Learner, hand: Handwritten) -> None:
         raise RuntimeError(f"bench learn: {missing} is not written by hand")
 
 
-def _as_batch(experience: Experience, key: Tensor, heads: int) -> Batch:
+def _as_batch(experience: Experience, key: Tensor, heads: int) -> _Batch:
     """The windows of an experience with what the learner draws for them."""
     shift = chance.integers(key, "shift", 2 * SHIFT + 1, BATCH, 2)[0] - SHIFT
     noise = chance.normal(key, "intensity", BATCH)[0].clamp(-2, 2)
@@ -455,7 +455,7 @@ def _as_batch(experience: Experience, key: Tensor, heads: int) -> Batch:
     if heads == 1:
         heard = torch.ones_like(heard)
     assert experience.frames is not None
-    return Batch(
+    return _Batch(
         frames=experience.frames,
         actions=experience.actions,
         signals=experience.signals,

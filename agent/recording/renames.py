@@ -129,7 +129,7 @@ def _renamed(tree: Mapping[str, Any], path: str) -> dict[str, Any]:
         new = SETTINGS.get(here, here).rpartition(".")[2]
         if name == "kind" and isinstance(value, str):
             value = KINDS.get(path.rstrip("."), {}).get(value, value)
-        # Whoever wrote both meant the present name.
+        # A file with both names uses the present one.
         if new != name and new in tree:
             continue
         nested = isinstance(value, Mapping) and here != "training.evaluation"
