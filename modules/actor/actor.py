@@ -43,8 +43,7 @@ class Actor(nn.Module):
     def __init__(
         self,
         *,
-        replan_threshold: float,
-        num_logged_candidates: int,
+        config: Config,
         policy: Policy,
         planner: Planner,
         world: WorldSpec,
@@ -52,7 +51,8 @@ class Actor(nn.Module):
     ) -> None:
         super().__init__()
         self.policy, self.planner = policy, planner
-        self.replan_threshold, self.num_logged_candidates = replan_threshold, num_logged_candidates
+        self.replan_threshold = config.replan_threshold
+        self.num_logged_candidates = config.num_logged_candidates
         self.size, self.horizon_max = world.actions.size, horizon_max
         self._still: dict[int, Plan] = {}
 

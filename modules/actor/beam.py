@@ -56,22 +56,10 @@ class Beam:
         refine_samples: int = Field(4, ge=1, le=64)
         branching_factor: int = Field(0, ge=0)
 
-    def __init__(
-        self,
-        *,
-        action_repeat: int,
-        search_fraction: float,
-        refine_samples: int,
-        world: WorldSpec,
-        branching_factor: int = 0,
-    ) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("beam", world, discrete=True)
-        self.action_repeat, self.search_fraction, self.refine_samples, self.branching_factor = (
-            action_repeat,
-            search_fraction,
-            refine_samples,
-            branching_factor,
-        )
+        self.action_repeat, self.search_fraction = config.action_repeat, config.search_fraction
+        self.refine_samples, self.branching_factor = config.refine_samples, config.branching_factor
         self.choices = world.actions.size
 
     @torch.no_grad()

@@ -50,11 +50,9 @@ def refit_categorical(best: Tensor, smoothing: float) -> Tensor:
 class _Search(ABC):
     """What both methods share: the rounds, the held decisions, the best plan kept."""
 
-    def __init__(
-        self, *, samples: int, iterations: int, elite_fraction: float, action_repeat: int
-    ) -> None:
-        self.samples, self.iterations = samples, iterations
-        self.elite_fraction, self.action_repeat = elite_fraction, action_repeat
+    def __init__(self, config: CEM.Config | CategoricalCEM.Config) -> None:
+        self.samples, self.iterations = config.samples, config.iterations
+        self.elite_fraction, self.action_repeat = config.elite_fraction, config.action_repeat
 
     @torch.no_grad()
     def plan(
@@ -122,25 +120,10 @@ class CEM(_Search):
         init_std: float = Field(0.6, gt=0, le=2)
         min_std: float = Field(0.05, ge=0, le=1)
 
-    def __init__(
-        self,
-        *,
-        samples: int,
-        iterations: int,
-        elite_fraction: float,
-        action_repeat: int,
-        init_std: float,
-        min_std: float,
-        world: WorldSpec,
-    ) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("cem", world, discrete=False)
-        super().__init__(
-            samples=samples,
-            iterations=iterations,
-            elite_fraction=elite_fraction,
-            action_repeat=action_repeat,
-        )
-        self.spread, self.least = init_std, min_std
+        super().__init__(config)
+        self.spread, self.least = config.init_std, config.min_std
 
     def _begin(self, knots: Tensor) -> tuple[Tensor, Tensor]:
         return knots[:, 0], torch.full_like(knots[:, 0], self.spread)
@@ -179,25 +162,10 @@ class CategoricalCEM(_Search):
         smoothing: float = Field(0.2, ge=0, le=1)
         warm_start_prob: float = Field(0.3, ge=0, lt=1)
 
-    def __init__(
-        self,
-        *,
-        samples: int,
-        iterations: int,
-        elite_fraction: float,
-        action_repeat: int,
-        smoothing: float,
-        warm_start_prob: float,
-        world: WorldSpec,
-    ) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("cem-categorical", world, discrete=True)
-        super().__init__(
-            samples=samples,
-            iterations=iterations,
-            elite_fraction=elite_fraction,
-            action_repeat=action_repeat,
-        )
-        self.smoothing, self.warm_start_prob = smoothing, warm_start_prob
+        super().__init__(config)
+        self.smoothing, self.warm_start_prob = config.smoothing, config.warm_start_prob
 
     def _begin(self, knots: Tensor) -> tuple[Tensor, Tensor]:
         odds = self.warm_start_prob * knots[:, 0] + (1 - self.warm_start_prob) / knots.shape[-1]

@@ -39,18 +39,10 @@ class Gradient:
         learning_rate: float = Field(0.2, gt=0, le=10)
         init_std: float = Field(0.5, ge=0, le=10)
 
-    def __init__(
-        self,
-        *,
-        num_restarts: int,
-        iterations: int,
-        learning_rate: float,
-        init_std: float,
-        world: WorldSpec,
-    ) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("gradient", world, discrete=False)
-        self.num_restarts, self.iterations = num_restarts, iterations
-        self.learning_rate, self.init_std = learning_rate, init_std
+        self.num_restarts, self.iterations = config.num_restarts, config.iterations
+        self.learning_rate, self.init_std = config.learning_rate, config.init_std
 
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int

@@ -51,17 +51,17 @@ class Categorical(nn.Module):
     def __init__(
         self,
         *,
-        width: int,
-        layers: int,
-        temperature: float = 1.0,
+        config: Config,
         world: WorldSpec,
         latent_size: int,
         token_shape: tuple[int, int],
     ) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature = config.temperature
         require("categorical", world, discrete=True)
-        self.network = MLP(latent_size, width, world.actions.size, layers, token_shape, silent=True)
+        self.network = MLP(
+            latent_size, config.width, world.actions.size, config.layers, token_shape, silent=True
+        )
 
     def logits(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Unnormalised log-probabilities of the actions, [M A], of latents [M D] under [B T E]."""
@@ -101,17 +101,17 @@ class Gaussian(nn.Module):
     def __init__(
         self,
         *,
-        width: int,
-        layers: int,
-        noise: float,
+        config: Config,
         world: WorldSpec,
         latent_size: int,
         token_shape: tuple[int, int],
     ) -> None:
         super().__init__()
         require("gaussian", world, discrete=False)
-        self.noise = noise
-        self.network = MLP(latent_size, width, world.actions.size, layers, token_shape, silent=True)
+        self.noise = config.noise
+        self.network = MLP(
+            latent_size, config.width, world.actions.size, config.layers, token_shape, silent=True
+        )
 
     def mean(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
         """The action without noise, [M A] in (-1, 1)."""
@@ -150,9 +150,10 @@ class Greedy:
         epsilon: float = Field(0.05, ge=0, le=1)
         repeat_prob: float = Field(0.0, ge=0, lt=1)
 
-    def __init__(self, *, epsilon: float, repeat_prob: float = 0.0, world: WorldSpec) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("greedy", world, discrete=True)
-        self.epsilon, self.repeat_prob, self.size = epsilon, repeat_prob, world.actions.size
+        self.epsilon, self.repeat_prob = config.epsilon, config.repeat_prob
+        self.size = world.actions.size
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """One-hot actions, [B A]; uniform where the critic does not tell actions apart."""

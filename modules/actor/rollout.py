@@ -46,13 +46,10 @@ class Rollout:
         branching_factor: int = Field(0, ge=0)
         min_gain_std: float = Field(1.5, ge=0)
 
-    def __init__(self, *, branching_factor: int, min_gain_std: float, world: WorldSpec) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("rollout", world, discrete=True)
-        self.branching_factor, self.min_gain_std, self.choices = (
-            branching_factor,
-            min_gain_std,
-            world.actions.size,
-        )
+        self.branching_factor, self.min_gain_std = config.branching_factor, config.min_gain_std
+        self.choices = world.actions.size
 
     @torch.no_grad()
     def plan(

@@ -11,12 +11,11 @@ WORLD = spec(True, 3)
 
 
 def mind():
-    policy = Categorical(width=8, layers=1, world=WORLD, latent_size=1, token_shape=(1, 1))
+    shape = {"latent_size": 1, "token_shape": (1, 1)}
     return Actor(
-        replan_threshold=0.5,
-        num_logged_candidates=2,
-        planner=Beam(action_repeat=1, search_fraction=0.5, refine_samples=1, world=WORLD),
-        policy=policy,
+        config=Actor.Config(num_logged_candidates=2),
+        planner=Beam(config=Beam.Config(), world=WORLD),
+        policy=Categorical(config=Categorical.Config(width=8), world=WORLD, **shape),
         world=WORLD,
         horizon_max=6,
     )

@@ -27,21 +27,19 @@ DISCRETE, FORCE = spec(True, 3), spec(False, 1)
 
 
 def build(kind, world, **settings):
-    chosen = {**kind.Config().model_dump(exclude={"kind"}), **settings}
-    return kind(**chosen, world=world)
+    return kind(config=kind.Config(**settings), world=world)
 
 
 def actor(planner, world, latent_size, horizon_max=12):
     mind = Categorical if world.actions.discrete else Gaussian
     policy = mind(
-        **mind.Config().model_dump(exclude={"kind"}),
+        config=mind.Config(),
         world=world,
         latent_size=latent_size,
         token_shape=(1, 1),
     )
     return Actor(
-        replan_threshold=0.5,
-        num_logged_candidates=4,
+        config=Actor.Config(),
         policy=policy,
         planner=planner,
         world=world,
@@ -485,5 +483,5 @@ def test_with_many_actions_some_are_tried_by_chance_and_all_in_time():
     ],
 )
 def test_a_planner_refuses_actions_that_are_not_its_own(kind, world):
-    with pytest.raises(ConfigError, match=r"wanted (discrete|continuous) actions"):
+    with pytest.raises(ConfigError, match=r"expected (discrete|continuous) actions"):
         build(kind, world)
