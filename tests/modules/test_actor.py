@@ -53,7 +53,16 @@ def act(mind, rows, before=None, surprise=0.0, ended=None, seed=0, step=0, **ord
         surprise=surprise,
         ended=ended,
     )
-    imagination = Imagination(model, cost, moment, orders, WORLD.actions, 0.95)
+    imagination = Imagination(
+        model,
+        cost,
+        moment,
+        orders,
+        actions=WORLD.actions,
+        discount=0.95,
+        sum_critic_every_step=False,
+        td_lambda=1.0,
+    )
     return mind.act(moment, imagination, orders), model
 
 
