@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -84,6 +86,16 @@ class Imagination:
         if self._whole is not None:
             whole, index = self._whole
             whole._count(torch.zeros_like(whole.model_calls).index_add_(0, index, calls))
+
+    def state_ids(self, state: State) -> Tensor | None:
+        """Numbers [M] that are equal where states look alike, from a world model that has them
+        (`modules.ports.WorldModel`); None where latents are to be compared.
+        """
+        state_ids: Any = getattr(self.world_model, "state_ids", None)
+        if state_ids is None or self.cost_module.needs_latent():
+            return None
+        numbers: Tensor = state_ids(state)
+        return numbers
 
     # -- energies of states -----------------------------------------------------------------
 

@@ -162,7 +162,11 @@ class Perception(Protocol):
 
 @runtime_checkable
 class WorldModel(Protocol):
-    """State and action → what may follow, and what perception could not see (§3, roles 1, 2)."""
+    """State and action → what may follow, and what perception could not see (§3, roles 1, 2).
+
+    A model whose imagined states have identities may also offer `state_ids(state) -> Tensor`: [M]
+    int64, equal where states look alike. Planners then compare these instead of latents.
+    """
 
     def start(self, situation: Situation, directive: Directive) -> State:
         """The present state, ready to be imagined from; row i of the result is row i given."""
@@ -260,6 +264,9 @@ class Imagination(Protocol):
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The next states, after the encoded `action` [M A]."""
+
+    def state_ids(self, state: State) -> Tensor | None:
+        """Numbers [M], equal where states look alike; None where latents are to be compared."""
 
     def energy(self, state: State) -> Tensor:
         """u·IC(s) + risk·uncertainty(s), [M]."""

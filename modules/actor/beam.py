@@ -126,7 +126,7 @@ class Beam:
                 break
             afford = max(1, (left // (horizon - until) - count) // branching_factor)
             noise = chance.uniform(key, f"beam {t}", children)
-            best = self._select(futures, total, noise, afford)
+            best = self._select(imagination, futures, total, noise, afford)
             width = best.shape[1]
             keep = torch.cat([best, (children - count + torch.arange(count)).expand(rows, -1)], 1)
             futures = futures.select(keep)
@@ -233,10 +233,13 @@ class Beam:
         away = torch.arange(rest) < away_steps
         return torch.cat([plan[:, :, :first_step], drawn.where(away, plan[:, :, first_step:])], -1)
 
-    def _select(self, futures: Futures, total: Tensor, noise: Tensor, most: int) -> Tensor:
+    def _select(
+        self, imagination: Imagination, futures: Futures, total: Tensor, noise: Tensor, most: int
+    ) -> Tensor:
         """The futures kept in the beam, [B W] with W <= `most`."""
         rows, children = total.shape
-        looks = futures.state.latent.view(rows, children, -1).numpy()
+        ids = imagination.state_ids(futures.state)
+        looks = (futures.state.latent if ids is None else ids).view(rows, children, -1).numpy()
         hidden = futures.state.hidden.view(rows, children, -1).numpy()
         random, scores = noise.numpy(), total.round(decimals=6).numpy()
         lasting = (futures.survival > _MIN_SURVIVAL).numpy()

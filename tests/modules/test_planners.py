@@ -151,8 +151,8 @@ def test_equal_states_are_held_once():
     beams = []
     select = mind.planner._select
 
-    def watch(futures, *rest):
-        chosen = select(futures, *rest)
+    def watch(imagination, futures, *rest):
+        chosen = select(imagination, futures, *rest)
         beams.append(futures.state.latent[chosen[0]].flatten().tolist())
         return chosen
 
@@ -160,6 +160,19 @@ def test_equal_states_are_held_once():
     mind.planner.plan(imagination, torch.zeros(1, 0, 6, 3), chance.keys(0, 1, 0), 300)
     assert len(beams) > 3
     assert all(len(set(places)) == len(places) for places in beams)
+
+
+def test_a_beam_compares_ids_of_states_where_the_model_has_them():
+    model, cost = maze(3)
+    model.ended = None
+    mind = actor(build(Beam, DISCRETE, action_repeat=1), DISCRETE, 1)
+    _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
+    futures = imagination.extend(imagination.begin(3), torch.eye(3))
+    total, noise = imagination.cost(futures), torch.rand(1, 3)
+    assert len(futures.state.latent.unique()) == 3
+    assert mind.planner._select(imagination, futures, total, noise, 3).shape == (1, 3)
+    model.state_ids = lambda state: torch.tensor([4, 4, 7])
+    assert mind.planner._select(imagination, futures, total, noise, 3).shape == (1, 2)
 
 
 def test_a_row_plans_the_same_beside_other_rows():

@@ -155,12 +155,12 @@ def test_a_row_has_the_same_fair_luck_alone_as_beside_others():
     model = house.agent.modules.world_model
     seeds = watched(model)
     actions = draw(house, 3, 4, 5)
-    model._forget()
+    model._clear()
     imagination.rollout(actions)
     together = sorted(seeds)
     seeds.clear()
     for row in range(3):
-        model._forget()
+        model._clear()
         imagination.select(torch.tensor([row])).rollout(actions[row : row + 1])
     del model.simulator.simulate
     assert sorted(seeds) == together
@@ -171,7 +171,7 @@ def test_rows_imagine_from_where_they_are_themselves():
     _, imagination, _ = present(house, steps=6)
     model = house.agent.modules.world_model
     actions = draw(house, 3, 1, 2)[:, 0]
-    model._forget()
+    model._clear()
     part = imagination.select(torch.tensor([2, 0]))
     some = part.step(part.start(), actions[[2, 0], 0])
     whole = imagination.step(imagination.start(), actions[:, 0])
@@ -191,6 +191,24 @@ def test_nothing_moves_once_an_episode_is_over():
     assert 0 < float(ended.sum()) < 30
     assert bool((ended.diff() >= 0).all()), "over stays over"
     assert states[-1].hidden.tolist() == states[-2].hidden.tolist()
+
+
+def test_ids_are_equal_where_emulator_states_are_and_latents_wait_for_complete():
+    house = made("ALE/Breakout-v5", "clairvoyant")
+    _, imagination, _ = present(house, steps=10)
+    model = house.agent.modules.world_model
+    # The ball is not yet served: FIRE (1) differs from NOOP (0); NOOP again is the same state.
+    noop, fire = torch.eye(4)[0], torch.eye(4)[1]
+    actions = torch.stack([noop, noop, fire]).view(1, 3, 1, 4)
+    (state,) = states_of(imagination, actions)
+    ids, hidden = imagination.state_ids(state), state.hidden[:, 0]
+    assert ids[0] == ids[1] != ids[2]
+    assert hidden[0] == hidden[1] != hidden[2]
+    assert bool(state.latent.isnan().all())
+    assert bool(model.complete(state).latent.isfinite().all())
+    # Where drives read latents, these are compared.
+    house.agent.modules.cost.needs_latent = lambda: True
+    assert imagination.state_ids(state) is None
 
 
 def test_a_world_that_cannot_be_imagined_from_is_refused():
