@@ -36,7 +36,7 @@ class Request:
     """What a user asked for, before anything is looked up.
 
     `agent`: a bundled agent, a run or checkpoint folder, or a world. `flags`: seed, steps,
-    episodes, worlds, protocol, where given. `interventions`: `clamp:mode=1` and the like, around
+    episodes, num_envs, protocol, where given. `interventions`: `clamp:mode=1` and the like, around
     those of the configuration. `overrides`: `a.b=c`, the last word.
     """
 
@@ -94,7 +94,7 @@ def _layers(request: Request, judged: bool) -> tuple[Tree, Path | None]:
     flags: Tree = {k: v for k, v in request.flags.items() if k in ("seed", "steps", "episodes")}
     world = {
         key: request.flags[flag]
-        for key, flag in (("rows", "worlds"), ("protocol", "protocol"))
+        for key, flag in (("rows", "num_envs"), ("protocol", "protocol"))
         if flag in request.flags
     }
     if world:
@@ -267,10 +267,10 @@ def load(
     """An agent by name, ready to play: a bundled one, a run or checkpoint folder, or a world.
 
     `overrides` are settings as on the command line, `"world_model.kind=fair"`; `flags` are seed,
-    worlds, protocol; `interventions` are laid around the configurator, `("clamp:mode=1",)`. Raises
-    ConfigError or WorldError, one line.
+    num_envs, protocol; `interventions` are laid around the configurator, `("clamp:mode=1",)`.
+    Raises ConfigError or WorldError, one line.
     """
-    known = ("seed", "worlds", "protocol", "steps", "episodes")
+    known = ("seed", "num_envs", "protocol", "steps", "episodes")
     for name in flags:
         if name not in known:
             raise ConfigError(

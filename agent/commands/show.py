@@ -1,12 +1,14 @@
-"""`sextet config`: the complete configuration a command would run with."""
+"""`sextet config`: the complete configuration that a command would run with."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from agent.assembly.load import Request, resolved
+from agent.api.request import request_for
+from agent.assembly.load import resolved
 
 
-def show(request: Request) -> None:
+def show(agent: str | None, *overrides: str, **options: Any) -> None:
     """Prints it as YAML, fit for `--config`."""
-    sys.stdout.write(resolved(request).yaml())
+    sys.stdout.write(resolved(request_for(agent, overrides, **options)).yaml())

@@ -64,14 +64,14 @@ def _number(value: float | None) -> str:
 
 
 class PlainProgress:
-    """A line for each report, each evaluation and each new warning."""
+    """A line for each report and each new warning, each after `prefix`."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self, title: str, prefix: str = "") -> None:
+        self.title, self.prefix = title, prefix
         self._warned: list[str] = []
 
     def __enter__(self) -> Self:
-        print(self.title, flush=True)
+        self._print(self.title)
         return self
 
     def __exit__(
@@ -87,18 +87,20 @@ class PlainProgress:
         if not progress.fresh:
             return
         losses = "  ".join(f"{m}: {line}" for m, line in grouped(progress.losses).items())
-        print(
+        self._print(
             f"{progress.steps}/{progress.of_steps} steps  {progress.frames} frames  "
             f"{progress.steps_per_s:.0f}/s  left {lasting(progress.remaining_s)}  "
             f"return {_number(progress.mean_return)}  eval "
             f"{'–' if progress.evaluation is None else progress.evaluation}  "
-            f"best {_number(progress.best)}  {losses}".rstrip(),
-            flush=True,
+            f"best {_number(progress.best)}  {losses}".rstrip()
         )
         for warning in progress.warnings:
             if warning not in self._warned:
-                print(f"warning   {warning}", flush=True)
+                self._print(f"warning   {warning}")
         self._warned = list(progress.warnings)
+
+    def _print(self, line: str) -> None:
+        print(f"{self.prefix}{line}", flush=True)
 
 
 class LiveProgress:

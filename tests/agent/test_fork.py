@@ -35,7 +35,7 @@ LIVES = {
 
 def recorded(folder: Path, name: str, turns: int, every: int = 20) -> Path:
     world, rows, settings = LIVES[name]
-    flags = {"seed": 3, "worlds": rows}
+    flags = {"seed": 3, "num_envs": rows}
     assembly = prepared(Request(agent=world, overrides=settings, flags=flags))
     place = RunFolder.create(folder / name, name)
     place.write_config(assembly.config.tree())
@@ -342,13 +342,11 @@ def test_a_plugin_that_changes_a_drive_is_refused_by_name(tmp_path, capsys, monk
 
 
 def test_a_drive_changed_while_running_fails_the_run_by_name(tmp_path, capsys, monkeypatch):
-    from agent.commands import play as command
-
     def meddling(agent, world, steps, seed):
         yield from live(agent, world, steps, seed)
         monkeypatch.setattr(drives, "DRIVES", changed("pain"))
 
-    monkeypatch.setattr(command, "live", meddling)
+    monkeypatch.setattr("agent.api.play.live", meddling)
     asked = ["play", "CartPole-v1", "--steps", "5", "--no-live", "--preset", "reactive"]
     assert run([*asked, "--run", str(tmp_path / "run")]) == 1
     assert "drive 'pain'" in capsys.readouterr().err
