@@ -21,7 +21,8 @@ from typing import Any
 
 from agent.assembly.build import assemble, known_kinds
 from agent.assembly.load import Request
-from agent.commands.train import for_training, keep_pages
+from agent.api.training import training_config
+from agent.engines.allocator import keep_freed_memory
 from agent.learning.learner import Learner
 from agent.learning.training import Schedule, Training
 from agent.recording import checkpoint
@@ -45,9 +46,9 @@ def peak_gb() -> float:
 
 def run(world: str, steps: int, rows: int, folder: Path) -> dict[str, Any]:
     """Lives, learns a little, keeps ten checkpoints; then loads the last one anew."""
-    keep_pages()
+    keep_freed_memory()
     asked = (f"memory.capacity={steps}", "learner.updates_per_step=0.002")
-    tree = for_training(
+    tree = training_config(
         Request(agent=world, overrides=asked, flags={"protocol": "100k", "worlds": rows})
     )
     assembly = assemble(tree, known_kinds(), training=True)
