@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from agent.imagination import Imagination
-from agent.modules import Modules, neutral
+from agent.modules import Modules, initial_moment
 from modules import chance
 from modules.messages import (
     MessageError,
@@ -29,13 +29,17 @@ class Agent:
         modules: Modules,
         world: WorldSpec,
         discount: float,
-        literal_cost: bool = False,
-        lookahead: float = 1.0,
+        sum_critic_every_step: bool = False,
+        td_lambda: float = 1.0,
     ) -> None:
         self.modules, self.world = modules, world
-        self.discount, self.literal_cost, self.lookahead = discount, literal_cost, lookahead
+        self.discount, self.sum_critic_every_step, self.td_lambda = (
+            discount,
+            sum_critic_every_step,
+            td_lambda,
+        )
 
-    def begin(self, rows: int, seed: int) -> None:
+    def reset(self, rows: int, seed: int) -> None:
         """A new life: memory is empty, every row stands before its first episode."""
         m = self.modules
         self.seed, self.steps_done = seed, 0
@@ -53,7 +57,7 @@ class Agent:
         self.memory = gate("memory", m.memory, self.dims)
         self.actor = gate("actor", m.actor, self.dims)
         self.configurator = gate("configurator", m.configurator, self.dims)
-        self.memory.begin(neutral(m, self.world, rows))
+        self.memory.reset(initial_moment(m, self.world, rows))
 
     @torch.no_grad()
     def step(self, observation: Observation) -> Moment:
@@ -63,21 +67,21 @@ class Agent:
         something of the wrong form.
         """
         try:
-            before = self.memory.latest()
+            before = self.memory.previous()
             state = self.perception.perceive(observation, before)
             recollection = self.memory.recall(state)
             state = state.with_novelty(recollection.novelty)
-            energies = self.cost.feel(state)
+            energies = self.cost.energy(state)
             situation = Situation(
-                row=torch.arange(self.dims["B"]),
+                env_index=torch.arange(self.dims["B"]),
                 state=state,
                 recollection=recollection,
                 energies=energies,
                 surprise=state.surprise(before.expected) * ~observation.first,
-                spent=before.spent + before.plan.model_calls,
-                age=before.age + 1,
-                chance=chance.keys(self.seed, self.dims["B"], self.steps_done),
-                before=before,
+                episode_model_calls=before.episode_model_calls + before.plan.model_calls,
+                episode_step=before.episode_step + 1,
+                rng_key=chance.keys(self.seed, self.dims["B"], self.steps_done),
+                previous=before,
             )
             directive = self.configurator.configure(situation)
             imagination = Imagination(
@@ -87,8 +91,8 @@ class Agent:
                 directive,
                 self.world.actions,
                 self.discount,
-                self.literal_cost,
-                self.lookahead,
+                self.sum_critic_every_step,
+                self.td_lambda,
             )
             plan = self.actor.act(situation, imagination, directive)
             expected = self.world_model.predict(situation, plan.action, directive)
@@ -99,8 +103,8 @@ class Agent:
                 recollection=recollection,
                 energies=energies,
                 surprise=situation.surprise,
-                spent=situation.spent,
-                age=situation.age,
+                episode_model_calls=situation.episode_model_calls,
+                episode_step=situation.episode_step,
                 directive=directive,
                 plan=plan,
                 expected=expected,

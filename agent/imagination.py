@@ -37,29 +37,29 @@ class Imagination:
         actions: ActionSpec,
         discount: float,
         literal: bool = False,
-        lookahead: float = 1.0,
+        td_lambda: float = 1.0,
         spent: Tensor | None = None,
     ) -> None:
         self.world_model, self.costs = world_model, cost
         self.situation, self.directive = situation, directive
         self.actions, self.discount = actions, discount
-        self.literal, self.lookahead = literal, lookahead
+        self.literal, self.td_lambda = literal, td_lambda
         self.spent = torch.zeros(situation.batch, dtype=torch.int64) if spent is None else spent
         self._index: Tensor | None = None
         self._parent: Imagination | None = None
         self._asked: tuple[State, Tensor | None] | None = None
 
-    def rows(self, index: Tensor) -> Imagination:
+    def select(self, index: Tensor) -> Imagination:
         """The same for the rows at `index` [M]; what it spends is counted here too."""
         part = Imagination(
             self.world_model,
             self.costs,
-            self.situation.rows(index),
-            self.directive.rows(index),
+            self.situation.select(index),
+            self.directive.select(index),
             self.actions,
             self.discount,
             self.literal,
-            self.lookahead,
+            self.td_lambda,
         )
         part._index, part._parent = index, self
         return part
@@ -72,7 +72,7 @@ class Imagination:
         """The states after `action` [M A]; M = B*N, the N candidates of a row side by side."""
         self._spend(torch.full_like(self.spent, len(action) // self.situation.batch))
         after = self.world_model.step(state, action, z)
-        return self.world_model.complete(after) if self.costs.reads_latent() else after
+        return self.world_model.complete(after) if self.costs.needs_latent() else after
 
     def _spend(self, calls: Tensor) -> None:
         """Counts `calls` [B] here and in whatever this is a part of."""
@@ -93,56 +93,56 @@ class Imagination:
 
     def value(self, state: State) -> Tensor:
         """v·TC(s), [M]: what the critic expects to come; 0 while the critic is fresh."""
-        if not self.costs.speaks():
+        if not self.costs.is_initialised():
             return state.ended.new_zeros(len(state.ended))
         if (expected := self.expected(state)) is not None:
             return expected.amin(-1)
         state = self.world_model.complete(state)
-        return self.costs.future(state, self._weights(self.directive.v, len(state.ended)))
+        return self.costs.critic_value(state, self._weights(self.directive.v, len(state.ended)))
 
     def expected(self, state: State) -> Tensor | None:
         """v·TC(s, a) of each discrete action, [M A], which is what a policy would go by; None where
         the critic knows no actions or is fresh.
         """
-        if not self.costs.speaks():
+        if not self.costs.is_initialised():
             return None
         # A plan asks several times about a state: for its toll, its rest and what is done next.
         if self._asked is None or self._asked[0] is not state:
             whole = self.world_model.complete(state)
             weights = self._weights(self.directive.v, len(state.ended))
-            self._asked = state, self.costs.by_action(whole, weights)
+            self._asked = state, self.costs.action_values(whole, weights)
         return self._asked[1]
 
     def first(self, action: Tensor) -> Tensor:
         """What the first actions [M A] of plans add by themselves: (1-λ)·F_0, [M]."""
         heads = self.situation.energies.critic_actions
-        if self.literal or self.lookahead == 1 or heads is None:
+        if self.literal or self.td_lambda == 1 or heads is None:
             return action.new_zeros(len(action))
         said = (heads * self.directive.v.unsqueeze(1)).sum(-1)
         said = said.repeat_interleave(len(action) // len(said), 0)
-        return (1 - self.lookahead) * (action * said).sum(-1)
+        return (1 - self.td_lambda) * (action * said).sum(-1)
 
     def toll(self, state: State, t: int) -> Tensor:
         """What being in `state` after step t (from 0) adds to a plan's cost, [M], before γ^t."""
         energy = self.energy(state)
         if self.literal:
             return energy + self.value(state)
-        if self.lookahead == 1:
+        if self.td_lambda == 1:
             return energy
         later = self.discount * (1 - state.ended) * self.value(state)
-        return self.lookahead ** (t + 1) * (energy + (1 - self.lookahead) * later)
+        return self.td_lambda ** (t + 1) * (energy + (1 - self.td_lambda) * later)
 
     def rest(self, state: State, steps: int) -> Tensor:
         """What the critic has to add after the last of `steps`, [M], before γ^steps."""
         if self.literal:
             return state.ended.new_zeros(len(state.ended))
         value = self.value(state)
-        return value if self.lookahead == 1 else self.lookahead ** (steps + 1) * value
+        return value if self.td_lambda == 1 else self.td_lambda ** (steps + 1) * value
 
     def rollout(self, actions: Tensor, z: Tensor | None = None) -> Trajectory:
         """Imagines the sequences `actions` [B N H A] under latents `z` [B N H Z]."""
         rows, several, horizon, _ = actions.shape
-        state = self.start().rows(torch.arange(rows).repeat_interleave(several))
+        state = self.start().select(torch.arange(rows).repeat_interleave(several))
         states, tolls = [], []
         for t in range(horizon):
             chosen = None if z is None else z[:, :, t].flatten(0, 1)

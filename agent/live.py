@@ -18,7 +18,7 @@ def live(agent: Agent, world: World, steps: int, seed: int) -> Iterator[Moment]:
     Each moment is yielded before its action is carried out, so the caller can log, draw, learn or
     stop in between. Seed and row derive every random number.
     """
-    agent.begin(world.rows, seed)
+    agent.reset(world.num_envs, seed)
     yield from continue_from(agent, world, world.reset(seed), steps)
 
 
@@ -26,7 +26,7 @@ def continue_from(
     agent: Agent, world: World, observation: Observation, steps: int
 ) -> Iterator[Moment]:
     """As `live`, from the present state of agent and world, which shows `observation`."""
-    for _ in range(-(-steps // world.rows)):
+    for _ in range(-(-steps // world.num_envs)):
         moment = agent.step(observation)
         yield moment
         observation = world.step(moment.plan.action)

@@ -22,10 +22,10 @@ class Modules:
     configurator: Configurator
 
 
-def neutral(m: Modules, w: WorldSpec, rows: int) -> Moment:
+def initial_moment(m: Modules, w: WorldSpec, rows: int) -> Moment:
     """What stands before the first moment of an episode: zeros, each module's defaults."""
     none, zeros = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows)
-    state = m.perception.neutral(rows)
+    state = m.perception.initial(rows)
     return Moment(
         step=-1,
         observation=Observation(
@@ -38,12 +38,12 @@ def neutral(m: Modules, w: WorldSpec, rows: int) -> Moment:
             truncated=none,
         ),
         state=state,
-        recollection=m.memory.neutral(rows),
-        energies=m.cost.feel(state),
+        recollection=m.memory.initial(rows),
+        energies=m.cost.energy(state),
         surprise=zeros,
-        spent=zeros.long(),
-        age=zeros.long() - 1,
-        directive=m.configurator.neutral(rows),
-        plan=m.actor.neutral(rows),
-        expected=state.replace(carry=torch.zeros(rows, 0)),
+        episode_model_calls=zeros.long(),
+        episode_step=zeros.long() - 1,
+        directive=m.configurator.initial(rows),
+        plan=m.actor.initial(rows),
+        expected=state.replace(hidden=torch.zeros(rows, 0)),
     )

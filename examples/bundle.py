@@ -32,7 +32,7 @@ def bundled(run: Path, name: str, commit: str, command: str) -> Path:
     """Copies config and best weights of `run` to a new bundled agent; its folder."""
     folder = BUNDLED / name
     if folder.exists():
-        raise SystemExit(f"bundle: wanted a new name, got '{name}', which is bundled already")
+        raise SystemExit(f"bundle: expected a new name, got '{name}', which is bundled already")
     kept = checkpoint.load(run / "checkpoints" / "best", only=("weights",))
     weights = {
         key: value.half() if value.is_floating_point() and value.dim() >= HALVED_FROM else value

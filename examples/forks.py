@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.assembly.load import Request, prepared
+from agent.assembly.load import RunRequest, prepared
 from agent.counterfactual.fork import Replay
 from agent.live import live
 from agent.recording.run_folder import RunFolder
@@ -27,7 +27,7 @@ KEYFRAME_EVERY = 20
 """Steps between keyframes: oftener than usual, as so many forks go back so far."""
 THOUGHT = (
     "configurator.kind=surprise", "configurator.model_calls=4", "configurator.horizon_steps=2",
-    "configurator.commit_steps=2", "configurator.think_every=10", "configurator.warm_steps=2",
+    "configurator.commit_steps=2", "configurator.max_idle_steps=10", "configurator.warmup_steps=2",
 )  # fmt: skip
 LIVES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "breakout, surprise, fair": ("ALE/Breakout-v5", 1, ("world_model.kind=fair", *THOUGHT)),
@@ -44,7 +44,7 @@ LIVES: dict[str, tuple[str, int, tuple[str, ...]]] = {
 def recorded(folder: Path, world: str, rows: int, settings: tuple[str, ...], steps: int) -> Path:
     """A run of so many turns, recorded in a new folder."""
     flags = {"seed": 3, "worlds": rows}
-    assembly = prepared(Request(agent=world, overrides=settings, flags=flags))
+    assembly = prepared(RunRequest(agent=world, overrides=settings, flags=flags))
     place = RunFolder.create(folder, "fork")
     place.write_config(assembly.config.tree())
     with assembly.recorder(place) as recorder:

@@ -38,7 +38,7 @@ from typing import Any
 import torch
 
 from agent.assembly.build import Assembly, assemble, known_kinds
-from agent.assembly.merge import Tree, dotted, merge
+from agent.assembly.merge import ConfigTree, dotted, merge
 from agent.assembly.resolve import preset
 from agent.learning.evaluation import whole_episodes
 from agent.learning.learner import Learner
@@ -51,7 +51,7 @@ HELD = 1_000_000
 """Added to a seed for the episodes that judge it."""
 
 
-def settings(seed: int, primed: bool, overrides: list[str]) -> Tree:
+def settings(seed: int, primed: bool, overrides: list[str]) -> ConfigTree:
     """The configuration of one arm."""
     tree = merge(preset("learn-tasks"), {"world": {"id": WORLD}, "seed": seed})
     tree = merge(tree, dotted(["world_model=persistence", *overrides]))
@@ -66,8 +66,8 @@ def train(
     learner = Learner(made.agent.modules, seed=seed, **made.config.settings.learner.model_dump())
     left, done = list(budgets), 0
     for _ in live(made.agent, made.world, max(budgets), seed):
-        done += made.world.rows
-        for _ in learner.learn(made.world.rows, done):
+        done += made.world.num_envs
+        for _ in learner.learn(made.world.num_envs, done):
             pass
         if done >= left[0]:
             left.pop(0)
@@ -78,7 +78,9 @@ def train(
 def judge(trained: Assembly, episodes: int) -> list[float]:
     """Returns of held episodes."""
     evaluation = trained.config.settings.training.evaluation
-    tree = merge(merge(trained.config.tree(), evaluation), {"world": {"rows": min(20, episodes)}})
+    tree = merge(
+        merge(trained.config.tree(), evaluation), {"world": {"num_envs": min(20, episodes)}}
+    )
     made = assemble(merge(tree, {"memory": {"capacity": 1000}}), known_kinds(()))
     for port in ("perception", "cost"):
         weights = getattr(trained.agent.modules, port).state_dict()

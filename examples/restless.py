@@ -16,7 +16,7 @@ class Restless(Fixed):
 
     def configure(self, situation):
         directive = super().configure(situation)
-        thinks = situation.age % 3 == 0
+        thinks = situation.episode_step % 3 == 0
         return directive.replace(
             mode=thinks.long() + 1,
             reason=tuple("thinks: a third step" if t else "reacts" for t in thinks.tolist()),

@@ -45,16 +45,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from torch import Tensor
 
-SIGNALS: tuple[str, ...] = ("score", "life_lost", "lives", "end", "effort", "novelty")
-"""What any body feels, in this order; a world may append its own.
+SIGNALS: tuple[str, ...] = ("reward", "life_lost", "lives", "end", "effort", "novelty")
+"""The signals every world reports, in this order; a world may append its own.
 
-`score`: unclipped reward of the last step. `life_lost`: 1 when a life went. `lives`: lives left.
+`reward`: unclipped reward of the last step. `life_lost`: 1 when a life went. `lives`: lives left.
 `end`: 1 when the game itself is over. `effort`: share of full effort in the last action, 0 to 1.
 `novelty`: 0 to 1, written by the loop from what memory recognises; worlds leave it 0.
 """
 
 
-_SURPRISING = [SIGNALS.index(name) for name in ("score", "life_lost", "end")]
+_SURPRISING = [SIGNALS.index(name) for name in ("reward", "life_lost", "end")]
 """The signals whose unexpected values surprise."""
 
 
@@ -86,8 +86,8 @@ class TraceError(SextetError):
 class MessageError(SextetError):
     """A message disagrees with itself or with what its receiver expects."""
 
-    def __init__(self, message: str, field: str, wanted: str, got: str) -> None:
-        self.message, self.field, self.wanted, self.got = message, field, wanted, got
+    def __init__(self, message: str, field: str, expected: str, received: str) -> None:
+        self.message, self.field, self.expected, self.received = message, field, expected, received
         self.module: str | None = None
         self.step: int | None = None
         super().__init__(message)
@@ -98,7 +98,7 @@ class MessageError(SextetError):
             where = f"module {self.module}: {where}"
         if self.step is not None:
             where = f"step {self.step}: {where}"
-        return f"{where}: wanted {self.wanted}, got {self.got}"
+        return f"{where}: expected {self.expected}, got {self.received}"
 
 
 class Shape:
@@ -292,7 +292,7 @@ class Message(BaseModel):
         return int(values[self._nested[0]].batch)
 
     @classmethod
-    def raw(cls, **fields: Any) -> Self:
+    def unchecked(cls, **fields: Any) -> Self:
         """A message made without any check, for the inside of planning."""
         made = cls.__new__(cls)
         _fill(made, fields, None)
@@ -311,9 +311,9 @@ class Message(BaseModel):
         for name in self._nested:
             if fields[name] is not None:
                 fields[name] = fields[name].to(device)
-        return self.raw(**fields)
+        return self.unchecked(**fields)
 
-    def rows(self, index: Tensor) -> Self:
+    def select(self, index: Tensor) -> Self:
         """The rows at `index` [M] (int64), in that order; repeats allowed. Unchecked."""
         fields = dict(self.__dict__)
         listed: list[int] | None = None
@@ -322,12 +322,12 @@ class Message(BaseModel):
                 fields[name] = fields[name].index_select(0, index)
         for name in self._nested:
             if fields[name] is not None:
-                fields[name] = fields[name].rows(index)
+                fields[name] = fields[name].select(index)
         for name in self._others:
             if isinstance(fields[name], tuple):
                 listed = index.tolist() if listed is None else listed
                 fields[name] = tuple(fields[name][i] for i in listed)
-        return self.raw(**fields)
+        return self.unchecked(**fields)
 
     def where(self, mask: Tensor, other: Self) -> Self:
         """Its own rows where `mask` [B] (bool) is true, those of `other` elsewhere. Unchecked."""
@@ -346,7 +346,7 @@ class Message(BaseModel):
             if isinstance(fields[name], tuple):
                 pairs = zip(mask.tolist(), fields[name], theirs[name], strict=True)
                 fields[name] = tuple(a if keep else b for keep, a, b in pairs)
-        return self.raw(**fields)
+        return self.unchecked(**fields)
 
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor | None]]:
         """Every tensor with its dotted path, nested messages included."""
@@ -444,7 +444,7 @@ def _describe(value: object) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _matrix(parts: tuple[tuple[float, ...], ...], size: int) -> Tensor:
-    """`ActionSpec.made_of`, which is asked for at every imagined step."""
+    """`ActionSpec.factor_matrix`, which is asked for at every imagined step."""
     return torch.tensor(parts) if parts else torch.zeros(size, 0)
 
 
@@ -464,15 +464,15 @@ class ActionSpec(BaseModel):
     names: tuple[str, ...] = ()
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    parts: tuple[tuple[float, ...], ...] = ()
+    factors: tuple[tuple[float, ...], ...] = ()
 
-    def made_of(self) -> Tensor:
+    def factor_matrix(self) -> Tensor:
         """`parts` [A P]."""
-        return _matrix(self.parts, self.size)
+        return _matrix(self.factors, self.size)
 
-    def described(self, encoded: Tensor) -> Tensor:
+    def with_factors(self, encoded: Tensor) -> Tensor:
         """Encoded actions [... A] with their parts beside them, [... A+P]."""
-        parts = self.made_of().to(encoded)
+        parts = self.factor_matrix().to(encoded)
         return torch.cat([encoded, encoded @ parts], -1) if parts.shape[1] else encoded
 
     def encode(self, native: Tensor) -> Tensor:
@@ -482,7 +482,7 @@ class ActionSpec(BaseModel):
         low, high = native.new_tensor(self.low), native.new_tensor(self.high)
         return (native - low) / (high - low) * 2 - 1
 
-    def native(self, encoded: Tensor) -> Tensor:
+    def decode(self, encoded: Tensor) -> Tensor:
         """Native actions of encoded ones [... A]: the largest entry, or unscaled and clipped."""
         if self.discrete:
             return encoded.argmax(-1)
@@ -494,7 +494,7 @@ class WorldSpec(BaseModel):
     """What a world shows and accepts, the same for each of its rows.
 
     `pixels` is (height, width, channels) or None, `vector` the size or None; one of them is set.
-    `frames_per_step` counts emulated frames a step; `steps_limit` 0 means the world has none.
+    `frames_per_step` counts emulated frames a step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -506,7 +506,6 @@ class WorldSpec(BaseModel):
     goal: int | None = None
     protocol: str | None = None
     frames_per_step: int = 1
-    steps_limit: int = 0
 
 
 # -- the messages ---------------------------------------------------------------------------
@@ -544,7 +543,7 @@ class State(Message):
     """
 
     latent: Annotated[Tensor, Shape("B D")]
-    carry: Annotated[Tensor, Shape("B R", "any")]
+    hidden: Annotated[Tensor, Shape("B R", "any")]
     signals: Annotated[Tensor, Shape("B S")]
     ended: Annotated[Tensor, Shape("B")]
     uncertainty: Annotated[Tensor, Shape("B")]
@@ -589,9 +588,9 @@ class Energy(Message):
 
     def total(self, directive: Directive) -> Tensor:
         """C(s) = u·IC(s) + v·TC(s), [B]; TC at its best action under v where it knows actions."""
-        return (self.intrinsic * directive.u).sum(-1) + self.future(directive)
+        return (self.intrinsic * directive.u).sum(-1) + self.critic_value(directive)
 
-    def future(self, directive: Directive) -> Tensor:
+    def critic_value(self, directive: Directive) -> Tensor:
         """v·TC(s), [B]."""
         if self.critic_actions is None:
             return (self.critic * directive.v).sum(-1)
@@ -610,7 +609,7 @@ class Recollection(Message):
     values: Annotated[Tensor, Shape("B V U")]
     weights: Annotated[Tensor, Shape("B V")]
     ages: Annotated[Tensor, Shape("B V")]
-    value: Annotated[Tensor, Shape("B U")]
+    readout: Annotated[Tensor, Shape("B U")]
     novelty: Annotated[Tensor, Shape("B")]
 
 
@@ -621,8 +620,8 @@ class Directive(Message):
     `horizon_steps` how far to imagine, `commit_steps` how many actions of a plan to carry out
     before thinking again (1: think at every step). `u`, `v` weigh drives and critic heads.
     `tokens` prime perception, predictor, policy and sub-goal heads. `risk` weighs uncertainty
-    (> 0 averse). `carry` is the configurator's own running context. `reason` says why, a line a
-    row.
+    (> 0 averse). `configurator_state` is the configurator's own running context. `reason` says
+    why, a line a row.
     """
 
     mode: Annotated[Tensor, Shape("B", "int")]
@@ -634,7 +633,7 @@ class Directive(Message):
     tokens: Annotated[Tensor, Shape("B T E")]
     latent_temperature: Annotated[Tensor, Shape("B")]
     risk: Annotated[Tensor, Shape("B")]
-    carry: Annotated[Tensor, Shape("B Q")]
+    configurator_state: Annotated[Tensor, Shape("B Q")]
     reason: tuple[str, ...]
 
 
@@ -649,7 +648,7 @@ class Plan(Message):
 
     actions: Annotated[Tensor, Shape("B P A")]
     steps: Annotated[Tensor, Shape("B", "int")]
-    committed: Annotated[Tensor, Shape("B", "int")]
+    remaining_commit: Annotated[Tensor, Shape("B", "int")]
     energy: Annotated[Tensor, Shape("B")]
     mode: Annotated[Tensor, Shape("B", "int")]
     model_calls: Annotated[Tensor, Shape("B", "int")]
@@ -671,15 +670,15 @@ class Situation(Message):
     is the world's row each stands for, also where `rows` has picked some.
     """
 
-    row: Annotated[Tensor, Shape("B", "int")]
+    env_index: Annotated[Tensor, Shape("B", "int")]
     state: State
     recollection: Recollection
     energies: Energy
     surprise: Annotated[Tensor, Shape("B")]
-    spent: Annotated[Tensor, Shape("B", "int")]
-    age: Annotated[Tensor, Shape("B", "int")]
-    chance: Annotated[Tensor, Shape("B", "int")]
-    before: Moment
+    episode_model_calls: Annotated[Tensor, Shape("B", "int")]
+    episode_step: Annotated[Tensor, Shape("B", "int")]
+    rng_key: Annotated[Tensor, Shape("B", "int")]
+    previous: Moment
 
 
 class Moment(Message):
@@ -691,8 +690,8 @@ class Moment(Message):
     recollection: Recollection
     energies: Energy
     surprise: Annotated[Tensor, Shape("B")]
-    spent: Annotated[Tensor, Shape("B", "int")]
-    age: Annotated[Tensor, Shape("B", "int")]
+    episode_model_calls: Annotated[Tensor, Shape("B", "int")]
+    episode_step: Annotated[Tensor, Shape("B", "int")]
     directive: Directive
     plan: Plan
     expected: State
@@ -702,15 +701,15 @@ class Moment(Message):
         rows' random keys, which no moment keeps.
         """
         return Situation(
-            row=torch.arange(len(self.surprise)),
+            env_index=torch.arange(len(self.surprise)),
             state=self.state,
             recollection=self.recollection,
             energies=self.energies,
             surprise=self.surprise,
-            spent=self.spent,
-            age=self.age,
-            chance=chance,
-            before=before,
+            episode_model_calls=self.episode_model_calls,
+            episode_step=self.episode_step,
+            rng_key=chance,
+            previous=before,
         )
 
 
@@ -732,22 +731,22 @@ class Experience(Message):
     signals: Annotated[Tensor, Shape("B W S")]
     goals: Annotated[Tensor, Shape("B W G")] | None = None
     tokens: Annotated[Tensor, Shape("B W T E")] | None = None
-    planned: Annotated[Tensor, Shape("B W", "bool")] | None = None
+    mode2_mask: Annotated[Tensor, Shape("B W", "bool")] | None = None
     terminated: Annotated[Tensor, Shape("B W", "bool")]
     truncated: Annotated[Tensor, Shape("B W", "bool")]
-    valid: Annotated[Tensor, Shape("B W", "bool")]
-    weights: Annotated[Tensor, Shape("B")]
-    index: Annotated[Tensor, Shape("B", "int")]
+    mask: Annotated[Tensor, Shape("B W", "bool")]
+    importance_weights: Annotated[Tensor, Shape("B")]
+    indices: Annotated[Tensor, Shape("B", "int")]
 
-    def span(self, start: int, stop: int) -> Experience:
+    def slice_steps(self, start: int, stop: int) -> Experience:
         """Steps `start` to `stop` of each window, with the context before them. Unchecked."""
-        later, fields = self.valid.shape[1] - stop, dict(self.__dict__)
+        later, fields = self.mask.shape[1] - stop, dict(self.__dict__)
         if self.frames is not None:
             fields["frames"] = self.frames[:, start : self.frames.shape[1] - later]
         for name, shape in self._tensors:
             if "W" in shape.axes and fields[name] is not None:
                 fields[name] = fields[name][:, start:stop]
-        return self.raw(**fields)
+        return self.unchecked(**fields)
 
 
 Situation.model_rebuild()

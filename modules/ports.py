@@ -29,6 +29,19 @@ from modules.messages import (
 )
 
 
+class Batch(NamedTuple):
+    """What one update learns from: B windows of W steps, encoded.
+
+    `targets` are the EMA encodings of all W steps, without gradient; a step that no module asked
+    for (`Learnable.target_mask`) has latent 0. `states` are the online encodings, with gradient, of
+    the first steps: as many as the learner's `online_steps`.
+    """
+
+    experience: Experience
+    states: list[State]
+    targets: list[State]
+
+
 class Trajectory(NamedTuple):
     """Imagined futures: N sequences of H actions for each row.
 
@@ -49,7 +62,7 @@ class World(Protocol):
     """Where the agent lives: B rows, each its own sequence of episodes."""
 
     spec: WorldSpec
-    rows: int
+    num_envs: int
 
     def reset(self, seed: int) -> Observation:
         """The first observation of every row. Row r's episodes follow from (seed, r)."""
@@ -70,7 +83,7 @@ class World(Protocol):
         """Frees what the world holds."""
 
 
-class Glimpse(NamedTuple):
+class SimStep(NamedTuple):
     """What one imagined step of one row of a simulator shows: a new handle and what is felt."""
 
     handle: Any
@@ -85,17 +98,17 @@ class Simulator(Protocol):
     A handle is an immutable state of one row, kept in this process only.
     """
 
-    def handle(self, row: int) -> Any:
+    def save_state(self, row: int) -> Any:
         """The present state of a row."""
 
-    def imagine(self, handle: Any, action: Any, seed: int | None) -> Glimpse:
+    def simulate(self, handle: Any, action: Any, seed: int | None) -> SimStep:
         """One step from `handle` with a native action (int or array [A]).
 
         With `seed` None the row's own random numbers are used (*clairvoyant*: it foresees luck);
         else the step's luck is drawn anew from `seed` (*fair*).
         """
 
-    def look(self, handle: Any) -> Any:
+    def render_observation(self, handle: Any) -> Any:
         """What would be observed there, numpy: pixels [H W C] uint8 or vector [N] float32."""
 
 
@@ -108,7 +121,7 @@ class Perception(Protocol):
     def perceive(self, observation: Observation, before: Moment) -> State:
         """The state estimate; `before.directive` primes it, `before.state.carry` is context."""
 
-    def neutral(self, rows: int) -> State:
+    def initial(self, rows: int) -> State:
         """What stands for the state before an episode begins: zeros of the usual shapes."""
 
     def encode_windows(
@@ -153,22 +166,22 @@ class Cost(Protocol):
     drives: tuple[str, ...]
     heads: tuple[str, ...]
 
-    def feel(self, state: State) -> Energy:
+    def energy(self, state: State) -> Energy:
         """Energies of a perceived state, unweighted."""
 
     def intrinsic(self, state: State) -> Tensor:
         """IC_i(s), [M K]."""
 
-    def future(self, state: State, v: Tensor) -> Tensor:
+    def critic_value(self, state: State, v: Tensor) -> Tensor:
         """v·TC(s) under weights `v` [M L], [M]; at the best action where it knows actions."""
 
-    def by_action(self, state: State, v: Tensor) -> Tensor | None:
+    def action_values(self, state: State, v: Tensor) -> Tensor | None:
         """v·TC(s, a) of each discrete action, [M A]; None where the critic knows no actions."""
 
-    def reads_latent(self) -> bool:
+    def needs_latent(self) -> bool:
         """True where a drive looks at the latent, so that imagination must complete it."""
 
-    def speaks(self) -> bool:
+    def is_initialised(self) -> bool:
         """False while the critic is fresh and outputs exactly zero."""
 
 
@@ -176,22 +189,22 @@ class Cost(Protocol):
 class Memory(Protocol):
     """Short-term memory: retrieval by time and by similarity (§3.3, §4.9)."""
 
-    def begin(self, neutral: Moment) -> None:
+    def reset(self, neutral: Moment) -> None:
         """Forgets everything; `neutral` is what comes before the first moment of an episode."""
 
-    def latest(self) -> Moment:
+    def previous(self) -> Moment:
         """The last moment of each row, neutral where the next observation begins an episode."""
 
     def recall(self, state: State) -> Recollection:
         """What the state calls to mind."""
 
-    def neutral(self, rows: int) -> Recollection:
+    def initial(self, rows: int) -> Recollection:
         """What is recalled where nothing is: zeros of the usual shapes, novelty 0."""
 
     def write(self, moment: Moment) -> None:
         """Keeps a moment."""
 
-    def last(self) -> Moment:
+    def last_written(self) -> Moment:
         """The last moment as it was written, also where its episode was over."""
 
     def sample(self, batch: int, window: int, key: Tensor) -> Experience:
@@ -220,7 +233,7 @@ class Imagination(Protocol):
     discount: float
     spent: Tensor
 
-    def rows(self, index: Tensor) -> Imagination:
+    def select(self, index: Tensor) -> Imagination:
         """The same for the rows at `index` [M]; what it spends is counted here too."""
 
     def start(self) -> State:
@@ -261,7 +274,7 @@ class Actor(Protocol):
     def act(self, situation: Situation, imagination: Imagination, directive: Directive) -> Plan:
         """What to do now; rows in different modes are served together."""
 
-    def neutral(self, rows: int) -> Plan:
+    def initial(self, rows: int) -> Plan:
         """The plan that stands before an episode: nothing committed, all zeros. Its shapes are
         those of every plan of this actor.
         """
@@ -274,33 +287,31 @@ class Configurator(Protocol):
     def configure(self, situation: Situation) -> Directive:
         """How the rest of this step is to work, a reason included."""
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """The standing directive where an episode begins."""
 
 
 @runtime_checkable
-class Learns(Protocol):
+class Learnable(Protocol):
     """A module that learns says what it would have less of; the learner adds and descends."""
 
-    def losses(
-        self, experience: Experience, states: list[State], targets: list[State]
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
+    def losses(self, batch: Batch, key: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Named scalar losses and, where it has a view, priorities [B].
 
         `targets` are the target encodings of all W steps, `states` the online ones of the first
         of them: as many as the learner encodes with a gradient.
         """
 
-    def after_update(self) -> None:
+    def on_update(self) -> None:
         """Called after each optimiser step: target networks follow."""
 
-    def begin_anew(self) -> None:
+    def on_reset(self) -> None:
         """Called after the learner has reset weights: schedules begin once more."""
 
-    def window(self) -> int:
+    def window_steps(self) -> int:
         """Steps of experience that the next losses ask for."""
 
-    def looks_at(self, experience: Experience, steps: int) -> Tensor:
+    def target_mask(self, experience: Experience, steps: int) -> Tensor:
         """Whose target states the next losses of the first `steps` read, [B W] (bool); the
         latents of others may be 0.
         """
@@ -309,8 +320,8 @@ class Learns(Protocol):
 VERBS: dict[str, tuple[str, ...]] = {
     "perception": ("perceive",),
     "world_model": ("predict",),
-    "cost": ("feel",),
-    "memory": ("latest", "recall"),
+    "cost": ("energy",),
+    "memory": ("previous", "recall"),
     "actor": ("act",),
     "configurator": ("configure",),
 }
@@ -319,8 +330,8 @@ VERBS: dict[str, tuple[str, ...]] = {
 ANSWERS: dict[str, type[Message]] = {
     "perceive": State,
     "predict": State,
-    "feel": Energy,
-    "latest": Moment,
+    "energy": Energy,
+    "previous": Moment,
     "recall": Recollection,
     "act": Plan,
     "configure": Directive,

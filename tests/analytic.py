@@ -48,7 +48,7 @@ def situation(
     never = zeros > 0
     state = State(
         latent=latent,
-        carry=torch.zeros(rows, 0),
+        hidden=torch.zeros(rows, 0),
         signals=torch.zeros(rows, len(SIGNALS)),
         ended=zeros if ended is None else ended,
         uncertainty=zeros,
@@ -58,7 +58,7 @@ def situation(
         values=torch.zeros(rows, 1, 1),
         weights=torch.zeros(rows, 1),
         ages=torch.zeros(rows, 1),
-        value=torch.zeros(rows, 1),
+        readout=torch.zeros(rows, 1),
         novelty=zeros,
     )
     energies = Energy(
@@ -81,22 +81,22 @@ def situation(
         recollection=recollection,
         energies=energies,
         surprise=zeros,
-        spent=whole,
-        age=whole,
+        episode_model_calls=whole,
+        episode_step=whole,
         directive=directive,
         plan=plan,
         expected=state,
     )
     return Situation(
-        row=torch.arange(rows),
+        env_index=torch.arange(rows),
         state=state,
         recollection=recollection,
         energies=energies,
         surprise=zeros + surprise,
-        spent=whole,
-        age=whole,
-        chance=chance.keys(seed, rows, step),
-        before=before,
+        episode_model_calls=whole,
+        episode_step=whole,
+        rng_key=chance.keys(seed, rows, step),
+        previous=before,
     )
 
 
@@ -121,7 +121,7 @@ def directive(
         tokens=torch.zeros(rows, 1, 1),
         latent_temperature=torch.zeros(rows),
         risk=torch.full((rows,), risk),
-        carry=torch.zeros(rows, 0),
+        configurator_state=torch.zeros(rows, 0),
         reason=("test",) * rows,
     )
 
@@ -139,20 +139,20 @@ class LatentCost:
     def intrinsic(self, state: State) -> Tensor:
         return self.energy(state.latent).unsqueeze(-1)
 
-    def future(self, state: State, v: Tensor) -> Tensor:
-        if (said := self.by_action(state, v)) is not None:
+    def critic_value(self, state: State, v: Tensor) -> Tensor:
+        if (said := self.action_values(state, v)) is not None:
             return said.amin(-1)
         return v.sum(-1) * self.critic * state.latent[:, 0]
 
-    def by_action(self, state: State, v: Tensor) -> Tensor | None:
+    def action_values(self, state: State, v: Tensor) -> Tensor | None:
         if self.reactions is None:
             return None
         return (self.reactions(state.latent) * v.unsqueeze(1)).sum(-1)
 
-    def reads_latent(self) -> bool:
+    def needs_latent(self) -> bool:
         return False
 
-    def speaks(self) -> bool:
+    def is_initialised(self) -> bool:
         return self.critic != 0
 
 
@@ -169,9 +169,9 @@ class LatentModel:
         self.calls += len(action)
         latent = self.move(state.latent, action)
         ended = latent.new_zeros(len(latent)) if self.ended is None else self.ended(latent)
-        return State.raw(
+        return State.unchecked(
             latent=latent,
-            carry=torch.zeros(len(latent), 0),
+            hidden=torch.zeros(len(latent), 0),
             signals=torch.zeros(len(latent), len(SIGNALS)),
             ended=ended,
             uncertainty=torch.zeros(len(latent)),
@@ -225,15 +225,15 @@ def imagine(
     actor,
     discount: float = 0.95,
     literal: bool = False,
-    lookahead: float = 1.0,
+    td_lambda: float = 1.0,
     seed: int = 0,
     **orders,
 ) -> tuple[Situation, Imagination, Directive]:
     orders = directive(len(latent), **orders)
     said = None if cost.reactions is None else cost.reactions(latent)
-    moment = situation(latent, actor.neutral(len(latent)), orders, seed=seed, critic_actions=said)
+    moment = situation(latent, actor.initial(len(latent)), orders, seed=seed, critic_actions=said)
     return (
         moment,
-        Imagination(model, cost, moment, orders, world.actions, discount, literal, lookahead),
+        Imagination(model, cost, moment, orders, world.actions, discount, literal, td_lambda),
         orders,
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modules.messages import SIGNALS, ActionSpec, Observation, WorldError, WorldSpec
-from modules.ports import Glimpse
+from modules.ports import SimStep
 from worlds.atari_rng import NoOps, Tape, chapter_seed, sticks_from
 from worlds.catalog import Game
 from worlds.protocols import Protocol, Sensor
@@ -37,7 +37,7 @@ def atari_spec(
     episode_steps: int | None,
 ) -> WorldSpec:
     """What a game shows and accepts; `screen` is its native (height, width)."""
-    limit, names = protocol.steps_limit, tuple(action.name for action in actions)
+    names = tuple(action.name for action in actions)
     return WorldSpec(
         id=game.id,
         pixels=(*screen, 3)
@@ -45,10 +45,9 @@ def atari_spec(
         else (sensor.height, sensor.width, 1 if sensor.gray else 3),
         vector=None,
         signals=SIGNALS,
-        actions=ActionSpec(discrete=True, size=len(actions), names=names, parts=joystick(names)),
+        actions=ActionSpec(discrete=True, size=len(actions), names=names, factors=joystick(names)),
         protocol=protocol.name,
         frames_per_step=protocol.frame_skip,
-        steps_limit=limit if episode_steps is None else min(limit, episode_steps),
     )
 
 
@@ -102,7 +101,7 @@ def reset_frames(emulator: ALEInterface) -> int:
     written = emulator.cloneState(include_rng=True).serialize()
     used = re.search(rb" (\d+)[^\d ]*$", written[:-_PADDLE_BYTES])
     if used is None:
-        raise WorldError("ale-py: wanted the state of its generator as text; use ale-py 0.12")
+        raise WorldError("ale-py: expected the state of its generator as text; use ale-py 0.12")
     return int(used[1]) % 624 // 2
 
 
@@ -196,17 +195,17 @@ class AtariRows:
         self,
         *,
         game: Game,
-        rows: int,
+        num_envs: int,
         protocol: Protocol,
         sensor: Sensor | None,
         training: bool,
         episode_steps: int | None,
         chapter_steps: int,
     ) -> None:
-        self.rows, self._protocol = rows, protocol
+        self.num_envs, self._protocol = num_envs, protocol
         self._life_ends = training and protocol.life_ends
         self._episode_steps, self._chapter_steps = episode_steps, chapter_steps
-        self._rows = [_Row(console(game, protocol)) for _ in range(rows)]
+        self._rows = [_Row(console(game, protocol)) for _ in range(num_envs)]
         emulator = self._rows[0].emulator
         screen = emulator.getScreenDims()
         actions = emulator.getMinimalActionSet()
@@ -221,7 +220,7 @@ class AtariRows:
         self._identity = {
             "world": "atari-rows",
             "id": game.id,
-            "rows": rows,
+            "rows": num_envs,
             "protocol": protocol.name,
             "sensor": None if sensor is None else sensor.model_dump(),
             "training": training,
@@ -244,7 +243,7 @@ class AtariRows:
         """What follows the encoded action [B A]; a row that had ended begins anew instead."""
         self._started()
         for index, (row, choice) in enumerate(
-            zip(self._rows, self.spec.actions.native(action).tolist(), strict=True)
+            zip(self._rows, self.spec.actions.decode(action).tolist(), strict=True)
         ):
             row.chapter_steps += 1
             row.screen = None
@@ -265,7 +264,7 @@ class AtariRows:
 
     def _started(self) -> int:
         if self._seed is None:
-            raise WorldError(f"world {self.spec.id}: wanted reset(seed) first, got none")
+            raise WorldError(f"world {self.spec.id}: expected reset(seed) first, got none")
         return self._seed
 
     def _open_chapter(self, index: int, row: _Row) -> None:
@@ -426,19 +425,19 @@ class AtariRows:
 
     # -- imagining --------------------------------------------------------------------------
 
-    def handle(self, row: int) -> Handle:
+    def save_state(self, row: int) -> Handle:
         """The present state of a row."""
         self._started()
         at = self._rows[row]
         return self._held(at.emulator, at, at.tape, at.ended)
 
-    def imagine(self, handle: Handle, action: Any, seed: int | None) -> Glimpse:
+    def simulate(self, handle: Handle, action: Any, seed: int | None) -> SimStep:
         """One step from `handle` with a native action; `ended` as the real world would say it.
 
         Where the episode is over nothing moves any more and nothing is felt.
         """
         if handle.ended:
-            return Glimpse(handle, (0.0, 0.0, float(handle.lives), 0.0, 0.0, 0.0), True)
+            return SimStep(handle, (0.0, 0.0, float(handle.lives), 0.0, 0.0, 0.0), True)
         emulator = self._spare
         if emulator is None:
             emulator = self._spare = console(self._game, self._protocol)
@@ -460,7 +459,7 @@ class AtariRows:
         lost = self._judge(emulator, at)
         ended = at.over or at.truncated or (self._life_ends and lost)
         after = self._spare_at = self._held(emulator, at, handle.tape, ended)
-        return Glimpse(after, self._felt(at, score, lost, native), ended)
+        return SimStep(after, self._felt(at, score, lost, native), ended)
 
     def _held(self, emulator: ALEInterface, at: _Row, tape: Tape, ended: bool) -> Handle:
         last = at.last if self._protocol.sticky else _NOOP
@@ -477,6 +476,6 @@ class AtariRows:
             key=hash((emulator.getRAM().tobytes(), last, at.frame)),
         )
 
-    def look(self, handle: Handle) -> Frame:
+    def render_observation(self, handle: Handle) -> Frame:
         """What would be observed there, [H W C] uint8."""
         return self._eye.show(handle.raw)

@@ -19,7 +19,7 @@ from worlds.protocols import Protocol, Sensor
 from worlds.snapshots import seal, unseal
 
 _SCORE, _LIFE_LOST, _LIVES, _END, _EFFORT = (
-    SIGNALS.index(name) for name in ("score", "life_lost", "lives", "end", "effort")
+    SIGNALS.index(name) for name in ("reward", "life_lost", "lives", "end", "effort")
 )
 _NOTHING = 0
 """The choice sent on empty steps: a no-op in all games but two, Backgammon and Video Checkers.
@@ -45,25 +45,25 @@ class AtariVector:
         self,
         *,
         game: Game,
-        rows: int,
+        num_envs: int,
         protocol: Protocol,
         sensor: Sensor | None,
         training: bool,
         episode_steps: int | None,
         chapter_steps: int,
     ) -> None:
-        self.rows = rows
+        self.num_envs = num_envs
         self._life_ends = training and protocol.life_ends
         self._episode_steps, self._chapter_steps = episode_steps, chapter_steps
         emulator = console(game, protocol)
         screen, actions = emulator.getScreenDims(), emulator.getMinimalActionSet()
         self.spec = atari_spec(game, protocol, sensor, screen, actions, episode_steps)
         height, width, channels = self.spec.pixels or (*screen, 3)
-        self._shape = (rows, height, width, channels)
+        self._shape = (num_envs, height, width, channels)
         self._effort = np.array([float(action.value != 0) for action in actions], np.float32)
         self._envs = AtariVectorEnv(
             game.rom,
-            rows,
+            num_envs,
             max_num_frames_per_episode=protocol.frames_limit,
             repeat_action_probability=protocol.sticky,
             img_height=height,
@@ -96,7 +96,7 @@ class AtariVector:
         self._identity = {
             "world": "atari-vector",
             "id": game.id,
-            "rows": rows,
+            "rows": num_envs,
             "protocol": protocol.name,
             "sensor": None if sensor is None else sensor.model_dump(),
             "training": training,
@@ -109,8 +109,8 @@ class AtariVector:
     def reset(self, seed: int) -> Observation:
         """The first observation of every row."""
         self._seed = seed
-        self._begin_logs([0] * self.rows)
-        everyone = np.ones(self.rows, np.bool_)
+        self._begin_logs([0] * self.num_envs)
+        everyone = np.ones(self.num_envs, np.bool_)
         pixels, info = self._reset(everyone, self._seeds(everyone))
         self._stand(pixels, info["lives"])
         return self._observe()
@@ -135,7 +135,7 @@ class AtariVector:
         """What comes of `choices` just sent; new games, where `anew`, in place of it. Where the
         step is `empty` nobody made an effort.
         """
-        signals = np.zeros((self.rows, len(SIGNALS)), np.float32)
+        signals = np.zeros((self.num_envs, len(SIGNALS)), np.float32)
         signals[:, _EFFORT] = self._effort[choices] * ~empty
         self._game_steps = self._game_steps + 1
         pixels, rewards, over, truncated, info = self._envs.recv()
@@ -192,7 +192,7 @@ class AtariVector:
 
     def _started(self) -> int:
         if self._seed is None:
-            raise WorldError(f"world {self.spec.id}: wanted reset(seed) first, got none")
+            raise WorldError(f"world {self.spec.id}: expected reset(seed) first, got none")
         return self._seed
 
     def _begin_logs(self, chapters: list[int]) -> None:
@@ -211,19 +211,19 @@ class AtariVector:
 
     def _stand(self, pixels: NDArray[np.uint8], lives: NDArray[np.int32]) -> None:
         """Every row at the first observation of a game."""
-        self._none = np.zeros(self.rows, np.bool_)
+        self._none = np.zeros(self.num_envs, np.bool_)
         self._nobody = torch.from_numpy(self._none)
         self._pixels, self._lives = pixels, lives
-        self._signals = np.zeros((self.rows, len(SIGNALS)), np.float32)
+        self._signals = np.zeros((self.num_envs, len(SIGNALS)), np.float32)
         self._signals[:, _LIVES] = lives
-        self._game_steps = np.zeros(self.rows, np.int64)
+        self._game_steps = np.zeros(self.num_envs, np.int64)
         self._over, self._cut = self._none.copy(), self._none.copy()
         self._first = ~self._none
         self._judge()
 
     def _observe(self) -> Observation:
         """The last step. Unchecked, but for the first: the axes of the rest follow from it."""
-        made = Observation if self._first is not self._none else Observation.raw
+        made = Observation if self._first is not self._none else Observation.unchecked
         return made(
             pixels=torch.from_numpy(self._pixels.reshape(self._shape)),
             vector=None,
@@ -274,7 +274,7 @@ class AtariVector:
         facts, logs = unseal(data, self._identity)
         self._seed = facts["seed"]
         self._begin_logs(facts["chapters"])
-        everyone = np.ones(self.rows, np.bool_)
+        everyone = np.ones(self.num_envs, np.bool_)
         pixels, info = self._reset(everyone, self._seeds(everyone))
         self._stand(pixels, info["lives"])
         longest = max(len(log) for log in logs)
@@ -294,7 +294,7 @@ class AtariVector:
         if self._seen() != facts["seen"]:
             raise WorldError(
                 f"snapshot of {self.spec.id}: the replay arrives elsewhere; "
-                "wanted the version of ale-py it was taken with"
+                "expected the version of ale-py it was taken with"
             )
         return self._observe()
 

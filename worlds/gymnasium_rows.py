@@ -21,7 +21,7 @@ from torch import Tensor
 
 from modules import chance
 from modules.messages import SIGNALS, ActionSpec, ConfigError, Observation, WorldError, WorldSpec
-from modules.ports import Glimpse
+from modules.ports import SimStep
 from worlds.protocols import Sensor
 from worlds.snapshots import seal, unseal
 
@@ -226,9 +226,9 @@ class GymnasiumRows:
     """
 
     def __init__(
-        self, *, id: str, rows: int, sensor: Sensor | None, episode_steps: int | None
+        self, *, id: str, num_envs: int, sensor: Sensor | None, episode_steps: int | None
     ) -> None:
-        self.rows, self._id, self._episode_steps = rows, id, episode_steps
+        self.num_envs, self._id, self._episode_steps = num_envs, id, episode_steps
         self._seed: int | None = None
         self._rows: list[_Row] = []
         first = self._made()
@@ -240,9 +240,7 @@ class GymnasiumRows:
             raise
         nothing = _Seen(np.zeros(0), None)
         self._rows = [_Row(env=first, seen=nothing)]
-        self._rows += [_Row(env=self._made(), seen=nothing) for _ in range(rows - 1)]
-        registered = first.spec.max_episode_steps if first.spec is not None else None
-        limits = [limit for limit in (registered, episode_steps) if limit]
+        self._rows += [_Row(env=self._made(), seen=nothing) for _ in range(num_envs - 1)]
         self.spec = WorldSpec(
             id=id,
             pixels=self._seeing.pixels,
@@ -250,12 +248,11 @@ class GymnasiumRows:
             signals=(*SIGNALS, *self._seeing.felt),
             actions=self._doing.spec,
             goal=self._seeing.goal,
-            steps_limit=min(limits, default=0),
         )
         self._identity = {
             "world": "gymnasium-rows",
             "id": id,
-            "rows": rows,
+            "rows": num_envs,
             "sensor": None if sensor is None else sensor.model_dump(),
             "episode_steps": episode_steps,
         }
@@ -284,7 +281,7 @@ class GymnasiumRows:
     def step(self, action: Tensor) -> Observation:
         """What follows the encoded action [B A]; a row that had ended begins anew instead."""
         self._started()
-        native = self.spec.actions.native(action.double()).numpy()
+        native = self.spec.actions.decode(action.double()).numpy()
         for index, (row, chosen) in enumerate(zip(self._rows, native, strict=True)):
             if row.terminated or row.truncated:
                 row.episode += 1
@@ -295,7 +292,7 @@ class GymnasiumRows:
 
     def _started(self) -> int:
         if self._seed is None:
-            raise WorldError(f"world {self._id}: wanted reset(seed) first, got none")
+            raise WorldError(f"world {self._id}: expected reset(seed) first, got none")
         return self._seed
 
     def _begin(self, index: int, row: _Row) -> None:
@@ -409,7 +406,7 @@ class GymnasiumRows:
 
     # -- imagining --------------------------------------------------------------------------
 
-    def handle(self, row: int) -> Handle:
+    def save_state(self, row: int) -> Handle:
         """The present state of a row."""
         self._started()
         _share_pictures()
@@ -427,10 +424,10 @@ class GymnasiumRows:
                 f"({_line(error)}); choose world_model.kind=jepa"
             ) from None
 
-    def imagine(self, handle: Handle, action: Any, seed: int | None) -> Glimpse:
+    def simulate(self, handle: Handle, action: Any, seed: int | None) -> SimStep:
         """One step of a copy; with `seed`, of one whose random numbers are drawn anew."""
         if handle.ended:
-            return Glimpse(handle, (0.0,) * len(self.spec.signals), True)
+            return SimStep(handle, (0.0,) * len(self.spec.signals), True)
         env = self._copy(handle.env)
         if seed is not None:
             env.unwrapped.np_random = np.random.default_rng(seed % 2**63)
@@ -438,9 +435,9 @@ class GymnasiumRows:
             env, self._doing.own(action), self._doing.effort(action), handle.steps + 1
         )
         ended = terminated or truncated
-        return Glimpse(Handle(env, seen, handle.steps + 1, ended), signals, ended)
+        return SimStep(Handle(env, seen, handle.steps + 1, ended), signals, ended)
 
-    def look(self, handle: Handle) -> NDArray[Any]:
+    def render_observation(self, handle: Handle) -> NDArray[Any]:
         """What would be observed there: [H W C], or [N] float32."""
         return handle.seen.shown
 

@@ -17,7 +17,7 @@ __all__ = ["list_games", "list_worlds", "make_world"]
 
 def make_world(
     id: str,
-    rows: int = 1,
+    num_envs: int = 1,
     protocol: str | None = None,
     sensor: Sensor | Mapping[str, Any] | None = None,
     vector: bool = False,
@@ -36,13 +36,13 @@ def make_world(
     Raises ConfigError in one line, WorldError where the world cannot be started.
     """
     asked = (
-        ("rows", rows, 1),
+        ("num_envs", num_envs, 1),
         ("episode_steps", episode_steps, 1),
         ("chapter_steps", chapter_steps, 0),
     )
     for name, value, least in asked:
         if value is not None and value < least:
-            raise ConfigError(f"world {name}: wanted {least} or more, got {value}")
+            raise ConfigError(f"world {name}: expected {least} or more, got {value}")
     rules = protocol_named(protocol)
     eye = sensor if isinstance(sensor, Sensor) else _sensor(sensor)
     found = find(id)
@@ -54,7 +54,7 @@ def make_world(
         made = AtariVector if vector else AtariRows
         return made(
             game=found,
-            rows=rows,
+            num_envs=num_envs,
             protocol=rules,
             sensor=eye,
             training=training,
@@ -63,11 +63,12 @@ def make_world(
         )
     if protocol is not None:
         raise ConfigError(
-            f"protocol: wanted none in {id}, which is no Atari game, got {protocol!r}; leave it out"
+            f"protocol: expected none in {id}, which is no Atari game, got "
+            f"{protocol!r}; leave it out"
         )
     from worlds.gymnasium_rows import GymnasiumRows
 
-    return GymnasiumRows(id=found, rows=rows, sensor=eye, episode_steps=episode_steps)
+    return GymnasiumRows(id=found, num_envs=num_envs, sensor=eye, episode_steps=episode_steps)
 
 
 def _sensor(wanted: Mapping[str, Any] | None) -> Sensor | None:

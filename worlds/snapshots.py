@@ -36,19 +36,19 @@ def unseal(data: bytes, identity: dict[str, Any]) -> tuple[dict[str, Any], list[
     body = data[_DIGEST_BYTES:]
     if len(body) < _HEAD.size or hashlib.sha256(body).digest() != data[:_DIGEST_BYTES]:
         raise WorldError(
-            f"snapshot: wanted intact bytes, got {len(data)} whose checksum differs; "
+            f"snapshot: expected intact bytes, got {len(data)} whose checksum differs; "
             "take an older snapshot"
         )
     magic, version, length = _HEAD.unpack_from(body)
     if magic != _MAGIC or version > _VERSION:
         raise WorldError(
-            f"snapshot: wanted version {_VERSION} or older, got {version}; update sextet"
+            f"snapshot: expected version {_VERSION} or older, got {version}; update sextet"
         )
     header = json.loads(body[_HEAD.size : _HEAD.size + length])
     for name, wanted in identity.items():
         if header["identity"].get(name) != wanted:
             raise WorldError(
-                f"snapshot {name}: wanted {wanted!r}, got {header['identity'].get(name)!r}; "
+                f"snapshot {name}: expected {wanted!r}, got {header['identity'].get(name)!r}; "
                 "restore it into a world made like the one it was taken from"
             )
     blobs, at = [], _HEAD.size + length

@@ -25,11 +25,12 @@ from agent.api.training import (
     require_steps,
     start,
 )
-from agent.assembly.merge import Tree, merge
+from agent.assembly.merge import ConfigTree, merge
 from agent.engines.engine import Engine, Job, Report, SerialEngine
 from agent.engines.processes import ProcessEngine
 from agent.learning.evaluation import score
 from agent.recording import checkpoint
+from agent.recording.renames import current_settings
 from agent.recording.run_folder import RunFolder, write_json
 from modules.messages import ConfigError, SextetError
 
@@ -72,7 +73,7 @@ def is_multi_seed(place: Path) -> bool:
 
 
 def start_seeds(
-    tree: Tree,
+    tree: ConfigTree,
     place: Path | None,
     seeds: Sequence[int],
     observer: Observer,
@@ -106,8 +107,9 @@ def continue_seeds(
     try:
         order = json.loads((place / SEEDS).read_text(encoding="utf-8"))
         seeds: list[int] = order["seeds"]
-        tree: Tree = order["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tree: ConfigTree = current_settings(order["config"])
+        order["config"] = tree
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"run {place}: {SEEDS} cannot be read ({error})") from None
     if steps is not None:
         for seed in seeds:

@@ -13,7 +13,7 @@ from agent.api.request import AgentName, AgentOptions, request_for
 from agent.assembly.load import Player, prepared
 from agent.engines.threads import default_threads
 from agent.live import live
-from agent.recording.episode_stats import Scorekeeper, Summary
+from agent.recording.episode_stats import EpisodeStats, Summary
 from agent.recording.run_folder import RunFolder
 from modules.messages import Moment
 
@@ -61,7 +61,11 @@ def play(
         world.close()
         raise
     steps = settings.steps or (UNLIMITED if settings.episodes else STEPS)
-    keeper, start, interrupted = Scorekeeper(world.spec.id, world.rows), time.monotonic(), False
+    keeper, start, interrupted = (
+        EpisodeStats(world.spec.id, world.num_envs),
+        time.monotonic(),
+        False,
+    )
     with running(folder.path):
         try:
             with assembly.recorder(folder) as recorder:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from agent.assembly.load import Request
+from agent.assembly.load import RunRequest
 
 AgentName = str | os.PathLike[str]
 """A bundled agent, a run folder, a world, or a run that the API returned."""
@@ -39,9 +39,9 @@ def request_for(
     plugins: Sequence[str] = (),
     interventions: Sequence[str] = (),
     **flags: int | str | None,
-) -> Request:
+) -> RunRequest:
     """A request; `overrides` are settings as "world_model.kind=fair". `flags`: see AgentOptions."""
-    return Request(
+    return RunRequest(
         agent=None if agent is None else os.fspath(agent),
         preset=preset,
         config=config,

@@ -15,8 +15,8 @@ from typing import Any
 
 from agent.api.failure import RunInterrupted, running
 from agent.assembly.build import Assembly, assemble, known_kinds, learning_device
-from agent.assembly.load import Request, begin_with, configure
-from agent.assembly.merge import Tree, merge
+from agent.assembly.load import RunRequest, configure, init_from
+from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset, settings_of
 from agent.learning.evaluation import whole_episodes
 from agent.learning.learner import Learner
@@ -122,7 +122,7 @@ class TrainingRun:
             return None
 
 
-def training_config(request: Request, traces: Sequence[Path] = ()) -> Tree:
+def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigTree:
     """The configuration of a training: a request over the preset that suits its world.
 
     The flag `steps` means the steps of the training. Learning from `traces` takes their world where
@@ -136,7 +136,7 @@ def training_config(request: Request, traces: Sequence[Path] = ()) -> Tree:
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
         world_settings = settings_of(tree).world
-        probe = make_world(world_settings.id, rows=1, protocol=world_settings.protocol)
+        probe = make_world(world_settings.id, num_envs=1, protocol=world_settings.protocol)
         spec = probe.spec
         probe.close()
         name = "learn-actions" if spec.actions.discrete else "learn-model"
@@ -147,12 +147,12 @@ def training_config(request: Request, traces: Sequence[Path] = ()) -> Tree:
         tree = merge(tree, {"training": {"steps": tree["steps"]}, "steps": None})
     if traces:
         capacity = max(recorded_steps(traces), int(tree.get("memory", {}).get("capacity", 0)))
-        tree = merge(tree, {"world": {"rows": 1}, "memory": {"capacity": capacity}})
+        tree = merge(tree, {"world": {"num_envs": 1}, "memory": {"capacity": capacity}})
     return tree
 
 
 def start(
-    tree: Tree,
+    tree: ConfigTree,
     place: Path | None,
     observer: Observer,
     plugins: Sequence[str] = (),
@@ -167,8 +167,8 @@ def start(
         settings = assembly.config.settings
         for path in traces:
             fitting(path, assembly.world.spec)
-        if (source := settings.training.begin_with) is not None:
-            for port in begin_with(assembly.agent, source, settings.learner.ports):
+        if (source := settings.training.init_from) is not None:
+            for port in init_from(assembly.agent, source, settings.learner.train_modules):
                 observer.on_note(f"{port} begins fresh: kind or size differ in {source}")
         learner = _learner(assembly)
         folder = RunFolder.create(place, f"train-{settings.world.id}")
@@ -208,15 +208,15 @@ def continue_from(
         return _learn(assembly, judge, learner, folder, newest[1], observer, ())
 
 
-def require_steps(steps: int, tree: Tree, saved: checkpoint.Checkpoint) -> None:
+def require_steps(steps: int, tree: ConfigTree, saved: checkpoint.Checkpoint) -> None:
     """Raises ConfigError where a checkpoint is already beyond `steps`."""
-    done, rows = int(saved.facts["steps"]), int(tree.get("world", {}).get("rows", 1))
+    done, rows = int(saved.facts["steps"]), int(tree.get("world", {}).get("num_envs", 1))
     # The last turn takes a step in every environment, so it may lead beyond `steps`.
     if -(-steps // rows) * rows < done:
         raise ConfigError(f"train --steps: expected at least the {done} that are done, got {steps}")
 
 
-def check(tree: Tree, plugins: Sequence[str]) -> str:
+def check(tree: ConfigTree, plugins: Sequence[str]) -> str:
     """Assembles a training, closes it again and returns the id of its world; writes nothing.
 
     Raises ConfigError or WorldError.
@@ -249,7 +249,7 @@ def _learner(assembly: Assembly) -> Learner:
 
 
 @contextmanager
-def _assembled(tree: Tree, plugins: Sequence[str]) -> Iterator[tuple[Assembly, Assembly]]:
+def _assembled(tree: ConfigTree, plugins: Sequence[str]) -> Iterator[tuple[Assembly, Assembly]]:
     """The agent that learns in its world, and the one that is evaluated in another."""
     kinds = known_kinds(tuple(plugins))
     assembly = assemble(tree, kinds, training=True)
@@ -257,7 +257,7 @@ def _assembled(tree: Tree, plugins: Sequence[str]) -> Iterator[tuple[Assembly, A
         training = assembly.config.settings.training
         # No experience is stored, and several environments run at once.
         small = {
-            "world": {"rows": min(10, training.evaluate_episodes)}, "memory": {"capacity": 1000}
+            "world": {"num_envs": min(10, training.evaluate_episodes)}, "memory": {"capacity": 1000}
         }  # fmt: skip
         evaluated = merge(merge(assembly.config.tree(), training.evaluation), small)
         try:

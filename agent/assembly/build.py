@@ -23,14 +23,21 @@ from typing import Any
 import torch
 
 from agent.agent import Agent
-from agent.assembly.merge import Tree, merge
-from agent.assembly.resolve import Kinds, Resolved, Slot, resolve, resolve_instead, settings_of
+from agent.assembly.merge import ConfigTree, merge
+from agent.assembly.resolve import (
+    Kinds,
+    ResolvedConfig,
+    Slot,
+    resolve,
+    resolve_instead,
+    settings_of,
+)
 from agent.modules import Modules
 from agent.recording.drive_guard import SHIPPED, drive_hashes, require_same
 from agent.recording.recorder import RunRecorder
 from agent.recording.run_folder import RunFolder
 from modules.configurator import interventions
-from modules.configurator.base_directive import Settings, Standing
+from modules.configurator.base_directive import BaseDirective, Settings
 from modules.configurator.fixed import Fixed
 from modules.cost.drives import drives_in
 from modules.messages import ConfigError
@@ -55,7 +62,7 @@ KINDS: dict[str, dict[str, str]] = {
     "objective": {
         "vicreg": "modules.objectives.vicreg:VICReg",
         "sigreg": "modules.objectives.sigreg:SIGReg",
-        "centred": "modules.objectives.centred:Centred",
+        "cosine-centered": "modules.objectives.cosine_centered:CosineCentered",
         "none": "modules.objectives.none:Unregularised",
     },
     "cost": {"cost": "modules.cost.cost:Cost"},
@@ -120,7 +127,7 @@ class Assembly:
     `trained`: the checkpoint whose weights it was given, None where none were.
     """
 
-    config: Resolved
+    config: ResolvedConfig
     world: World
     agent: Agent
     trained: Path | None = None
@@ -130,7 +137,7 @@ class Assembly:
         return RunRecorder(folder, self.agent, self.world, self.config.tree(), self.trained)
 
 
-def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
+def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly:
     """All that a merged configuration describes, ready to live.
 
     `training`: the world does what its protocol does in training alone, at training speed.
@@ -150,22 +157,22 @@ def assemble(tree: Tree, kinds: Kinds, training: bool = False) -> Assembly:
     wanted = config.settings.world
     # A model that imagines in the live world needs what training speed gives up: its snapshots.
     imagines = config.slots["world_model"].imagines_in_the_world
-    taught = settings.learner.ports
+    taught = settings.learner.train_modules
     past = training and (not taught or "cost" in taught)
-    for name in ("imagined_steps", "foretold_steps") if imagines and past else ():
+    for name in ("imagination_horizon", "critic_unroll_steps") if imagines and past else ():
         if steps := getattr(settings.learner, name):
             raise ConfigError(
-                f"config learner.{name}: wanted 0 where the world model is "
+                f"config learner.{name}: expected 0 where the world model is "
                 f"'{config.slots['world_model'].kind}', which imagines in the world as it stands "
                 f"and not from what memory holds, got {steps}; try world_model.kind=jepa"
             )
     world = make_world(
         wanted.id,
-        rows=wanted.rows,
+        num_envs=wanted.num_envs,
         protocol=wanted.protocol,
         sensor=sensor,
         training=training,
-        vector=training and settings.training.vector and not imagines,
+        vector=training and settings.training.vectorized_env and not imagines,
     )
     try:
         agent = build_agent(config, world)
@@ -193,10 +200,10 @@ def learning_device(name: str) -> torch.device | None:
     return device
 
 
-def describe(tree: Tree, kinds: Kinds) -> Resolved:
+def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
     """The complete configuration; defaults that depend on the world are looked up in it."""
     wanted = settings_of(tree).world
-    glance = make_world(wanted.id, rows=1, protocol=wanted.protocol)
+    glance = make_world(wanted.id, num_envs=1, protocol=wanted.protocol)
     try:
         # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
         known = {"id": glance.spec.id, "protocol": glance.spec.protocol}
@@ -218,14 +225,14 @@ def describe(tree: Tree, kinds: Kinds) -> Resolved:
         glance.close()
 
 
-def build_agent(config: Resolved, world: World) -> Agent:
+def build_agent(config: ResolvedConfig, world: World) -> Agent:
     """The six modules, each with the facts it asks for. Initial weights follow from the seed and
     the slot alone, so that swapping one module leaves the others as they were.
     """
     settings, slots = config.settings, config.slots
     facts: dict[str, Any] = {
         "world": world.spec,
-        "rows": world.rows,
+        "rows": world.num_envs,
         "live_world": world,
         "token_shape": (settings.tokens.count, settings.tokens.width),
         "discount": settings.discount,
@@ -238,9 +245,9 @@ def build_agent(config: Resolved, world: World) -> Agent:
 
     perception = make("perception")
     facts["latent_size"] = perception.latent_size
-    facts["context_frames"] = getattr(perception, "stack", 1) - 1
-    if hasattr(perception, "see"):
-        facts["see"] = perception.see
+    facts["context_frames"] = getattr(perception, "frame_stack", 1) - 1
+    if hasattr(perception, "encode_frame"):
+        facts["encode_frame"] = perception.encode_frame
     # The critic within the cost has a head for each drive, so these names come first.
     if (wanted := getattr(slots["cost"].settings, "drives", None)) is not None:
         facts["drives"] = facts["heads"] = drives_in(world.spec, wanted)
@@ -260,7 +267,11 @@ def build_agent(config: Resolved, world: World) -> Agent:
     for one in written:
         made["configurator"] = _intervene(one, made["configurator"], config, facts)
     return Agent(
-        Modules(**made), world.spec, settings.discount, settings.literal_cost, settings.lookahead
+        Modules(**made),
+        world.spec,
+        settings.discount,
+        settings.sum_critic_every_step,
+        settings.td_lambda,
     )
 
 
@@ -277,7 +288,7 @@ def _require_actions(slots: Mapping[str, Slot], perception: Any, cost: Any) -> N
     policy = slots["actor"].inner.get("policy")
     if policy is None or policy.kind != "greedy":
         return
-    if cost.feel(perception.neutral(1)).critic_actions is None:
+    if cost.energy(perception.initial(1)).critic_actions is None:
         got = slots["cost"].inner.get("critic", slots["cost"]).kind
         raise ConfigError(
             "config actor.policy.kind: 'greedy' needs a critic that knows actions, got "
@@ -298,20 +309,20 @@ def _require_goals(directing: Mapping[str, Slot], heads: tuple[str, ...]) -> Non
         if not any(goals & {*(stage.v or ())} for stage in stages):
             where = f"{path}.kind" if path == "configurator" else f"interventions {path!r}"
             raise ConfigError(
-                f"config {where}: wanted 'task' where the critic has sub-goal heads, got "
+                f"config {where}: expected 'task' where the critic has sub-goal heads, got "
                 f"'{slot.kind}', which lets none count; try kind=task, or name some in v"
             )
 
 
 def _intervene(
-    written: interventions.Written, wrapped: Any, config: Resolved, facts: Mapping[str, Any]
+    written: interventions.Written, wrapped: Any, config: ResolvedConfig, facts: Mapping[str, Any]
 ) -> Any:
     """An intervention around a configurator. Raises ConfigError where it names no drive here."""
     usual = Fixed.Config.model_validate({})
     # Plans have no room for more than they were given, ablated or not.
     horizon = min(usual.horizon_steps, facts["horizon_max"])
     standing = _standing(usual.model_copy(update={"horizon_steps": horizon}), facts)
-    default = Fixed(standing=standing, mode=usual.mode).neutral(1)
+    default = Fixed(standing=standing, mode=usual.mode).initial(1)
     other = None
     if written.kind == "swap":
         path = f"interventions {written.text!r}"
@@ -326,11 +337,11 @@ def _intervene(
     )
 
 
-def _standing(settings: Settings, facts: Mapping[str, Any]) -> Standing:
+def _standing(settings: Settings, facts: Mapping[str, Any]) -> BaseDirective:
     """What stands in a configurator's directives, by its settings."""
     own = {name: getattr(settings, name) for name in Settings.model_fields}
     names = ("drives", "heads", "token_shape", "horizon_max")
-    return Standing(**own, **{name: facts[name] for name in names})
+    return BaseDirective(**own, **{name: facts[name] for name in names})
 
 
 def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> Any:
@@ -345,6 +356,9 @@ def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> An
     }
     given: dict[str, Any] = {**facts, **within, **values}
     parameters = slot.parameters
+    if "config" in parameters:
+        given["config"] = slot.settings
+        values = {}
     if "standing" in parameters and isinstance(slot.settings, Settings):
         given["standing"] = _standing(slot.settings, facts)
         values = {n: value for n, value in values.items() if n not in Settings.model_fields}

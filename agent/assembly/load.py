@@ -17,11 +17,12 @@ from torch import Tensor
 
 from agent.agent import Agent
 from agent.assembly.build import Assembly, assemble, describe, known_kinds
-from agent.assembly.merge import Tree, dotted, merge, read_yaml
-from agent.assembly.resolve import BUNDLED, Resolved, preset, settings_of, suggestion
+from agent.assembly.merge import ConfigTree, dotted, merge, read_yaml
+from agent.assembly.resolve import BUNDLED, ResolvedConfig, preset, settings_of, suggestion
 from agent.live import live
 from agent.recording import checkpoint
 from agent.recording.drive_guard import drive_hashes, require_same
+from agent.recording.run_folder import RunFolder
 from agent.recording.trace import Trace
 from agent.recording.weights import load_weights, trainable, under
 from modules.messages import ConfigError, Moment, Observation, TraceError
@@ -32,7 +33,7 @@ SHOWPIECE = "showpiece"
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """What a user asked for, before anything is looked up.
 
     `agent`: a bundled agent, a run or checkpoint folder, or a world. `flags`: seed, steps,
@@ -71,7 +72,7 @@ def _run_folder(place: Path) -> Path:
     )
 
 
-def configure(request: Request, judged: bool = True) -> tuple[Tree, Path | None]:
+def configure(request: RunRequest, judged: bool = True) -> tuple[ConfigTree, Path | None]:
     """All layers of a request merged, and the folder with its checkpoints, if any.
 
     `judged`: a training as it is evaluated; else as it learned, to begin with its weights. Raises
@@ -83,18 +84,20 @@ def configure(request: Request, judged: bool = True) -> tuple[Tree, Path | None]
     return tree, folder
 
 
-def _layers(request: Request, judged: bool) -> tuple[Tree, Path | None]:
+def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]:
     """`configure` without the interventions of the request."""
     name = request.agent
-    above: Tree = {}
+    above: ConfigTree = {}
     if request.preset is not None:
         above = merge(above, preset(request.preset))
     if request.config is not None:
         above = merge(above, read_yaml(request.config))
-    flags: Tree = {k: v for k, v in request.flags.items() if k in ("seed", "steps", "episodes")}
+    flags: ConfigTree = {
+        k: v for k, v in request.flags.items() if k in ("seed", "steps", "episodes")
+    }
     world = {
         key: request.flags[flag]
-        for key, flag in (("rows", "num_envs"), ("protocol", "protocol"))
+        for key, flag in (("num_envs", "num_envs"), ("protocol", "protocol"))
         if flag in request.flags
     }
     if world:
@@ -122,11 +125,11 @@ def _layers(request: Request, judged: bool) -> tuple[Tree, Path | None]:
         # What is named stands above a file; an explicit --world.id above both.
         named = merge(above, {"world": {"id": name}})
         return merge(named, dotted(request.overrides)), None
-    beneath = read_yaml(folder / "config.yaml")
+    beneath = RunFolder(folder).read_config()
     place = Path(name) if (Path(name) / "manifest.json").is_file() else folder
     if not judged:
         first = name if _is_trained(place) else None
-        beneath = merge(beneath, {"training": {"begin_with": first}})
+        beneath = merge(beneath, {"training": {"init_from": first}})
     elif not (folder / "trace.sqlite").is_file():
         # A recorded run is played as it was.
         beneath = merge(beneath, settings_of(beneath).training.evaluation)
@@ -140,13 +143,13 @@ def _layers(request: Request, judged: bool) -> tuple[Tree, Path | None]:
     return merged, place
 
 
-def resolved(request: Request) -> Resolved:
+def resolved(request: RunRequest) -> ResolvedConfig:
     """The complete configuration of a request; nothing is built but a glance at the world."""
     tree, _ = configure(request)
     return describe(tree, known_kinds(request.plugins))
 
 
-def prepared(request: Request) -> Assembly:
+def prepared(request: RunRequest) -> Assembly:
     """World and agent of a request, trained weights given back where there are any.
 
     Raises ConfigError or WorldError, one line; nothing has been written.
@@ -196,14 +199,14 @@ def recorded_drives(run: Path) -> dict[str, str] | None:
         return None
 
 
-def begin_with(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
+def init_from(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
     """Gives an agent the weights of a trained one, bundled or in a folder, port by port; the ports
     that begin fresh all the same.
 
     Those are of another kind or size there, and must be among `ports`, which learn. Raises
     ConfigError where others are, where nothing fits, or where drives mean something else.
     """
-    where = f"config training.begin_with: {name!r}"
+    where = f"config training.init_from: {name!r}"
     place = BUNDLED / name if name in bundled_agents() else Path(name)
     found = trained_weights(place) if _is_trained(place) else None
     if found is None:
@@ -223,7 +226,7 @@ def begin_with(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
         else:
             raise ConfigError(
                 f"{where} has another {port}, and that is not to learn; use its kinds and sizes, "
-                f"or add {port} to learner.ports"
+                f"or add {port} to learner.train_modules"
             )
     if len(fresh) == len(trainable(agent.modules)):
         raise ConfigError(f"{where} has none of these modules; use its kinds and sizes")
@@ -239,7 +242,7 @@ class Player:
     def __init__(self, assembly: Assembly) -> None:
         self.world: World = assembly.world
         self.agent: Agent = assembly.agent
-        self.config: Resolved = assembly.config
+        self.config: ResolvedConfig = assembly.config
         self.moment: Moment | None = None
 
     def act(self, observation: Observation) -> Tensor:
@@ -248,7 +251,7 @@ class Player:
         The agent's life begins with the first call.
         """
         if self.moment is None:
-            self.agent.begin(self.world.rows, self.config.settings.seed)
+            self.agent.reset(self.world.num_envs, self.config.settings.seed)
         self.moment = self.agent.step(observation)
         return self.moment.plan.action
 
@@ -276,7 +279,7 @@ def load(
             raise ConfigError(
                 f"load {name}: is none of {', '.join(known)}{suggestion(name, known)}"
             )
-    request = Request(
+    request = RunRequest(
         agent=str(agent),
         plugins=plugins,
         overrides=overrides,

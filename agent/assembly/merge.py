@@ -10,7 +10,7 @@ import yaml
 
 from modules.messages import ConfigError
 
-Tree = dict[str, Any]
+ConfigTree = dict[str, Any]
 
 BEFORE = "(before)"
 """Where a branch whose kind changed holds the settings of the earlier kinds: some may outlive it
@@ -18,7 +18,7 @@ BEFORE = "(before)"
 """
 
 
-def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> ConfigTree:
     """`base` with `overlay` over it; a branch whose `kind` changes begins anew, and so does what
     an evaluation sets otherwise there. `evaluation: {}` clears all of that. A kind alone is short
     for a branch of that kind.
@@ -28,7 +28,7 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
     return _over(base, overlay)
 
 
-def _over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Tree:
+def _over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> ConfigTree:
     merged = dict(base)
     for name, value in overlay.items():
         below = merged.get(name)
@@ -83,18 +83,18 @@ def _without(tree: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any
     return {key: value for key, value in tree.items() if rest or key != name}
 
 
-def dotted(overrides: Iterable[str]) -> Tree:
+def dotted(overrides: Iterable[str]) -> ConfigTree:
     """The tree that overrides `a.b=c` make; values are read as YAML, later ones win.
 
     Raises ConfigError where one has no `=` or no name.
     """
-    tree: Tree = {}
+    tree: ConfigTree = {}
     for override in overrides:
         path, equals, text = override.partition("=")
         names = path.split(".")
         if not equals or not all(names):
             raise ConfigError(
-                f"config {override!r}: wanted an override like actor.planner.kind=cem"
+                f"config {override!r}: expected an override like actor.planner.kind=cem"
             )
         try:
             value: Any = yaml.safe_load(text)
@@ -106,14 +106,14 @@ def dotted(overrides: Iterable[str]) -> Tree:
     return tree
 
 
-def read_yaml(path: Path) -> Tree:
+def read_yaml(path: Path) -> ConfigTree:
     """The dictionary in a YAML file. Raises ConfigError, one line."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"config {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"config {path}: is not UTF-8 text; wanted YAML") from None
+        raise ConfigError(f"config {path}: is not UTF-8 text; expected YAML") from None
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f", line {mark.line + 1}"
@@ -123,7 +123,7 @@ def read_yaml(path: Path) -> Tree:
         return {}
     if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):
         raise ConfigError(
-            f"config {path}: wanted settings like 'seed: 3', got {type(tree).__name__}"
+            f"config {path}: expected settings like 'seed: 3', got {type(tree).__name__}"
         )
     return tree
 

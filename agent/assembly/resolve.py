@@ -4,7 +4,7 @@ Defaults < preset < YAML file < dotted overrides. Where a later layer names anot
 slot, the settings of the earlier kind are dropped, nested slots included; but what every
 configurator has in common (`Config.shared`: what drives weigh, how plans are made) stays, so that
 another configurator is another in that alone. Then each slot is validated once, by the `Config` of
-the class its kind names. The result, `Resolved`, is what `config.yaml` in a run folder holds;
+the class its kind names. The result, `ResolvedConfig`, is what `config.yaml` in a run folder holds;
 reading it back gives the same run.
 """
 
@@ -24,8 +24,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from agent.assembly.merge import BEFORE, Tree, merge, one_line, read_yaml
+from agent.assembly.merge import BEFORE, ConfigTree, merge, one_line, read_yaml
 from agent.assembly.settings import RunSettings
+from agent.recording.renames import KINDS, SETTINGS
 from modules.messages import ConfigError, WorldSpec
 
 SLOTS: dict[str, tuple[str, ...]] = {
@@ -64,14 +65,14 @@ class Slot:
         """Whether this is a world model that asks for the live world: a simulator."""
         return "live_world" in self.parameters
 
-    def tree(self) -> Tree:
+    def tree(self) -> ConfigTree:
         """Itself as a plain dictionary, `kind` first."""
         own = self.settings.model_dump(mode="json")
         return {"kind": self.kind, **own, **{n: s.tree() for n, s in self.inner.items()}}
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedConfig:
     """A complete configuration."""
 
     settings: RunSettings
@@ -79,7 +80,7 @@ class Resolved:
     others: dict[str, Slot] = field(default_factory=dict)
     """Configurators that interventions swap in, by the text of the intervention."""
 
-    def tree(self) -> Tree:
+    def tree(self) -> ConfigTree:
         """Itself as a plain dictionary: what `config.yaml` holds."""
         return {
             **self.settings.model_dump(mode="json"),
@@ -150,7 +151,7 @@ class Kinds:
         found = getattr(offered, "MODULES", None) if isinstance(offered, ModuleType) else offered
         if not isinstance(found, Mapping):
             raise ConfigError(
-                f"config plugins: {package!r} has no MODULES; wanted "
+                f"config plugins: {package!r} has no MODULES; expected "
                 'MODULES = {"perception": {"mine": MyPerception}}'
             )
         self.plugged.add(package)
@@ -165,7 +166,7 @@ class Kinds:
                 if self._classes[slot].get(kind, cls) is not cls:
                     raise ConfigError(f"{here} exists already; name it differently")
                 if not isinstance(cls, type) or not _is_model(getattr(cls, "Config", None)):
-                    raise ConfigError(f"{here}: wanted a class with a nested pydantic Config")
+                    raise ConfigError(f"{here}: expected a class with a nested pydantic Config")
                 self._classes[slot][kind] = cls
                 self._from[slot, kind] = package
 
@@ -205,7 +206,7 @@ def presets() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in PRESETS.glob("*.yaml")))
 
 
-def preset(name: str) -> Tree:
+def preset(name: str) -> ConfigTree:
     """The settings a preset makes. Raises ConfigError where there is none of that name."""
     if name not in presets():
         raise ConfigError(
@@ -228,6 +229,8 @@ def settings_of(tree: Mapping[str, Any]) -> RunSettings:
     """The settings of a merged tree that belong to no module. Raises ConfigError, one line."""
     known = (*RunSettings.model_fields, *SLOTS)
     for name in tree:
+        if name not in known and name in SETTINGS:
+            raise ConfigError(f"config {name}: is called {SETTINGS[name]} now; write that")
         if name not in known:
             raise ConfigError(
                 f"config {name}: no such setting; it is none of {', '.join(known)}"
@@ -239,7 +242,7 @@ def settings_of(tree: Mapping[str, Any]) -> RunSettings:
     return made
 
 
-def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved:
+def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> ResolvedConfig:
     """The complete configuration that a merged tree gives in this world.
 
     Raises ConfigError, one line naming field, value and what is allowed.
@@ -262,7 +265,7 @@ def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved
         if (origin := kinds.origin(one.name, one.kind)) is not None
     }
     plugins = tuple(dict.fromkeys((*settings.plugins, *sorted(used))))
-    return Resolved(settings.model_copy(update={"plugins": plugins}), slots)
+    return ResolvedConfig(settings.model_copy(update={"plugins": plugins}), slots)
 
 
 def resolve_instead(slot: Slot, value: object, path: str, world: WorldSpec, kinds: Kinds) -> Slot:
@@ -290,6 +293,8 @@ def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds
     kind = tree["kind"]
     if kind not in kinds.names(slot):
         allowed = kinds.names(slot)
+        if new := KINDS.get(path, {}).get(str(kind)):
+            raise ConfigError(f"config {path}.kind: {kind!r} is called {new!r} now; write that")
         raise ConfigError(
             f"config {path}.kind: {kind!r} is not one of {', '.join(allowed)}"
             f"{suggestion(kind, allowed)}"
@@ -322,6 +327,8 @@ def _validated(
     if first["type"] == "extra_forbidden":
         holder = _holder(model, location[:-1])
         allowed = (*holder.model_fields, *(extra if holder is model else ()))
+        if where in SETTINGS:
+            raise ConfigError(f"config {where}: is called {SETTINGS[where]} now; write that")
         raise ConfigError(
             f"config {where}: no such setting; it is none of {', '.join(allowed)}"
             f"{suggestion(location[-1], allowed)}"

@@ -18,7 +18,7 @@ class WorldSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str
-    rows: int = Field(default=1, ge=1, le=1024)
+    num_envs: int = Field(default=1, ge=1, le=1024)
     protocol: str | None = None
 
 
@@ -33,47 +33,47 @@ class TokenSettings(BaseModel):
 class LearnerSettings(BaseModel):
     """How the modules learn.
 
-    ports: which modules learn, all where none is named; the others stay as they are. batch: windows
-    an update, as long as the modules ask for. online_steps: how many of their first steps the
-    learning perception encodes; the average one encodes all. learning_rate, weight_decay, epsilon:
-    of AdamW. clip_norm: largest norm of the gradient. target_rate: share of the modules that their
-    averages take over in an update, 1: all; the averages encode what followed, are evaluated and
-    kept. precision: of what perceptions compute in learning; bfloat16 is up to twice as fast on a
-    processor that has it, another computes in float32.
-    updates_per_step: may be a fraction. warmup_steps: lived before the first update. reset_every:
-    updates between resets, 0: never. reset_keep: what perception and world model keep of themselves
-    then. imagined_steps: how far the critic learns from imagined futures, 0: from experience alone.
-    imagined_branches: how many such futures of each state. imagined_weight: of that loss.
-    foretold_steps: how far the critic also learns from what the world model foretells of what was
-    done. foretold_weight: of that loss.
+    train_modules: which modules learn, all where none is named; the others stay as they are.
+    batch: windows an update, as long as the modules ask for. online_steps: how many of their first
+    steps the learning perception encodes; the average one encodes all. learning_rate,
+    weight_decay, epsilon: of AdamW. max_grad_norm: largest norm of the gradient. ema_rate: share
+    of the modules that their averages take over in an update, 1: all; the averages encode what
+    followed, are evaluated and kept. precision: of what perceptions compute in learning; bfloat16
+    is up to twice as fast on a processor that has it, another computes in float32.
+    replay_ratio: may be a fraction. warmup_steps: lived before the first update. reset_every:
+    updates between resets, 0: never. shrink_perturb_alpha: what perception and world model keep of
+    themselves then. imagination_horizon: how far the critic learns from imagined futures, 0: from
+    experience alone. rollouts_per_state: how many such futures of each state. imagination_weight:
+    of that loss. critic_unroll_steps: how far the critic also learns from what the world model
+    foretells of what was done. critic_unroll_weight: of that loss.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    ports: tuple[str, ...] = ()
+    train_modules: tuple[str, ...] = ()
     batch: int = Field(default=32, ge=1)
     online_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     epsilon: float = Field(default=1e-8, gt=0)
-    clip_norm: float = Field(default=10.0, gt=0)
-    target_rate: float = Field(default=1.0, gt=0, le=1)
+    max_grad_norm: float = Field(default=10.0, gt=0)
+    ema_rate: float = Field(default=1.0, gt=0, le=1)
     precision: Literal["float32", "bfloat16"] = "float32"
-    updates_per_step: float = Field(default=1.0, ge=0)
+    replay_ratio: float = Field(default=1.0, ge=0)
     warmup_steps: int = Field(default=500, ge=2)
     reset_every: int = Field(default=0, ge=0)
-    reset_keep: float = Field(default=0.5, ge=0, le=1)
-    imagined_steps: int = Field(default=0, ge=0, le=100)
-    imagined_branches: int = Field(default=1, ge=1, le=64)
-    imagined_weight: float = Field(default=1.0, ge=0)
-    foretold_steps: int = Field(default=0, ge=0, le=100)
-    foretold_weight: float = Field(default=1.0, ge=0)
+    shrink_perturb_alpha: float = Field(default=0.5, ge=0, le=1)
+    imagination_horizon: int = Field(default=0, ge=0, le=100)
+    rollouts_per_state: int = Field(default=1, ge=1, le=64)
+    imagination_weight: float = Field(default=1.0, ge=0)
+    critic_unroll_steps: int = Field(default=0, ge=0, le=100)
+    critic_unroll_weight: float = Field(default=1.0, ge=0)
 
 
 class TrainingSettings(BaseModel):
     """When things happen in training, in steps summed over rows; 0: at its end alone.
 
-    `begin_with`: a trained agent whose weights it begins with, bundled or a folder; None: fresh.
-    `vector`: Atari at training speed; without effect where the world model is the emulator.
+    `init_from`: a trained agent whose weights it begins with, bundled or a folder; None: fresh.
+    `vectorized_env`: Atari at training speed; without effect where the world model is the emulator.
     `evaluation`: what is set otherwise while evaluating.
     """
 
@@ -83,8 +83,8 @@ class TrainingSettings(BaseModel):
     evaluate_every: int = Field(default=10_000, ge=0)
     evaluate_episodes: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=10_000, ge=0)
-    begin_with: str | None = None
-    vector: bool = True
+    init_from: str | None = None
+    vectorized_env: bool = True
     evaluation: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -93,10 +93,10 @@ class RunSettings(BaseModel):
 
     `steps` and `episodes` end a run, whichever is reached first; None: no limit of that sort.
     `device`: where learning happens, cpu or cuda; the loop lives on the CPU. `discount`: γ of
-    plans and critics, a step. `literal_cost`: the critic counts at every imagined step, as the
-    paper writes it. `lookahead`: λ of a plan's cost, below 1 the critic has its say at every depth
-    (`agent.imagination`). `interventions`: laid around the configurator, the first innermost, as in
-    `clamp:mode=1`. `plugins`: packages whose modules are used.
+    plans and critics, a step. `sum_critic_every_step`: the critic counts at every imagined step,
+    as the paper writes it. `lookahead`: λ of a plan's cost, below 1 the critic has its say at
+    every depth (`agent.imagination`). `interventions`: laid around the configurator, the first
+    innermost, as in `clamp:mode=1`. `plugins`: packages whose modules are used.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -106,8 +106,8 @@ class RunSettings(BaseModel):
     episodes: int | None = Field(default=None, ge=1)
     device: str = "cpu"
     discount: float = Field(default=0.99, gt=0, le=1)
-    literal_cost: bool = False
-    lookahead: float = Field(default=1.0, ge=0, le=1)
+    sum_critic_every_step: bool = False
+    td_lambda: float = Field(default=1.0, ge=0, le=1)
     tokens: TokenSettings = TokenSettings()
     interventions: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agent.assembly.build import assemble, known_kinds
-from agent.assembly.merge import Tree, merge
+from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset
 from agent.learning.learner import Learner
 from agent.live import continue_from
@@ -42,21 +42,21 @@ BATCH, UNROLL, REACH, STACK, SHIFT, INTENSITY = 32, 5, 5, 4, 4, 0.05
 WINDOW = UNROLL + 1
 RATE, TARGET_RATE, DECAY, CLIP, DISCOUNT = 1e-4, 0.01, 0.1, 10.0, 0.99
 
-TREE: Tree = {
+TREE: ConfigTree = {
     "world": {"id": WORLD, "protocol": "100k"},
     "perception": {"kind": "pixels-small"},
     "world_model": {
-        "kind": "jepa", "unroll_steps": UNROLL, "blocks": 1, "ensemble": 1,
+        "kind": "jepa", "unroll_steps": UNROLL, "blocks": 1, "ensemble_size": 1,
         "objective": {"kind": "none"},
     },
-    "cost": {"critic": {"kind": "actions", "members": 1, "n_steps": REACH,
-                        "target_rate": TARGET_RATE}},
+    "cost": {"critic": {"kind": "actions", "ensemble_size": 1, "n_steps": REACH,
+                        "ema_rate": TARGET_RATE}},
     "memory": {"capacity": 10_000},
     "actor": {"policy": {"kind": "greedy", "epsilon": 0.5}},
     "configurator": {"kind": "fixed", "mode": 1},
     "learner": {
         "batch": BATCH, "online_steps": 1, "learning_rate": RATE, "weight_decay": DECAY,
-        "clip_norm": CLIP, "target_rate": TARGET_RATE, "warmup_steps": 2,
+        "max_grad_norm": CLIP, "ema_rate": TARGET_RATE, "warmup_steps": 2,
         "precision": "bfloat16",
     },
 }  # fmt: skip
@@ -109,11 +109,11 @@ def _seconds(do: Callable[[], object]) -> tuple[float, float]:
     return time.process_time() - computed, time.perf_counter() - passed
 
 
-def _learner(tree: Tree, steps: int) -> Learner:
+def _learner(tree: ConfigTree, steps: int) -> Learner:
     """A learner whose agent has lived `steps` steps."""
     assembly = assemble(tree, known_kinds(), training=True)
     agent, world = assembly.agent, assembly.world
-    agent.begin(world.rows, 0)
+    agent.reset(world.num_envs, 0)
     for _ in continue_from(agent, world, world.reset(0), steps):
         pass
     world.close()
@@ -126,7 +126,7 @@ def _shares(turns: int) -> dict[str, float]:
     assembly = assemble(merge(tree, {"memory": {"capacity": 10_000}}), known_kinds(), training=True)
     agent, world = assembly.agent, assembly.world
     learner = Learner(agent.modules, seed=0, **assembly.config.settings.learner.model_dump())
-    agent.begin(world.rows, 0)
+    agent.reset(world.num_envs, 0)
     observation, spent = world.reset(0), dict.fromkeys(("env", "act", "sample", "update"), 0.0)
     for turn in range(200 + turns):
         if turn == 200:
@@ -138,7 +138,7 @@ def _shares(turns: int) -> dict[str, float]:
         if turn >= 190:
             # Sampled once more by itself: within an update it cannot be told apart.
             key = chance.keys(0, 1, learner.updates)
-            agent.memory.sample(learner.batch, learner.window(), key)
+            agent.memory.sample(learner.batch, learner.window_steps(), key)
             sampled = time.perf_counter()
             learner.update()
             spent["sample"] += sampled - acted
@@ -154,7 +154,7 @@ def _shares(turns: int) -> dict[str, float]:
 # -- by hand --------------------------------------------------------------------------------
 
 
-class Batch(NamedTuple):
+class _Batch(NamedTuple):
     """Windows as arrays: frames [B W+3 H Y 1], [B W ...] the rest, and what was drawn for them."""
 
     frames: Tensor
@@ -251,18 +251,18 @@ class Handwritten:
             *(Block(*of) for of in zip(trunk.norms, trunk.inner, trunk.outer, strict=True)),
             copy.deepcopy(model.change),
         )
-        self.feel, self.heads = _mlp(model.felt), model.ensemble
+        self.energy, self.heads = _mlp(model.felt), model.ensemble_size
         self.critics = nn.ModuleList(_mlp(member) for member in critic.members)
         self.critic_targets = copy.deepcopy(self.critics).requires_grad_(False)
         # The rest is averaged too: averages are what is evaluated and kept.
-        self.rest = nn.ModuleList([self.predict, self.feel, self.critics])
+        self.rest = nn.ModuleList([self.predict, self.energy, self.critics])
         self.rest_averages = copy.deepcopy(self.rest).requires_grad_(False)
         size = seen.latent_size
         self.latents, self.strides, self.misses = Running(size), Running(size), Running(size)
         self.feelings = Running(len(SIGNALS))
         self.parameters = [
             p
-            for part in (self.online, self.predict, self.feel, self.critics)
+            for part in (self.online, self.predict, self.energy, self.critics)
             for p in part.parameters()
         ]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=DECAY, fused=True)
@@ -290,7 +290,7 @@ class Handwritten:
         said = torch.stack([*(loss.detach() for loss in losses.values()), total.detach(), norm])
         return dict(zip([*losses, "total", "norm"], said.tolist(), strict=True))
 
-    def sample(self) -> Batch:
+    def sample(self) -> _Batch:
         """Windows that begin anywhere, and how their frames are changed."""
         held, luck = self.replay, self.luck
         start = luck.integers(0, self.steps - WINDOW, BATCH)[:, None]
@@ -303,7 +303,7 @@ class Handwritten:
         chosen = torch.from_numpy(held["actions"].take(at, 0)).long()
         drawn = luck.integers(-SHIFT, SHIFT + 1, (BATCH, 2))
         noise = luck.standard_normal(BATCH).clip(-2, 2).astype(np.float32)
-        return Batch(
+        return _Batch(
             frames=torch.from_numpy(held["frames"].take(shown, 0)),
             actions=functional.one_hot(chosen, self.actions).float() * real[..., None],
             signals=torch.from_numpy(held["signals"].take(at, 0)) * real[..., None],
@@ -317,7 +317,7 @@ class Handwritten:
             brightness=torch.from_numpy(1 + INTENSITY * noise),
         )
 
-    def _encoded(self, encoder: Encoder, batch: Batch, wanted: Tensor, learning: bool) -> Tensor:
+    def _encoded(self, encoder: Encoder, batch: _Batch, wanted: Tensor, learning: bool) -> Tensor:
         """Latents [M D] of the steps `wanted` [B W] after shift and change of brightness."""
         several = wanted.shape[1] + STACK - 1
         frames = batch.frames[:, :several, :, :, 0].numpy()
@@ -337,7 +337,7 @@ class Handwritten:
         row = wanted.nonzero()[:, 0]
         return cast(Tensor, encoder(runs.mul_(bright[row, None, None, None]), learning))
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: _Batch) -> dict[str, Tensor]:
         """What this agent would have less of."""
         valid, rows = batch.valid, torch.arange(BATCH)
         with torch.autocast("cpu", torch.bfloat16, self.halved):
@@ -350,7 +350,7 @@ class Handwritten:
             "cost/critic": self._critic(batch, first, target, rows)
         }
 
-    def _model(self, batch: Batch, first: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _model(self, batch: _Batch, first: Tensor, target: Tensor) -> dict[str, Tensor]:
         valid, signals = batch.valid, _symlog(batch.signals)
         over = batch.terminated | batch.truncated
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
@@ -379,7 +379,7 @@ class Handwritten:
         self.misses.update(missed[: len(made[0])].detach().flatten(0, 1))
         unit = torch.maximum((scale * stride).sqrt(), self.misses.magnitude())
         standard = (torch.cat(states) - self.latents.mean) / scale
-        felt = self.feel(
+        felt = self.energy(
             torch.cat([standard, batch.actions[row, after - 1], torch.cat(changes).detach()], -1)
         )
         wanted = (signals[row, after] - self.feelings.mean) / self.feelings.var.sqrt().clamp_min(
@@ -400,12 +400,12 @@ class Handwritten:
         said: Tensor = value + own - own.mean(2, keepdim=True)
         return said
 
-    def _critic(self, batch: Batch, first: Tensor, target: Tensor, rows: Tensor) -> Tensor:
+    def _critic(self, batch: _Batch, first: Tensor, target: Tensor, rows: Tensor) -> Tensor:
         with torch.no_grad():
             felt = batch.signals
             energies = torch.stack(
                 [
-                    -_symlog(felt[..., SIGNALS.index("score")]),
+                    -_symlog(felt[..., SIGNALS.index("reward")]),
                     felt[..., SIGNALS.index("life_lost")].clamp(0, 1),
                     felt[..., SIGNALS.index("effort")].clamp(0, 1),
                     -felt[..., SIGNALS.index("novelty")].clamp(0, 1),
@@ -447,21 +447,21 @@ def agree(learner: Learner, hand: Handwritten) -> None:
         raise RuntimeError(f"bench learn: {missing} is not written by hand")
 
 
-def _as_batch(experience: Experience, key: Tensor, heads: int) -> Batch:
+def _as_batch(experience: Experience, key: Tensor, heads: int) -> _Batch:
     """The windows of an experience with what the learner draws for them."""
     shift = chance.integers(key, "shift", 2 * SHIFT + 1, BATCH, 2)[0] - SHIFT
     noise = chance.normal(key, "intensity", BATCH)[0].clamp(-2, 2)
-    heard = (chance.uniform(experience.index, "bootstrap", heads) > 0.5).float() * 2
+    heard = (chance.uniform(experience.indices, "bootstrap", heads) > 0.5).float() * 2
     if heads == 1:
         heard = torch.ones_like(heard)
     assert experience.frames is not None
-    return Batch(
+    return _Batch(
         frames=experience.frames,
         actions=experience.actions,
         signals=experience.signals,
         terminated=experience.terminated,
         truncated=experience.truncated,
-        valid=experience.valid,
+        valid=experience.mask,
         heard=heard,
         shift=shift,
         brightness=1 + INTENSITY * noise,

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from agent.agent import Agent
-from agent.assembly.load import Request, prepared
-from agent.recording.episode_stats import Scorekeeper
+from agent.assembly.load import RunRequest, prepared
+from agent.recording.episode_stats import EpisodeStats
 from agent.recording.trace import TraceWriter
 from modules import chance
 from modules.actor.actor import Actor
@@ -62,8 +62,8 @@ class ByHand:
         self.policy = cast(Categorical, cast(Actor, m.actor).policy)
         self.rows, self.steps = rows, 0
         self.tokens, self.mode = directive.tokens, directive.mode
-        start = m.perception.neutral(rows)
-        self.carry, self.latent, self.signals = start.carry, start.latent, start.signals
+        start = m.perception.initial(rows)
+        self.hidden, self.latent, self.signals = start.hidden, start.latent, start.signals
         self.spent = torch.zeros(rows, dtype=torch.int64)
         self.age = self.spent - 1
         self.over = torch.zeros(rows, dtype=torch.bool)
@@ -74,17 +74,17 @@ class ByHand:
         # An episode that ended leaves nothing behind.
         first = observation.first
         if bool(self.over.any()):
-            fresh, keep = self.perception.neutral(self.rows), ~self.over
-            self.carry = torch.where(keep[:, None], self.carry, fresh.carry)
+            fresh, keep = self.perception.initial(self.rows), ~self.over
+            self.hidden = torch.where(keep[:, None], self.hidden, fresh.hidden)
             self.latent = torch.where(keep[:, None], self.latent, fresh.latent)
             self.signals = torch.where(keep[:, None], self.signals, fresh.signals)
             self.age = torch.where(keep, self.age, -1)
         assert observation.pixels is not None
-        frame, carry = as_bytes(observation.pixels), self.carry
+        frame, hidden = as_bytes(observation.pixels), self.hidden
         if first.any():
-            repeated = frame.flatten(1).repeat(1, self.perception.stack - 1)
-            carry = torch.where(first[:, None], repeated, carry)
-        latent, self.carry = self.perception.see(frame, carry, self.tokens)
+            repeated = frame.flatten(1).repeat(1, self.perception.frame_stack - 1)
+            hidden = torch.where(first[:, None], repeated, hidden)
+        latent, self.hidden = self.perception.encode_frame(frame, hidden, self.tokens)
         novelty, self.recalled = self._recall(latent)
         signals = observation.signals.clone()
         signals[:, _NOVELTY] = novelty
@@ -101,7 +101,7 @@ class ByHand:
         luck = chance.gumbel(key, "policy", logits.shape[-1])
         action = one_hot((logits + luck).argmax(-1), logits.shape[-1])
         # The model's tensor function for planning: nothing is checked in there.
-        here = SimpleNamespace(latent=latent, carry=self.tokens.flatten(1), goal=None)
+        here = SimpleNamespace(latent=latent, hidden=self.tokens.flatten(1), goal=None)
         after = self.model.step(cast(State, here), action)
         self.latent, self.signals, self.ended = after.latent, after.signals, after.ended
         seen = SimpleNamespace(
@@ -131,13 +131,13 @@ class ByHand:
         memory = self.recall
         match = memory._match(latent)
         coefficients = match.near / match.total
-        index = np.argsort(-coefficients, -1, kind="stable")[:, : memory.shown]
+        index = np.argsort(-coefficients, -1, kind="stable")[:, : memory.top_k]
         place = memory._every[:, None], index
         weights = coefficients[place]
         ages = ((memory.time - memory.used[place]) * (weights > 0)).astype(np.float32)
         told = (memory.keys[place], memory.values[place], weights, ages)
         value = (coefficients[:, None] @ memory.values)[:, 0]
-        novelty = torch.from_numpy(memory.threshold / match.total[:, 0])
+        novelty = torch.from_numpy(memory.gamma / match.total[:, 0])
         return novelty, (*map(torch.from_numpy, told), torch.from_numpy(value))
 
 
@@ -145,7 +145,7 @@ def _recorded(world: World, steps: int) -> list[Observation]:
     """What a random life in the world shows."""
     seen, size = [world.reset(_SEED)], world.spec.actions.size
     for step in range(steps - 1):
-        key = chance.keys(_SEED, world.rows, step)
+        key = chance.keys(_SEED, world.num_envs, step)
         seen.append(world.step(one_hot(chance.integers(key, "bench", size), size)))
     return seen
 
@@ -161,7 +161,7 @@ def _speaking(agent: Agent) -> None:
 def _agent(rows: int) -> tuple[Agent, World]:
     """The agent measured, and its world."""
     assembly = prepared(
-        Request(
+        RunRequest(
             agent=WORLD,
             overrides=(
                 "perception.kind=pixels-nature",
@@ -182,9 +182,9 @@ def _turns(
     """The three ways, each with modules of its own."""
     by_hand_agent, checked, traced = agents
     for agent in agents:
-        agent.begin(rows, _SEED)
-    by_hand = ByHand(by_hand_agent, rows, by_hand_agent.modules.configurator.neutral(rows))
-    keeper = Scorekeeper(world.id, rows)
+        agent.reset(rows, _SEED)
+    by_hand = ByHand(by_hand_agent, rows, by_hand_agent.modules.configurator.initial(rows))
+    keeper = EpisodeStats(world.id, rows)
     costs = traced.modules.cost
     with TraceWriter(folder / "trace.sqlite", world, rows, costs.drives, costs.heads) as writer:
 

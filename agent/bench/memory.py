@@ -59,7 +59,7 @@ def _filled(rows: int, steps: int) -> Ring:
     recall = Associative(world=WORLD, rows=rows, latent_size=LATENT)
     ring = Ring(capacity=steps, recall=recall, world=WORLD, rows=rows, context_frames=CONTEXT)
     blank = moment(rows, -1)
-    ring.begin(blank.replace(recollection=ring.neutral(rows)))
+    ring.reset(blank.replace(recollection=ring.initial(rows)))
     for step in range(steps // rows):
         ring.write(moment(rows, step))
     return ring
@@ -92,7 +92,7 @@ def moment(rows: int, step: int) -> Moment:
     whole, signals = zeros.long(), torch.zeros(rows, len(SIGNALS))
     state = State(
         latent=chance.normal(key, "latent", LATENT),
-        carry=torch.zeros(rows, 0),
+        hidden=torch.zeros(rows, 0),
         signals=signals,
         ended=zeros,
         uncertainty=zeros,
@@ -114,15 +114,15 @@ def moment(rows: int, step: int) -> Moment:
             values=torch.zeros(rows, 1, 1),
             weights=torch.zeros(rows, 1),
             ages=torch.zeros(rows, 1),
-            value=torch.zeros(rows, 1),
+            readout=torch.zeros(rows, 1),
             novelty=zeros,
         ),
         energies=Energy(
             intrinsic=torch.zeros(rows, 1), critic=torch.zeros(rows, 1), disagreement=zeros
         ),
         surprise=zeros,
-        spent=whole,
-        age=whole + step % 500,
+        episode_model_calls=whole,
+        episode_step=whole + step % 500,
         directive=Directive(
             mode=whole + 1,
             horizon_steps=whole,
@@ -133,13 +133,13 @@ def moment(rows: int, step: int) -> Moment:
             tokens=torch.zeros(rows, 0, 0),
             latent_temperature=zeros + 1,
             risk=zeros,
-            carry=torch.zeros(rows, 0),
+            configurator_state=torch.zeros(rows, 0),
             reason=("bench",) * rows,
         ),
         plan=Plan(
             actions=action.unsqueeze(1),
             steps=whole + 1,
-            committed=whole,
+            remaining_commit=whole,
             energy=zeros,
             mode=whole + 1,
             model_calls=whole,

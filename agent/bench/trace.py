@@ -15,18 +15,19 @@ from typing import Any
 
 import torch
 
-from agent.assembly.load import Request, prepared
+from agent.assembly.load import RunRequest, prepared
 from agent.live import live
 from agent.recording.run_folder import RunFolder
 from agent.recording.trace import Readable, Trace
 
 WORLD, SEED = "ALE/Breakout-v5", 0
 SERIES = (
-    "surprise", "spent", "age", "mode", "model_calls", "energy", "novelty", "signals",
+    "surprise", "episode_model_calls", "episode_step", "mode", "model_calls", "energy",
+    "novelty", "signals",
     "observation.first", "observation.terminated", "observation.truncated", "energies.intrinsic",
     "energies.critic", "energies.disagreement", "directive.horizon_steps", "directive.u",
     "directive.v", "directive.risk", "recollection.weights", "recollection.ages", "plan.steps",
-    "plan.committed",
+    "plan.remaining_commit",
 )  # fmt: skip
 """What a page draws: every small field."""
 
@@ -50,7 +51,7 @@ def run(steps: int = 20_000) -> dict[str, Any]:
 
 def _measured(folder: RunFolder, steps: int) -> dict[str, Any]:
     assembly = prepared(
-        Request(
+        RunRequest(
             agent=WORLD,
             overrides=(
                 "perception.kind=pixels-nature", "configurator.kind=fixed", "configurator.mode=1"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.assembly.build import Assembly, assemble
-from agent.assembly.merge import Tree, merge
+from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import SLOT_NAMES, SLOTS, Kinds, suggestion
 from agent.imagination import Imagination
 from agent.live import live
@@ -30,7 +30,7 @@ from modules.messages import (
     Situation,
     State,
 )
-from modules.ports import Learns
+from modules.ports import Batch, Learnable
 
 VECTORS = ("CartPole-v1", "Pendulum-v1")
 """Small real data: discrete actions, and continuous ones."""
@@ -112,23 +112,23 @@ def check_slot(slot: str, kind: str, kinds: Kinds) -> list[Property]:
     return found
 
 
-def _tree(slot: str, kind: str, world: str, kinds: Kinds) -> Tree:
+def _tree(slot: str, kind: str, world: str, kinds: Kinds) -> ConfigTree:
     """The kind among the usual others, which think little so that the check is quick."""
-    tree: Tree = {"kind": kind}
+    tree: ConfigTree = {"kind": kind}
     for name in reversed(path_of(slot)):
         tree = {name: tree}
-    directing: Tree = {"kind": kind} if slot == "configurator" else {"kind": "surprise"}
+    directing: ConfigTree = {"kind": kind} if slot == "configurator" else {"kind": "surprise"}
     if slot in ("policy", "planner"):
         directing = {"kind": "fixed", "mode": 1 if slot == "policy" else 2}
     known = kinds.find("configurator", directing["kind"]).Config.model_fields  # type: ignore[attr-defined]
     little = {"horizon_steps": HORIZON, "model_calls": CALLS}
     directing |= {name: value for name, value in little.items() if name in known}
-    rest = {"world": {"id": world, "rows": ROWS}, "seed": SEED, "configurator": directing}
+    rest = {"world": {"id": world, "num_envs": ROWS}, "seed": SEED, "configurator": directing}
     return merge(tree, rest)
 
 
 def _hold(
-    slot: str, kind: str, world: str, tree: Tree, assembly: Assembly, kinds: Kinds
+    slot: str, kind: str, world: str, tree: ConfigTree, assembly: Assembly, kinds: Kinds
 ) -> Iterator[Property]:
     def said(promise: str, attempt: Callable[[], None]) -> Property:
         try:
@@ -151,7 +151,7 @@ def _hold(
     port = path_of(slot)[0]
     for promise, attempt in PROMISES[port](subject):
         yield said(promise, attempt)
-    if isinstance(subject.module(port), Learns) and isinstance(subject.module(port), nn.Module):
+    if isinstance(subject.module(port), Learnable) and isinstance(subject.module(port), nn.Module):
         yield said("learns: finite losses, gradients that reach it", lambda: _learns(subject, port))
 
 
@@ -189,7 +189,7 @@ class _Subject:
 # -- promises of every port -------------------------------------------------------------------
 
 
-def _same(lived: list[Moment], tree: Tree, kinds: Kinds) -> None:
+def _same(lived: list[Moment], tree: ConfigTree, kinds: Kinds) -> None:
     again = assemble(tree, kinds)
     try:
         for one, other in zip(
@@ -202,14 +202,14 @@ def _same(lived: list[Moment], tree: Tree, kinds: Kinds) -> None:
         again.world.close()
 
 
-def _alone(lived: list[Moment], tree: Tree, kinds: Kinds) -> None:
+def _alone(lived: list[Moment], tree: ConfigTree, kinds: Kinds) -> None:
     """Row 0 in company against row 0 alone: the same seed decides the same life."""
-    single = assemble(merge(tree, {"world": {"rows": 1}}), kinds)
+    single = assemble(merge(tree, {"world": {"num_envs": 1}}), kinds)
     first = torch.tensor([0])
     try:
         for one, other in zip(lived, live(single.agent, single.world, STEPS, SEED), strict=True):
             for (name, mine), (_, theirs) in zip(
-                one.rows(first).tensors(), other.tensors(), strict=True
+                one.select(first).tensors(), other.tensors(), strict=True
             ):
                 if mine is None or theirs is None or mine.shape != theirs.shape:
                     continue
@@ -224,11 +224,12 @@ def _learns(subject: _Subject, port: str) -> None:
     module, perception = subject.module(port), subject.modules.perception
     experience = subject.modules.memory.sample(4, 6, chance.keys(SEED, 1, 1))
     # As if all of it had been planned: so an actor has something to follow.
-    experience = experience.replace(planned=experience.valid)
+    experience = experience.replace(mode2_mask=experience.mask)
     with torch.enable_grad():
         online = perception.encode_windows(experience, None, None)
         losses, urgent = module.losses(
-            experience, _encoded(experience, online), _encoded(experience, online.detach())
+            Batch(experience, _encoded(experience, online), _encoded(experience, online.detach())),
+            chance.keys(SEED, 1, 2),
         )
         own = [p for p in module.parameters() if p.requires_grad]
         _require(bool(losses) == bool(own), "it must give losses if it has parameters, else none")
@@ -240,17 +241,17 @@ def _learns(subject: _Subject, port: str) -> None:
         found = torch.autograd.grad(total, own, allow_unused=True)
     _require(any(g is not None and g.any() for g in found), "no gradient reached its parameters")
     if urgent is not None:
-        _require(urgent.shape == (4,), f"priorities: wanted [4], got {list(urgent.shape)}")
-    module.after_update()
+        _require(urgent.shape == (4,), f"priorities: expected [4], got {list(urgent.shape)}")
+    module.on_update()
 
 
 def _encoded(experience: Experience, latents: Tensor) -> list[State]:
     """Each of the W steps of latents [B W D] as a state."""
-    rows, steps = experience.valid.shape
+    rows, steps = experience.mask.shape
     return [
-        State.raw(
+        State.unchecked(
             latent=latents[:, t],
-            carry=torch.zeros(rows, 0),
+            hidden=torch.zeros(rows, 0),
             signals=experience.signals[:, t],
             ended=(experience.terminated[:, t] | experience.truncated[:, t]).float(),
             uncertainty=torch.zeros(rows),
@@ -299,8 +300,8 @@ def _perception(s: _Subject) -> Promises:
     perceive, before = s.modules.perception.perceive, s.lived[-2]
     observation = s.last.observation
 
-    def neutral() -> None:
-        state = s.modules.perception.neutral(ROWS).check(s.dims)
+    def initial() -> None:
+        state = s.modules.perception.initial(ROWS).check(s.dims)
         _require(_shapes(state) == _shapes(s.last.state), "its shapes are not those it perceives")
 
     def passes_on() -> None:
@@ -314,13 +315,13 @@ def _perception(s: _Subject) -> Promises:
         with torch.no_grad():
             whole = perceive(observation, before)
             for row in range(ROWS):
-                one = perceive(observation.rows(_pair(row)), before.rows(_pair(row)))
-                _equal(whole.rows(_pair(row)), one, exact=False)
+                one = perceive(observation.select(_pair(row)), before.select(_pair(row)))
+                _equal(whole.select(_pair(row)), one, exact=False)
 
     def begins() -> None:
         fresh = observation.replace(first=torch.ones(ROWS, dtype=torch.bool))
-        carry = before.state.carry
-        other = before.replace(state=before.state.replace(carry=torch.zeros_like(carry)))
+        hidden = before.state.hidden
+        other = before.replace(state=before.state.replace(hidden=torch.zeros_like(hidden)))
         with torch.no_grad():
             _equal(perceive(fresh, before), perceive(fresh, other))
 
@@ -336,7 +337,7 @@ def _perception(s: _Subject) -> Promises:
             )
         _require(any(g is not None for g in found), "no parameter got a gradient")
 
-    yield "neutral has the shapes of what it perceives", neutral
+    yield "neutral has the shapes of what it perceives", initial
     yield "passes on signals and ends as they were observed, all finite", passes_on
     yield "a row alone is perceived as in the batch", alone
     yield "where an episode begins, the carry of the one before does not matter", begins
@@ -352,12 +353,12 @@ def _world_model(s: _Subject) -> Promises:
 
     def begins() -> None:
         state = start()
-        _require(state.batch == ROWS, f"wanted {ROWS} rows, got {state.batch}")
+        _require(state.batch == ROWS, f"expected {ROWS} rows, got {state.batch}")
         _require(torch.equal(state.signals, situation.state.signals), "signals differ")
 
     def steps() -> None:
         index = torch.arange(ROWS).repeat_interleave(2)
-        after = model.step(start().rows(index), s.any_actions(2 * ROWS, "check"))
+        after = model.step(start().select(index), s.any_actions(2 * ROWS, "check"))
         after = model.complete(after)
         dims = {**s.dims, "B": 2 * ROWS}
         State(**after.__dict__).check({k: v for k, v in dims.items() if k in ("B", "D", "S")})
@@ -369,7 +370,7 @@ def _world_model(s: _Subject) -> Promises:
         actions = s.any_actions(ROWS, "apart")
         whole = model.complete(model.step(start(), actions))
         for row in range(ROWS):
-            one = model.complete(model.step(start().rows(_pair(row)), actions[row : row + 1]))
+            one = model.complete(model.step(start().select(_pair(row)), actions[row : row + 1]))
             for name in ("latent", "signals", "ended", "uncertainty"):
                 mine, theirs = getattr(whole, name)[row], getattr(one, name)[0]
                 _require(torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4), f"{name} differs")
@@ -390,7 +391,7 @@ def _world_model(s: _Subject) -> Promises:
         actions = s.any_actions(ROWS, "predict")
         with torch.no_grad():
             expected = model.predict(situation, actions, directive).check(s.dims)
-            _require(expected.carry.shape == (ROWS, 0), "its carry is not empty")
+            _require(expected.hidden.shape == (ROWS, 0), "its carry is not empty")
             imagined = model.complete(model.step(start(), actions))
         _require(
             torch.allclose(expected.latent, imagined.latent, rtol=1e-3, atol=1e-4),
@@ -430,29 +431,32 @@ def _cost(s: _Subject) -> Promises:
     directive = s.last.directive
 
     def felt() -> None:
-        energy = cost.feel(state)
+        energy = cost.energy(state)
         _require(torch.equal(energy.intrinsic, cost.intrinsic(state)), "feel and intrinsic differ")
         _finite(energy)
         _require((energy.disagreement >= 0).all(), "disagreement is below 0")
 
     def weighed() -> None:
-        energy = cost.feel(state)
+        energy = cost.energy(state)
         _require(
             torch.allclose(
-                energy.future(directive), cost.future(state, directive.v), rtol=1e-4, atol=1e-5
+                energy.critic_value(directive),
+                cost.critic_value(state, directive.v),
+                rtol=1e-4,
+                atol=1e-5,
             ),
             "v·TC of feel and of future differ",
         )
-        if (said := cost.by_action(state, directive.v)) is not None:
-            best = cost.future(state, directive.v)
+        if (said := cost.action_values(state, directive.v)) is not None:
+            best = cost.critic_value(state, directive.v)
             same = torch.allclose(said.amin(-1), best, rtol=1e-4, atol=1e-5)
             _require(same, "v·TC of future is not that of the best action")
 
     def fresh() -> None:
-        if not cost.speaks():
-            energy = cost.feel(state)
+        if not cost.is_initialised():
+            energy = cost.energy(state)
             _require(not energy.critic.any(), "a critic that does not speak said something")
-            _require(not cost.future(state, directive.v).any(), "and foretold something")
+            _require(not cost.critic_value(state, directive.v).any(), "and foretold something")
 
     def immutable() -> None:
         module = s.module("cost")
@@ -471,14 +475,14 @@ def _cost(s: _Subject) -> Promises:
                 module.load_state_dict(kept)
 
     def alone() -> None:
-        whole = cost.feel(state)
+        whole = cost.energy(state)
         for row in range(ROWS):
-            _equal(whole.rows(_pair(row)), cost.feel(state.rows(_pair(row))), exact=False)
+            _equal(whole.select(_pair(row)), cost.energy(state.select(_pair(row))), exact=False)
 
     def differentiable() -> None:
         signals = state.signals.clone().requires_grad_()
         with torch.enable_grad():
-            total = cost.intrinsic(State.raw(**{**state.__dict__, "signals": signals})).sum()
+            total = cost.intrinsic(State.unchecked(**{**state.__dict__, "signals": signals})).sum()
         _require(total.requires_grad, "energies carry no gradient to what is felt")
 
     yield "feels what its drives say, all finite", felt
@@ -492,11 +496,11 @@ def _cost(s: _Subject) -> Promises:
 def _memory(s: _Subject) -> Promises:
     memory = s.modules.memory
 
-    def latest() -> None:
-        last, ended = memory.latest(), s.last.observation.ended
+    def previous() -> None:
+        last, ended = memory.previous(), s.last.observation.ended
         for row in range(ROWS):
             if not bool(ended[row]):
-                _equal(last.rows(_pair(row)).state, s.last.rows(_pair(row)).state)
+                _equal(last.select(_pair(row)).state, s.last.select(_pair(row)).state)
 
     def recalls() -> None:
         found = memory.recall(s.last.state).check({"B": ROWS})
@@ -505,7 +509,7 @@ def _memory(s: _Subject) -> Promises:
         _require((found.weights.sum(-1) <= 1 + 1e-4).all(), "weights sum to more than 1")
         _require(((found.novelty >= 0) & (found.novelty <= 1)).all(), "novelty not within 0 and 1")
         _require((found.ages >= 0).all(), "an age is below 0")
-        _require(_shapes(found) == _shapes(memory.neutral(ROWS)), "neutral has other shapes")
+        _require(_shapes(found) == _shapes(memory.initial(ROWS)), "neutral has other shapes")
         _equal(found, memory.recall(s.last.state))
 
     def recognises() -> None:
@@ -518,20 +522,20 @@ def _memory(s: _Subject) -> Promises:
         key = chance.keys(SEED, 1, 0)
         found = memory.sample(16, 6, key)
         _equal(found, memory.sample(16, 6, key))
-        _require(found.valid.shape == (16, 6), f"wanted 16 windows of 6, got {found.valid.shape}")
-        _require(found.valid[:, 0].all(), "a window begins with nothing")
+        _require(found.mask.shape == (16, 6), f"expected 16 windows of 6, got {found.mask.shape}")
+        _require(found.mask[:, 0].all(), "a window begins with nothing")
         over = (found.terminated | found.truncated)[:, :-1]
-        _require(not (over & found.valid[:, 1:]).any(), "a window crosses the end of an episode")
+        _require(not (over & found.mask[:, 1:]).any(), "a window crosses the end of an episode")
 
     def forgets() -> None:
-        from agent.modules import neutral
+        from agent.modules import initial_moment
 
-        before = neutral(s.modules, s.agent.world, ROWS)
-        memory.begin(before)
-        _equal(memory.latest(), before)
+        before = initial_moment(s.modules, s.agent.world, ROWS)
+        memory.reset(before)
+        _equal(memory.previous(), before)
         _equal(memory.recall(s.last.state), memory.recall(s.last.state))
 
-    yield "gives back the last moment", latest
+    yield "gives back the last moment", previous
     yield "recalls weights, ages and novelty within their bounds, repeatably", recalls
     yield "knows what it has seen better than what it has not", recognises
     yield "samples windows that never cross the end of an episode", samples
@@ -555,11 +559,12 @@ def _actor(s: _Subject) -> Promises:
         with torch.no_grad():
             return actor.act(situation, imagination, directive), imagination
 
-    def neutral() -> None:
-        plan = actor.neutral(ROWS)
+    def initial() -> None:
+        plan = actor.initial(ROWS)
         _require(_shapes(plan) == _shapes(s.last.plan), "its shapes are not those of its plans")
         _require(
-            not plan.committed.any() and not plan.model_calls.any(), "it has spent or promised"
+            not plan.remaining_commit.any() and not plan.model_calls.any(),
+            "it has spent or promised",
         )
 
     def valid() -> None:
@@ -599,12 +604,12 @@ def _actor(s: _Subject) -> Promises:
         whole, _ = act(2, 40)
         for row in range(ROWS):
             index = _pair(row)
-            one, _ = act(2, 40, situation.rows(index), s.last.directive.rows(index))
+            one, _ = act(2, 40, situation.select(index), s.last.directive.select(index))
             _require(
                 torch.allclose(whole.action[row], one.action[0], atol=1e-3), f"row {row} differs"
             )
 
-    yield "neutral has the shapes of its plans, nothing spent", neutral
+    yield "neutral has the shapes of its plans, nothing spent", initial
     yield "actions are one-hot or within bounds, in both modes", valid
     yield "stays within any budget and says what it spent", budget
     yield "Mode-1 imagines nothing", reacts
@@ -619,12 +624,12 @@ def _configurator(s: _Subject) -> Promises:
         with torch.no_grad():
             return configurator.configure(situation).check({**s.dims, "B": situation.batch})
 
-    def neutral() -> None:
-        standing = configurator.neutral(ROWS)
+    def initial() -> None:
+        standing = configurator.initial(ROWS)
         _require(_shapes(standing) == _shapes(s.last.directive), "other shapes than its directives")
 
     def sensible() -> None:
-        for directive in (configure(situation), configurator.neutral(ROWS)):
+        for directive in (configure(situation), configurator.initial(ROWS)):
             _finite(directive)
             _require(((directive.mode == 1) | (directive.mode == 2)).all(), "mode is not 1 or 2")
             most, room = int(directive.horizon_steps.max()), s.last.plan.actions.shape[1]
@@ -633,7 +638,7 @@ def _configurator(s: _Subject) -> Promises:
             _require((directive.model_calls >= 0).all(), "a budget is below 0")
             _require((directive.commit_steps >= 1).all(), "commit_steps below 1")
             _require((directive.u >= 0).all(), "a drive has a weight below 0")
-            _require(len(directive.reason) == ROWS, "wanted one reason a row")
+            _require(len(directive.reason) == ROWS, "expected one reason a row")
             _require(all(directive.reason), "a reason is empty")
 
     def repeatable() -> None:
@@ -644,10 +649,10 @@ def _configurator(s: _Subject) -> Promises:
     def alone() -> None:
         whole = configure(situation)
         for row in range(ROWS):
-            one = configure(situation.rows(_pair(row)))
-            _equal(whole.rows(_pair(row)), one, exact=False)
+            one = configure(situation.select(_pair(row)))
+            _equal(whole.select(_pair(row)), one, exact=False)
 
-    yield "neutral has the shapes of its directives", neutral
+    yield "neutral has the shapes of its directives", initial
     yield "modes, horizons, budgets, weights and reasons are sensible", sensible
     yield "keeps nothing from one call to the next", repeatable
     yield "a row alone is configured as in the batch", alone

@@ -31,14 +31,18 @@ PARTS: dict[str, tuple[type[Message], str, str]] = {
     "observation": (Observation, "", ""),
     "state": (State, "perception", "perceive"),
     "recollection": (Recollection, "memory", "recall"),
-    "energies": (Energy, "cost", "feel"),
+    "energies": (Energy, "cost", "energy"),
     "directive": (Directive, "configurator", "configure"),
     "plan": (Plan, "actor", "act"),
     "expected": (State, "world_model", "predict"),
 }
 """The messages of a moment that can be changed: their kind, and who says them by which verb."""
 
-_NEVER = {"pixels": "a frame is not said in words", "carry": "it means something to its owner only"}
+_NEVER = {
+    "pixels": "a frame is not said in words",
+    "hidden": "it means something to its owner only",
+    "configurator_state": "it means something to its owner only",
+}
 _MANY = 10_000_000
 _RANGES: dict[str, tuple[float, float]] = {
     "directive.mode": (1, 2),
@@ -56,7 +60,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "energies.disagreement": (0, math.inf),
     "plan.mode": (1, 2),
     "plan.steps": (1, 1000),
-    "plan.committed": (0, 1000),
+    "plan.remaining_commit": (0, 1000),
     "plan.model_calls": (0, _MANY),
 }
 
@@ -102,7 +106,7 @@ def change(text: str, template: Moment, trace: Trace) -> Alteration:
     path, equals, said = text.partition("=")
     names = path.strip().split(".")
     if not equals or len(names) < 2:
-        raise ConfigError(f"fork --set {text!r}: wanted a change like directive.mode=2")
+        raise ConfigError(f"fork --set {text!r}: expected a change like directive.mode=2")
     part, name, rest = names[0], names[1], names[2:]
     if part not in PARTS:
         raise ConfigError(
@@ -138,7 +142,7 @@ def change(text: str, template: Moment, trace: Trace) -> Alteration:
     room = template.plan.actions.shape[1]
     if (part, name) in (("directive", "horizon_steps"), ("plan", "steps")):
         high = room  # a plan has no room for more
-    if (part, name) == ("plan", "committed"):
+    if (part, name) == ("plan", "remaining_commit"):
         high = room - 1
     return Alteration(
         text, part, name, tuple(index), _number(value, shape.kind, wanted, low, high, text)
@@ -151,7 +155,7 @@ def _walk(
     """Each word of a path with the axis it is about and its length."""
     if len(words) > len(axes):
         raise ConfigError(
-            f"fork --set {text!r}: wanted at most {len(axes)} names or numbers behind the field, "
+            f"fork --set {text!r}: expected at most {len(axes)} names or numbers behind the field, "
             f"got {len(words)}"
         )
     yield from zip(axes, sizes, words, strict=False)
@@ -194,14 +198,14 @@ def _number(
         if (low, high) != (-math.inf, math.inf):
             wanted += f" from {low:g}" + ("" if high == math.inf else f" to {high:g}")
     if not fits or not flat:
-        raise ConfigError(f"fork --set {text!r}: wanted {wanted}, got {value!r:.60}")
+        raise ConfigError(f"fork --set {text!r}: expected {wanted}, got {value!r:.60}")
     try:
         made = torch.tensor(value, dtype=torch.float64)
     except ValueError:
         made = torch.zeros(0, 0)
     if made.dim() and tuple(made.shape) != shape:
         raise ConfigError(
-            f"fork --set {text!r}: wanted one number, or a list of shape {list(shape)}"
+            f"fork --set {text!r}: expected one number, or a list of shape {list(shape)}"
         )
     return made
 
@@ -213,17 +217,17 @@ def _flat(value: Any) -> list[Any]:
 def _action(value: Any, rest: Sequence[str], actions: ActionSpec, text: str) -> Tensor:
     """The encoded action [A] that a native one is."""
     if rest:
-        raise ConfigError(f"fork --set {text!r}: wanted plan.action={_example(actions)}")
+        raise ConfigError(f"fork --set {text!r}: expected plan.action={_example(actions)}")
     if actions.discrete:
         place = _place(str(value), actions.size, actions.names, text)
         return actions.encode(torch.tensor(place))
     flat = _flat(value)
     if len(flat) != actions.size:
-        raise ConfigError(f"fork --set {text!r}: wanted plan.action={_example(actions)}")
+        raise ConfigError(f"fork --set {text!r}: expected plan.action={_example(actions)}")
     for one, low, high in zip(flat, actions.low, actions.high, strict=True):
         if type(one) not in (int, float) or not low <= one <= high:
             raise ConfigError(
-                f"fork --set {text!r}: wanted a number from {low:g} to {high:g}, got {one!r:.60}"
+                f"fork --set {text!r}: expected a number from {low:g} to {high:g}, got {one!r:.60}"
             )
     return actions.encode(torch.tensor(flat, dtype=torch.float32))
 

@@ -28,7 +28,7 @@ from agent.agent import Agent
 from agent.assembly.build import assemble, build_agent, known_kinds
 from agent.assembly.load import trained_weights
 from agent.counterfactual.field_edit import PARTS, Alteration, change
-from agent.modules import neutral
+from agent.modules import initial_moment
 from agent.recording.drive_guard import drive_hashes, require_same
 from agent.recording.keyframe import stand
 from agent.recording.trace import Record, Trace, record_of
@@ -125,7 +125,7 @@ def _stretch(moments: Sequence[Moment], records: Sequence[Record], trace: Trace)
         record.hash_into(digest.update)
     counted = moments[: len(records)]
     felt = torch.stack([m.energies.intrinsic for m in counted]).double().mean((0, 1))
-    score = torch.stack([m.observation.signals[:, SIGNALS.index("score")] for m in counted])
+    score = torch.stack([m.observation.signals[:, SIGNALS.index("reward")] for m in counted])
     planned = torch.stack([m.plan.mode == 2 for m in counted])
     return Stretch(
         moments=tuple(moments),
@@ -208,7 +208,7 @@ class Replay:
         try:
             if not self.trace.config:
                 raise TraceError(
-                    f"trace {self.trace.path}: wanted the run's configuration, got none"
+                    f"trace {self.trace.path}: expected the run's configuration, got none"
                 )
             self.folder = self.trace.path.parent
             assembly = assemble(self.trace.config, known_kinds(tuple(plugins)))
@@ -221,13 +221,15 @@ class Replay:
             require_same(
                 self.trace.drive_hashes, drive_hashes(assembly.agent), f"run {self.folder}"
             )
-            if self.world.spec != self.trace.world or self.world.rows != self.trace.rows:
+            if self.world.spec != self.trace.world or self.world.num_envs != self.trace.rows:
                 raise TraceError(
                     f"trace {self.trace.path}: {self.trace.world.id} is another world here than "
                     "it was there; install what the run was lived with"
                 )
             self._weights = self._trained()
-            self.template = neutral(assembly.agent.modules, self.world.spec, self.world.rows)
+            self.template = initial_moment(
+                assembly.agent.modules, self.world.spec, self.world.num_envs
+            )
         except BaseException:
             self.close()
             raise
@@ -294,12 +296,12 @@ class Replay:
         for kept in self.trace.keyframes_before(at):
             try:
                 self.world.restore(kept.world)
-                moment = stand(agent, self.world.rows, self.seed, kept.agent)
+                moment = stand(agent, self.world.num_envs, self.seed, kept.agent)
                 if moment.step == kept.step and agent.steps_done == kept.step + 1:
                     return self.world.step(moment.plan.action), agent.steps_done
             except (WorldError, TraceError):
                 continue
-        agent.begin(self.world.rows, self.seed)
+        agent.reset(self.world.num_envs, self.seed)
         return self.world.reset(self.seed), 0
 
     def _lived(self, agent: Agent, observation: Observation, step: int, by_record: bool) -> Moment:
@@ -321,7 +323,8 @@ class Replay:
     def _differing(self, moment: Moment, step: int) -> str:
         """The first field in which a moment is not the recorded one."""
         recorded = dict(self.trace.moment(step).tensors())
-        kept = ("carry", "latent", "keys", "values", "value", "tokens", "candidates",
+        kept = ("hidden", "configurator_state", "latent", "keys", "values", "readout", "tokens",
+        "candidates",
                 "critic_actions")  # fmt: skip
         for name, value in moment.tensors():
             was = recorded[name]
@@ -352,11 +355,11 @@ class Replay:
             ("at", at, 0, there - 1),
             ("steps", steps, 1, _MANY),
             ("hold", hold, 0, _MANY),
-            ("row", 0 if row is None else row, 0, self.world.rows - 1),
+            ("row", 0 if row is None else row, 0, self.world.num_envs - 1),
         ):
             if not low <= value <= high:
                 limit = f"{low} or more" if high == _MANY else f"{low} to {high}"
-                raise ConfigError(f"fork --{name}: wanted {limit}, got {value}")
+                raise ConfigError(f"fork --{name}: expected {limit}, got {value}")
         made = [change(text, self.template, self.trace) for text in changes]
         agent, observation, replayed_from = self.before(at)
         moments: list[Moment] = []

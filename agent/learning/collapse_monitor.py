@@ -77,9 +77,9 @@ class Health:
         experience = modules.memory.sample(BATCH, 1, key)
         latents = modules.perception.encode_windows(experience, experience.tokens, None)[:, 0]
         self._perception(latents)
-        state = State.raw(
+        state = State.unchecked(
             latent=latents,
-            carry=latents.new_zeros(len(latents), 0),
+            hidden=latents.new_zeros(len(latents), 0),
             signals=experience.signals[:, 0],
             ended=experience.terminated[:, 0].float(),
             uncertainty=latents.new_zeros(len(latents)),
@@ -116,7 +116,7 @@ class Health:
 
     def _critic_and_policy(self, state: State) -> None:
         m, rows = self.agent.modules, len(state.latent)
-        energies = m.cost.feel(state)
+        energies = m.cost.energy(state)
         critic = getattr(m.cost, "critic", m.cost)
         name = f"critic {_kind(critic)}"
         expected = energies.critic
@@ -131,7 +131,7 @@ class Health:
         felt = most > 0
         if not torch.isfinite(expected).all():
             self.warnings.append(f"{name}: is not finite")
-        elif bool(felt.any()) and m.cost.speaks():
+        elif bool(felt.any()) and m.cost.is_initialised():
             if bool((spread < SPREAD_LEAST * usual)[felt].all()):
                 self.warnings.append(
                     f"{name}: collapsed: expects the same of every state "
@@ -148,9 +148,9 @@ class Health:
                     f"{float(most[worst] / (1 - self.agent.discount)):.3g} can come"
                 )
         name = f"policy {_kind(getattr(m.actor, 'policy', m.actor))}"
-        v = m.configurator.neutral(rows).v
+        v = m.configurator.initial(rows).v
         # Where no head counts before a task is known, no action is preferred.
-        if energies.critic_actions is not None and m.cost.speaks() and bool(v.any()):
+        if energies.critic_actions is not None and m.cost.is_initialised() and bool(v.any()):
             best = (energies.critic_actions * v.unsqueeze(1)).sum(-1).argmin(-1)
             share = torch.bincount(best).max().item() / rows
             self.figures["health/preferred_share"] = share

@@ -12,7 +12,7 @@ import torch
 
 from agent.agent import Agent
 from agent.live import live
-from agent.recording.episode_stats import Scorekeeper, Summary
+from agent.recording.episode_stats import EpisodeStats, Summary
 from modules import chance
 from modules.ports import World
 
@@ -60,9 +60,9 @@ def whole_episodes(
     Where several rows are lived side by side, the first episodes to *begin* count, not the first
     to end: those would be the short ones.
     """
-    rows = world.rows
+    rows = world.num_envs
     quota = [episodes // rows + (row < episodes % rows) for row in range(rows)]
-    keeper, began = Scorekeeper(world.spec.id, rows), time.perf_counter()
+    keeper, began = EpisodeStats(world.spec.id, rows), time.perf_counter()
     returns, whole = [list[float]() for _ in range(rows)], False
     for moment in live(agent, world, steps or UNLIMITED, seed):
         for row, value in keeper.add(moment):

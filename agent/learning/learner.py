@@ -11,19 +11,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from agent.learning.imagined_experience import Dreamer
+from agent.learning.imagined_experience import ImaginedExperience
 from agent.modules import Modules
 from agent.recording.weights import named_weights, trainable, under
 from modules import chance
 from modules.messages import ConfigError, Experience, MessageError, Situation, State
-from modules.ports import Learns, Perception
+from modules.ports import Batch, Learnable, Perception
 from modules.weights import known, subgoals
 
 
 class Learner:
     """Turns experience into better modules (no module knows another's loss).
 
-    Beside the modules stand their `averages`, which follow them at `target_rate` (1: they are the
+    Beside the modules stand their `averages`, which follow them at `ema_rate` (1: they are the
     modules themselves). A batch is encoded once: its first `online_steps` by the perception that
     learns, the steps that modules read of what followed by the average one, without gradient,
     both in `precision` where there are means for it, else in float32. The averages are also what
@@ -42,62 +42,67 @@ class Learner:
         modules: Modules,
         *,
         seed: int,
-        ports: Sequence[str],
+        train_modules: Sequence[str],
         batch: int,
         online_steps: int,
         learning_rate: float,
         weight_decay: float,
         epsilon: float,
-        clip_norm: float,
-        target_rate: float,
+        max_grad_norm: float,
+        ema_rate: float,
         precision: str,
-        updates_per_step: float,
+        replay_ratio: float,
         warmup_steps: int,
         reset_every: int,
-        reset_keep: float,
-        imagined_steps: int,
-        imagined_branches: int,
-        imagined_weight: float,
-        foretold_steps: int,
-        foretold_weight: float,
+        shrink_perturb_alpha: float,
+        imagination_horizon: int,
+        rollouts_per_state: int,
+        imagination_weight: float,
+        critic_unroll_steps: int,
+        critic_unroll_weight: float,
         device: torch.device | None = None,
     ) -> None:
         self.seed, self.device, self.acting = seed, device, trainable(modules)
-        self.ports = _named_ports(ports, tuple(self.acting))
+        self.ports = _named_ports(train_modules, tuple(self.acting))
         self.learners = self.acting
         if device is not None:
-            if imagined_steps:
+            if imagination_horizon:
                 raise ConfigError(
-                    "config learner.imagined_steps: wanted 0 where learning has a device of its "
-                    f"own, got {imagined_steps}; use --device cpu"
+                    "config learner.imagination_horizon: expected 0 where "
+                    "learning has a device of its "
+                    f"own, got {imagination_horizon}; use --device cpu"
                 )
             self.learners = {p: copy.deepcopy(m).to(device) for p, m in self.acting.items()}
         self.modules = dataclasses.replace(modules, **cast(dict[str, Any], self.learners))
         self.batch, self.online_steps = batch, online_steps
-        self.reset_every, self.reset_keep = reset_every, reset_keep
-        self.imagined_weight = imagined_weight
-        self.foretold_steps, self.foretold_weight = foretold_steps, foretold_weight
-        self.clip_norm, self.target_rate = clip_norm, target_rate
+        self.reset_every, self.shrink_perturb_alpha = reset_every, shrink_perturb_alpha
+        self.imagination_weight = imagination_weight
+        self.critic_unroll_steps, self.critic_unroll_weight = (
+            critic_unroll_steps,
+            critic_unroll_weight,
+        )
+        self.max_grad_norm, self.ema_rate = max_grad_norm, ema_rate
         self.halved = precision == "bfloat16" and _has_bfloat16(device)
-        self.updates_per_step, self.warmup_steps = updates_per_step, warmup_steps
+        self.replay_ratio, self.warmup_steps = replay_ratio, warmup_steps
         self.updates, self.owed = 0, 0.0
         self.averages = self.learners
-        if target_rate < 1:
+        if ema_rate < 1:
             self.averages = {
                 port: copy.deepcopy(module).requires_grad_(False)
                 for port, module in self.learners.items()
             }
-        if not any(isinstance(self.learners[port], Learns) for port in self.ports):
-            able = [port for port, module in self.learners.items() if isinstance(module, Learns)]
+        if not any(isinstance(self.learners[port], Learnable) for port in self.ports):
+            able = [port for port, module in self.learners.items() if isinstance(module, Learnable)]
             raise ConfigError(
-                f"config learner.ports: wanted one that has losses ({', '.join(able) or 'none'} "
+                "config learner.train_modules: expected one that has losses "
+                f"({', '.join(able) or 'none'} "
                 f"here), got {list(self.ports)}, and there is nothing to learn"
             )
         # Looked up once: at every update that took as long as the optimiser's step.
-        self.taught: list[tuple[str, Learns]] = [
+        self.taught: list[tuple[str, Learnable]] = [
             (port, module)
             for port in self.ports
-            if isinstance(module := self.learners[port], Learns)
+            if isinstance(module := self.learners[port], Learnable)
         ]
         self._followed = list(
             zip(_tensors(self.averages), _tensors(self.learners), strict=True)
@@ -105,17 +110,18 @@ class Learner:
             else ()
         )
         self.dreamer = None
-        if imagined_steps:
-            heads, v = modules.cost.heads, modules.configurator.neutral(1).v[0]
+        if imagination_horizon:
+            heads, v = modules.cost.heads, modules.configurator.initial(1).v[0]
             # Where tasks have heads of their own, score is in those and not in what else counts.
             told = torch.tensor(subgoals(heads))
             if not bool((v[told] if bool(told.any()) else v).any()):
                 raise ConfigError(
-                    "config learner.imagined_steps: wanted 0 where no head of the critic counts, "
-                    f"or none without a task, got {imagined_steps}; a dream has no task"
+                    "config learner.imagination_horizon: expected 0 where no "
+                    "head of the critic counts, "
+                    f"or none without a task, got {imagination_horizon}; a dream has no task"
                 )
             average = dataclasses.replace(modules, **cast(dict[str, Any], self.averages))
-            self.dreamer = Dreamer(average, imagined_steps, imagined_branches)
+            self.dreamer = ImaginedExperience(average, imagination_horizon, rollouts_per_state)
         # A reset goes back to how the weights began, which the run's seed decides.
         self._first = {
             port: [p.detach().clone() for p in module.parameters()]
@@ -138,7 +144,7 @@ class Learner:
         """The updates owed for `steps` more steps of life, `steps_done` in all: their losses."""
         if steps_done < self.warmup_steps:
             return
-        self.owed += steps * self.updates_per_step
+        self.owed += steps * self.replay_ratio
         behind = self.owed >= 1
         while self.owed >= 1:
             self.owed -= 1
@@ -150,39 +156,40 @@ class Learner:
         """One step downhill: each loss by `port/name`, their sum `total`, the gradient's norm."""
         key = chance.keys(self.seed, 1, self.updates)
         memory = self.modules.memory
-        experience = memory.sample(self.batch, self.window(), key)
+        experience = memory.sample(self.batch, self.window_steps(), key)
         if self.device is not None:
             experience = experience.to(self.device)
         states, targets = self.encode(experience, key)
         named: dict[str, Tensor] = {}
         priorities: Tensor | None = None
         for port, module in self.taught:
-            losses, urgent = module.losses(experience, states, targets)
+            losses, urgent = module.losses(Batch(experience, states, targets), key)
             named |= {f"{port}/{name}": loss for name, loss in losses.items()}
             priorities = priorities if urgent is None else urgent
         cost = self.modules.cost
-        if self.dreamer is not None and isinstance(cost, Learns) and "cost" in self.ports:
-            losses, _ = cost.losses(*self.dreamer.dream(experience, states[0], key))
+        if self.dreamer is not None and isinstance(cost, Learnable) and "cost" in self.ports:
+            losses, _ = cost.losses(self.dreamer.dream(experience, states[0], key), key)
             named |= {
-                f"cost/imagined {name}": self.imagined_weight * loss
+                f"cost/imagined {name}": self.imagination_weight * loss
                 for name, loss in losses.items()
             }
-        if self.foretold_steps and isinstance(cost, Learns) and "cost" in self.ports:
-            loss = self._foretold(experience, states[0], targets, cost)
-            named["cost/foretold critic"] = self.foretold_weight * loss
+        if self.critic_unroll_steps and isinstance(cost, Learnable) and "cost" in self.ports:
+            loss = self._foretold(experience, states[0], targets, cost, key)
+            named["cost/foretold critic"] = self.critic_unroll_weight * loss
         total = torch.stack(list(named.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
         if total.requires_grad:  # not where all there was to learn from is missing in the batch
             total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
-            [p for group in self.optimiser.param_groups for p in group["params"]], self.clip_norm
+            [p for group in self.optimiser.param_groups for p in group["params"]],
+            self.max_grad_norm,
         )
         reported = self._reported(named, total, norm)
         self.optimiser.step()
         if priorities is not None:
-            memory.update_priorities(experience.index.cpu(), priorities.detach().cpu())
+            memory.update_priorities(experience.indices.cpu(), priorities.detach().cpu())
         for _, module in self.taught:
-            module.after_update()
+            module.on_update()
         self._follow()
         self.updates += 1
         if self.reset_every and self.updates % self.reset_every == 0:
@@ -204,22 +211,23 @@ class Learner:
                 raise error
         return said
 
-    def window(self) -> int:
+    def window_steps(self) -> int:
         """Steps of experience that the next update looks at: the most any module asks for."""
-        return max([2, *(module.window() for _, module in self.taught)])
+        return max([2, *(module.window_steps() for _, module in self.taught)])
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Perception and world model go back to how they began but for `reset_keep` of what they
-        are, all else wholly; the optimiser forgets (Nikishin et al. 2022; Schwarzer et al. 2023).
+        """Perception and world model go back to how they began but for `shrink_perturb_alpha` of
+        what they are, all else wholly; the optimiser forgets (Nikishin et al. 2022; Schwarzer et
+        al. 2023).
         """
         for port, first in self._first.items():
-            keep = self.reset_keep if port in ("perception", "world_model") else 0.0
+            keep = self.shrink_perturb_alpha if port in ("perception", "world_model") else 0.0
             module = self.learners[port]
             for now, began in zip(module.parameters(), first, strict=True):
                 now.lerp_(began, 1 - keep)
-            if isinstance(module, Learns):
-                module.begin_anew()
+            if isinstance(module, Learnable):
+                module.on_reset()
             self.averages[port].load_state_dict(module.state_dict())
         self.optimiser.state.clear()
 
@@ -232,11 +240,11 @@ class Learner:
         Foretelling other views, a model learns to shrink towards what they have in common.
         """
         perception = self.modules.perception
-        first = min(self.online_steps, experience.valid.shape[1])
-        beginning = experience.span(0, first)
-        read = torch.zeros_like(experience.valid)
+        first = min(self.online_steps, experience.mask.shape[1])
+        beginning = experience.slice_steps(0, first)
+        read = torch.zeros_like(experience.mask)
         for _, module in self.taught:
-            read |= module.looks_at(experience, first)
+            read |= module.target_mask(experience, first)
         if "perception" not in self.ports:
             return self._as_seen(experience, beginning, read)
         with torch.autocast(read.device.type, torch.bfloat16, self.halved):
@@ -247,7 +255,7 @@ class Learner:
                 later[:, 0] = False
                 seen = target.encode_windows(experience, experience.tokens, key, later)
                 if bool(read[:, 0].any()):
-                    one = experience.span(0, 1)
+                    one = experience.slice_steps(0, 1)
                     again = target.encode_windows(one, one.tokens, key + 1, read[:, :1])
                     seen = torch.cat([again, seen[:, 1:]], 1)
         return self._states(experience, online), self._states(experience, seen)
@@ -263,7 +271,12 @@ class Learner:
         return self._states(experience, online), self._states(experience, seen)
 
     def _foretold(
-        self, experience: Experience, state: State, targets: list[State], cost: Learns
+        self,
+        experience: Experience,
+        state: State,
+        targets: list[State],
+        cost: Learnable,
+        key: Tensor,
     ) -> Tensor:
         """How far off the critic is where the world model foretells to be after 1, 2, ... of the
         actions done since `state` [B ...], for what was then felt; the mean over these steps, a
@@ -275,24 +288,26 @@ class Learner:
         first state looks at, so nothing more need be encoded.
         """
         rows, model = len(state.latent), self.modules.world_model
-        directive = self.modules.configurator.neutral(rows)
+        directive = self.modules.configurator.initial(rows)
         primes = directive.tokens.to(state.latent.device)
         if experience.tokens is not None:
             primes = experience.tokens[:, 1]
-        here = Situation.raw(state=state)
-        state, stop = model.start(here, directive.replace(tokens=primes)), cost.window()
+        here = Situation.unchecked(state=state)
+        state, stop = model.start(here, directive.replace(tokens=primes)), cost.window_steps()
         losses: list[Tensor] = []
-        for t in range(1, min(self.foretold_steps, stop - 2) + 1):
+        for t in range(1, min(self.critic_unroll_steps, stop - 2) + 1):
             state = model.complete(model.step(state, experience.actions[:, t - 1]))
-            missed, _ = cost.losses(experience.span(t, stop), [state], targets[t:stop])
+            missed, _ = cost.losses(
+                Batch(experience.slice_steps(t, stop), [state], targets[t:stop]), key
+            )
             losses += missed.values()
         return torch.stack(losses).mean() if losses else state.latent.new_zeros(())
 
     def _states(self, experience: Experience, latents: Tensor) -> list[State]:
         return [
-            State.raw(
+            State.unchecked(
                 latent=latents[:, t],
-                carry=latents.new_zeros(len(latents), 0),
+                hidden=latents.new_zeros(len(latents), 0),
                 signals=experience.signals[:, t],
                 ended=(experience.terminated[:, t] | experience.truncated[:, t]).float(),
                 uncertainty=latents.new_zeros(len(latents)),
@@ -303,13 +318,13 @@ class Learner:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        """The averages come nearer: over the first 1/`target_rate` updates all count alike, so
+        """The averages come nearer: over the first 1/`ema_rate` updates all count alike, so
         that what is usual is no average with what it was before anything was seen.
         """
         drawn = [pair for pair in self._followed if pair[1].is_floating_point()]
         if drawn:
             theirs, mine = map(list, zip(*drawn, strict=True))
-            torch._foreach_lerp_(theirs, mine, max(self.target_rate, 1 / (self.updates + 1)))
+            torch._foreach_lerp_(theirs, mine, max(self.ema_rate, 1 / (self.updates + 1)))
         for average, now in self._followed:
             if not now.is_floating_point():
                 average.copy_(now)
@@ -367,7 +382,7 @@ class Learner:
 
 def _named_ports(wanted: Sequence[str], there: tuple[str, ...]) -> tuple[str, ...]:
     """The ports that are to learn: those `wanted`, all where none is named. Raises ConfigError."""
-    known(wanted, there, "learner.ports")
+    known(wanted, there, "learner.train_modules")
     return tuple(port for port in there if port in wanted or not wanted)
 
 

@@ -59,7 +59,7 @@ def require_tensorboard() -> None:
     """Raises ConfigError, one line, where TensorBoard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
-            "train --tensorboard: wanted the package tensorboard, got none; "
+            "train --tensorboard: expected the package tensorboard, got none; "
             "pip install 'sextet[tb]'"
         )
 

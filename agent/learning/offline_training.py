@@ -10,7 +10,7 @@ import torch
 
 from agent.agent import Agent
 from agent.learning.training import Training
-from agent.modules import neutral
+from agent.modules import initial_moment
 from agent.recording import checkpoint
 from agent.recording.trace import Trace
 from modules.messages import Moment, TraceError, WorldSpec
@@ -45,7 +45,7 @@ def fitting(path: Path, world: WorldSpec) -> None:
                 if name == "pixels"
                 else ""
             )
-            raise TraceError(f"trace {trace_path}: {name}: wanted {wanted}, got {got}{how}")
+            raise TraceError(f"trace {trace_path}: {name}: expected {wanted}, got {got}{how}")
 
 
 def remember(memory: Memory, before: Moment, traces: Sequence[Path]) -> None:
@@ -59,7 +59,7 @@ def remember(memory: Memory, before: Moment, traces: Sequence[Path]) -> None:
             for row in range(trace.rows):
                 index, begins = torch.tensor([row]), True
                 for moment in trace:
-                    memory.write(_own(moment.rows(index), before, begins))
+                    memory.write(_own(moment.select(index), before, begins))
                     begins = False
 
 
@@ -91,11 +91,11 @@ class OfflineTraining(Training):
 
     def _turns(self, resume: checkpoint.Checkpoint | None) -> Iterator[int]:
         """Updates at the pace at which a life would have gone on."""
-        self.agent.begin(1, self.seed)
+        self.agent.reset(1, self.seed)
         if resume is not None:
             self._restore(resume)
         else:
-            before = neutral(self.agent.modules, self.agent.world, 1)
+            before = initial_moment(self.agent.modules, self.agent.world, 1)
             remember(self.agent.memory, before, self.traces)
         return self._read()
 

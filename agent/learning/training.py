@@ -17,7 +17,7 @@ from agent.learning.metrics import JSONLines, Metrics
 from agent.live import continue_from
 from agent.recording import checkpoint
 from agent.recording.drive_guard import drive_hashes, require_same
-from agent.recording.episode_stats import Scorekeeper
+from agent.recording.episode_stats import EpisodeStats
 from modules.messages import Moment
 from modules.ports import World
 
@@ -110,7 +110,7 @@ class Training:
         self.agent, self.world, self.learner = agent, world, learner
         self.folder, self.schedule, self.evaluate, self.seed = folder, schedule, evaluate, seed
         self.metrics: list[Metrics] = [JSONLines(folder / "metrics.jsonl"), *metrics]
-        self.keeper = Scorekeeper(world.spec.id, world.rows)
+        self.keeper = EpisodeStats(world.spec.id, world.num_envs)
         self.health = Health(agent, seed)
         self.progress = Progress(
             of_steps=schedule.steps, world=world.spec.id, seed=seed, run=str(folder)
@@ -160,12 +160,12 @@ class Training:
 
     def _turns(self, resume: checkpoint.Checkpoint | None) -> Iterator[int]:
         """The turns of a life with what is learned in each: how many steps each was."""
-        self.agent.begin(self.world.rows, self.seed)
+        self.agent.reset(self.world.num_envs, self.seed)
         if resume is None:
             observation = self.world.reset(self.seed)
         else:
             self._restore(resume)
-            observation = self.world.step(self.agent.memory.last().plan.action)
+            observation = self.world.step(self.agent.memory.last_written().plan.action)
         left = self.schedule.steps - self.progress.steps
         return (
             self._live(moment)
@@ -178,8 +178,8 @@ class Training:
             self.progress.returns.append(value)
             self.progress.episodes += 1
         self.health.saw(moment.plan.action, moment.energies.intrinsic)
-        self._learn(self.world.rows)
-        return self.world.rows
+        self._learn(self.world.num_envs)
+        return self.world.num_envs
 
     def _learn(self, steps: int) -> None:
         """Counts steps and does the updates they are worth."""

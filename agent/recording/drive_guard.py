@@ -58,7 +58,7 @@ def _probes(latent_size: int, world: WorldSpec) -> State:
     zeros = torch.zeros(_PROBES)
     return State(
         latent=drawn[:, felt + goal :],
-        carry=torch.zeros(_PROBES, 0),
+        hidden=torch.zeros(_PROBES, 0),
         signals=drawn[:, :felt],
         ended=zeros,
         uncertainty=zeros,
@@ -71,7 +71,7 @@ def require_same(before: Mapping[str, str], now: Mapping[str, str], where: str) 
     for name, wanted in before.items():
         if name in now and now[name] != wanted:
             raise ConfigError(
-                f"{where}: drive {name!r} is not what it was: wanted probe hash {wanted[:12]}…, "
+                f"{where}: drive {name!r} is not what it was: expected probe hash {wanted[:12]}…, "
                 f"got {now[name][:12]}…; drives are immutable, give a new one a name of its own"
             )
 

@@ -10,7 +10,7 @@ import torch
 from agent.recording.trace import TraceDigest
 from modules.messages import SIGNALS, Moment
 
-_SCORE, _END = SIGNALS.index("score"), SIGNALS.index("end")
+_SCORE, _END = SIGNALS.index("reward"), SIGNALS.index("end")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Summary:
         return dict(vars(self))
 
 
-class Scorekeeper:
+class EpisodeStats:
     """Told every moment of a run, in order; says at any time what it amounts to.
 
     An episode ends where the game does (signal `end`) or where a limit cuts it (`truncated`). A
@@ -49,7 +49,7 @@ class Scorekeeper:
 
     def __init__(self, world: str, rows: int) -> None:
         self.world, self.rows = world, rows
-        self.steps, self.planned, self.model_calls, self.score = 0, 0, 0, 0.0
+        self.steps, self.mode2_mask, self.model_calls, self.score = 0, 0, 0, 0.0
         self.running = torch.zeros(rows, dtype=torch.float64)
         self.returns: list[float] = []
         self._digest = TraceDigest()
@@ -66,7 +66,7 @@ class Scorekeeper:
         self.returns += [value for _, value in ended]
         self.running[over] = 0.0
         self.steps += self.rows
-        self.planned += int((moment.plan.mode == 2).sum())
+        self.mode2_mask += int((moment.plan.mode == 2).sum())
         self.model_calls += int(moment.plan.model_calls.sum())
         return ended
 
@@ -80,7 +80,7 @@ class Scorekeeper:
             mean_return=sum(returns) / len(returns) if returns else None,
             score=self.score,
             steps_per_s=self.steps / seconds if seconds > 0 else 0.0,
-            mode2_share=self.planned / self.steps if self.steps else 0.0,
+            mode2_share=self.mode2_mask / self.steps if self.steps else 0.0,
             model_calls=self.model_calls,
             run=run,
             trace_digest=self._digest.hexdigest(),

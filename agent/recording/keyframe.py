@@ -47,7 +47,7 @@ def stand(agent: Agent, rows: int, seed: int, data: bytes) -> Moment:
 
     Raises TraceError where the bytes are damaged or of another agent.
     """
-    agent.begin(rows, seed)
+    agent.reset(rows, seed)
     memory = agent.modules.memory
     try:
         tensors = load(data)
@@ -57,7 +57,7 @@ def stand(agent: Agent, rows: int, seed: int, data: bytes) -> Moment:
             memory.load_acting(kept)
         else:
             memory.load_tensors(kept)
-        return memory.last().check(agent.dims)
+        return memory.last_written().check(agent.dims)
     except (SafetensorError, MessageError, KeyError, ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())
-        raise TraceError(f"keyframe: wanted one of this agent, got {line:.200}") from None
+        raise TraceError(f"keyframe: expected one of this agent, got {line:.200}") from None

@@ -46,7 +46,7 @@ class RunRecorder:
         self.trace = TraceWriter(
             folder.trace,
             world.spec,
-            world.rows,
+            world.num_envs,
             cost.drives,
             cost.heads,
             config,

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from agent.recording.renames import current_settings
 from modules.messages import ConfigError
 
 
@@ -51,7 +52,7 @@ class RunFolder:
         """An existing run. Raises ConfigError where there is none."""
         place = Path(path)
         if not (place / "config.yaml").is_file():
-            raise ConfigError(f"run: wanted a run folder with config.yaml, got '{place}'")
+            raise ConfigError(f"run: expected a run folder with config.yaml, got '{place}'")
         return cls(place)
 
     def __fspath__(self) -> str:
@@ -94,7 +95,7 @@ class RunFolder:
             os.replace(partial, self.config)
         except OSError as error:
             Path(partial).unlink(missing_ok=True)
-            raise ConfigError(f"run {self.path}: wanted a writable folder, got {error}") from None
+            raise ConfigError(f"run {self.path}: expected a writable folder, got {error}") from None
 
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration. Raises ConfigError where it is unreadable."""
@@ -102,10 +103,10 @@ class RunFolder:
             config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             line = " ".join(str(error).split())
-            raise ConfigError(f"config {self.config}: wanted YAML, got {line}") from None
+            raise ConfigError(f"config {self.config}: expected YAML, got {line}") from None
         if not isinstance(config, dict):
-            raise ConfigError(f"config {self.config}: wanted a mapping, got {config!r:.60}")
-        return config
+            raise ConfigError(f"config {self.config}: expected a mapping, got {config!r:.60}")
+        return current_settings(config)
 
 
 def write_text(place: Path, text: str) -> None:
@@ -123,7 +124,7 @@ def write_json(place: Path, values: Mapping[str, Any]) -> None:
 def _make(place: Path) -> Path:
     if place.exists() or place.is_symlink():
         raise ConfigError(
-            f"run: wanted a new folder, got '{place}', which exists; try another folder"
+            f"run: expected a new folder, got '{place}', which exists; try another folder"
         )
     missing = [p for p in (place, *place.parents) if not p.exists()]
     made: list[Path] = []
@@ -135,6 +136,6 @@ def _make(place: Path) -> Path:
         for folder in reversed(made):
             folder.rmdir()
         raise ConfigError(
-            f"run: wanted a writable place, got '{place}': {error.strerror or error}"
+            f"run: expected a writable place, got '{place}': {error.strerror or error}"
         ) from None
     return place

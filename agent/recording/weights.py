@@ -57,7 +57,7 @@ def load_weights(modules: Modules, weights: Mapping[str, Tensor], where: str) ->
     if differing:
         name = differing[0]
         raise ConfigError(
-            f"checkpoint {where}: weights {name}: wanted {expected.get(name, 'none')}, got "
+            f"checkpoint {where}: weights {name}: expected {expected.get(name, 'none')}, got "
             f"{received.get(name, 'none')}; use the kinds and sizes it was trained with"
         )
     for port, module in targets.items():

@@ -30,13 +30,13 @@ def picture(run: str | PathLike[str], row: int = 0) -> Path:
     matplotlib.use("Agg")
     with Trace.open(run) as trace:
         if trace.steps == 0:
-            raise TraceError(f"report {trace.path}: wanted at least one step, got none")
+            raise TraceError(f"report {trace.path}: expected at least one step, got none")
         figure = _drawn(trace, row)
         place = trace.path.parent / "summary.png"
     try:
         figure.savefig(place, dpi=120, facecolor="white")
     except OSError as error:
-        raise TraceError(f"report {place}: wanted a writable place, got {error}") from None
+        raise TraceError(f"report {place}: expected a writable place, got {error}") from None
     return place
 
 
@@ -45,7 +45,7 @@ def notable(trace: Trace, row: int, count: int) -> list[tuple[int, str]]:
 
     Spread over the run: the run is cut into `count` parts and the most telling step of each taken.
     """
-    score = trace.series("score")[:, row]
+    score = trace.series("reward")[:, row]
     lost = trace.series("life_lost")[:, row]
     surprise = trace.series("surprise")[:, row]
     worth = np.abs(np.sign(score)) * 3 + (lost > 0) * 2 + surprise / (surprise.max() + 1e-9)
@@ -87,7 +87,7 @@ def _drawn(trace: Trace, row: int) -> Any:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     steps = trace.steps
-    score = trace.series("score")[:, row].astype(np.float64)
+    score = trace.series("reward")[:, row].astype(np.float64)
     truncated = trace.series("observation.truncated")[:, row]
     over = (trace.series("end")[:, row] > 0) | truncated
     modes = trace.series("mode")[:, row]

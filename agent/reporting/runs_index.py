@@ -90,7 +90,8 @@ def find_runs(places: Iterable[Path]) -> list[TrainedRun]:
         below = _below(place, _DEPTH) if place.is_dir() else []
         if not below:
             raise ConfigError(
-                f"report: wanted a training's run folder (config.yaml, metrics.jsonl), or a folder "
+                "report: expected a training's run folder (config.yaml, "
+                "metrics.jsonl), or a folder "
                 f"of some, got '{place}'"
             )
         for path in below:
@@ -115,7 +116,7 @@ def read_run(path: Path) -> TrainedRun:
     tree = RunFolder.open(path).read_config()
     world = tree.get("world")
     if not isinstance(world, dict) or not isinstance(world.get("id"), str):
-        raise ConfigError(f"report {path}: wanted a config.yaml that names a world, got none")
+        raise ConfigError(f"report {path}: expected a config.yaml that names a world, got none")
     lines = _lines(path / "metrics.jsonl")
     evaluations = _points(lines, "evaluation")
     lived = _points(lines, "return")
@@ -158,7 +159,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"report {path}: wanted JSON lines, got {error}") from None
+        raise ConfigError(f"report {path}: expected JSON lines, got {error}") from None
     made: list[dict[str, Any]] = []
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.strip():
@@ -169,11 +170,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             if not line.endswith("\n"):
                 break  # being written, or never finished
             raise ConfigError(
-                f"report {path}: line {number}: wanted JSON, got {line.strip()!r:.60}"
+                f"report {path}: line {number}: expected JSON, got {line.strip()!r:.60}"
             ) from None
         if not isinstance(figures, dict) or not isinstance(figures.get("steps"), int):
             raise ConfigError(
-                f"report {path}: line {number}: wanted an object with steps, got {line!r:.60}"
+                f"report {path}: line {number}: expected an object with steps, got {line!r:.60}"
             )
         made.append(figures)
     return made
@@ -221,13 +222,13 @@ def _final(
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
-                f"report {kept}: wanted what `sextet eval --json` says, got "
+                f"report {kept}: expected what `sextet eval --json` says, got "
                 f"{type(error).__name__}: {error}"
             ) from None
     points = evaluations or lived
     if not points:
         raise ConfigError(
-            f"report {path}: wanted a run with an evaluation or a finished episode, got none yet"
+            f"report {path}: expected a run with an evaluation or a finished episode, got none yet"
         )
     last = points[-1]
     return Played(

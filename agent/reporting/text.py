@@ -9,7 +9,7 @@ from modules.messages import SIGNALS, Moment, State, WorldSpec
 MODULES = ("perception", "world model", "cost", "memory", "actor", "configurator")
 """The six, in the order in which they speak."""
 
-_TOLD = ("score", "life_lost", "end", "effort")
+_TOLD = ("reward", "life_lost", "end", "effort")
 _LIVES, _END = SIGNALS.index("lives"), SIGNALS.index("end")
 
 

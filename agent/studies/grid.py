@@ -12,9 +12,9 @@ import yaml
 
 from agent.api.training import training_config
 from agent.assembly.build import describe, known_kinds
-from agent.assembly.load import Request, configure
-from agent.assembly.merge import Tree, merge
-from agent.assembly.resolve import Resolved, Slot, resolve, settings_of, suggestion
+from agent.assembly.load import RunRequest, configure
+from agent.assembly.merge import ConfigTree, merge
+from agent.assembly.resolve import ResolvedConfig, Slot, resolve, settings_of, suggestion
 from agent.studies.measures import MEASURES
 from agent.studies.study import OLD_FOLDERS, Arm, Study, StudyWorld, branch, plain
 from modules.cost.drives import drives_in
@@ -34,7 +34,7 @@ class PlannedRun:
     seed: int
     steps: int
     trace: bool
-    settings: Tree
+    settings: ConfigTree
     plugins: tuple[str, ...]
     agent: str | None = None
 
@@ -43,37 +43,39 @@ class PlannedRun:
         """The name of its folder."""
         return f"{plain(self.world)}--{plain(self.arm)}--{self.seed}"
 
-    def request(self) -> Request:
+    def request(self) -> RunRequest:
         """The same as a user would request it."""
         return request_of(self.settings, self.plugins, self.agent)
 
 
 def request_of(
-    settings: Tree,
+    settings: ConfigTree,
     plugins: tuple[str, ...],
     agent: str | None = None,
     preset: str | None = None,
-) -> Request:
+) -> RunRequest:
     """Settings with their world as a request: over a preset, or over a trained agent."""
     overrides = tuple(
         f"{name}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}"
         for name, value in settings.items()
     )
-    return Request(agent=agent, preset=preset, plugins=plugins, overrides=overrides)
+    return RunRequest(agent=agent, preset=preset, plugins=plugins, overrides=overrides)
 
 
-def settings_of_arm(study: Study, world: StudyWorld, arm: Arm, last: Mapping[str, Any]) -> Tree:
+def settings_of_arm(
+    study: Study, world: StudyWorld, arm: Arm, last: Mapping[str, Any]
+) -> ConfigTree:
     """Settings of base, world and arm merged, then `last`, dotted: of a match or a tuning."""
     tree = merge(branch(study.base), branch(world.settings))
     # An arm that names a kind replaces that slot; the other slots stay.
     tree = merge(merge(tree, branch(arm.settings)), branch(last))
-    tree = merge(tree, {"world": {**_place(world), "rows": world.num_envs}})
+    tree = merge(tree, {"world": {**_place(world), "num_envs": world.num_envs}})
     if arm.interventions:
         tree["interventions"] = list(arm.interventions)
     return tree
 
 
-def _place(world: StudyWorld) -> Tree:
+def _place(world: StudyWorld) -> ConfigTree:
     """The world, and its protocol where the study sets one; else a trained agent has its own."""
     rules = {} if world.protocol is None else {"protocol": world.protocol}
     return {"id": world.id, **rules}
@@ -175,7 +177,7 @@ def check(study: Study) -> None:
             )
 
 
-def _spec_of(tree: Tree) -> WorldSpec:
+def _spec_of(tree: ConfigTree) -> WorldSpec:
     """The spec of the world of a configuration."""
     settings = settings_of(tree).world
     world = make_world(settings.id, protocol=settings.protocol)
@@ -193,7 +195,7 @@ def _require_weights(configurator: Slot) -> None:
         )
 
 
-def _measures(config: Resolved, world: WorldSpec, requested: set[str]) -> set[str]:
+def _measures(config: ResolvedConfig, world: WorldSpec, requested: set[str]) -> set[str]:
     """The measures of drives and signals that a run has, as far as they are `requested`."""
     drives = getattr(config.slots["cost"].settings, "drives", None)
     # A plugin's cost without a setting for drives may have any.
@@ -201,12 +203,12 @@ def _measures(config: Resolved, world: WorldSpec, requested: set[str]) -> set[st
     return energies | {f"signal.{name}" for name in world.signals}
 
 
-def lesson_of(study: Study, world: StudyWorld, arm: str, seed: int) -> Request:
+def lesson_of(study: Study, world: StudyWorld, arm: str, seed: int) -> RunRequest:
     """The training that an arm's agent has before its run with `seed`."""
     lesson = study.arms[arm].train
     assert lesson is not None
     own = settings_of_arm(study, world, study.arms[arm], {})
-    training: Tree = {"training": {"steps": lesson.steps, "evaluate_every": 0}}
+    training: ConfigTree = {"training": {"steps": lesson.steps, "evaluate_every": 0}}
     settings = merge(merge(training, branch(lesson.settings)), own)
     settings = merge(settings, {"seed": lesson.seed + seed})
     # The number of environments is that of its runs; a training has that of its preset.

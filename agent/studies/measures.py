@@ -44,7 +44,7 @@ SKETCH = 6
 _GRID = 12
 """Frames are averaged to this number of rows and columns before they are projected."""
 
-_SCORE, _LOST, _EFFORT = (SIGNALS.index(n) for n in ("score", "life_lost", "effort"))
+_SCORE, _LOST, _EFFORT = (SIGNALS.index(n) for n in ("reward", "life_lost", "effort"))
 _END = SIGNALS.index("end")
 
 

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agent.assembly.merge import Tree, merge, read_yaml
+from agent.assembly.merge import ConfigTree, merge, read_yaml
 from agent.assembly.resolve import suggestion
+from agent.recording.renames import SETTINGS, current_settings
 from agent.studies.measures import MEASURES
 from agent.tuning.evolution import HELD_OUT, JUDGED_IN
 from modules.messages import ConfigError
@@ -323,22 +324,28 @@ def study_of(tree: Mapping[str, Any], where: str) -> Study:
     raise ConfigError(f"{dotted}: {first['input']!r:.60} is wrong; {reason}")
 
 
-def present_names(tree: Mapping[str, Any]) -> Tree:
-    """The tree of a study folder with `OLD_KEYS` of worlds, arms and `quick` renamed."""
+def present_names(tree: Mapping[str, Any]) -> ConfigTree:
+    """The tree of a study folder with the keys and settings of version 0.1 renamed."""
 
-    def renamed(part: Any) -> Any:
-        if not isinstance(part, Mapping):
-            return part
-        return {OLD_KEYS.get(key, key): value for key, value in part.items()}
+    def part(old: Any) -> Any:
+        if not isinstance(old, Mapping):
+            return old
+        new = {OLD_KEYS.get(key, key): value for key, value in old.items()}
+        for key, value in new.items():
+            if key in ("settings", "base") and isinstance(value, Mapping):
+                new[key] = current_settings(branch(value))
+            elif key in ("quick", "train"):
+                new[key] = part(value)
+            elif key == "match" and isinstance(value, Mapping):
+                setting = value.get("setting")
+                new[key] = {**value, "setting": SETTINGS.get(setting, setting)}
+            elif key == "worlds" and isinstance(value, list):
+                new[key] = [part(world) for world in value]
+            elif key == "arms" and isinstance(value, Mapping):
+                new[key] = {name: part(arm) for name, arm in value.items()}
+        return new
 
-    present = dict(tree)
-    if isinstance(present.get("worlds"), list):
-        present["worlds"] = [renamed(world) for world in present["worlds"]]
-    if isinstance(present.get("arms"), Mapping):
-        present["arms"] = {name: renamed(arm) for name, arm in present["arms"].items()}
-    if "quick" in present:
-        present["quick"] = renamed(present["quick"])
-    return present
+    return dict(part(tree))
 
 
 def _model_at(place: list[str]) -> type[BaseModel]:
@@ -357,9 +364,9 @@ def _model_at(place: list[str]) -> type[BaseModel]:
     return next((parts[name] for name in reversed(place) if name in parts), Study)
 
 
-def branch(settings: Mapping[str, Any]) -> Tree:
+def branch(settings: Mapping[str, Any]) -> ConfigTree:
     """Settings whose keys may be dotted, as a tree: `{configurator.mode: 1}` is nested."""
-    tree: Tree = {}
+    tree: ConfigTree = {}
     for path, value in settings.items():
         names = path.split(".")
         part: Any = branch(value) if isinstance(value, Mapping) else value

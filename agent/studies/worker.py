@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.api.training import Observer, start, training_config
 from agent.assembly.build import Assembly
-from agent.assembly.load import Request, prepared
+from agent.assembly.load import RunRequest, prepared
 from agent.engines.engine import Report
 from agent.engines.threads import one_thread
 from agent.live import live
@@ -67,12 +67,12 @@ def _play(run: PlannedRun, assembly: Assembly, place: Path) -> tuple[Series, flo
     """The series of a run, and the seconds it took by the clock and of the processor."""
     world, agent = assembly.world, assembly.agent
     RunFolder(place).write_config(assembly.config.tree())
-    series = SeriesRecorder(world.spec.actions, world.rows)
+    series = SeriesRecorder(world.spec.actions, world.num_envs)
     with ExitStack() as stack:
         stack.enter_context(guarded(agent))
         trace = stack.enter_context(assembly.recorder(RunFolder(place))) if run.trace else None
         began, worked = time.perf_counter(), time.process_time()
-        for moment in live(agent, world, run.steps * world.rows, run.seed):
+        for moment in live(agent, world, run.steps * world.num_envs, run.seed):
             if trace is not None:
                 trace.add(moment)
             if series.add(moment):
@@ -81,13 +81,13 @@ def _play(run: PlannedRun, assembly: Assembly, place: Path) -> tuple[Series, flo
     return series.series(), seconds, processor
 
 
-def train_arm(request: Request, place: Path, _: Report) -> None:
+def train_arm(request: RunRequest, place: Path, _: Report) -> None:
     """Trains an agent into `place`. An interrupted training is not kept: it is done again."""
     with _whole(place) as partial:
         start(training_config(request), partial, Observer(), request.plugins)
 
 
-def tune_arm(request: Request, tuning: ArmTuning, place: Path, _: Report) -> None:
+def tune_arm(request: RunRequest, tuning: ArmTuning, place: Path, _: Report) -> None:
     """Tunes the learned configurator of an arm into `place`, or continues an unfinished tuning."""
     with _whole(place, anew=False) as partial:
         tune(request, partial, **tuning.model_dump())

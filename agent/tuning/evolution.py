@@ -28,7 +28,7 @@ from torch import Tensor
 
 from agent.agent import Agent
 from agent.assembly.build import Assembly
-from agent.assembly.load import Request, prepared
+from agent.assembly.load import RunRequest, prepared
 from agent.live import live
 from agent.recording import checkpoint
 from agent.recording.checkpoint import Checkpoint
@@ -53,7 +53,7 @@ JUDGED_IN = 2
 NOTES, STATES = "tuning.json", "generations"
 """In a folder: the request and the history, and the states to continue from."""
 
-_SCORE, _END = SIGNALS.index("score"), SIGNALS.index("end")
+_SCORE, _END = SIGNALS.index("reward"), SIGNALS.index("end")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Generation:
 
 
 def tune(
-    request: Request,
+    request: RunRequest,
     folder: Path,
     *,
     price: float,
@@ -144,12 +144,12 @@ def tune(
         assembly.world.close()
 
 
-def _rows(request: Request, episodes: int) -> Request:
+def _rows(request: RunRequest, episodes: int) -> RunRequest:
     """The request with as many rows as episodes and the `learned` configurator."""
     named = [o for o in request.overrides if o.partition("=")[0] == "configurator.kind"]
     # Replaces the kind of a bundle or preset; settings of `learned` stay.
     kind = () if named else ("configurator.kind=learned",)
-    rows = (f"world.rows={episodes}", "memory.capacity=1000")
+    rows = (f"world.num_envs={episodes}", "memory.capacity=1000")
     return replace(request, overrides=(*kind, *request.overrides, *rows))
 
 
@@ -198,7 +198,7 @@ class _Lesson:
     def outcome(self, vector: Tensor, seed: int) -> Outcome:
         """Means over each row's first episode with the weights `vector` [N]."""
         self.tunable.vector = vector
-        rows = self.world.rows
+        rows = self.world.num_envs
         score, calls = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows)
         alive = torch.ones(rows, dtype=torch.bool)
         for moment in live(self.agent, self.world, self.steps * rows, seed):

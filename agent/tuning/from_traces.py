@@ -26,7 +26,7 @@ from modules.messages import SIGNALS, ConfigError, Directive, Situation
 DISCOUNT = 0.95
 """A step, of the return in recorded runs: a horizon of some 20 steps."""
 
-_SCORE = SIGNALS.index("score")
+_SCORE = SIGNALS.index("reward")
 
 
 @runtime_checkable
@@ -36,11 +36,11 @@ class Tunable(Protocol):
     weights: dict[str, Tensor]
     vector: Tensor
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """The base directive at the start of an episode."""
 
     def hear(self, situation: Situation) -> tuple[Tensor, Tensor]:
-        """Features [B F], and the carry [B Q] that follows."""
+        """Features [B F], and the next configurator state [B Q]."""
 
     def say(self, features: Tensor) -> Tensor:
         """Log odds, [B H]: of thinking, of planning anew, and those of other heads."""
@@ -93,7 +93,7 @@ def _decisions(tunable: Tunable, trace: Trace, price: float) -> Iterator[_Decisi
     """The free moments of a trace, one item for each row."""
     rows = trace.rows
     all_features: list[Tensor] = []
-    base = tunable.neutral(rows)
+    base = tunable.initial(rows)
     before = None
     columns: dict[str, list[Tensor]] = {
         n: [] for n in ("thought", "free", "net", "score", "first", "over")
@@ -102,21 +102,23 @@ def _decisions(tunable: Tunable, trace: Trace, price: float) -> Iterator[_Decisi
         first = moment.observation.first
         if before is None:
             before = moment
-        carry = torch.where(first[:, None], torch.zeros_like(base.carry), base.carry)
+        state = torch.where(
+            first[:, None], torch.zeros_like(base.configurator_state), base.configurator_state
+        )
         previous = before.replace(
-            directive=moment.directive.replace(carry=carry, tokens=base.tokens),
+            directive=moment.directive.replace(configurator_state=state, tokens=base.tokens),
             step=moment.step,
         )
-        features, carry = tunable.hear(
+        features, state = tunable.hear(
             moment.situation(previous, chance.keys(0, rows, moment.step))
         )
         calls = moment.plan.model_calls
         thought = calls > 0
-        base = base.replace(carry=carry)
+        base = base.replace(configurator_state=state)
         over = moment.observation.ended
         all_features.append(features)
         columns["thought"].append(thought)
-        columns["free"].append(~first & ~over & (before.plan.committed == 0))
+        columns["free"].append(~first & ~over & (before.plan.remaining_commit == 0))
         columns["net"].append(-price * calls.double())
         columns["score"].append(moment.observation.signals[:, _SCORE].double())
         columns["first"].append(first)

@@ -26,7 +26,7 @@ from agent.reporting.text import MODULES, Words, number, percent
 from agent.view.keys import Steerable
 from modules.messages import SIGNALS, Moment, WorldSpec
 
-_SCORE, _END = SIGNALS.index("score"), SIGNALS.index("end")
+_SCORE, _END = SIGNALS.index("reward"), SIGNALS.index("end")
 _COLOURS = dict(zip(MODULES, ("cyan", "blue", "red", "magenta", "green", "yellow"), strict=True))
 _BARS = "▁▂▃▄▅▆▇█"
 _BOXED_FROM = 37
@@ -69,7 +69,7 @@ class _Tally:
         self.began = time.monotonic()
         self.step, self.rows, self.moments = 0, 1, 0
         self.episode, self.score, self.total, self.last = 1, 0.0, 0.0, None
-        self.planned = 0
+        self.mode2_mask = 0
         self.recent: deque[tuple[float, int]] = deque([(self.began, 0)], maxlen=50)
         self.over = False
 
@@ -91,11 +91,11 @@ class _Tally:
         self.score += signals[_SCORE]
         self.total += float(observation.signals[:, _SCORE].sum())
         self.over = signals[_END] > 0 or bool(observation.truncated[0])
-        self.planned += int((moment.plan.mode == 2).sum())
+        self.mode2_mask += int((moment.plan.mode == 2).sum())
 
     @property
     def mode2_share(self) -> float:
-        return self.planned / max(self.moments * self.rows, 1)
+        return self.mode2_mask / max(self.moments * self.rows, 1)
 
     def speed(self) -> float:
         """Steps per second of the last few looks, rows counted."""

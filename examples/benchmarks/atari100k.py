@@ -247,7 +247,7 @@ def games_named(text: str) -> list[str]:
             hint = f". Did you mean '{close[0]}'?" if close else ""
             raise UsageError(f"--games: {name!r} is no Atari game, nor 26 or 57{hint}")
     if not named:
-        raise UsageError("--games: wanted at least one, got none")
+        raise UsageError("--games: expected at least one, got none")
     return named
 
 
@@ -256,9 +256,9 @@ def numbers(option: str, text: str) -> list[int]:
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"{option}: wanted numbers as 0,1,2, got {text!r}") from None
+        raise UsageError(f"{option}: expected numbers as 0,1,2, got {text!r}") from None
     if min(found) < 0:
-        raise UsageError(f"{option}: wanted numbers of 0 or more, got {min(found)}")
+        raise UsageError(f"{option}: expected numbers of 0 or more, got {min(found)}")
     return found
 
 
@@ -281,7 +281,7 @@ def bench(arguments: list[str]) -> int:
     games, seeds = games_named(given.games), numbers("--seeds", given.seeds)
     for name in ("steps", "episodes", "worlds", "jobs"):
         if getattr(given, name) < 1:
-            raise UsageError(f"--{name}: wanted at least 1, got {getattr(given, name)}")
+            raise UsageError(f"--{name}: expected at least 1, got {getattr(given, name)}")
     for option, value, allowed in (
         ("--preset", given.preset, presets()),
         ("--protocol", given.protocol, tuple(PROTOCOLS)),
@@ -293,7 +293,7 @@ def bench(arguments: list[str]) -> int:
     try:
         (asked.out / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--out: wanted a writable folder, got '{asked.out}': {error}") from None
+        raise UsageError(f"--out: expected a writable folder, got '{asked.out}': {error}") from None
     hold(asked)
     return carry_out([(game, seed) for seed in seeds for game in games], asked, given)
 

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from agent.agent import Agent
-from agent.assembly.load import Request, prepared
+from agent.assembly.load import RunRequest, prepared
 from agent.imagination import Imagination, plan_cost
 from modules import chance
 from modules.actor.planner import one_hot
@@ -74,7 +74,7 @@ def followed(
     Of those after the first that share `noise` is any action, another in each `life`.
     """
     rows, choices = imagination.situation.batch, imagination.actions.size
-    state = imagination.start().rows(torch.arange(rows).repeat_interleave(choices))
+    state = imagination.start().select(torch.arange(rows).repeat_interleave(choices))
     action = torch.eye(choices).repeat(rows, 1)
     made = Futures()
     for step in range(steps):
@@ -87,7 +87,7 @@ def followed(
         made.values.append(imagination.value(state).view(rows, choices))
         action = one_hot(learned(imagination, state).argmin(-1), choices)
         if noise:
-            action = strayed(action, noise, imagination.situation.chance, f"life {life} {step}")
+            action = strayed(action, noise, imagination.situation.rng_key, f"life {life} {step}")
     return made
 
 
@@ -104,7 +104,7 @@ def learned(imagination: Imagination, state: State) -> Tensor:
     expected = imagination.expected(state)
     if expected is None:
         raise ConfigError(
-            "agent: wanted one whose critic has learned of actions; name a trained one"
+            "agent: expected one whose critic has learned of actions; name a trained one"
         )
     return expected
 
@@ -221,7 +221,7 @@ def looked(agent: str, given: argparse.Namespace) -> list[str]:
     flags = {"worlds": ROWS, "seed": given.seed}
     if given.protocol is not None:
         flags["protocol"] = given.protocol
-    made = prepared(Request(agent=agent, flags=flags, interventions=("clamp:mode=1",)))
+    made = prepared(RunRequest(agent=agent, flags=flags, interventions=("clamp:mode=1",)))
     try:
         return _lived(made.agent, made.world, given)
     finally:
@@ -232,20 +232,20 @@ def looked(agent: str, given: argparse.Namespace) -> list[str]:
 def _lived(player: Agent, world: World, given: argparse.Namespace) -> list[str]:
     """`looked` by an agent in its world."""
     modules = player.modules
-    player.begin(ROWS, given.seed)
+    player.reset(ROWS, given.seed)
 
     def emulator() -> Clairvoyant:
         return Clairvoyant(
             live_world=world,
             latent_size=modules.perception.latent_size,
             world=player.world,
-            see=modules.perception.see,  # type: ignore[attr-defined]
+            encode_frame=modules.perception.encode_frame,  # type: ignore[attr-defined]
         )
 
     found = Foresight(given.depths, given.steps, given.lives, given.noise)
     observation = world.reset(given.seed)
     for step in range(1, APART * -(-given.states // ROWS) + 1):
-        before = modules.memory.latest()
+        before = modules.memory.previous()
         moment = player.step(observation)
         if step % APART == 0:
             known = moment.situation(before, chance.keys(given.seed, ROWS, moment.step))
@@ -288,11 +288,12 @@ def main() -> None:
     given = parser.parse_args()
     if (given.lives > 1) != (given.noise > 0):
         parser.error(
-            f"--lives, --noise: wanted several lives with noise or one without, got {given.lives} "
+            "--lives, --noise: expected several lives with noise or one without, "
+            f"got {given.lives} "
             f"with {given.noise:g}; try --lives 10 --noise 0.1"
         )
     if max(given.depths) > given.steps:
-        parser.error(f"--depths: wanted at most --steps {given.steps}, got {max(given.depths)}")
+        parser.error(f"--depths: expected at most --steps {given.steps}, got {max(given.depths)}")
     for agent in given.agents.split(","):
         try:
             lines = looked(agent, given)

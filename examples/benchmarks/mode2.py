@@ -11,8 +11,8 @@ ratio of mean human-normalised scores with its interval (95 %, episodes redrawn 
 game; Agarwal et al. 2021).
 
 Words this program does not know are passed on wherever an agent plans, as
-`--actor.planner.caution=1`; with `--world_model.kind=clairvoyant` it plans in the emulator itself,
-which says how much a model could give.
+`--actor.planner.min_gain_std=1`; with `--world_model.kind=clairvoyant` it plans in the emulator
+itself, which says how much a model could give.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def played(agent: str, arm: str, given: argparse.Namespace, more: list[str]) -> 
         kept.write_text(said + "\n", encoding="utf-8")
     said = dict(json.loads(kept.read_text(encoding="utf-8")))
     if said["human_normalised"] is None:
-        raise SystemExit(f"mode2: {agent}: wanted a game with human scores, got {said['world']}")
+        raise SystemExit(f"mode2: {agent}: expected a game with human scores, got {said['world']}")
     return said
 
 

@@ -45,8 +45,8 @@ CASES = {
         "CartPole-v1",
         700,
         (
-            "--learner.warmup_steps=60", "--learner.batch=16", "--learner.updates_per_step=0.5",
-            "--learner.reset_every=120", "--learner.imagined_steps=2",
+            "--learner.warmup_steps=60", "--learner.batch=16", "--learner.replay_ratio=0.5",
+            "--learner.reset_every=120", "--learner.imagination_horizon=2",
             "--memory.capacity=1000", "--memory.priority_exponent=0.5",
         ),
     ),
@@ -56,7 +56,7 @@ CASES = {
         (
             "--protocol", "100k", "--num-envs", "4", "--perception.kind=pixels-small",
             "--perception.latent_size=64", "--learner.warmup_steps=100", "--learner.batch=8",
-            "--learner.updates_per_step=0.1",
+            "--learner.replay_ratio=0.1",
             # A greedy beginner may never serve a ball, and a game would last for half an hour.
             "--training.evaluation.actor.policy.epsilon=1.0", "--memory.capacity=1000",
         ),

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from modules.actor.planner import Planned, Planner
 from modules.actor.policy import Follows, Policy
-from modules.messages import Directive, Experience, Plan, Situation, State, WorldSpec, latents_of
-from modules.ports import Imagination
+from modules.messages import Directive, Experience, Plan, Situation, WorldSpec, latents_of
+from modules.ports import Batch, Imagination
 
 
 class Actor(nn.Module):
@@ -31,20 +31,20 @@ class Actor(nn.Module):
     class Config(BaseModel):
         """Policy and planner joined.
 
-        `replan_surprise`: a surprise above this ends the commitment to a plan.
-        `shown`: how many candidates a plan carries along to be looked at.
+        `replan_threshold`: a surprise above this ends the commitment to a plan.
+        `num_logged_candidates`: how many candidates a plan carries along to be looked at.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["actor"] = "actor"
-        replan_surprise: float = Field(0.5, ge=0)
-        shown: int = Field(4, ge=1, le=16)
+        replan_threshold: float = Field(0.5, ge=0)
+        num_logged_candidates: int = Field(4, ge=1, le=16)
 
     def __init__(
         self,
         *,
-        replan_surprise: float,
-        shown: int,
+        replan_threshold: float,
+        num_logged_candidates: int,
         policy: Policy,
         planner: Planner,
         world: WorldSpec,
@@ -52,29 +52,29 @@ class Actor(nn.Module):
     ) -> None:
         super().__init__()
         self.policy, self.planner = policy, planner
-        self.replan_surprise, self.shown = replan_surprise, shown
+        self.replan_threshold, self.num_logged_candidates = replan_threshold, num_logged_candidates
         self.size, self.horizon_max = world.actions.size, horizon_max
         self._still: dict[int, Plan] = {}
 
-    def neutral(self, rows: int) -> Plan:
+    def initial(self, rows: int) -> Plan:
         """Nothing committed, all zeros, no candidates."""
         whole = torch.zeros(rows, dtype=torch.int64)
         return Plan(
             actions=torch.zeros(rows, self.horizon_max, self.size),
             steps=whole,
-            committed=whole,
+            remaining_commit=whole,
             energy=torch.zeros(rows),
             mode=whole + 1,
             model_calls=whole,
-            candidates=torch.zeros(rows, self.shown, self.horizon_max, self.size),
-            candidate_energies=torch.full((rows, self.shown), torch.inf),
+            candidates=torch.zeros(rows, self.num_logged_candidates, self.horizon_max, self.size),
+            candidate_energies=torch.full((rows, self.num_logged_candidates), torch.inf),
         )
 
     def _react(self, situation: Situation, directive: Directive) -> Plan:
         """Every row in Mode-1: the policy's action, nothing imagined, nothing committed."""
         rows = situation.batch
         if rows not in self._still:
-            still = self.neutral(rows)
+            still = self.initial(rows)
             self._still[rows] = still.replace(steps=still.steps + 1)
         fields = dict(self._still[rows].__dict__)
         fields["actions"] = torch.zeros_like(fields["actions"])
@@ -83,19 +83,18 @@ class Actor(nn.Module):
 
     # -- learning ---------------------------------------------------------------------------
 
-    def losses(
-        self, experience: Experience, states: list[State], targets: list[State]
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
+    def losses(self, batch: Batch, key: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """`distillation`: the mean divergence D(ǎ[t], A(s[t])) of the policy from what was planned
         (Fig. 5), over steps that Mode-2 chose; 0 where there are none. Latents get no gradient:
         the policy is to follow the state, not to shape it. No priorities.
         """
-        if not isinstance(self.policy, Follows) or experience.planned is None:
+        experience, states, _ = batch
+        if not isinstance(self.policy, Follows) or experience.mode2_mask is None:
             return {}, None
-        steps = min(len(states), experience.valid.shape[1] - 1)
+        steps = min(len(states), experience.mask.shape[1] - 1)
         latents = latents_of(states[:steps]).detach()
         # The directive of a step primed the percept of the next.
-        chosen = (experience.planned & experience.valid)[:, :steps] & experience.valid[
+        chosen = (experience.mode2_mask & experience.mask)[:, :steps] & experience.mask[
             :, 1 : steps + 1
         ]
         if not bool(chosen.any()):
@@ -103,69 +102,78 @@ class Actor(nn.Module):
         tokens = None if experience.tokens is None else experience.tokens[:, 1 : steps + 1][chosen]
         planned = experience.actions[:, :steps][chosen]
         apart = self.policy.divergence(latents[chosen], planned, tokens)
-        weights = experience.weights.unsqueeze(1).expand_as(chosen)[chosen]
+        weights = experience.importance_weights.unsqueeze(1).expand_as(chosen)[chosen]
         return {"distillation": (weights * apart).mean()}, None
 
-    def after_update(self) -> None:
+    def on_update(self) -> None:
         """Nothing follows."""
 
-    def begin_anew(self) -> None:
+    def on_reset(self) -> None:
         """Nothing is scheduled."""
 
-    def window(self) -> int:
+    def window_steps(self) -> int:
         """Steps of experience that losses ask for."""
         return 2
 
-    def looks_at(self, experience: Experience, steps: int) -> Tensor:
+    def target_mask(self, experience: Experience, steps: int) -> Tensor:
         """No target state is read."""
-        return torch.zeros_like(experience.valid)
+        return torch.zeros_like(experience.mask)
 
     # -- acting -----------------------------------------------------------------------------
 
     def act(self, situation: Situation, imagination: Imagination, directive: Directive) -> Plan:
         """What to do now; never more than `directive.model_calls` in any row."""
-        rows, before = situation.batch, situation.before.plan
+        rows, before = situation.batch, situation.previous.plan
         planning = (directive.mode == 2) & (situation.state.ended < 0.5)
         if not bool(planning.any()):
             return self._react(situation, directive)
         holding = (
             planning
             & (before.mode == 2)
-            & (before.committed > 0)
-            & (before.committed < directive.commit_steps)
-            & (situation.surprise <= self.replan_surprise)
+            & (before.remaining_commit > 0)
+            & (before.remaining_commit < directive.commit_steps)
+            & (situation.surprise <= self.replan_threshold)
         )
         thinking = planning & ~holding & (directive.model_calls > 0) & (directive.horizon_steps > 0)
 
-        neutral = self.neutral(rows)
+        neutral = self.initial(rows)
         actions, energy = neutral.actions.clone(), neutral.energy.clone()
-        steps, committed, mode = neutral.steps + 1, neutral.committed.clone(), neutral.mode.clone()
+        steps, remaining_commit, mode = (
+            neutral.steps + 1,
+            neutral.remaining_commit.clone(),
+            neutral.mode.clone(),
+        )
         candidates, costs = neutral.candidates.clone(), neutral.candidate_energies.clone()
         rest = torch.cat([before.actions[:, 1:], torch.zeros_like(actions[:, :1])], 1)
 
         actions[holding], energy[holding] = rest[holding], before.energy[holding]
         steps[holding] = before.steps[holding] - 1
-        committed[holding] = before.committed[holding] - 1
+        remaining_commit[holding] = before.remaining_commit[holding] - 1
         if not bool(holding.all()):
             reaction = self.policy.act(situation, directive)
             actions[~holding, 0] = reaction[~holding]
             known = (before.steps - 1) * (before.mode == 2)
             proposals = self._proposals(rest, known, reaction)
             for index, found in self._think(thinking, proposals, situation, imagination, directive):
-                several, reach = min(self.shown, found.energies.shape[1]), found.candidates.shape[2]
-                shown = torch.arange(several)
+                several, reach = (
+                    min(self.num_logged_candidates, found.energies.shape[1]),
+                    found.candidates.shape[2],
+                )
+                num_logged_candidates = torch.arange(several)
                 actions[index] = 0.0
                 actions[index, :reach] = found.candidates[:, 0]
                 steps[index], energy[index] = reach, found.energies[:, 0]
-                candidates[index[:, None], shown, :reach] = found.candidates[:, :several]
-                costs[index[:, None], shown] = found.energies[:, :several]
+                candidates[index[:, None], num_logged_candidates, :reach] = found.candidates[
+                    :, :several
+                ]
+                costs[index[:, None], num_logged_candidates] = found.energies[:, :several]
             ahead = torch.minimum(directive.commit_steps, steps) - 1
-            committed[thinking] = ahead[thinking].clamp_min(0)
+            remaining_commit[thinking] = ahead[thinking].clamp_min(0)
         mode[holding | thinking] = 2
         return Plan(
             actions=actions,
             steps=steps,
-            committed=committed,
+            remaining_commit=remaining_commit,
             energy=energy,
             mode=mode,
             model_calls=imagination.spent.clone(),
@@ -189,8 +197,8 @@ class Actor(nn.Module):
             groups.setdefault(size, []).append(row)
         for (horizon, budget), members in groups.items():
             index = torch.tensor(members)
-            part = imagination if len(members) == len(thinking) else imagination.rows(index)
-            begin, key = proposals[index, :, :horizon], situation.chance[index]
+            part = imagination if len(members) == len(thinking) else imagination.select(index)
+            begin, key = proposals[index, :, :horizon], situation.rng_key[index]
             yield index, self.planner.plan(part, begin, key, budget)
 
     @staticmethod

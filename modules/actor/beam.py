@@ -43,24 +43,35 @@ class Beam:
     class Config(BaseModel):
         """Beam search for discrete actions.
 
-        `hold`: every decision lasts this many steps, so that a budget reaches further.
-        `share`: how much of the budget the beam may use; 1 is a beam search and no more.
-        `branches`: how many futures branch off together. `fan`: how many actions are tried from
-        each future, those the critic prefers; 0: all.
+        `action_repeat`: every decision lasts this many steps, so that a budget reaches further.
+        `search_fraction`: how much of the budget the beam may use; 1 is a beam search and no more.
+        `refine_samples`: how many futures branch off together. `branching_factor`: how many
+        actions are tried from each future, those the critic prefers; 0: all.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["beam"] = "beam"
-        hold: int = Field(4, ge=1, le=32)
-        share: float = Field(0.3, gt=0, le=1)
-        branches: int = Field(4, ge=1, le=64)
-        fan: int = Field(0, ge=0)
+        action_repeat: int = Field(4, ge=1, le=32)
+        search_fraction: float = Field(0.3, gt=0, le=1)
+        refine_samples: int = Field(4, ge=1, le=64)
+        branching_factor: int = Field(0, ge=0)
 
     def __init__(
-        self, *, hold: int, share: float, branches: int, world: WorldSpec, fan: int = 0
+        self,
+        *,
+        action_repeat: int,
+        search_fraction: float,
+        refine_samples: int,
+        world: WorldSpec,
+        branching_factor: int = 0,
     ) -> None:
         require("beam", world, discrete=True)
-        self.hold, self.share, self.branches, self.fan = hold, share, branches, fan
+        self.action_repeat, self.search_fraction, self.refine_samples, self.branching_factor = (
+            action_repeat,
+            search_fraction,
+            refine_samples,
+            branching_factor,
+        )
         self.choices = world.actions.size
 
     @torch.no_grad()
@@ -71,7 +82,7 @@ class Beam:
         horizon; what goes on from the last plan is given up last.
         """
         horizon = max(1, min(proposals.shape[2], budget // 2))
-        wanted = min(budget, max(int(self.share * budget), 2 * horizon))
+        wanted = min(budget, max(int(self.search_fraction * budget), 2 * horizon))
         paths, totals, left = self._search(imagination, proposals[:, :, :horizon], key, wanted)
         # Of equals, chance decides which is first: no action may win by its number.
         shuffled = chance.uniform(key, "beam last", totals.shape[1]).argsort(-1)
@@ -124,24 +135,29 @@ class Beam:
     ) -> tuple[Tensor, Tensor, int]:
         """The beam: paths [B N H] with their totals [B N] (inf: cut short), and calls left."""
         choices, (rows, _, horizon, _) = self.choices, proposals.shape
-        fan = max(1, min(self.fan or choices, choices, budget // horizon - 1))
-        given = min(proposals.shape[1], budget // horizon - fan)
+        branching_factor = max(
+            1, min(self.branching_factor or choices, choices, budget // horizon - 1)
+        )
+        given = min(proposals.shape[1], budget // horizon - branching_factor)
         tracks = proposals[:, :given].argmax(-1)
         here = torch.arange(rows)
-        state = imagination.start().rows(here.repeat_interleave(1 + given))
+        state = imagination.start().select(here.repeat_interleave(1 + given))
         cost = torch.zeros(rows, 1 + given, dtype=torch.float64)
         alive = torch.ones(rows, 1 + given, dtype=torch.float64)
         path = torch.zeros(rows, 1 + given, 0, dtype=torch.int64)
         width, left, paths, totals = 1, budget, [], []
-        for t in range(0, horizon, self.hold):
-            until = min(t + self.hold, horizon)
-            tried = self._tried(imagination, state, width, given, fan, key, t)
+        for t in range(0, horizon, self.action_repeat):
+            until = min(t + self.action_repeat, horizon)
+            tried = self._tried(imagination, state, width, given, branching_factor, key, t)
             tried = tried.unsqueeze(-1).expand(-1, -1, until - t)
             order = torch.cat(
-                [torch.arange(width).repeat_interleave(fan), width + torch.arange(given)]
+                [
+                    torch.arange(width).repeat_interleave(branching_factor),
+                    width + torch.arange(given),
+                ]
             )
             several = len(order)
-            state = state.rows(((width + given) * here[:, None] + order).flatten())
+            state = state.select(((width + given) * here[:, None] + order).flatten())
             actions = torch.cat([tried, tracks[:, :, t:until]], 1)
             state, cost, alive = self._stride(
                 imagination, state, cost[:, order], alive[:, order], actions, t
@@ -155,12 +171,12 @@ class Beam:
                 totals.append(total.masked_fill(~done, torch.inf))
             if bool(done.all()):
                 break
-            afford = max(1, (left // (horizon - until) - given) // fan)
+            afford = max(1, (left // (horizon - until) - given) // branching_factor)
             noise = chance.uniform(key, f"beam {t}", several)
             kept = self._select(state, total, alive, noise, afford)
             width = kept.shape[1]
             keep = torch.cat([kept, (several - given + torch.arange(given)).expand(rows, -1)], 1)
-            state = state.rows((several * here[:, None] + keep).flatten())
+            state = state.select((several * here[:, None] + keep).flatten())
             cost, alive = cost.gather(1, keep), alive.gather(1, keep)
             path = path.gather(1, keep.unsqueeze(-1).expand(-1, -1, until))
         return torch.cat(paths, 1), torch.cat(totals, 1), left
@@ -171,33 +187,33 @@ class Beam:
         state: State,
         width: int,
         given: int,
-        fan: int,
+        branching_factor: int,
         key: Tensor,
         t: int,
     ) -> Tensor:
-        """The actions tried at step `t` from each future held, [B width·fan]: all, or the `fan`
-        the critic expects least of; where it does not say, any by chance. A budget that goes to
-        every action of a large set would look at one future only.
+        """The actions tried at step `t` from each future held, [B width·fan]: all, or the
+        `branching_factor` the critic expects least of; where it does not say, any by chance. A
+        budget that goes to every action of a large set would look at one future only.
         """
         rows = len(key)
-        if fan == self.choices:
-            return torch.arange(fan).repeat(width).expand(rows, -1)
+        if branching_factor == self.choices:
+            return torch.arange(branching_factor).repeat(width).expand(rows, -1)
         order = chance.uniform(key, f"beam fan {t}", width, self.choices).argsort(-1)
         held = torch.arange(width) + (width + given) * torch.arange(rows)[:, None]
-        expected = imagination.expected(state.rows(held.flatten()))
+        expected = imagination.expected(state.select(held.flatten()))
         if expected is not None:
             # What the critic finds equal stays in the order chance gave it.
             wish = expected.view(rows, width, -1).gather(-1, order)
             order = order.gather(-1, wish.sort(stable=True, dim=-1).indices)
-        return order[:, :, :fan].flatten(1)
+        return order[:, :, :branching_factor].flatten(1)
 
     def _refine(
         self, imagination: Imagination, path: Tensor, key: Tensor, budget: int
     ) -> tuple[Tensor, Tensor] | None:
         """A plan [B H] no dearer than `path` [B H] and its total [B]; None without budget."""
         rows, horizon = path.shape
-        bends = list(range(0, horizon, self.hold))
-        if budget < horizon + self.branches * (horizon - bends[-1]):
+        bends = list(range(0, horizon, self.action_repeat))
+        if budget < horizon + self.refine_samples * (horizon - bends[-1]):
             return None
         budget -= horizon
         # The plan is imagined once more, its state kept at each decision.
@@ -208,7 +224,7 @@ class Beam:
         for t in bends:
             kept.append((state, cost, alive))
             state, cost, alive = self._stride(
-                imagination, state, cost, alive, path[:, None, t : t + self.hold], t
+                imagination, state, cost, alive, path[:, None, t : t + self.action_repeat], t
             )
         best = self._total(imagination, state, cost, alive, horizon)[:, 0]
         turn = -1
@@ -216,23 +232,30 @@ class Beam:
             turn += 1
             # Golden steps visit all decisions evenly, in an order no row's neighbours change.
             bend = int(len(bends) * (turn * 0.6180339887 % 1))
-            if self.branches * (horizon - bends[bend]) > budget:
+            if self.refine_samples * (horizon - bends[bend]) > budget:
                 bend = next(
-                    (b for b, t in enumerate(bends) if self.branches * (horizon - t) <= budget),
+                    (
+                        b
+                        for b, t in enumerate(bends)
+                        if self.refine_samples * (horizon - t) <= budget
+                    ),
                     len(bends),
                 )
                 if bend == len(bends):
                     break
             actions = self._branch(path, key, turn, bends[bend])
             state, cost, alive = kept[bend]
-            state = state.rows(here.repeat_interleave(self.branches))
-            cost, alive = cost.expand(-1, self.branches), alive.expand(-1, self.branches)
+            state = state.select(here.repeat_interleave(self.refine_samples))
+            cost, alive = (
+                cost.expand(-1, self.refine_samples),
+                alive.expand(-1, self.refine_samples),
+            )
             seen = []
             for t in bends[bend:]:
                 seen.append((state, cost, alive))
-                part = actions[:, :, t : t + self.hold]
+                part = actions[:, :, t : t + self.action_repeat]
                 state, cost, alive = self._stride(imagination, state, cost, alive, part, t)
-                budget -= self.branches * part.shape[-1]
+                budget -= self.refine_samples * part.shape[-1]
                 if bool((alive <= _OVER).all()):
                     # What lies behind the end is dead, whatever the plan before did there.
                     dead = (state, cost, torch.zeros_like(alive))
@@ -243,11 +266,11 @@ class Beam:
             better = found <= best + 1e-9
             best = found.where(better, best)
             path = actions[here, which].where(better[:, None], path)
-            chosen = self.branches * here + which
+            chosen = self.refine_samples * here + which
             for later, (state, cost, alive) in enumerate(seen[1:], bend + 1):
                 old = kept[later]
                 kept[later] = (
-                    state.rows(chosen).where(better, old[0]),
+                    state.select(chosen).where(better, old[0]),
                     cost.gather(1, which[:, None]).where(better[:, None], old[1]),
                     alive.gather(1, which[:, None]).where(better[:, None], old[2]),
                 )
@@ -256,14 +279,16 @@ class Beam:
     def _branch(self, path: Tensor, key: Tensor, turn: int, bend: int) -> Tensor:
         """Futures that leave `path` [B H] at step `bend`, [B N H]; every second one returns."""
         horizon = path.shape[1]
-        decisions = -(-(horizon - bend) // self.hold)
-        drawn = chance.integers(key, f"beam branch {turn}", self.choices, self.branches, decisions)
-        luck = chance.uniform(key, f"beam turn {turn}", self.branches, decisions + 1)
+        decisions = -(-(horizon - bend) // self.action_repeat)
+        drawn = chance.integers(
+            key, f"beam branch {turn}", self.choices, self.refine_samples, decisions
+        )
+        luck = chance.uniform(key, f"beam turn {turn}", self.refine_samples, decisions + 1)
         # A decision goes on as the one before with even odds: what is kept up reaches further.
         for d in range(1, decisions):
             drawn[:, :, d] = drawn[:, :, d - 1].where(luck[:, :, d] < 0.5, drawn[:, :, d])
-        drawn = drawn.repeat_interleave(self.hold, -1)[:, :, : horizon - bend]
-        plan = path.unsqueeze(1).expand(-1, self.branches, -1)
+        drawn = drawn.repeat_interleave(self.action_repeat, -1)[:, :, : horizon - bend]
+        plan = path.unsqueeze(1).expand(-1, self.refine_samples, -1)
         away = (luck[:, :, :1] * (horizon - bend)).ceil().long()
         away[:, 1::2] = horizon
         gone = torch.arange(horizon - bend) < away
@@ -275,7 +300,7 @@ class Beam:
         """Which children the beam holds on to, [B W] with W <= most."""
         rows, several = total.shape
         looks = state.latent.view(rows, several, -1).numpy()
-        places = state.carry.view(rows, several, -1).numpy()
+        places = state.hidden.view(rows, several, -1).numpy()
         luck = noise.numpy()
         scores, lasting = total.round(decimals=6).numpy(), (alive > _OVER).numpy()
         chosen: list[list[int]] = []

@@ -50,9 +50,11 @@ def refit_categorical(best: Tensor, smoothing: float) -> Tensor:
 class _Search(ABC):
     """What both methods share: the rounds, the held decisions, the best plan kept."""
 
-    def __init__(self, *, samples: int, iterations: int, elite_share: float, hold: int) -> None:
+    def __init__(
+        self, *, samples: int, iterations: int, elite_fraction: float, action_repeat: int
+    ) -> None:
         self.samples, self.iterations = samples, iterations
-        self.elite_share, self.hold = elite_share, hold
+        self.elite_fraction, self.action_repeat = elite_fraction, action_repeat
 
     @torch.no_grad()
     def plan(
@@ -61,7 +63,7 @@ class _Search(ABC):
         """See `Planner.plan`."""
         wanted = proposals.shape[2]
         horizon, samples, iterations = rounds(budget, wanted, self.samples, self.iterations)
-        knots = proposals[:, :, : horizon : self.hold]
+        knots = proposals[:, :, : horizon : self.action_repeat]
         bends = knots.shape[2]
         # The first round tries the proposals, each later one keeps the best plan of the last.
         carried = knots[:, :samples]
@@ -71,13 +73,13 @@ class _Search(ABC):
             fresh = samples - carried.shape[1]
             drawn = self._draw(first, second, key, f"cem {turn}", fresh, bends)
             knots = torch.cat([carried, drawn], 1)
-            sequences = knots.repeat_interleave(self.hold, 2)[:, :, :horizon]
+            sequences = knots.repeat_interleave(self.action_repeat, 2)[:, :, :horizon]
             if turn == 0:
                 sequences[:, : carried.shape[1]] = proposals[:, : carried.shape[1], :horizon]
             cost = imagination.cost(imagination.rollout(sequences))
             found.append(sequences)
             costs.append(cost)
-            best = elites(knots, cost, max(1, round(self.elite_share * samples)))
+            best = elites(knots, cost, max(1, round(self.elite_fraction * samples)))
             first, second = self._refit(best)
             carried = best[:, :1]
         return ranked(torch.cat(found, 1), torch.cat(costs, 1), 16)
@@ -106,34 +108,39 @@ class CEM(_Search):
     class Config(BaseModel):
         """The cross-entropy method for continuous actions.
 
-        `samples` a round and `iterations`: fewer where the budget is smaller. `elite_share` of
-        the samples is refitted to. `hold`: every decision lasts this many steps. `spread` and
-        `spread_least`: standard deviations at first and at least, actions being in [-1, 1].
+        `samples` a round and `iterations`: fewer where the budget is smaller. `elite_fraction` of
+        the samples is refitted to. `action_repeat`: every decision lasts this many steps. `spread`
+        and `min_std`: standard deviations at first and at least, actions being in [-1, 1].
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["cem"] = "cem"
         samples: int = Field(64, ge=2, le=4096)
         iterations: int = Field(4, ge=1, le=64)
-        elite_share: float = Field(0.125, gt=0, le=1)
-        hold: int = Field(1, ge=1, le=32)
-        spread: float = Field(0.6, gt=0, le=2)
-        spread_least: float = Field(0.05, ge=0, le=1)
+        elite_fraction: float = Field(0.125, gt=0, le=1)
+        action_repeat: int = Field(1, ge=1, le=32)
+        init_std: float = Field(0.6, gt=0, le=2)
+        min_std: float = Field(0.05, ge=0, le=1)
 
     def __init__(
         self,
         *,
         samples: int,
         iterations: int,
-        elite_share: float,
-        hold: int,
-        spread: float,
-        spread_least: float,
+        elite_fraction: float,
+        action_repeat: int,
+        init_std: float,
+        min_std: float,
         world: WorldSpec,
     ) -> None:
         require("cem", world, discrete=False)
-        super().__init__(samples=samples, iterations=iterations, elite_share=elite_share, hold=hold)
-        self.spread, self.least = spread, spread_least
+        super().__init__(
+            samples=samples,
+            iterations=iterations,
+            elite_fraction=elite_fraction,
+            action_repeat=action_repeat,
+        )
+        self.spread, self.least = init_std, min_std
 
     def _begin(self, knots: Tensor) -> tuple[Tensor, Tensor]:
         return knots[:, 0], torch.full_like(knots[:, 0], self.spread)
@@ -157,37 +164,43 @@ class CategoricalCEM(_Search):
     class Config(BaseModel):
         """The cross-entropy method for discrete actions.
 
-        `samples` a round and `iterations`: fewer where the budget is smaller. `elite_share` of
-        the samples is refitted to, mixed with `smoothing` of the uniform distribution. `hold`:
-        every decision lasts this many steps. `lean`: probability the last plan begins with.
+        `samples` a round and `iterations`: fewer where the budget is smaller. `elite_fraction` of
+        the samples is refitted to, mixed with `smoothing` of the uniform distribution.
+        `action_repeat`: every decision lasts this many steps. `warm_start_prob`: probability the
+        last plan begins with.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["cem-categorical"] = "cem-categorical"
         samples: int = Field(16, ge=2, le=4096)
         iterations: int = Field(3, ge=1, le=64)
-        elite_share: float = Field(0.25, gt=0, le=1)
-        hold: int = Field(4, ge=1, le=32)
+        elite_fraction: float = Field(0.25, gt=0, le=1)
+        action_repeat: int = Field(4, ge=1, le=32)
         smoothing: float = Field(0.2, ge=0, le=1)
-        lean: float = Field(0.3, ge=0, lt=1)
+        warm_start_prob: float = Field(0.3, ge=0, lt=1)
 
     def __init__(
         self,
         *,
         samples: int,
         iterations: int,
-        elite_share: float,
-        hold: int,
+        elite_fraction: float,
+        action_repeat: int,
         smoothing: float,
-        lean: float,
+        warm_start_prob: float,
         world: WorldSpec,
     ) -> None:
         require("cem-categorical", world, discrete=True)
-        super().__init__(samples=samples, iterations=iterations, elite_share=elite_share, hold=hold)
-        self.smoothing, self.lean = smoothing, lean
+        super().__init__(
+            samples=samples,
+            iterations=iterations,
+            elite_fraction=elite_fraction,
+            action_repeat=action_repeat,
+        )
+        self.smoothing, self.warm_start_prob = smoothing, warm_start_prob
 
     def _begin(self, knots: Tensor) -> tuple[Tensor, Tensor]:
-        odds = self.lean * knots[:, 0] + (1 - self.lean) / knots.shape[-1]
+        odds = self.warm_start_prob * knots[:, 0] + (1 - self.warm_start_prob) / knots.shape[-1]
         return odds, odds
 
     def _draw(

@@ -27,23 +27,30 @@ class Gradient:
     class Config(BaseModel):
         """Gradient descent for continuous actions and a differentiable world model.
 
-        `starts` and `iterations`: fewer where the budget is smaller. `rate`: step size of Adam,
-        before the tanh. `spread`: standard deviation of the starts, before the tanh.
+        `num_restarts` and `iterations`: fewer where the budget is smaller. `learning_rate`: step
+        size of Adam, before the tanh. `init_std`: standard deviation of the starts, before the
+        tanh.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["gradient"] = "gradient"
-        starts: int = Field(4, ge=1, le=256)
+        num_restarts: int = Field(4, ge=1, le=256)
         iterations: int = Field(16, ge=1, le=1024)
-        rate: float = Field(0.2, gt=0, le=10)
-        spread: float = Field(0.5, ge=0, le=10)
+        learning_rate: float = Field(0.2, gt=0, le=10)
+        init_std: float = Field(0.5, ge=0, le=10)
 
     def __init__(
-        self, *, starts: int, iterations: int, rate: float, spread: float, world: WorldSpec
+        self,
+        *,
+        num_restarts: int,
+        iterations: int,
+        learning_rate: float,
+        init_std: float,
+        world: WorldSpec,
     ) -> None:
         require("gradient", world, discrete=False)
-        self.starts, self.iterations = starts, iterations
-        self.rate, self.spread = rate, spread
+        self.num_restarts, self.iterations = num_restarts, iterations
+        self.learning_rate, self.init_std = learning_rate, init_std
 
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
@@ -51,11 +58,11 @@ class Gradient:
         """See `Planner.plan`. A budget too small costs starts, then iterations, then horizon."""
         horizon = max(1, min(proposals.shape[2], budget))
         iterations = max(1, min(self.iterations, budget // horizon))
-        starts = max(1, min(self.starts, budget // (horizon * iterations)))
-        given = proposals[:, :starts, :horizon].clamp(-_INSIDE, _INSIDE).atanh()
-        more = starts - given.shape[1]
+        num_restarts = max(1, min(self.num_restarts, budget // (horizon * iterations)))
+        given = proposals[:, :num_restarts, :horizon].clamp(-_INSIDE, _INSIDE).atanh()
+        more = num_restarts - given.shape[1]
         luck = chance.normal(key, "gradient", more, horizon, given.shape[-1])
-        free = torch.cat([given, given[:, :1] + self.spread * luck], 1).detach()
+        free = torch.cat([given, given[:, :1] + self.init_std * luck], 1).detach()
         rise, square = torch.zeros_like(free), torch.zeros_like(free)
         found, costs = [], []
         for turn in range(1, iterations + 1):
@@ -76,5 +83,5 @@ class Gradient:
             rise = 0.9 * rise + 0.1 * slope
             square = 0.99 * square + 0.01 * slope.square()
             step = (rise / (1 - 0.9**turn)) / ((square / (1 - 0.99**turn)).sqrt() + 1e-8)
-            free = free.detach() - self.rate * step
+            free = free.detach() - self.learning_rate * step
         return ranked(torch.cat(found, 1), torch.cat(costs, 1), 16)

@@ -41,7 +41,7 @@ def require(kind: str, world: WorldSpec, discrete: bool) -> None:
         wanted, got = ("discrete", "continuous") if discrete else ("continuous", "discrete")
         other = "gaussian, cem or gradient" if discrete else "categorical, beam or cem-categorical"
         raise ConfigError(
-            f"config actor kind {kind!r}: wanted {wanted} actions, {world.id} has {got} ones; "
+            f"config actor kind {kind!r}: expected {wanted} actions, {world.id} has {got} ones; "
             f"try {other}"
         )
 

@@ -71,7 +71,7 @@ class Categorical(nn.Module):
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """One-hot draws, [B A]."""
         logits = self.logits(situation.state.latent, directive.tokens)
-        luck = chance.gumbel(situation.chance, "policy", logits.shape[-1])
+        luck = chance.gumbel(situation.rng_key, "policy", logits.shape[-1])
         drawn = (logits + self.temperature * luck).argmax(-1)
         return one_hot(drawn, logits.shape[-1])
 
@@ -121,7 +121,7 @@ class Gaussian(nn.Module):
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """Noisy actions, [B A] in (-1, 1)."""
         raw: Tensor = self.network(situation.state.latent, directive.tokens)
-        return (raw + self.noise * chance.normal(situation.chance, "policy", raw.shape[-1])).tanh()
+        return (raw + self.noise * chance.normal(situation.rng_key, "policy", raw.shape[-1])).tanh()
 
     def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
         """D(ǎ, A(s)) of §3.1.3, [M]: mean squared distance of the mean from actions [M A]."""
@@ -140,7 +140,7 @@ class Greedy:
     class Config(BaseModel):
         """ε-greedy on the critic.
 
-        `epsilon`: share of steps in which any action is taken. `persistence`: chance that of
+        `epsilon`: share of steps in which any action is taken. `repeat_prob`: chance that of
         actions the critic does not tell apart the last one taken is taken again; without a critic
         an action so lasts for 1 / (1 - persistence) steps, or a little longer.
         """
@@ -148,11 +148,11 @@ class Greedy:
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["greedy"] = "greedy"
         epsilon: float = Field(0.05, ge=0, le=1)
-        persistence: float = Field(0.0, ge=0, lt=1)
+        repeat_prob: float = Field(0.0, ge=0, lt=1)
 
-    def __init__(self, *, epsilon: float, persistence: float = 0.0, world: WorldSpec) -> None:
+    def __init__(self, *, epsilon: float, repeat_prob: float = 0.0, world: WorldSpec) -> None:
         require("greedy", world, discrete=True)
-        self.epsilon, self.persistence, self.size = epsilon, persistence, world.actions.size
+        self.epsilon, self.repeat_prob, self.size = epsilon, repeat_prob, world.actions.size
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """One-hot actions, [B A]; uniform where the critic does not tell actions apart."""
@@ -161,11 +161,11 @@ class Greedy:
             expected = torch.zeros(rows, self.size)
         else:
             expected = (heads * directive.v.unsqueeze(1)).sum(-1)
-        wander = chance.uniform(situation.chance, "policy wander") < self.epsilon
+        wander = chance.uniform(situation.rng_key, "policy wander") < self.epsilon
         equal = (expected == expected.amin(-1, keepdim=True)) | wander.unsqueeze(-1)
-        luck = chance.uniform(situation.chance, "policy", self.size)
-        if self.persistence:
-            on = chance.uniform(situation.chance, "policy on") < self.persistence
-            last = (situation.before.plan.action > 0) & (on & ~wander).unsqueeze(-1)
+        luck = chance.uniform(situation.rng_key, "policy", self.size)
+        if self.repeat_prob:
+            on = chance.uniform(situation.rng_key, "policy on") < self.repeat_prob
+            last = (situation.previous.plan.action > 0) & (on & ~wander).unsqueeze(-1)
             luck = luck.masked_fill(last, 1)
         return one_hot(luck.masked_fill(~equal, -1).argmax(-1), self.size)

@@ -24,10 +24,10 @@ class Rollout:
     best that could happen. A search that takes the least of many futures finds those the model
     is wrong about. Where the critic says nothing of actions the first one is kept up.
 
-    It leaves the critic's choice only for a plan that is better by `caution` times the deviation,
-    over the actions tried, of what imagination makes of them from what the critic says of them.
-    One of the two is wrong by about as much, and a gain smaller than that is as likely a loss
-    (of policy improvement that must not harm: Petrik et al. 2016). To the energy of every plan
+    It leaves the critic's choice only for a plan that is better by `min_gain_std` times the
+    deviation, over the actions tried, of what imagination makes of them from what the critic says
+    of them. One of the two is wrong by about as much, and a gain smaller than that is as likely a
+    loss (of policy improvement that must not harm: Petrik et al. 2016). To the energy of every plan
     that begins otherwise that much is added.
 
     The proposals are not looked at: its plans are those of the critic's policy.
@@ -36,18 +36,23 @@ class Rollout:
     class Config(BaseModel):
         """Rollouts for discrete actions.
 
-        `fan`: how many first actions are tried, those the critic prefers; 0: all. `caution`: how
-        much better, in deviations, a plan has to be for the critic's choice to be left.
+        `branching_factor`: how many first actions are tried, those the critic prefers; 0: all.
+        `min_gain_std`: how much better, in deviations, a plan has to be for the critic's choice to
+        be left.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["rollout"] = "rollout"
-        fan: int = Field(0, ge=0)
-        caution: float = Field(1.5, ge=0)
+        branching_factor: int = Field(0, ge=0)
+        min_gain_std: float = Field(1.5, ge=0)
 
-    def __init__(self, *, fan: int, caution: float, world: WorldSpec) -> None:
+    def __init__(self, *, branching_factor: int, min_gain_std: float, world: WorldSpec) -> None:
         require("rollout", world, discrete=True)
-        self.fan, self.caution, self.choices = fan, caution, world.actions.size
+        self.branching_factor, self.min_gain_std, self.choices = (
+            branching_factor,
+            min_gain_std,
+            world.actions.size,
+        )
 
     @torch.no_grad()
     def plan(
@@ -58,15 +63,17 @@ class Rollout:
         """
         rows, discount = len(proposals), imagination.discount
         horizon = max(1, min(proposals.shape[2], budget // 2))
-        fan = max(1, min(self.fan or self.choices, self.choices, budget // horizon))
+        branching_factor = max(
+            1, min(self.branching_factor or self.choices, self.choices, budget // horizon)
+        )
         state = imagination.start()
         tried = chance.uniform(key, "rollout", self.choices).argsort(-1)
         if (said := imagination.expected(state)) is not None:
             said, liked = said.gather(-1, tried).sort(stable=True, dim=-1)
             tried = tried.gather(-1, liked)
-        tried = tried[:, :fan].flatten()
-        state = state.rows(torch.arange(rows).repeat_interleave(fan))
-        cost = torch.zeros(rows * fan, dtype=torch.float64)
+        tried = tried[:, :branching_factor].flatten()
+        state = state.select(torch.arange(rows).repeat_interleave(branching_factor))
+        cost = torch.zeros(rows * branching_factor, dtype=torch.float64)
         alive, path = torch.ones_like(cost), []
         for t in range(horizon):
             path.append(tried)
@@ -79,10 +86,10 @@ class Rollout:
             if (expected := imagination.expected(state)) is not None:
                 tried = expected.argmin(-1)
         cost = cost + discount**horizon * alive * imagination.rest(state, horizon)
-        total = cost.view(rows, fan)
+        total = cost.view(rows, branching_factor)
         if said is not None:
-            apart = (total - said[:, :fan]).std(-1, correction=0, keepdim=True)
-            total[:, 1:] += self.caution * apart
-        paths = torch.stack(path, -1).view(rows, fan, horizon, 1)
+            apart = (total - said[:, :branching_factor]).std(-1, correction=0, keepdim=True)
+            total[:, 1:] += self.min_gain_std * apart
+        paths = torch.stack(path, -1).view(rows, branching_factor, horizon, 1)
         found = ranked(paths, total, _LISTED)
         return Planned(one_hot(found.candidates.squeeze(-1), self.choices), found.energies.float())

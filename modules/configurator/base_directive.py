@@ -46,7 +46,7 @@ class Settings(BaseModel):
         return tuple(Settings.model_fields)
 
 
-class Standing:
+class BaseDirective:
     """Makes the directives that follow from settings, for any number of rows.
 
     What `agent.assembly.build` gives a configurator that asks for `standing`: its settings of
@@ -73,7 +73,7 @@ class Standing:
     ) -> None:
         if horizon_steps > horizon_max:
             raise ConfigError(
-                f"config configurator.horizon_steps: wanted at most {horizon_max}, got "
+                f"config configurator.horizon_steps: expected at most {horizon_max}, got "
                 f"{horizon_steps}; plans have no room for more"
             )
         self.u = weights(u, drives, "configurator.u")
@@ -95,7 +95,7 @@ class Standing:
         }
         self._fields: dict[int, dict[str, Tensor]] = {}
 
-    def changed(self, **changes: Any) -> Standing:
+    def changed(self, **changes: Any) -> BaseDirective:
         """The same with some settings changed; of `u` and `v` what is not named stays.
 
         Raises ConfigError as the constructor does.
@@ -103,7 +103,7 @@ class Standing:
         settings = dict(self.settings)
         for name, value in changes.items():
             settings[name] = {**settings[name], **value} if isinstance(value, Mapping) else value
-        return Standing(
+        return BaseDirective(
             **settings,
             drives=self.drives,
             heads=self.heads,
@@ -127,9 +127,16 @@ class Standing:
             }
         return self._fields[rows]
 
-    def directive(self, mode: Tensor, carry: Tensor, reason: tuple[str, ...]) -> Directive:
+    def directive(
+        self, mode: Tensor, configurator_state: Tensor, reason: tuple[str, ...]
+    ) -> Directive:
         """The directive with these, `mode` [B], `carry` [B Q], `reason` a line a row."""
-        return Directive(mode=mode, carry=carry, reason=reason, **self.fields(len(mode)))
+        return Directive(
+            mode=mode,
+            configurator_state=configurator_state,
+            reason=reason,
+            **self.fields(len(mode)),
+        )
 
 
 def rethink(said: Directive, situation: Situation, rows: Tensor) -> Directive:
@@ -138,5 +145,5 @@ def rethink(said: Directive, situation: Situation, rows: Tensor) -> Directive:
     The actor drops a plan that promised more steps than `commit_steps` allows; the new one ends
     when the old would have.
     """
-    left = situation.before.plan.committed.clamp_min(1).minimum(said.commit_steps)
+    left = situation.previous.plan.remaining_commit.clamp_min(1).minimum(said.commit_steps)
     return said.replace(commit_steps=torch.where(rows, left, said.commit_steps))

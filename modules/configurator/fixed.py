@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from modules.configurator.base_directive import Settings, Standing
+from modules.configurator.base_directive import BaseDirective, Settings
 from modules.messages import Directive, Situation
 
 DOES = {1: "acts", 2: "thinks"}
@@ -26,7 +26,7 @@ class Fixed:
     def __init__(
         self,
         *,
-        standing: Standing,
+        standing: BaseDirective,
         mode: int = 2,
     ) -> None:
         self.mode = mode
@@ -35,9 +35,9 @@ class Fixed:
 
     def configure(self, situation: Situation) -> Directive:
         """The directive; the very same message each time."""
-        return self.neutral(situation.batch)
+        return self.initial(situation.batch)
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """The directive for so many rows."""
         if rows not in self._made:
             self._made[rows] = self.standing.directive(

@@ -116,7 +116,7 @@ def read(text: str) -> Written:
             text, f"{kind!r} is not one of {', '.join(INTERVENTIONS)}{_guess(kind, INTERVENTIONS)}"
         )
     path, equals, value_text = rest.partition("=")
-    example = f"wanted {_EXAMPLES[kind]}"
+    example = f"expected {_EXAMPLES[kind]}"
     if not colon or not path or bool(equals) != bool(value_text):
         raise _refuse(text, example)
     try:
@@ -129,8 +129,8 @@ def read(text: str) -> Written:
         number = _number(text, "step", path, 0, 10_000_000, True)
         if not isinstance(value, str) and not (isinstance(value, dict) and "kind" in value):
             raise _refuse(
-                text, f"{value_text!r} is neither a kind nor settings; wanted surprise or "
-                "'{kind: surprise, deviations: 3}'"
+                text, f"{value_text!r} is neither a kind nor settings; expected surprise or "
+                "'{kind: surprise, enter_std: 3}'"
             )  # fmt: skip
         return Written(text, kind, number=number, other=value)
     field, dot, name = path.partition(".")
@@ -204,11 +204,11 @@ class Place:
         return [" ".join(f"{value:.4g}" for value in row) for row in numbers.tolist()]
 
 
-def _heard_by(situation: Situation, carry: Tensor) -> Situation:
+def _heard_by(situation: Situation, configurator_state: Tensor) -> Situation:
     """The situation as one of the configurators within hears it: with its own `carry`."""
-    before = situation.before
-    directive = before.directive.replace(carry=carry)
-    return situation.replace(before=before.replace(directive=directive))
+    before = situation.previous
+    directive = before.directive.replace(configurator_state=configurator_state)
+    return situation.replace(previous=before.replace(directive=directive))
 
 
 class Intervention(ABC):
@@ -233,15 +233,15 @@ class Intervention(ABC):
 
     def configure(self, situation: Situation) -> Directive:
         """What the wrapped one says of the situation, changed."""
-        carry = situation.before.directive.carry
-        own, inner = carry[:, : self.width], carry[:, self.width :]
+        configurator_state = situation.previous.directive.configurator_state
+        own, inner = configurator_state[:, : self.width], configurator_state[:, self.width :]
         said = self.wrapped.configure(_heard_by(situation, inner) if self.width else situation)
         meant = self.place.of(said)
         return self._said(said, meant, *self.change(meant, own, situation))
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """What the wrapped one says where an episode begins, changed."""
-        said = self.wrapped.neutral(rows)
+        said = self.wrapped.initial(rows)
         meant = self.place.of(said)
         return self._said(said, meant, *self.begin(meant))
 
@@ -253,8 +253,14 @@ class Intervention(ABC):
                 said.reason, words, otherwise, (shall != meant).any(-1).tolist(), strict=True
             )
         )
-        carry = torch.cat([own, said.carry.float()], -1) if self.width else said.carry
-        return said.replace(**self.place.put(said, shall), carry=carry, reason=reason)
+        configurator_state = (
+            torch.cat([own, said.configurator_state.float()], -1)
+            if self.width
+            else said.configurator_state
+        )
+        return said.replace(
+            **self.place.put(said, shall), configurator_state=configurator_state, reason=reason
+        )
 
 
 class Clamp(Intervention):
@@ -312,7 +318,7 @@ class Delay(Intervention):
     def __init__(self, wrapped: Configurator, place: Place, steps: int) -> None:
         super().__init__(wrapped, place)
         self.steps = steps
-        self.width = steps * place.of(wrapped.neutral(1)).shape[1]
+        self.width = steps * place.of(wrapped.initial(1)).shape[1]
 
     def change(self, meant: Tensor, own: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:
         """The oldest value held; the one that is meant is held in turn."""
@@ -339,16 +345,16 @@ class Shuffle(Intervention):
     def __init__(self, wrapped: Configurator, place: Place, held: int = SHUFFLED_WITHIN) -> None:
         super().__init__(wrapped, place)
         self.held = held
-        neutral = wrapped.neutral(1)
+        neutral = wrapped.initial(1)
         self.width = held * place.of(neutral).shape[1]
         # Two shuffles of one field draw apart: what they wrap has another carry.
-        self.luck = f"configurator shuffle {place.path} {neutral.carry.shape[1]}"
+        self.luck = f"configurator shuffle {place.path} {neutral.configurator_state.shape[1]}"
 
     def change(self, meant: Tensor, own: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:
         """A value held; the one that is meant takes its place."""
         pool = own.view(len(meant), self.held, -1).clone()
         rows = torch.arange(len(meant))
-        drawn = chance.integers(situation.chance, self.luck, self.held, 1)[:, 0]
+        drawn = chance.integers(situation.rng_key, self.luck, self.held, 1)[:, 0]
         shall = pool[rows, drawn]
         pool[rows, drawn] = meant
         return shall, pool.flatten(1)
@@ -367,23 +373,27 @@ class Swap:
 
     def __init__(self, wrapped: Configurator, after_step: int, other: Configurator) -> None:
         self.wrapped, self.after_step, self.other = wrapped, after_step, other
-        self.split = wrapped.neutral(1).carry.shape[1]
+        self.split = wrapped.initial(1).configurator_state.shape[1]
 
     def configure(self, situation: Situation) -> Directive:
         """What the one whose turn it is says."""
-        carry = situation.before.directive.carry
-        first = self.wrapped.configure(_heard_by(situation, carry[:, : self.split]))
-        second = self.other.configure(_heard_by(situation, carry[:, self.split :]))
-        return self._said(first, second, situation.age.clamp_min(0) >= self.after_step)
+        configurator_state = situation.previous.directive.configurator_state
+        first = self.wrapped.configure(_heard_by(situation, configurator_state[:, : self.split]))
+        second = self.other.configure(_heard_by(situation, configurator_state[:, self.split :]))
+        return self._said(first, second, situation.episode_step.clamp_min(0) >= self.after_step)
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """What the one says whose turn it is where an episode begins."""
         late = torch.full((rows,), self.after_step <= 0)
-        return self._said(self.wrapped.neutral(rows), self.other.neutral(rows), late)
+        return self._said(self.wrapped.initial(rows), self.other.initial(rows), late)
 
     def _said(self, first: Directive, second: Directive, late: Tensor) -> Directive:
-        carry = torch.cat([first.carry.float(), second.carry.float()], -1)
-        chosen = second.replace(carry=carry).where(late, first.replace(carry=carry))
+        configurator_state = torch.cat(
+            [first.configurator_state.float(), second.configurator_state.float()], -1
+        )
+        chosen = second.replace(configurator_state=configurator_state).where(
+            late, first.replace(configurator_state=configurator_state)
+        )
         reason = tuple(
             f"{why}; swapped at step {self.after_step}" if now else why
             for why, now in zip(chosen.reason, late.tolist(), strict=True)

@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from modules import chance
-from modules.configurator.base_directive import Settings, Standing, rethink
+from modules.configurator.base_directive import BaseDirective, Settings, rethink
 from modules.configurator.running_stats import (
     LEAST,
     MEMORY_STEPS,
@@ -76,7 +76,7 @@ class Learned:
     def __init__(
         self,
         *,
-        standing: Standing,
+        standing: BaseDirective,
         weights: str | None = None,
         width: int = 8,
         latent_features: int = 0,
@@ -104,7 +104,7 @@ class Learned:
             wanted = tuple(self.weights[name].shape) if name in self.weights else "none"
             if got != wanted:
                 raise ConfigError(
-                    f"config configurator.weights: {where}: {name}: wanted {wanted}, got {got}; "
+                    f"config configurator.weights: {where}: {name}: expected {wanted}, got {got}; "
                     "use the width and latent_features it was taught with"
                 )
         self.weights = {name: weights[name].detach().float().clone() for name in self.weights}
@@ -123,7 +123,7 @@ class Learned:
             for (name, tensor), part in zip(self.weights.items(), parts, strict=True)
         }
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """It thinks: nothing is known yet."""
         return self.standing.directive(
             torch.full((rows,), 2),
@@ -133,17 +133,24 @@ class Learned:
 
     def hear(self, situation: Situation) -> tuple[Tensor, Tensor]:
         """The features of a situation, [B F], and the carry that follows, [B Q]."""
-        before, carry = situation.before, situation.before.directive.carry.numpy()
-        begun = situation.age.numpy() > 0
-        mean, variance, count = carry[:, 0:4:2], carry[:, 1:4:2], carry[:, 4]
+        before, configurator_state = (
+            situation.previous,
+            situation.previous.directive.configurator_state.numpy(),
+        )
+        begun = situation.episode_step.numpy() > 0
+        mean, variance, count = (
+            configurator_state[:, 0:4:2],
+            configurator_state[:, 1:4:2],
+            configurator_state[:, 4],
+        )
         felt = np.stack([situation.surprise.numpy(), situation.energies.disagreement.numpy()], -1)
         above = deviations(felt, mean, variance, LEAST) / 3
         above = np.where((count >= WARM_STEPS)[:, None], above, 0)
-        stake, usual, thoughts = stakes(before.plan, carry[:, 6:]).T
+        stake, usual, thoughts = stakes(before.plan, configurator_state[:, 6:]).T
         # Whoever it was that made the row think: it has not since then.
-        idle = np.where(before.plan.model_calls.numpy() > 0, 0, carry[:, 5]) + 1
+        idle = np.where(before.plan.model_calls.numpy() > 0, 0, configurator_state[:, 5]) + 1
 
-        new = np.empty_like(carry)
+        new = np.empty_like(configurator_state)
         new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, MEMORY_STEPS)
         new[:, 4], new[:, 5] = count + begun, idle
         new[:, 6], new[:, 7], new[:, 8] = stake, usual, thoughts
@@ -151,8 +158,10 @@ class Learned:
         standing = self.standing
         now = (situation.energies.intrinsic @ standing.u).tanh().numpy()
         rows = situation.batch
-        to_come = situation.energies.future(before.directive.replace(v=standing.v.repeat(rows, 1)))
-        left, age = before.plan.committed.numpy(), situation.age.numpy()
+        to_come = situation.energies.critic_value(
+            before.directive.replace(v=standing.v.repeat(rows, 1))
+        )
+        left, age = before.plan.remaining_commit.numpy(), situation.episode_step.numpy()
         heard = np.stack(
             [
                 above[:, 0],
@@ -167,7 +176,11 @@ class Learned:
                 left / (left + 8),
                 np.tanh(before.plan.energy.numpy()),
                 np.tanh(np.log((stake + 1e-6) / (usual + 1e-6))),
-                np.tanh(situation.spent.numpy() / (age.clip(0) + 1) / max(self.model_calls, 1)),
+                np.tanh(
+                    situation.episode_model_calls.numpy()
+                    / (age.clip(0) + 1)
+                    / max(self.model_calls, 1)
+                ),
             ],
             -1,
         ).astype(np.float32)
@@ -198,9 +211,9 @@ class Learned:
 
     def configure(self, situation: Situation) -> Directive:
         """Mode, budget, commitment and reason of each row."""
-        features, carry = self.hear(situation)
+        features, configurator_state = self.hear(situation)
         think, again, commit, effort = self.say(features).unbind(-1)
-        left = situation.before.plan.committed
+        left = situation.previous.plan.remaining_commit
         under_way = left > 0
         begins = torch.where(under_way, again, think) >= 0
         lasts = (self.commit_steps * 2 ** (3 * commit.tanh())).round().long()
@@ -211,7 +224,7 @@ class Learned:
         odds = torch.where(under_way, again, think).sigmoid()
         said = self.standing.directive(
             torch.where(begins | under_way, 2, 1),
-            carry,
+            configurator_state,
             tuple(
                 _why(*row)
                 for row in zip(
@@ -241,7 +254,7 @@ def _read(place: Path) -> tuple[dict[str, Tensor], str]:
     if found is None:
         what = f"has no {WEIGHTS}" if place.is_dir() else "is not there"
         raise ConfigError(
-            f"config configurator.weights: '{place}' {what}; wanted the folder that "
+            f"config configurator.weights: '{place}' {what}; expected the folder that "
             "`sextet tutor` wrote"
         )
     try:

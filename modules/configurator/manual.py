@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from modules.configurator.base_directive import Settings, Standing
+from modules.configurator.base_directive import BaseDirective, Settings
 from modules.configurator.fixed import DOES
 from modules.messages import ConfigError, Directive, Situation
 from modules.weights import known
@@ -31,7 +31,7 @@ _TOLD = 4
 class _Hand:
     """What the hand has set; replaced whole, so that any thread reads one that is consistent."""
 
-    standing: Standing
+    standing: BaseDirective
     settings: dict[str, Any]
     picked: int = 0
     log: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Manual:
     def __init__(
         self,
         *,
-        standing: Standing,
+        standing: BaseDirective,
         mode: int = 2,
         longest_horizon: int = 96,
     ) -> None:
@@ -76,7 +76,7 @@ class Manual:
         self._lock = threading.RLock()
         self._hand = _Hand(self._standing(self._first), self._first)
 
-    def _standing(self, settings: Mapping[str, Any]) -> Standing:
+    def _standing(self, settings: Mapping[str, Any]) -> BaseDirective:
         own = {name: value for name, value in settings.items() if name != "mode"}
         return self.standing.changed(**own)
 
@@ -116,7 +116,7 @@ class Manual:
             checked = _checked(new)
             if checked["horizon_steps"] > self.longest_horizon:
                 raise ConfigError(
-                    f"configurator.set horizon_steps: wanted at most {self.longest_horizon}, got "
+                    f"configurator.set horizon_steps: expected at most {self.longest_horizon}, got "
                     f"{checked['horizon_steps']}; raise configurator.longest_horizon"
                 )
             told = self._told(hand.settings, checked)
@@ -178,7 +178,7 @@ class Manual:
         weight = weight if weight >= 0.05 else 0.0
         return self._change({"u": {self.drives[hand.picked]: weight}}, key)
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """As it is set; no change has been heard of yet."""
         hand = self._hand
         mode = hand.settings["mode"]
@@ -192,7 +192,7 @@ class Manual:
         """As it is set now; the reason tells the last change to a row that has not heard of it."""
         hand = self._hand
         does, rows = DOES[hand.settings["mode"]], situation.batch
-        heard = situation.before.directive.carry[:, 0].long().tolist()
+        heard = situation.previous.directive.configurator_state[:, 0].long().tolist()
         calm = f"{does}: as set by hand" if hand.log else f"{does}: always, as set"
         told = {h: "; ".join(hand.log[h:][-_TOLD:]) for h in set(heard)}
         return hand.standing.directive(

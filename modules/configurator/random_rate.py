@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 
 from modules import chance
-from modules.configurator.base_directive import Settings, Standing
+from modules.configurator.base_directive import BaseDirective, Settings
 from modules.messages import Directive, Situation
 
 _NEVER = 1e7
@@ -33,38 +33,38 @@ class RandomRate:
     class Config(Settings):
         """Mode-2 at random.
 
-        `rate`: share of steps in which a thought begins. `calls_per_episode`: where above 0 the
-        rate follows from it instead, so that an episode of `episode_steps` costs so many model
+        `rate`: share of steps in which a thought begins. `model_calls_per_episode`: where above 0
+        the rate follows from it instead, so that an episode of `episode_steps` costs so many model
         calls: the way to match what another configurator spent.
         """
 
         kind: Literal["random-rate"] = "random-rate"
         rate: float = Field(0.125, ge=0, le=1)
-        calls_per_episode: float = Field(0.0, ge=0, le=1e12)
+        model_calls_per_episode: float = Field(0.0, ge=0, le=1e12)
         episode_steps: int = Field(500, ge=1, le=10_000_000)
 
         @model_validator(mode="after")
         def _affordable(self) -> Self:
-            if self.calls_per_episode and not self.model_calls:
+            if self.model_calls_per_episode and not self.model_calls:
                 raise ValueError(
-                    "calls_per_episode 0 where model_calls is 0; thoughts cost nothing"
+                    "model_calls_per_episode 0 where model_calls is 0; thoughts cost nothing"
                 )
             return self
 
     def __init__(
         self,
         *,
-        standing: Standing,
+        standing: BaseDirective,
         rate: float = 0.125,
-        calls_per_episode: float = 0.0,
+        model_calls_per_episode: float = 0.0,
         episode_steps: int = 500,
     ) -> None:
-        if calls_per_episode:
-            rate = min(1.0, calls_per_episode / (episode_steps * standing.model_calls))
+        if model_calls_per_episode:
+            rate = min(1.0, model_calls_per_episode / (episode_steps * standing.model_calls))
         self.rate = rate
         self.standing = standing
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """It acts; the first thought is drawn with the first step."""
         return self.standing.directive(
             torch.ones(rows, dtype=torch.int64),
@@ -78,15 +78,15 @@ class RandomRate:
         0 before the first step of an episode.
         """
         first, after = self._pauses(situation).T
-        age = situation.age.numpy()
-        before = situation.before.directive.carry[:, 0].double().numpy()
+        age = situation.episode_step.numpy()
+        before = situation.previous.directive.configurator_state[:, 0].double().numpy()
         before = np.where(before >= _NEVER, np.inf, before)
         # The first step waits too: a thought is no likelier there than anywhere.
         waits = np.where(age <= 0, first, before) - 1
         thinks = waits <= 0
         # One draw for both would have a thought at the first step followed by another.
         waits = np.where(thinks, np.where(age <= 0, after, first), waits)
-        under_way = situation.before.plan.committed.numpy()
+        under_way = situation.previous.plan.remaining_commit.numpy()
         reasons = []
         for now, wait, left in zip(
             thinks.tolist(), waits.tolist(), under_way.tolist(), strict=True
@@ -107,13 +107,13 @@ class RandomRate:
         # A plan is promised until the next thought; one under way goes on as it was promised.
         most = said.commit_steps
         until = torch.from_numpy(np.clip(waits, 1, _NEVER).astype(np.int64)).minimum(most)
-        left = situation.before.plan.committed
+        left = situation.previous.plan.remaining_commit
         until = torch.where(left > 0, until.minimum(left), until)
         return said.replace(commit_steps=torch.where(torch.from_numpy(thinks), until, most))
 
     def _pauses(self, situation: Situation) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
         """Steps to the next thought, [B 2], at least 1: two draws, geometric with the rate."""
-        drawn = chance.uniform(situation.chance, "configurator random", 2).double().numpy()
+        drawn = chance.uniform(situation.rng_key, "configurator random", 2).double().numpy()
         if self.rate <= 0:
             return np.full(drawn.shape, np.inf)
         if self.rate >= 1:

@@ -27,14 +27,14 @@ def deviations(felt: Floats, mean: Floats, variance: Floats, least: float) -> Fl
 
 
 def follow(
-    mean: Floats, variance: Floats, count: Floats, felt: Floats, heard: Flags, memory_steps: int
+    mean: Floats, variance: Floats, count: Floats, felt: Floats, heard: Flags, stats_window: int
 ) -> tuple[Floats, Floats]:
     """Mean and variance [B N] after `felt` [B N], the first `count` [B] known before it.
 
-    Up to `memory_steps` every step counts alike, then those before fade. Rows not `heard` [B]
+    Up to `stats_window` every step counts alike, then those before fade. Rows not `heard` [B]
     stay as they were.
     """
-    rate = np.where(heard, 1 / np.minimum(count + 1, memory_steps), 0)[:, None]
+    rate = np.where(heard, 1 / np.minimum(count + 1, stats_window), 0)[:, None]
     error = felt - mean
     after: Floats = (mean + rate * error).astype(np.float32)
     spread: Floats = ((1 - rate) * (variance + rate * error * error)).astype(np.float32)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from modules.configurator.base_directive import Settings, Standing
+from modules.configurator.base_directive import BaseDirective, Settings
 from modules.configurator.fixed import DOES
 from modules.messages import ConfigError, Directive, Situation
 
@@ -56,7 +56,7 @@ class Scheduled:
     def __init__(
         self,
         *,
-        standing: Standing,
+        standing: BaseDirective,
         mode: int = 1,
         schedule: Sequence[Change | Mapping[str, Any]] = EVERY_FOURTH,
         period_steps: int = 4,
@@ -65,7 +65,7 @@ class Scheduled:
         steps = [change.from_step for change in changes]
         if any(later <= sooner for sooner, later in itertools.pairwise(steps)):
             raise ConfigError(
-                f"config configurator.schedule: wanted from_step to rise, got {steps}; sort them"
+                f"config configurator.schedule: expected from_step to rise, got {steps}; sort them"
             )
         if period_steps and steps and steps[-1] >= period_steps:
             raise ConfigError(
@@ -88,18 +88,18 @@ class Scheduled:
 
     def configure(self, situation: Situation) -> Directive:
         """The directive of each row's stage, by the age of its episode."""
-        age = situation.age.clamp_min(0)
+        age = situation.episode_step.clamp_min(0)
         if self.period_steps:
             age = age % self.period_steps
-        return self._table.rows(torch.searchsorted(self._begins, age, right=True) - 1)
+        return self._table.select(torch.searchsorted(self._begins, age, right=True) - 1)
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """The directive of an episode's first step."""
         stage = torch.searchsorted(self._begins, torch.zeros(rows).long(), right=True) - 1
-        return self._table.rows(stage)
+        return self._table.select(stage)
 
 
-def _stage(standing: Standing, mode: int, begin: int) -> Directive:
+def _stage(standing: BaseDirective, mode: int, begin: int) -> Directive:
     """The directive of one stage, one row."""
     return standing.directive(
         torch.tensor([mode]),

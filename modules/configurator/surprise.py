@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from modules.configurator.base_directive import Settings, Standing, rethink
+from modules.configurator.base_directive import BaseDirective, Settings, rethink
 from modules.configurator.running_stats import follow
 from modules.messages import Directive, Situation
 
@@ -23,15 +23,15 @@ CARRIED = ("surprise mean", "surprise variance", "disagreement mean", "disagreem
 class Surprise:
     """Acts while things go as expected, thinks when they do not.
 
-    A row becomes *alert* when the last step surprised it more than `deviations` standard
+    A row becomes *alert* when the last step surprised it more than `enter_std` standard
     deviations above its own mean, the critic's members disagree so, or memory knows nothing like
-    it. It stays alert for `dwell_steps`, and after them until all three are below the lower
-    levels `calm_deviations` and `novelty_below`: between the levels nothing changes (hysteresis).
+    it. It stays alert for `min_dwell_steps`, and after them until all three are below the lower
+    levels `exit_std` and `novelty_below`: between the levels nothing changes (hysteresis).
     What is usual is a mean and a variance over this episode, recent steps counting more, taken
     before the step is judged.
 
     A row thinks while it is alert; while too little of the episode is known to say what is usual;
-    and where it has not thought for `think_every` steps. A plan under way is carried out, which
+    and where it has not thought for `max_idle_steps` steps. A plan under way is carried out, which
     costs no thought, but one that was under way when alertness began is made anew. All that it
     knows lies in the directive's carry and begins anew with an episode.
     """
@@ -39,29 +39,29 @@ class Surprise:
     class Config(Settings):
         """Mode-2 on surprise, disagreement or novelty.
 
-        `deviations`: how far above its usual is too much, and alerts. `calm_deviations`: how far
-        above it is still too much for who is alert. `least`: what is below is never too much.
-        `novelty_above`, `novelty_below`: the same two levels of novelty. `dwell_steps`: steps of
-        alertness after a reason. `think_every`: never act without thinking for longer, steps; 0:
-        no such limit. `warm_steps`: steps of an episode before anything is usual.
-        `memory_steps`: how many steps what is usual remembers.
+        `enter_std`: how far above its usual is too much, and alerts. `exit_std`: how far
+        above it is still too much for who is alert. `min_threshold`: what is below is never too
+        much. `novelty_above`, `novelty_below`: the same two levels of novelty. `min_dwell_steps`:
+        steps of alertness after a reason. `max_idle_steps`: never act without thinking for longer,
+        steps; 0: no such limit. `warmup_steps`: steps of an episode before anything is usual.
+        `stats_window`: how many steps what is usual remembers.
         """
 
         kind: Literal["surprise"] = "surprise"
-        deviations: float = Field(2.0, ge=0, le=100)
-        calm_deviations: float = Field(1.0, ge=0, le=100)
-        least: float = Field(0.01, ge=0, le=10)
+        enter_std: float = Field(2.0, ge=0, le=100)
+        exit_std: float = Field(1.0, ge=0, le=100)
+        min_threshold: float = Field(0.01, ge=0, le=10)
         novelty_above: float = Field(0.5, ge=0, le=1)
         novelty_below: float = Field(0.4, ge=0, le=1)
-        dwell_steps: int = Field(4, ge=0, le=100_000)
-        think_every: int = Field(8, ge=0, le=1_000_000)
-        warm_steps: int = Field(8, ge=1, le=100_000)
-        memory_steps: int = Field(100, ge=1, le=1_000_000)
+        min_dwell_steps: int = Field(4, ge=0, le=100_000)
+        max_idle_steps: int = Field(8, ge=0, le=1_000_000)
+        warmup_steps: int = Field(8, ge=1, le=100_000)
+        stats_window: int = Field(100, ge=1, le=1_000_000)
 
         @model_validator(mode="after")
         def _levels(self) -> Self:
             for low, high in (
-                ("calm_deviations", "deviations"),
+                ("exit_std", "enter_std"),
                 ("novelty_below", "novelty_above"),
             ):
                 if getattr(self, low) > getattr(self, high):
@@ -74,24 +74,24 @@ class Surprise:
     def __init__(
         self,
         *,
-        standing: Standing,
-        deviations: float = 2.0,
-        calm_deviations: float = 1.0,
-        least: float = 0.01,
+        standing: BaseDirective,
+        enter_std: float = 2.0,
+        exit_std: float = 1.0,
+        min_threshold: float = 0.01,
         novelty_above: float = 0.5,
         novelty_below: float = 0.4,
-        dwell_steps: int = 4,
-        think_every: int = 8,
-        warm_steps: int = 8,
-        memory_steps: int = 100,
+        min_dwell_steps: int = 4,
+        max_idle_steps: int = 8,
+        warmup_steps: int = 8,
+        stats_window: int = 100,
     ) -> None:
-        self.enter, self.leave, self.least = deviations, calm_deviations, least
+        self.enter, self.leave, self.min_threshold = enter_std, exit_std, min_threshold
         self.novelty_above, self.novelty_below = novelty_above, novelty_below
-        self.dwell_steps, self.think_every = dwell_steps, think_every
-        self.warm_steps, self.memory_steps = warm_steps, memory_steps
+        self.min_dwell_steps, self.max_idle_steps = min_dwell_steps, max_idle_steps
+        self.warmup_steps, self.stats_window = warmup_steps, stats_window
         self.standing = standing
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """It thinks: of an episode that begins nothing is known."""
         return self.standing.directive(
             torch.full((rows,), 2),
@@ -101,34 +101,38 @@ class Surprise:
 
     def configure(self, situation: Situation) -> Directive:
         """Mode and reason of each row, from the standing directive's carry and the latest words."""
-        carry = situation.before.directive.carry.numpy()
+        configurator_state = situation.previous.directive.configurator_state.numpy()
         felt = np.stack(
             [situation.surprise.numpy(), situation.energies.disagreement.numpy()], -1
         )  # [B 2]
         novelty = situation.recollection.novelty.numpy()
-        mean, variance, count = carry[:, 0:4:2], carry[:, 1:4:2], carry[:, 4]
-        was_alert, left = carry[:, 7] > 0, carry[:, 5]
+        mean, variance, count = (
+            configurator_state[:, 0:4:2],
+            configurator_state[:, 1:4:2],
+            configurator_state[:, 4],
+        )
+        was_alert, left = configurator_state[:, 7] > 0, configurator_state[:, 5]
         # An episode's first step was not expected by anyone: it says nothing about what is usual.
-        begun = situation.age.numpy() > 0
+        begun = situation.episode_step.numpy() > 0
 
         spread = np.sqrt(variance)
-        limit = np.maximum(mean + self.enter * spread, self.least)
-        lower = np.maximum(mean + self.leave * spread, self.least)
+        limit = np.maximum(mean + self.enter * spread, self.min_threshold)
+        lower = np.maximum(mean + self.leave * spread, self.min_threshold)
         over = felt > limit
-        warming = count < self.warm_steps
+        warming = count < self.warmup_steps
         reasons = over.any(-1) | (novelty > self.novelty_above)
         reasons &= ~warming
         restless = (felt > lower).any(-1) | (novelty > self.novelty_below)
         alert = reasons | (was_alert & ((left > 0) | restless))
-        idle = carry[:, 6] + 1
-        due = (idle >= self.think_every) if self.think_every else np.zeros_like(begun)
-        under_way = situation.before.plan.committed.numpy()
+        idle = configurator_state[:, 6] + 1
+        due = (idle >= self.max_idle_steps) if self.max_idle_steps else np.zeros_like(begun)
+        under_way = situation.previous.plan.remaining_commit.numpy()
         thinks = warming | alert | (under_way > 0) | due
 
-        new = np.empty_like(carry)
-        new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, self.memory_steps)
+        new = np.empty_like(configurator_state)
+        new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, self.stats_window)
         new[:, 4] = count + begun
-        new[:, 5] = np.where(reasons, self.dwell_steps, np.maximum(left - 1, 0))
+        new[:, 5] = np.where(reasons, self.min_dwell_steps, np.maximum(left - 1, 0))
         new[:, 6] = np.where(thinks, 0, idle)
         new[:, 7] = alert
         why = tuple(
@@ -138,7 +142,7 @@ class Surprise:
                 float(novelty[i]), int(left[i]), bool(alert[i]), int(under_way[i]), int(idle[i]),
                 bool(thinks[i]),
             )
-            for i in range(len(carry))
+            for i in range(len(configurator_state))
         )  # fmt: skip
         said = self.standing.directive(
             torch.from_numpy(1 + thinks.astype(np.int64)), torch.from_numpy(new), why

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from modules.configurator.base_directive import Settings, Standing
+from modules.configurator.base_directive import BaseDirective, Settings
 from modules.configurator.fixed import DOES
 from modules.messages import ConfigError, Directive, Situation, WorldSpec
 from modules.weights import subgoal
@@ -67,7 +67,7 @@ class Task:
     def __init__(
         self,
         *,
-        standing: Standing,
+        standing: BaseDirective,
         mode: int = 1,
         task: int | None = None,
         priming: float = 1.0,
@@ -79,13 +79,13 @@ class Task:
         named = [one.task for one in given] + ([] if task is None else [task])
         if beyond := [number for number in named if number >= tasks]:
             raise ConfigError(
-                f"config configurator.task: wanted one of the {tasks} tasks of {world.id} (0 to "
+                f"config configurator.task: expected one of the {tasks} tasks of {world.id} (0 to "
                 f"{tasks - 1}), got {beyond[0]}"
             )
         own = {one.task: one for one in given}
         if len(own) < len(given):
             raise ConfigError(
-                "config configurator.each: wanted each task once, got tasks "
+                "config configurator.each: expected each task once, got tasks "
                 f"{', '.join(str(one.task) for one in given)}"
             )
         made = []
@@ -112,7 +112,7 @@ class Task:
     def _directive(
         self,
         task: int,
-        standing: Standing,
+        standing: BaseDirective,
         mode: int,
         primes: tuple[float, ...] | None,
         tasks: int,
@@ -123,13 +123,13 @@ class Task:
         if primes is None:
             if task >= room:
                 raise ConfigError(
-                    f"config tokens: wanted {tasks} numbers or more, one for each task, got "
+                    f"config tokens: expected {tasks} numbers or more, one for each task, got "
                     f"{count}x{width}; try tokens.width={tasks}"
                 )
             primes = (*(0.0,) * task, 1.0)
         if len(primes) > room:
             raise ConfigError(
-                f"config configurator.each.tokens: wanted at most {room} numbers for task {task} "
+                f"config configurator.each.tokens: expected at most {room} numbers for task {task} "
                 f"({count}x{width}), got {len(primes)}"
             )
         if head in heads:
@@ -157,8 +157,10 @@ class Task:
             task += self.task
         elif goal is not None:
             task = goal.argmax(-1)
-        return self._table.rows(task)
+        return self._table.select(task)
 
-    def neutral(self, rows: int) -> Directive:
+    def initial(self, rows: int) -> Directive:
         """That of the task where it is set; else nothing is known, and nothing primed."""
-        return self._table.rows(torch.full((rows,), self._none if self.task is None else self.task))
+        return self._table.select(
+            torch.full((rows,), self._none if self.task is None else self.task)
+        )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from modules.cost import drives as intrinsic_drives
 from modules.cost.critic import Critic
 from modules.messages import Energy, Experience, State, WorldSpec
+from modules.ports import Batch
 
 
 class Cost(nn.Module):
@@ -34,7 +35,7 @@ class Cost(nn.Module):
         self._latent = intrinsic_drives.read_latent(self.drives, world)
 
     @torch.no_grad()
-    def feel(self, state: State) -> Energy:
+    def energy(self, state: State) -> Energy:
         """Energies of a perceived state, unweighted; those of a fresh critic are exactly 0."""
         expected = self.critic.expect(state.latent)
         return Energy(
@@ -48,36 +49,35 @@ class Cost(nn.Module):
         """IC_i(s), [M K], differentiable in the state."""
         return intrinsic_drives.intrinsic(self.drives, state)
 
-    def future(self, state: State, v: Tensor) -> Tensor:
+    def critic_value(self, state: State, v: Tensor) -> Tensor:
         """v·TC(s) under weights `v` [M L], at the best action where the critic knows actions."""
-        return self.critic.future(state.latent, v)
+        return self.critic.critic_value(state.latent, v)
 
-    def by_action(self, state: State, v: Tensor) -> Tensor | None:
+    def action_values(self, state: State, v: Tensor) -> Tensor | None:
         """v·TC(s, a) under weights `v` [M L] of each action, [M A]; None where it knows none."""
         heads = self.critic.expect(state.latent).critic_actions
         return None if heads is None else (heads * v.unsqueeze(1)).sum(-1)
 
-    def reads_latent(self) -> bool:
+    def needs_latent(self) -> bool:
         """True where a drive looks at the latent: a goal the body does not feel."""
         return self._latent
 
-    def speaks(self) -> bool:
+    def is_initialised(self) -> bool:
         """False while the critic is fresh and outputs exactly zero."""
-        return self.critic.speaks()
+        return self.critic.is_initialised()
 
     def probe_hash(self) -> str:
         """What the drives do, as a SHA-256: it must never change (§3.2)."""
         return intrinsic_drives.probe_hash(self.drives)
 
-    def losses(
-        self, experience: Experience, states: list[State], targets: list[State]
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
+    def losses(self, batch: Batch, key: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """The critic's: it is to foretell what these drives felt in the experience (Fig. 7)."""
+        experience, states, targets = batch
         with torch.no_grad():
             energies = torch.stack(
                 [
                     self.intrinsic(
-                        State.raw(
+                        State.unchecked(
                             latent=target.latent,
                             signals=experience.signals[:, t],
                             goal=None if experience.goals is None else experience.goals[:, t],
@@ -89,20 +89,20 @@ class Cost(nn.Module):
             )
         return self.critic.losses(energies, experience, states, targets)
 
-    def after_update(self) -> None:
+    def on_update(self) -> None:
         """Lets the critic's target follow."""
-        self.critic.after_update()
+        self.critic.on_update()
 
-    def begin_anew(self) -> None:
+    def on_reset(self) -> None:
         """The critic learns as at first."""
-        self.critic.begin_anew()
+        self.critic.on_reset()
 
-    def window(self) -> int:
+    def window_steps(self) -> int:
         """Steps of experience that the next losses ask for."""
-        return self.critic.window()
+        return self.critic.window_steps()
 
-    def looks_at(self, experience: Experience, steps: int) -> Tensor:
+    def target_mask(self, experience: Experience, steps: int) -> Tensor:
         """The steps [B W] whose target states are read: all where a drive looks at latents."""
         if self._latent:
-            return torch.ones_like(experience.valid)
-        return self.critic.looks_at(experience, steps)
+            return torch.ones_like(experience.mask)
+        return self.critic.target_mask(experience, steps)

@@ -45,28 +45,28 @@ class Critic(Protocol):
     def expect(self, latent: Tensor) -> Expectation:
         """What each head expects of latents [M D]."""
 
-    def future(self, latent: Tensor, v: Tensor) -> Tensor:
+    def critic_value(self, latent: Tensor, v: Tensor) -> Tensor:
         """v·TC(s) of latents [M D] under weights `v` [M L], at the best action, [M]."""
 
-    def speaks(self) -> bool:
+    def is_initialised(self) -> bool:
         """False while it says exactly 0 of every state."""
 
     def losses(
         self, energies: Tensor, experience: Experience, states: list[State], targets: list[State]
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """As `modules.ports.Learns`; `energies` [B W L] is what each step cost each drive."""
+        """As `modules.ports.Learnable`; `energies` [B W L] is what each step cost each drive."""
 
-    def after_update(self) -> None:
+    def on_update(self) -> None:
         """Called after each optimiser step."""
 
-    def begin_anew(self) -> None:
+    def on_reset(self) -> None:
         """Called after a reset of the weights."""
 
-    def window(self) -> int:
+    def window_steps(self) -> int:
         """Steps of experience that the next losses ask for."""
 
-    def looks_at(self, experience: Experience, steps: int) -> Tensor:
-        """As `modules.ports.Learns`."""
+    def target_mask(self, experience: Experience, steps: int) -> Tensor:
+        """As `modules.ports.Learnable`."""
 
 
 class Ahead(NamedTuple):
@@ -115,16 +115,16 @@ def reaches(valid: Tensor, steps: int, n_steps: int) -> Tensor:
 class Annealing(BaseModel):
     """How a critic looks ahead, and how that changes while it learns.
 
-    `n_steps`: felt energies before the critic's own word counts. `n_steps_first`,
-    `discount_first`: what these are at first, None: the same; over `annealing_updates` they
+    `n_steps`: felt energies before the critic's own word counts. `n_step_start`,
+    `discount_start`: what these are at first, None: the same; over `annealing_updates` they
     become what they are to be, by equal ratios (Fedus et al. 2019; Schwarzer et al. 2023): a
     young critic is better not asked much.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     n_steps: int = Field(3, ge=1, le=1000)
-    n_steps_first: int | None = Field(None, ge=1, le=1000)
-    discount_first: float | None = Field(None, gt=0, lt=1)
+    n_step_start: int | None = Field(None, ge=1, le=1000)
+    discount_start: float | None = Field(None, gt=0, lt=1)
     annealing_updates: int = Field(10_000, ge=1)
 
 
@@ -132,10 +132,10 @@ _ALONE = 0.3
 """How much what an action has for itself counts beside the parts it shares with others."""
 
 
-def _odd(bins: int) -> int:
-    if bins % 2 == 0:
+def _odd(num_bins: int) -> int:
+    if num_bins % 2 == 0:
         raise ValueError("odd, with a bin at 0")
-    return bins
+    return num_bins
 
 
 class _Ensemble(nn.Module, ABC):
@@ -152,31 +152,32 @@ class _Ensemble(nn.Module, ABC):
         *,
         shape: tuple[int, ...],
         width: int,
-        members: int,
+        ensemble_size: int,
         n_steps: int,
-        n_steps_first: int | None,
-        discount_first: float | None,
+        n_step_start: int | None,
+        discount_start: float | None,
         annealing_updates: int,
-        target_rate: float,
-        weights: dict[str, float],
-        bins: int | None,
-        limit: float,
+        ema_rate: float,
+        drive_weights: dict[str, float],
+        num_bins: int | None,
+        v_max: float,
         latent_size: int,
         heads: tuple[str, ...],
         discount: float,
     ) -> None:
         super().__init__()
-        self.output: Output = Number() if bins is None else Distribution(bins, limit)
+        self.output: Output = Number() if num_bins is None else Distribution(num_bins, v_max)
         self.shape = (*shape, self.output.size)
-        self.heads, self.target_rate = heads, target_rate
-        self.discounts = (discount if discount_first is None else discount_first, discount)
-        self.reaches = (n_steps if n_steps_first is None else n_steps_first, n_steps)
+        self.heads, self.ema_rate = heads, ema_rate
+        self.discounts = (discount if discount_start is None else discount_start, discount)
+        self.reaches = (n_steps if n_step_start is None else n_step_start, n_steps)
         self.annealing_updates = annealing_updates
-        counted = weights_of(weights, heads, "cost.critic.weights")
+        counted = weights_of(drive_weights, heads, "cost.critic.drive_weights")
         self.register_buffer("weights", counted, persistent=False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.members = nn.ModuleList(
-            MLP(latent_size, width, self._outputs(), layers=1, silent=True) for _ in range(members)
+            MLP(latent_size, width, self._outputs(), layers=1, silent=True)
+            for _ in range(ensemble_size)
         )
         self.targets = copy.deepcopy(self.members).requires_grad_(False)
         self._heard: tuple[tuple[int, int], ...] = ()
@@ -198,14 +199,14 @@ class _Ensemble(nn.Module, ABC):
         first, last = (1 - γ for γ in self.discounts)
         return self.discounts[1] if last <= 0 else 1 - first * (last / first) ** self._annealed()
 
-    def window(self) -> int:
+    def window_steps(self) -> int:
         """Steps of experience that the next losses ask for."""
         return self.n_steps + 1
 
-    def looks_at(self, experience: Experience, steps: int) -> Tensor:
+    def target_mask(self, experience: Experience, steps: int) -> Tensor:
         """The steps [B W] at which it takes over from what was felt."""
-        reach = reaches(experience.valid, steps, self.n_steps)
-        return torch.zeros_like(experience.valid).scatter_(1, reach, True)
+        reach = reaches(experience.mask, steps, self.n_steps)
+        return torch.zeros_like(experience.mask).scatter_(1, reach, True)
 
     def _outputs(self) -> int:
         """How many numbers a network puts out."""
@@ -221,11 +222,11 @@ class _Ensemble(nn.Module, ABC):
 
     def _said(self, latent: Tensor) -> Tensor:
         """What each member says, [E M L] or [E M A L]; exact zeros, unasked, while fresh."""
-        if not self.speaks():
+        if not self.is_initialised():
             return latent.new_zeros(len(self.members), len(latent), *self.shape[:-1])
         return self.output.read(self._raw(latent, self.members))
 
-    def speaks(self) -> bool:
+    def is_initialised(self) -> bool:
         """False while the last layer of every member is exactly zero, as it begins.
 
         Once it was heard it is not examined again until other weights are loaded. While silent it
@@ -238,14 +239,14 @@ class _Ensemble(nn.Module, ABC):
         return bool(self._heard)
 
     @torch.no_grad()
-    def after_update(self) -> None:
-        """Lets the target networks follow by `target_rate`."""
+    def on_update(self) -> None:
+        """Lets the target networks follow by `ema_rate`."""
         torch._foreach_lerp_(
-            list(self.targets.parameters()), list(self.members.parameters()), self.target_rate
+            list(self.targets.parameters()), list(self.members.parameters()), self.ema_rate
         )
         self.updates.add_(1)
 
-    def begin_anew(self) -> None:
+    def on_reset(self) -> None:
         """Anneals once more, after a reset of the weights."""
         self.updates.zero_()
 
@@ -260,7 +261,7 @@ class _Ensemble(nn.Module, ABC):
         """
         steps = len(states)
         later = ahead(
-            energies, experience.terminated, experience.valid, steps, self.discount, self.n_steps
+            energies, experience.terminated, experience.mask, steps, self.discount, self.n_steps
         )
         with torch.no_grad():
             index = later.reach.unsqueeze(-1).expand(-1, -1, targets[0].latent.shape[-1])
@@ -268,7 +269,9 @@ class _Ensemble(nn.Module, ABC):
             wanted = self.output.wanted(self._beyond(reached), later.felt, later.rest.unsqueeze(-1))
         said = self._here(latents_of(states), experience.actions[:, :steps])
         each = self.output.error(said, wanted).sum(-1).mean(0) * later.seen
-        loss = (each * experience.weights.unsqueeze(-1)).sum() / later.seen.sum().clamp_min(1)
+        loss = (
+            each * experience.importance_weights.unsqueeze(-1)
+        ).sum() / later.seen.sum().clamp_min(1)
         with torch.no_grad():
             missed = (self.output.read(said) - self.output.mean(wanted)) * self.weights
             far = missed.sum(-1).abs().mean(0) * later.seen
@@ -289,30 +292,30 @@ class ScalarCritic(_Ensemble):
     class Config(Annealing):
         """One number for each drive.
 
-        `width`: hidden units. `members`: how many critics are asked. `target_rate`: share of the
-        online critic its target takes over in an update. `weights`: of the drives, in its
+        `width`: hidden units. `ensemble_size`: how many critics are asked. `ema_rate`: share of the
+        online critic its target takes over in an update. `drive_weights`: of the drives, in its
         priorities; those not named count as usual.
         """
 
         kind: Literal["scalar"] = "scalar"
         width: int = Field(256, ge=1, le=8192)
-        members: int = Field(2, ge=1, le=32)
-        target_rate: float = Field(0.01, gt=0, le=1)
-        weights: dict[str, float] = Field(default_factory=dict)
+        ensemble_size: int = Field(2, ge=1, le=32)
+        ema_rate: float = Field(0.01, gt=0, le=1)
+        drive_weights: dict[str, float] = Field(default_factory=dict)
 
     def __init__(
         self,
         *,
         width: int,
-        members: int,
+        ensemble_size: int,
         n_steps: int,
-        n_steps_first: int | None,
-        discount_first: float | None,
+        n_step_start: int | None,
+        discount_start: float | None,
         annealing_updates: int,
-        target_rate: float,
-        weights: dict[str, float],
-        bins: int | None = None,
-        limit: float = 0.0,
+        ema_rate: float,
+        drive_weights: dict[str, float],
+        num_bins: int | None = None,
+        v_max: float = 0.0,
         latent_size: int,
         heads: tuple[str, ...],
         discount: float,
@@ -320,15 +323,15 @@ class ScalarCritic(_Ensemble):
         super().__init__(
             shape=(len(heads),),
             width=width,
-            members=members,
+            ensemble_size=ensemble_size,
             n_steps=n_steps,
-            n_steps_first=n_steps_first,
-            discount_first=discount_first,
+            n_step_start=n_step_start,
+            discount_start=discount_start,
             annealing_updates=annealing_updates,
-            target_rate=target_rate,
-            weights=weights,
-            bins=bins,
-            limit=limit,
+            ema_rate=ema_rate,
+            drive_weights=drive_weights,
+            num_bins=num_bins,
+            v_max=v_max,
             latent_size=latent_size,
             heads=heads,
             discount=discount,
@@ -339,7 +342,7 @@ class ScalarCritic(_Ensemble):
         said = self._said(latent)
         return Expectation(said.mean(0), None, said.sum(-1).std(0, correction=0))
 
-    def future(self, latent: Tensor, v: Tensor) -> Tensor:
+    def critic_value(self, latent: Tensor, v: Tensor) -> Tensor:
         """v·TC(s), [M]."""
         return (self._said(latent).mean(0) * v).sum(-1)
 
@@ -364,7 +367,7 @@ class ActionCritic(_Ensemble):
     class Config(ScalarCritic.Config):
         """One number for each drive and action.
 
-        As `scalar`; `weights` also choose the action all heads learn from.
+        As `scalar`; `drive_weights` also choose the action all heads learn from.
         """
 
         kind: Literal["actions"] = "actions"  # type: ignore[assignment]
@@ -375,15 +378,15 @@ class ActionCritic(_Ensemble):
         self,
         *,
         width: int,
-        members: int,
+        ensemble_size: int,
         n_steps: int,
-        n_steps_first: int | None,
-        discount_first: float | None,
+        n_step_start: int | None,
+        discount_start: float | None,
         annealing_updates: int,
-        target_rate: float,
-        weights: dict[str, float],
-        bins: int | None = None,
-        limit: float = 0.0,
+        ema_rate: float,
+        drive_weights: dict[str, float],
+        num_bins: int | None = None,
+        v_max: float = 0.0,
         world: WorldSpec,
         latent_size: int,
         heads: tuple[str, ...],
@@ -394,22 +397,22 @@ class ActionCritic(_Ensemble):
                 f"config cost.critic.kind: 'actions' wanted discrete actions, {world.id} has "
                 "continuous ones; try cost.critic.kind=scalar"
             )
-        parts = world.actions.made_of()
+        parts = world.actions.factor_matrix()
         alone = torch.eye(world.actions.size) * (_ALONE if parts.shape[1] else 1.0)
         made = torch.cat([parts, alone], 1)
         self.terms = made.shape[1]
         super().__init__(
             shape=(world.actions.size, len(heads)),
             width=width,
-            members=members,
+            ensemble_size=ensemble_size,
             n_steps=n_steps,
-            n_steps_first=n_steps_first,
-            discount_first=discount_first,
+            n_step_start=n_step_start,
+            discount_start=discount_start,
             annealing_updates=annealing_updates,
-            target_rate=target_rate,
-            weights=weights,
-            bins=bins,
-            limit=limit,
+            ema_rate=ema_rate,
+            drive_weights=drive_weights,
+            num_bins=num_bins,
+            v_max=v_max,
             latent_size=latent_size,
             heads=heads,
             discount=discount,
@@ -440,7 +443,7 @@ class ActionCritic(_Ensemble):
             said.sum(-1).amin(-1).std(0, correction=0),
         )
 
-    def future(self, latent: Tensor, v: Tensor) -> Tensor:
+    def critic_value(self, latent: Tensor, v: Tensor) -> Tensor:
         """v·TC(s, a) at the action where it is least, [M]."""
         heads = self._said(latent).mean(0)
         return (heads * v.unsqueeze(1)).sum(-1).amin(-1)
@@ -468,19 +471,19 @@ class CategoricalScalarCritic(ScalarCritic):
     """TC_j(s) as a distribution over bins of energy."""
 
     class Config(ScalarCritic.Config):
-        """As `scalar`. `bins`: how many, odd. `limit`: the largest energy that has a bin."""
+        """As `scalar`. `num_bins`: how many, odd. `v_max`: the largest energy that has a bin."""
 
         kind: Literal["scalar-categorical"] = "scalar-categorical"  # type: ignore[assignment]
-        bins: Annotated[int, AfterValidator(_odd)] = Field(51, ge=3, le=1001)
-        limit: float = Field(200.0, gt=0)
+        num_bins: Annotated[int, AfterValidator(_odd)] = Field(51, ge=3, le=1001)
+        v_max: float = Field(200.0, gt=0)
 
 
 class CategoricalActionCritic(ActionCritic):
     """TC_j(s, a) as a distribution over bins of energy."""
 
     class Config(ActionCritic.Config):
-        """As `actions`. `bins`: how many, odd. `limit`: the largest energy that has a bin."""
+        """As `actions`. `num_bins`: how many, odd. `v_max`: the largest energy that has a bin."""
 
         kind: Literal["actions-categorical"] = "actions-categorical"  # type: ignore[assignment]
-        bins: Annotated[int, AfterValidator(_odd)] = Field(51, ge=3, le=1001)
-        limit: float = Field(200.0, gt=0)
+        num_bins: Annotated[int, AfterValidator(_odd)] = Field(51, ge=3, le=1001)
+        v_max: float = Field(200.0, gt=0)

@@ -19,7 +19,7 @@ from modules.messages import SIGNALS, ConfigError, State, WorldSpec
 from modules.nets.normalisation import symlog
 from modules.weights import known
 
-_SCORE, _LIFE_LOST = SIGNALS.index("score"), SIGNALS.index("life_lost")
+_SCORE, _LIFE_LOST = SIGNALS.index("reward"), SIGNALS.index("life_lost")
 _EFFORT, _NOVELTY = SIGNALS.index("effort"), SIGNALS.index("novelty")
 
 
@@ -99,11 +99,12 @@ def drives_in(world: WorldSpec, wanted: Sequence[str]) -> tuple[str, ...]:
             raise ConfigError(f"config cost.drives: {name!r} is there twice; name it once")
     if not names:
         raise ConfigError(
-            f"config cost.drives: wanted at least one of {', '.join(DRIVES)}, got none"
+            f"config cost.drives: expected at least one of {', '.join(DRIVES)}, got none"
         )
     if "goal" in names and world.goal is None:
         raise ConfigError(
-            f"config cost.drives: wanted a world that sets goals, got {world.id}; leave 'goal' out"
+            "config cost.drives: expected a world that sets goals, got "
+            f"{world.id}; leave 'goal' out"
         )
     return names
 
@@ -131,7 +132,7 @@ def probe_hash(names: Sequence[str]) -> str:
     latent, target, achieved = rest.view(rows, 3, size).unbind(1)
     signals[:, _SCORE] = signals[:, _SCORE].sign() * signals[:, _SCORE].abs() ** 5
     probes = [
-        State.raw(latent=latent, signals=felt, goal=target)
+        State.unchecked(latent=latent, signals=felt, goal=target)
         for felt in (signals, torch.cat([signals, achieved], -1))
     ]
     digest = hashlib.sha256()

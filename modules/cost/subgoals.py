@@ -34,7 +34,9 @@ class SubgoalCritic(ActionCritic):
     told: Tensor
 
     class Config(ActionCritic.Config):
-        """As `actions`; `weights` of score and goal also say how much of each a sub-goal is."""
+        """As `actions`; `drive_weights` of score and goal also say how much of each a sub-goal
+        is.
+        """
 
         kind: Literal["subgoals"] = "subgoals"  # type: ignore[assignment]
 
@@ -42,32 +44,32 @@ class SubgoalCritic(ActionCritic):
         self,
         *,
         width: int,
-        members: int,
+        ensemble_size: int,
         n_steps: int,
-        n_steps_first: int | None,
-        discount_first: float | None,
+        n_step_start: int | None,
+        discount_start: float | None,
         annealing_updates: int,
-        target_rate: float,
-        weights: dict[str, float],
+        ema_rate: float,
+        drive_weights: dict[str, float],
         world: WorldSpec,
         latent_size: int,
         heads: tuple[str, ...],
         discount: float,
     ) -> None:
         self.tasks = world.goal or 1
-        felt = weights_of(weights, heads, "cost.critic.weights")
+        felt = weights_of(drive_weights, heads, "cost.critic.drive_weights")
         names = tuple(subgoal(task) for task in range(self.tasks))
         self.kept = [number for number, name in enumerate(heads) if name not in TOLD]
         own = {heads[number]: float(felt[number]) for number in self.kept}
         super().__init__(
             width=width,
-            members=members,
+            ensemble_size=ensemble_size,
             n_steps=n_steps,
-            n_steps_first=n_steps_first,
-            discount_first=discount_first,
+            n_step_start=n_step_start,
+            discount_start=discount_start,
             annealing_updates=annealing_updates,
-            target_rate=target_rate,
-            weights=own | dict.fromkeys(names, 1.0),
+            ema_rate=ema_rate,
+            drive_weights=own | dict.fromkeys(names, 1.0),
             world=world,
             latent_size=latent_size,
             heads=(*own, *names),
@@ -87,7 +89,7 @@ class SubgoalCritic(ActionCritic):
 
     def _counts(self, experience: Experience) -> Tensor:
         """Which heads learn from which steps, [B W L], 1 or 0."""
-        valid = experience.valid
+        valid = experience.mask
         ones = torch.ones(*valid.shape, len(self.kept), device=valid.device)
         if experience.goals is None:
             return torch.cat([ones, ones.new_ones(*valid.shape, self.tasks)], -1)
@@ -128,6 +130,6 @@ class SubgoalCritic(ActionCritic):
 def _marked(states: list[State], counts: Tensor) -> list[State]:
     """States whose latents [B D] are followed by which heads count there, [B L]."""
     return [
-        State.raw(latent=torch.cat([state.latent, counts[:, t]], -1))
+        State.unchecked(latent=torch.cat([state.latent, counts[:, t]], -1))
         for t, state in enumerate(states)
     ]

@@ -28,13 +28,13 @@ _PLACE_OF_KEYS = 20220627
 class Recall(Protocol):
     """What a memory asks of its associative part."""
 
-    def begin(self, rows: int) -> None:
+    def reset(self, rows: int) -> None:
         """Forgets everything."""
 
     def recall(self, state: State) -> Recollection:
         """What the state calls to mind."""
 
-    def neutral(self, rows: int) -> Recollection:
+    def initial(self, rows: int) -> Recollection:
         """What is recalled where nothing is, novelty 0."""
 
     def write(self, moment: Moment) -> None:
@@ -80,8 +80,8 @@ class Associative:
     class Config(BaseModel):
         """Soft key-value memory.
 
-        `slots`: how many a row has. `scale`: share of the squared distance between unrelated
-        latents that counts as dissimilarity 1. `threshold`: γ. `shown`: how many slots a
+        `slots`: how many a row has. `bandwidth`: share of the squared distance between unrelated
+        latents that counts as dissimilarity 1. `gamma`: γ. `top_k`: how many slots a
         recollection shows.
         """
 
@@ -90,31 +90,31 @@ class Associative:
         slots: int = Field(128, ge=1, le=65536)
         # Of 400 random steps with a fresh CNN, late ones novel above 0.5: Breakout 1 %, Pong and
         # MsPacman 0 % (47, 52, 128 slots); at 0.05 it is 13 %, 80 % and 76 %.
-        scale: float = Field(0.2, gt=0, le=1000)
-        threshold: float = Field(0.1, gt=0, lt=1)
-        shown: int = Field(4, ge=1, le=64)
+        bandwidth: float = Field(0.2, gt=0, le=1000)
+        gamma: float = Field(0.1, gt=0, lt=1)
+        top_k: int = Field(4, ge=1, le=64)
 
     def __init__(
         self,
         *,
         slots: int = 128,
-        scale: float = 0.2,
-        threshold: float = 0.1,
-        shown: int = 4,
+        bandwidth: float = 0.2,
+        gamma: float = 0.1,
+        top_k: int = 4,
         world: WorldSpec,
         rows: int,
         latent_size: int,
     ) -> None:
-        self.slots, self.scale, self.threshold = slots, scale, threshold
-        self.shown = min(shown, slots)
+        self.slots, self.bandwidth, self.gamma = slots, bandwidth, gamma
+        self.top_k = min(top_k, slots)
         self.value_size = len(world.signals) + world.actions.size
         directions = chance.normal(
             torch.tensor([_PLACE_OF_KEYS]), "associative", latent_size, KEY_SIZE
         )
         self.projection: Floats = (directions[0] / KEY_SIZE**0.5).numpy()
-        self.begin(rows)
+        self.reset(rows)
 
-    def begin(self, rows: int) -> None:
+    def reset(self, rows: int) -> None:
         """Forgets everything."""
         self.keys: Floats = np.zeros((rows, self.slots, KEY_SIZE), np.float32)
         self.centre: Floats = np.zeros((rows, KEY_SIZE), np.float32)
@@ -134,11 +134,11 @@ class Associative:
             apart = np.einsum("bvx,bvx->bv", away, away)
             # While nothing is known of the spread, a thousandth is far.
             least = 1e-6 * (query * query).sum(-1, keepdims=True) + 1e-12
-            apart /= np.maximum(2 * self.scale * self.spread, least)
+            apart /= np.maximum(2 * self.bandwidth * self.spread, least)
             # Beyond 50 a coefficient moves no float; denormal ones would only be slow.
             apart = np.minimum(apart, 50) + self.empty
             near = np.exp(-apart)
-            total = near.sum(-1, keepdims=True) + np.float32(self.threshold)
+            total = near.sum(-1, keepdims=True) + np.float32(self.gamma)
             self._asked = _Match(latent, query, near, total)
         return self._asked
 
@@ -146,7 +146,7 @@ class Associative:
         """What the state calls to mind (eqs. 15-17); remembers nothing of having been asked."""
         match = self._match(state.latent)
         coefficients = match.near / match.total
-        index = np.argsort(-coefficients, -1, kind="stable")[:, : self.shown]
+        index = np.argsort(-coefficients, -1, kind="stable")[:, : self.top_k]
         place = self._every[:, None], index
         weights = coefficients[place]
         ages = ((self.time - self.used[place]) * (weights > 0)).astype(np.float32)
@@ -155,18 +155,18 @@ class Associative:
             values=torch.from_numpy(self.values[place]),
             weights=torch.from_numpy(weights),
             ages=torch.from_numpy(ages),
-            value=torch.from_numpy((coefficients[:, None] @ self.values)[:, 0]),
-            novelty=torch.from_numpy(self.threshold / match.total[:, 0]),
+            readout=torch.from_numpy((coefficients[:, None] @ self.values)[:, 0]),
+            novelty=torch.from_numpy(self.gamma / match.total[:, 0]),
         )
 
-    def neutral(self, rows: int) -> Recollection:
+    def initial(self, rows: int) -> Recollection:
         """What is recalled where nothing is: zeros of the usual shapes, novelty 0."""
         return Recollection(
-            keys=torch.zeros(rows, self.shown, KEY_SIZE),
-            values=torch.zeros(rows, self.shown, self.value_size),
-            weights=torch.zeros(rows, self.shown),
-            ages=torch.zeros(rows, self.shown),
-            value=torch.zeros(rows, self.value_size),
+            keys=torch.zeros(rows, self.top_k, KEY_SIZE),
+            values=torch.zeros(rows, self.top_k, self.value_size),
+            weights=torch.zeros(rows, self.top_k),
+            ages=torch.zeros(rows, self.top_k),
+            readout=torch.zeros(rows, self.value_size),
             novelty=torch.zeros(rows),
         )
 
@@ -177,7 +177,7 @@ class Associative:
         value = np.concatenate([signals, moment.plan.action.numpy()], -1)
         value[moment.observation.ended.numpy(), signals.shape[-1] :] = 0
         slot = match.near.argmax(-1)
-        far = match.near[self._every, slot] < self.threshold
+        far = match.near[self._every, slot] < self.gamma
         coefficients = match.near / match.total
         if far.any():
             coefficients[far] = 0
@@ -213,7 +213,7 @@ class Associative:
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Remembers what `tensors` gave."""
-        self.begin(len(tensors["keys"]))
+        self.reset(len(tensors["keys"]))
         self.keys[:] = tensors["keys"].numpy()
         self.values[:] = tensors["values"].numpy()
         self.used[:] = tensors["used"].numpy()

@@ -52,7 +52,7 @@ class Ring:
         """A ring of moments.
 
         `capacity`: steps kept, all rows together. `priority_exponent`: 0 draws windows with
-        equal chance, 1 in proportion to their priority. `correction_exponent`: how far weights
+        equal chance, 1 in proportion to their priority. `beta`: how far weights
         make up for that, 1 wholly.
         """
 
@@ -60,14 +60,14 @@ class Ring:
         kind: Literal["ring"] = "ring"
         capacity: int = Field(20_000, ge=2, le=100_000_000)
         priority_exponent: float = Field(0.0, ge=0, le=2)
-        correction_exponent: float = Field(0.5, ge=0, le=1)
+        beta: float = Field(0.5, ge=0, le=1)
 
     def __init__(
         self,
         *,
         capacity: int = 20_000,
         priority_exponent: float = 0.0,
-        correction_exponent: float = 0.5,
+        beta: float = 0.5,
         recall: Recall,
         world: WorldSpec,
         rows: int,
@@ -77,15 +77,15 @@ class Ring:
         self.slots = capacity // rows
         if self.slots < self.context + 2:
             raise ConfigError(
-                f"config memory.capacity: wanted at least {rows * (self.context + 2)} for {rows} "
+                f"config memory.capacity: expected at least {rows * (self.context + 2)} for {rows} "
                 f"rows, got {capacity}"
             )
-        self.priority_exponent, self.correction_exponent = priority_exponent, correction_exponent
+        self.priority_exponent, self.beta = priority_exponent, beta
         self.actions, self.associative = world.actions, recall
 
     # -- by time ----------------------------------------------------------------------------
 
-    def begin(self, neutral: Moment) -> None:
+    def reset(self, neutral: Moment) -> None:
         """Forgets everything; `neutral` is what comes before the first moment of an episode.
 
         Raises MessageError where it has another number of rows than this memory was made for.
@@ -100,9 +100,9 @@ class Ring:
         self._over = np.ones(self.rows, np.bool_)
         self._top = 1.0
         self._tree = SumTree(self.slots * self.rows) if self.priority_exponent else None
-        self.associative.begin(self.rows)
+        self.associative.reset(self.rows)
 
-    def latest(self) -> Moment:
+    def previous(self) -> Moment:
         """The last moment of each row, neutral where its episode was over: that begins anew.
 
         Where none was over it is the very message written.
@@ -114,7 +114,7 @@ class Ring:
             )
         return self._latest
 
-    def last(self) -> Moment:
+    def last_written(self) -> Moment:
         """The last moment as it was written, also where its episode was over."""
         return self._last
 
@@ -143,7 +143,7 @@ class Ring:
         if self.steps == self._room and self._room < self.slots:
             self._grow(known)
         at = (self.steps % self.slots) * self.rows
-        primes = self.latest().directive.tokens
+        primes = self.previous().directive.tokens
         if "tokens" in self._fields or bool(primes.any()):
             known["tokens"] = primes.numpy()
             if "tokens" not in self._fields:
@@ -200,7 +200,7 @@ class Ring:
         there. Raises MessageError where nothing has been written yet.
         """
         if not self.steps:
-            raise MessageError("Experience", "index", "a memory with steps in it", "an empty one")
+            raise MessageError("Experience", "indices", "a memory with steps in it", "an empty one")
         if self._tree is not None and self._tree.total > 0:
             start, row, weights = self._preferred(self._tree, batch, key)
         else:
@@ -237,12 +237,12 @@ class Ring:
             signals=torch.from_numpy(self._fields["signals"].take(place, 0)) * real.unsqueeze(-1),
             goals=goals,
             tokens=tokens,
-            planned=torch.from_numpy(self._fields["planned"].take(place, 0)) & real,
+            mode2_mask=torch.from_numpy(self._fields["planned"].take(place, 0)) & real,
             terminated=torch.from_numpy(self._fields["terminated"].take(place, 0)) & real,
             truncated=torch.from_numpy(self._fields["truncated"].take(place, 0)) & real,
-            valid=real,
-            weights=torch.from_numpy(weights),
-            index=torch.from_numpy(start * self.rows + row),
+            mask=real,
+            importance_weights=torch.from_numpy(weights),
+            indices=torch.from_numpy(start * self.rows + row),
         )
 
     def _any(self, batch: int, window: int, key: Tensor) -> tuple[Whole, Whole]:
@@ -271,7 +271,7 @@ class Ring:
         place = tree.draw((np.arange(batch) + drawn) / batch)
         slot, last = place // self.rows, self.steps - 1
         share = tree.values(place)
-        weights = (share / share.min()) ** -self.correction_exponent
+        weights = (share / share.min()) ** -self.beta
         return (
             last - (last - slot) % self.slots,
             place % self.rows,
@@ -299,9 +299,9 @@ class Ring:
         """What the state calls to mind (§4.9)."""
         return self.associative.recall(state)
 
-    def neutral(self, rows: int) -> Recollection:
+    def initial(self, rows: int) -> Recollection:
         """What is recalled where nothing is: zeros of the usual shapes, novelty 0."""
-        return self.associative.neutral(rows)
+        return self.associative.initial(rows)
 
     # -- to be kept -------------------------------------------------------------------------
 
@@ -340,7 +340,7 @@ class Ring:
 
         There is no experience from before: what is sampled begins here.
         """
-        self.begin(self._neutral)
+        self.reset(self._neutral)
         self._last, self._latest = _last_moment(tensors), None
         self._over = self._last.observation.ended.numpy().copy()
         self._recollect(tensors)
@@ -350,7 +350,7 @@ class Ring:
 
         Raises MessageError where they come from a memory of other rows or capacity.
         """
-        self.begin(self._neutral)
+        self.reset(self._neutral)
         steps = int(tensors["now.steps"])
         lived = min(steps, self.slots) * self.rows
         for name, tensor in tensors.items():

@@ -16,7 +16,7 @@ SMALLEST = 36
 def _large_enough(height: int, width: int) -> None:
     if min(height, width) < SMALLEST:
         raise ConfigError(
-            f"perception: wanted frames of at least {SMALLEST}x{SMALLEST} pixels, got "
+            f"perception: expected frames of at least {SMALLEST}x{SMALLEST} pixels, got "
             f"{height}x{width}; try frame_size=84"
         )
 

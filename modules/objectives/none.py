@@ -14,7 +14,7 @@ class Unregularised(Squared):
     """Nothing against collapse but the targets, whose gradient is stopped.
 
     Sound where the encoder cannot collapse (`vectors`), and the control of any comparison. With a
-    learner whose target perception follows slowly (`learner.target_rate`) it is the recipe of
+    learner whose target perception follows slowly (`learner.ema_rate`) it is the recipe of
     Grill et al. 2020 and SPR, which works for reasons not in the paper: watch the variance.
     """
 

@@ -12,7 +12,7 @@ class Objective(Protocol):
     """How wrong a prediction is, and what keeps it from being right about nothing.
 
     Criterion 3 of §4.5 is `error`; criteria 1 and 2, that the state stays informative about the
-    percept, are `penalties`. How fast the targets' encoder follows is the learner's `target_rate`.
+    percept, are `penalties`. How fast the targets' encoder follows is the learner's `ema_rate`.
     """
 
     def error(self, predicted: Tensor, target: Tensor, unit: Tensor) -> Tensor:

@@ -12,14 +12,14 @@ from modules import chance
 from modules.objectives.objective import Squared
 
 
-def epps_pulley(samples: Tensor, knots: int, reach: float = 4.0) -> Tensor:
+def epps_pulley(samples: Tensor, num_points: int, reach: float = 4.0) -> Tensor:
     """How far each of P lists of M numbers is from a standard normal, [P], of `samples` [M P].
 
     ∫ |φ(t) - e^{-t²/2}|² e^{-t²/2} dt over |t| <= `reach`, with φ the characteristic function of
-    the samples (Epps & Pulley 1983), by the trapezoid rule on `knots` points of the half t >= 0:
-    the integrand is even. Not multiplied by M, so that a weight means the same for any batch.
+    the samples (Epps & Pulley 1983), by the trapezoid rule on `num_points` points of the half t >=
+    0: the integrand is even. Not multiplied by M, so that a weight means the same for any batch.
     """
-    t = torch.linspace(0, reach, knots, device=samples.device)
+    t = torch.linspace(0, reach, num_points, device=samples.device)
     angles = samples.unsqueeze(-1) * t
     gauss = (-t.square() / 2).exp()
     distance = (angles.cos().mean(0) - gauss).square() + angles.sin().mean(0).square()
@@ -44,16 +44,16 @@ class SIGReg(Squared):
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["sigreg"] = "sigreg"
         weight: float = Field(default=10.0, ge=0)
-        projections: int = Field(default=256, ge=1)
-        knots: int = Field(default=17, ge=3)
+        num_slices: int = Field(default=256, ge=1)
+        num_points: int = Field(default=17, ge=3)
 
-    def __init__(self, *, weight: float = 10.0, projections: int = 256, knots: int = 17):
-        self.weight, self.projections, self.knots = weight, projections, knots
+    def __init__(self, *, weight: float = 10.0, num_slices: int = 256, num_points: int = 17):
+        self.weight, self.num_slices, self.num_points = weight, num_slices, num_points
 
     def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
         """`gaussian` of `latents` [M D], along lines drawn from `key` [1]; 0 where M < 2."""
         if len(latents) < 2:
             return {"gaussian": torch.zeros((), device=latents.device)}
-        lines = chance.normal(key, "sigreg", latents.shape[1], self.projections)[0]
+        lines = chance.normal(key, "sigreg", latents.shape[1], self.num_slices)[0]
         lines = torch.nn.functional.normalize(lines, dim=0).to(latents.device)
-        return {"gaussian": self.weight * epps_pulley(latents @ lines, self.knots).mean()}
+        return {"gaussian": self.weight * epps_pulley(latents @ lines, self.num_points).mean()}

@@ -11,13 +11,13 @@ from torch import Tensor
 from modules.objectives.objective import Squared
 
 
-def variance_hinge(latents: Tensor, floor: float = 1.0) -> Tensor:
+def variance_hinge(latents: Tensor, target_std: float = 1.0) -> Tensor:
     """mean_d max(0, floor - std_d), scalar, of `latents` [M D]: every dimension must vary."""
     deviation = (latents.var(0) + 1e-4).sqrt()
-    return (floor - deviation).clamp_min(0).mean()
+    return (target_std - deviation).clamp_min(0).mean()
 
 
-def covariance(latents: Tensor) -> Tensor:
+def cov_coeff(latents: Tensor) -> Tensor:
     """Σ_{i≠j} cov_ij² / D, scalar, of `latents` [M D]: no two dimensions may say the same."""
     centred = latents - latents.mean(0)
     matrix = centred.T @ centred / (len(latents) - 1)
@@ -41,19 +41,19 @@ class VICReg(Squared):
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["vicreg"] = "vicreg"
-        variance: float = Field(default=4.0, ge=0)
-        covariance: float = Field(default=1.0, ge=0)
-        floor: float = Field(default=1.0, gt=0)
+        std_coeff: float = Field(default=4.0, ge=0)
+        cov_coeff: float = Field(default=1.0, ge=0)
+        target_std: float = Field(default=1.0, gt=0)
 
-    def __init__(self, *, variance: float = 4.0, covariance: float = 1.0, floor: float = 1.0):
-        self.variance, self.covariance, self.floor = variance, covariance, floor
+    def __init__(self, *, std_coeff: float = 4.0, cov_coeff: float = 1.0, target_std: float = 1.0):
+        self.std_coeff, self.cov_coeff, self.target_std = std_coeff, cov_coeff, target_std
 
     def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
-        """`variance` and `covariance` of `latents` [M D]; 0 where M < 2, which shows no spread."""
+        """`std_coeff` and `cov_coeff` of `latents` [M D]; 0 where M < 2, which shows no spread."""
         if len(latents) < 2:
             silent = torch.zeros((), device=latents.device)
             return {"variance": silent, "covariance": silent}
         return {
-            "variance": self.variance * variance_hinge(latents, self.floor),
-            "covariance": self.covariance * covariance(latents),
+            "variance": self.std_coeff * variance_hinge(latents, self.target_std),
+            "covariance": self.cov_coeff * cov_coeff(latents),
         }

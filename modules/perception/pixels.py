@@ -58,7 +58,7 @@ def shifted(frames: Tensor, offsets: Tensor) -> Tensor:
 
 
 class Pixels(nn.Module):
-    """A convolutional network over the last `stack` frames; subclasses say which network.
+    """A convolutional network over the last `frame_stack` frames; subclasses say which network.
 
     The frames before this one are carried in `State.carry` [B (stack-1)·H·Y·C] uint8, oldest
     first; where an episode begins its first frame stands for them.
@@ -71,8 +71,9 @@ class Pixels(nn.Module):
     sphere `State.surprise` becomes 1 - cosine, VICReg's standard deviation of 1 is within reach,
     and SIGReg's standard normal is close.
 
-    `centred`, the network is shown how frames differ from the usual picture. Else what all share
-    moves through it with every update, and what was usual is a deviation away from what is.
+    `subtract_mean_frame`, the network is shown how frames differ from the usual picture. Else what
+    all share moves through it with every update, and what was usual is a deviation away from what
+    is.
     """
 
     network_class: type[SmallCNN] | type[NatureCNN] | type[TinyCNN] | type[ImpalaCNN]
@@ -83,29 +84,35 @@ class Pixels(nn.Module):
         world: WorldSpec,
         token_shape: tuple[int, int],
         latent_size: int,
-        stack: int,
+        frame_stack: int,
         frame_size: int,
-        gray: bool,
-        shift_pixels: int,
-        intensity: float,
-        centred: bool,
-        wider: int = 1,
+        grayscale: bool,
+        random_shift_pixels: int,
+        intensity_jitter_std: float,
+        subtract_mean_frame: bool,
+        width_multiplier: int = 1,
     ) -> None:
         super().__init__()
         if world.pixels is None:
             raise ConfigError(
-                f"config perception.kind: wanted a world that shows pixels, got {world.id}, which "
+                "config perception.kind: expected a world that shows pixels, got "
+                f"{world.id}, which "
                 "shows a vector; try perception.kind=vectors"
             )
-        self.latent_size, self.stack = latent_size, stack
-        self.sensor = _sensor(frame_size, gray)
-        self.shift_pixels, self.intensity = shift_pixels, intensity
+        self.latent_size, self.frame_stack = latent_size, frame_stack
+        self.sensor = _sensor(frame_size, grayscale)
+        self.random_shift_pixels, self.intensity_jitter_std = (
+            random_shift_pixels,
+            intensity_jitter_std,
+        )
         self.frame, self.signals, self.goal = world.pixels, len(world.signals), world.goal
         height, width, channels = world.pixels
-        self.carried = (stack - 1) * height * width * channels
-        self.picture = RunningScale(height * width * channels, 0.999) if centred else None
+        self.carried = (frame_stack - 1) * height * width * channels
+        self.picture = (
+            RunningScale(height * width * channels, 0.999) if subtract_mean_frame else None
+        )
         self.network: CNN | ImpalaCNN = self.network_class(
-            stack * channels, height, width, token_shape, wider
+            frame_stack * channels, height, width, token_shape, width_multiplier
         )
         self.project = nn.Linear(self.network.features, latent_size)
         self.usual = RunningScale(latent_size)
@@ -144,15 +151,15 @@ class Pixels(nn.Module):
         return unit_rms((projected - mean) / ((variance + 1e-6).sqrt() + 1e-3))
 
     def _runs(self, windows: Tensor, wanted: Tensor) -> Tensor:
-        """The runs of `stack` frames in `windows` [B F H Y C] that end at steps `wanted` [B W],
-        [M stack H Y C].
+        """The runs of `frame_stack` frames in `windows` [B F H Y C] that end at steps `wanted` [B
+        W], [M stack H Y C].
         """
         several, device = windows.shape[1], windows.device
-        begins = torch.arange(several - self.stack + 1, device=device)
+        begins = torch.arange(several - self.frame_stack + 1, device=device)
         begins = begins + several * torch.arange(len(windows), device=device)[:, None]
-        index = (begins[wanted][:, None] + torch.arange(self.stack, device=device)).flatten()
+        index = (begins[wanted][:, None] + torch.arange(self.frame_stack, device=device)).flatten()
         runs = windows.flatten(0, 1).flatten(1).index_select(0, index)
-        return runs.view(-1, self.stack, *windows.shape[2:])
+        return runs.view(-1, self.frame_stack, *windows.shape[2:])
 
     @staticmethod
     def _stacked(runs: Tensor, offsets: Tensor | None = None) -> Tensor:
@@ -165,13 +172,17 @@ class Pixels(nn.Module):
             stacked = shifted(stacked[:, None], offsets)[:, 0]
         return stacked.permute(0, 3, 1, 2)
 
-    def see(self, frame: Tensor, carry: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
+    def encode_frame(
+        self, frame: Tensor, hidden: Tensor, tokens: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Latent [M D] and the carry [M R] after `frame` [M H Y C] was seen with `carry` [M R].
 
         A pure function, so that a simulator can be imagined from frame by frame.
         """
         frame = as_bytes(frame)
-        held = torch.cat([carry.view(len(frame), self.stack - 1, *self.frame), frame[:, None]], 1)
+        held = torch.cat(
+            [hidden.view(len(frame), self.frame_stack - 1, *self.frame), frame[:, None]], 1
+        )
         return self.encode(held, tokens), held[:, 1:].flatten(1)
 
     def perceive(self, observation: Observation, before: Moment) -> State:
@@ -180,25 +191,25 @@ class Pixels(nn.Module):
             got = observation.pixels if observation.pixels is None else observation.pixels.shape
             raise MessageError("Observation", "pixels", f"[B {self.frame}]", str(got))
         frame = as_bytes(observation.pixels)
-        carry = before.state.carry
+        hidden = before.state.hidden
         if observation.first.any():
-            repeated = frame.flatten(1).repeat(1, self.stack - 1)
-            carry = torch.where(observation.first[:, None], repeated, carry)
-        latent, carry = self.see(frame, carry, before.directive.tokens)
+            repeated = frame.flatten(1).repeat(1, self.frame_stack - 1)
+            hidden = torch.where(observation.first[:, None], repeated, hidden)
+        latent, hidden = self.encode_frame(frame, hidden, before.directive.tokens)
         return State(
             latent=latent,
-            carry=carry,
+            hidden=hidden,
             signals=observation.signals,
             ended=observation.ended.float(),
             uncertainty=torch.zeros(len(latent)),
             goal=observation.goal,
         )
 
-    def neutral(self, rows: int) -> State:
+    def initial(self, rows: int) -> State:
         """What stands for the state before an episode begins: zeros of the usual shapes."""
         return State(
             latent=torch.zeros(rows, self.latent_size),
-            carry=torch.zeros(rows, self.carried, dtype=torch.uint8),
+            hidden=torch.zeros(rows, self.carried, dtype=torch.uint8),
             signals=torch.zeros(rows, self.signals),
             ended=torch.zeros(rows),
             uncertainty=torch.zeros(rows),
@@ -215,13 +226,13 @@ class Pixels(nn.Module):
         """Latents [B W D] of the steps of windows in one pass, under `tokens` [B W T E]; with
         `wanted` [B W] (bool) those of some, the others 0.
 
-        With `augment_key` [1] int64 each window is moved by up to `shift_pixels` and its
-        brightness scaled by 1 + `intensity`·N(0, 1), cut at 2 deviations (SPR, Schwarzer et al.
-        2021); one draw a window, so that motion within it stays what it was. Raises MessageError
-        if the windows do not bring stack-1 frames of context.
+        With `augment_key` [1] int64 each window is moved by up to `random_shift_pixels` and its
+        brightness scaled by 1 + `intensity_jitter_std`·N(0, 1), cut at 2 deviations (SPR,
+        Schwarzer et al. 2021); one draw a window, so that motion within it stays what it was.
+        Raises MessageError if the windows do not bring stack-1 frames of context.
         """
-        rows, steps = experience.valid.shape
-        needed = steps + self.stack - 1
+        rows, steps = experience.mask.shape
+        needed = steps + self.frame_stack - 1
         if experience.frames is None or experience.frames.shape[1] != needed:
             got = experience.frames if experience.frames is None else experience.frames.shape[1]
             raise MessageError("Experience", "frames", f"{needed} frames a window", str(got))
@@ -234,11 +245,13 @@ class Pixels(nn.Module):
         if augment_key is not None:
             if self.picture is not None and torch.is_grad_enabled():
                 self.picture.update(runs[:, -1].flatten(1).float().mul_(1 / 255))
-            if self.shift_pixels:
-                drawn = chance.integers(augment_key, "shift", 2 * self.shift_pixels + 1, rows, 2)[0]
-                offsets = (drawn - self.shift_pixels).to(frames.device)[row]
+            if self.random_shift_pixels:
+                drawn = chance.integers(
+                    augment_key, "shift", 2 * self.random_shift_pixels + 1, rows, 2
+                )[0]
+                offsets = (drawn - self.random_shift_pixels).to(frames.device)[row]
             noise = chance.normal(augment_key, "intensity", rows)[0].clamp(-2, 2)
-            bright = (1 + self.intensity * noise).to(frames.device)[row]
+            bright = (1 + self.intensity_jitter_std * noise).to(frames.device)[row]
         shown = self._shown(runs, offsets, bright)
         if tokens is not None:
             tokens = tokens[wanted]
@@ -247,9 +260,9 @@ class Pixels(nn.Module):
         return seen.new_zeros(rows, steps, self.latent_size).index_put((wanted,), seen)
 
 
-def _sensor(frame_size: int, gray: bool) -> dict[str, Any] | None:
+def _sensor(frame_size: int, grayscale: bool) -> dict[str, Any] | None:
     """What the world is asked to show: None, whatever it shows by itself."""
-    return {"height": frame_size, "width": frame_size, "gray": gray} if frame_size else None
+    return {"height": frame_size, "width": frame_size, "gray": grayscale} if frame_size else None
 
 
 class PixelsSmall(Pixels):
@@ -262,25 +275,25 @@ class PixelsSmall(Pixels):
 
         latent_size: D. wider: times the network's usual channels. stack: frames seen at once.
         frame_size: height and width asked of the world, pixels; 0: whatever it shows. gray: ask for
-        one channel. shift_pixels, intensity: augmentation in learning. centred: the network is
-        shown how frames differ from the usual picture.
+        one channel. random_shift_pixels, intensity: augmentation in learning. centred: the network
+        is shown how frames differ from the usual picture.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["pixels-small"] = "pixels-small"
         latent_size: int = Field(default=256, ge=8)
-        wider: int = Field(default=1, ge=1, le=16)
-        stack: int = Field(default=4, ge=1, le=16)
+        width_multiplier: int = Field(default=1, ge=1, le=16)
+        frame_stack: int = Field(default=4, ge=1, le=16)
         frame_size: int = Field(default=84, ge=0, le=512)
-        gray: bool = True
-        shift_pixels: int = Field(default=4, ge=0, le=16)
-        intensity: float = Field(default=0.05, ge=0, le=0.5)
-        centred: bool = False
+        grayscale: bool = True
+        random_shift_pixels: int = Field(default=4, ge=0, le=16)
+        intensity_jitter_std: float = Field(default=0.05, ge=0, le=0.5)
+        subtract_mean_frame: bool = False
 
         @property
         def sensor(self) -> dict[str, Any] | None:
             """Keywords height, width (pixels) and gray for the world, or None."""
-            return _sensor(self.frame_size, self.gray)
+            return _sensor(self.frame_size, self.grayscale)
 
 
 class PixelsNature(Pixels):

@@ -20,7 +20,7 @@ class PixelsTiny(Pixels):
 
         kind: Literal["pixels-tiny"] = "pixels-tiny"  # type: ignore[assignment]
         latent_size: int = Field(default=16, ge=8)
-        stack: int = Field(default=1, ge=1, le=16)
+        frame_stack: int = Field(default=1, ge=1, le=16)
         frame_size: int = Field(default=0, ge=0, le=512)
-        gray: bool = False
-        shift_pixels: int = Field(default=0, ge=0, le=16)
+        grayscale: bool = False
+        random_shift_pixels: int = Field(default=0, ge=0, le=16)

@@ -58,7 +58,7 @@ class Vectors(nn.Module):
         super().__init__()
         if world.vector is None:
             raise ConfigError(
-                f"config perception.kind: wanted a world that shows a vector, got {world.id}, "
+                f"config perception.kind: expected a world that shows a vector, got {world.id}, "
                 "which shows pixels; try perception.kind=pixels-small"
             )
         self.size, self.signals, self.goal = world.vector, len(world.signals), world.goal
@@ -70,9 +70,11 @@ class Vectors(nn.Module):
         squashed = soft_log(vectors)
         return torch.cat([squashed, self.network(squashed, tokens).tanh()], -1)
 
-    def see(self, vector: Tensor, carry: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
+    def encode_frame(
+        self, vector: Tensor, hidden: Tensor, tokens: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Latent [M D] of `vector` [M N]; the carry [M 0] stays empty."""
-        return self.encode(vector, tokens), carry
+        return self.encode(vector, tokens), hidden
 
     def perceive(self, observation: Observation, before: Moment) -> State:
         """The state estimate, primed by `before.directive`."""
@@ -82,18 +84,18 @@ class Vectors(nn.Module):
         latent = self.encode(observation.vector.float(), before.directive.tokens)
         return State(
             latent=latent,
-            carry=before.state.carry,
+            hidden=before.state.hidden,
             signals=observation.signals,
             ended=observation.ended.float(),
             uncertainty=torch.zeros(len(latent)),
             goal=observation.goal,
         )
 
-    def neutral(self, rows: int) -> State:
+    def initial(self, rows: int) -> State:
         """What stands for the state before an episode begins: zeros of the usual shapes."""
         return State(
             latent=torch.zeros(rows, self.latent_size),
-            carry=torch.zeros(rows, 0),
+            hidden=torch.zeros(rows, 0),
             signals=torch.zeros(rows, self.signals),
             ended=torch.zeros(rows),
             uncertainty=torch.zeros(rows),
@@ -114,7 +116,7 @@ class Vectors(nn.Module):
         """
         if experience.vectors is None:
             raise MessageError("Experience", "vectors", "vectors", "None")
-        rows, steps = experience.valid.shape
+        rows, steps = experience.mask.shape
         each = None if tokens is None else tokens.flatten(0, 1)
         latents = self.encode(experience.vectors.flatten(0, 1).float(), each)
         return latents.view(rows, steps, -1)

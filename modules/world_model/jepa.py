@@ -15,6 +15,7 @@ from modules.messages import Directive, Experience, Situation, State, WorldSpec,
 from modules.nets.mlp import MLP, ResidualMLP
 from modules.nets.normalisation import RunningScale, symexp, symlog
 from modules.objectives.objective import Objective
+from modules.ports import Batch
 
 _RARE = -5.0
 """Where the logit of an end begins: a fresh model expects to live on (probability .007)."""
@@ -65,14 +66,14 @@ class JEPA(nn.Module):
         kind: Literal["jepa"] = "jepa"
         width: int = Field(default=256, ge=16)
         blocks: int = Field(default=2, ge=1, le=16)
-        ensemble: int = Field(default=3, ge=1, le=16)
+        ensemble_size: int = Field(default=3, ge=1, le=16)
         unroll_steps: int = Field(default=5, ge=1)
         prediction_weight: float = Field(default=1.0, ge=0)
         invariance_weight: float = Field(default=0.0, ge=0)
         signals_weight: float = Field(default=1.0, ge=0)
         ended_weight: float = Field(default=1.0, ge=0)
-        shaping: float = Field(default=1.0, ge=0, le=1)
-        windows: float = Field(default=1.0, gt=0, le=1)
+        encoder_grad_scale: float = Field(default=1.0, ge=0, le=1)
+        batch_fraction: float = Field(default=1.0, gt=0, le=1)
 
     updates: Tensor
 
@@ -85,34 +86,38 @@ class JEPA(nn.Module):
         objective: Objective,
         width: int = 256,
         blocks: int = 2,
-        ensemble: int = 3,
+        ensemble_size: int = 3,
         unroll_steps: int = 5,
         prediction_weight: float = 1.0,
         invariance_weight: float = 0.0,
         signals_weight: float = 1.0,
         ended_weight: float = 1.0,
-        shaping: float = 1.0,
-        windows: float = 1.0,
+        encoder_grad_scale: float = 1.0,
+        batch_fraction: float = 1.0,
     ) -> None:
         super().__init__()
-        self.objective, self.ensemble, self.unroll_steps = objective, ensemble, unroll_steps
+        self.objective, self.ensemble_size, self.unroll_steps = (
+            objective,
+            ensemble_size,
+            unroll_steps,
+        )
         self.prediction_weight, self.signals_weight = prediction_weight, signals_weight
         self.invariance_weight, self.ended_weight = invariance_weight, ended_weight
-        self.shaping, self.windows = shaping, windows
-        self.described = world.actions.described
-        told = world.actions.size + world.actions.made_of().shape[1]
+        self.encoder_grad_scale, self.batch_fraction = encoder_grad_scale, batch_fraction
+        self.with_factors = world.actions.with_factors
+        told = world.actions.size + world.actions.factor_matrix().shape[1]
         self.trunk = ResidualMLP(latent_size + told, width, blocks, token_shape)
-        self.change = nn.Linear(width, ensemble * latent_size)
+        self.change = nn.Linear(width, ensemble_size * latent_size)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
         inputs = 2 * latent_size + told
         self.felt = MLP(inputs, width, len(world.signals) + 1, 2, token_shape, silent=True)
         with torch.no_grad():
             self.felt.last.bias[-1] = _RARE
-            if ensemble > 1:
+            if ensemble_size > 1:
                 # Heads that begin alike would stay alike where no data tells them apart; their
                 # mean still begins at no change.
-                apart = torch.randn(ensemble, latent_size, width) * 0.1 * width**-0.5
+                apart = torch.randn(ensemble_size, latent_size, width) * 0.1 * width**-0.5
                 self.change.weight.copy_((apart - apart.mean(0)).flatten(0, 1))
         self.latents = RunningScale(latent_size)
         self.strides = RunningScale(latent_size)
@@ -132,10 +137,10 @@ class JEPA(nn.Module):
 
     def _advance(self, latent: Tensor, action: Tensor, tokens: Tensor | None) -> _Step:
         standard = (latent - self.latents.centre) / self._scale()
-        features = self.trunk(torch.cat([standard, self.described(action)], -1), tokens)
-        change = self.change(features).unflatten(1, (self.ensemble, latent.shape[1]))
+        features = self.trunk(torch.cat([standard, self.with_factors(action)], -1), tokens)
+        change = self.change(features).unflatten(1, (self.ensemble_size, latent.shape[1]))
         stride = self._stride()
-        if self.ensemble == 1:
+        if self.ensemble_size == 1:
             mean, spread = change[:, 0], latent.new_zeros(len(latent))
         else:
             mean = change.mean(1)
@@ -157,12 +162,14 @@ class JEPA(nn.Module):
         costs the prediction of all else (CartPole, 5 steps: .13 of persistence's error, not .09).
         """
         standard = (latent - self.latents.centre) / self._scale()
-        felt = self.felt(torch.cat([standard, self.described(action), change], -1), tokens)
+        felt = self.felt(torch.cat([standard, self.with_factors(action), change], -1), tokens)
         return felt[:, :-1], felt[:, -1]
 
     def start(self, situation: Situation, directive: Directive) -> State:
         """The perceived state [B ...], its carry the directive's tokens [B T·E] for `step`."""
-        return State.raw(**{**situation.state.__dict__, "carry": directive.tokens.flatten(1)})
+        return State.unchecked(
+            **{**situation.state.__dict__, "hidden": directive.tokens.flatten(1)}
+        )
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The state after an encoded action [M A] (relaxed ones too), differentiable in both.
@@ -170,12 +177,12 @@ class JEPA(nn.Module):
         `uncertainty` [M] is the standard deviation over heads in units of a usual change.
         Deterministic: there is no latent variable, `z` is not used.
         """
-        made = self._advance(state.latent, action, state.carry)
-        felt, end = self._feel(state.latent, action, made.change, state.carry)
+        made = self._advance(state.latent, action, state.hidden)
+        felt, end = self._feel(state.latent, action, made.change, state.hidden)
         scale = self.feelings.deviation().clamp_min(1e-2)
-        return State.raw(
+        return State.unchecked(
             latent=made.latent,
-            carry=state.carry,
+            hidden=state.hidden,
             signals=symexp(self.feelings.centre + scale * felt),
             ended=end.sigmoid(),
             uncertainty=made.uncertainty,
@@ -189,13 +196,11 @@ class JEPA(nn.Module):
     def predict(self, situation: Situation, action: Tensor, directive: Directive) -> State:
         """What is expected after the action [B A] just chosen (§3.1.1); its carry is empty."""
         after = self.step(self.start(situation, directive), action)
-        return after.replace(carry=after.latent.new_zeros(len(action), 0))
+        return after.replace(hidden=after.latent.new_zeros(len(action), 0))
 
     # -- learning ---------------------------------------------------------------------------
 
-    def losses(
-        self, experience: Experience, states: list[State], targets: list[State]
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
+    def losses(self, batch: Batch, key: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Named scalar losses; no priorities.
 
         `prediction`: the objective's error of each head's latents over up to `unroll_steps` steps
@@ -211,14 +216,17 @@ class JEPA(nn.Module):
         Nothing beyond an end, or where `valid` is false, counts; rows count by
         `experience.weights`. Like a batch norm in training, it also updates the running scales.
         """
-        whole = _passing(latents_of(states)[experience.valid[:, : len(states)]], self.shaping)
-        if self.windows < 1:
+        experience, states, targets = batch
+        whole = _passing(
+            latents_of(states)[experience.mask[:, : len(states)]], self.encoder_grad_scale
+        )
+        if self.batch_fraction < 1:
             few = self._few(experience)
-            experience = experience.rows(few)
-            states, targets = ([s.rows(few) for s in given] for given in (states, targets))
-        window = self.window()
-        valid = experience.valid[:, :window]
-        online = _passing(latents_of(states), self.shaping)
+            experience = experience.select(few)
+            states, targets = ([s.select(few) for s in given] for given in (states, targets))
+        window = self.window_steps()
+        valid = experience.mask[:, :window]
+        online = _passing(latents_of(states), self.encoder_grad_scale)
         target = latents_of(targets[:window]).detach()
         signals = symlog(experience.signals[:, :window])
         over = (experience.terminated | experience.truncated)[:, :window]
@@ -230,7 +238,7 @@ class JEPA(nn.Module):
         self.feelings.update(signals[:, 1:][usable])
 
         felt_scale = self.feelings.deviation().clamp_min(1e-2)
-        heard = self._heard(experience.index)
+        heard = self._heard(experience.indices)
         reached = usable.cumprod(1).bool()
         primes = experience.tokens
         latent, row = online[:, 0], torch.arange(len(valid), device=online.device)
@@ -265,7 +273,7 @@ class JEPA(nn.Module):
             "signals": (felt - wanted).square().mean(1),
             "ended": cross_entropy(end, ends, reduction="none"),
         }
-        share = experience.weights[row] / max(len(row), 1)
+        share = experience.importance_weights[row] / max(len(row), 1)
         losses = {
             "prediction": self.prediction_weight * (share * each["prediction"]).sum(),
             "signals": self.signals_weight * (share * each["signals"]).sum(),
@@ -273,7 +281,7 @@ class JEPA(nn.Module):
         }
         if self.invariance_weight:
             apart = self.objective.error(online[:, :1], target[:, 0], self._scale()).squeeze(1)
-            counted = experience.weights * apart * valid[:, 0]
+            counted = experience.importance_weights * apart * valid[:, 0]
             losses["invariance"] = self.invariance_weight * counted.mean()
         key = chance.keys(0, 1, int(self.updates))
         return losses | self.objective.penalties(whole, key), None
@@ -284,19 +292,19 @@ class JEPA(nn.Module):
         A bootstrap that follows from the window's `index` [B], so that a head never sees some
         windows and heads can disagree about what they have not seen.
         """
-        if self.ensemble == 1:
+        if self.ensemble_size == 1:
             return torch.ones(len(index), 1, device=index.device)
-        drawn = chance.uniform(index.cpu(), "bootstrap", self.ensemble)
+        drawn = chance.uniform(index.cpu(), "bootstrap", self.ensemble_size)
         return ((drawn > 0.5).float() * 2).to(index.device)
 
-    def after_update(self) -> None:
+    def on_update(self) -> None:
         """Counts the update; the objective's luck follows from the count."""
         self.updates.add_(1)
 
-    def begin_anew(self) -> None:
+    def on_reset(self) -> None:
         """Nothing: running scales and the count of updates go on."""
 
-    def window(self) -> int:
+    def window_steps(self) -> int:
         """Steps of experience that losses ask for."""
         return self.unroll_steps + 1
 
@@ -306,18 +314,18 @@ class JEPA(nn.Module):
         """
         return min(1, self.unroll_steps - 1)
 
-    def looks_at(self, experience: Experience, steps: int) -> Tensor:
+    def target_mask(self, experience: Experience, steps: int) -> Tensor:
         """The steps [B W] whose target states are read: those predicted, and the first where it is
         another view of what the perception saw.
         """
-        within = torch.arange(experience.valid.shape[1], device=experience.valid.device)
+        within = torch.arange(experience.mask.shape[1], device=experience.mask.device)
         first = 0 if self.invariance_weight else self._first()
-        read = experience.valid & (within >= first) & (within <= self.unroll_steps)
+        read = experience.mask & (within >= first) & (within <= self.unroll_steps)
         few = self._few(experience)
         return torch.zeros_like(read).index_copy_(0, few, read[few])
 
     def _few(self, experience: Experience) -> Tensor:
         """The windows of a batch it learns from, int64, spread evenly over it."""
-        whole = len(experience.valid)
-        few = math.ceil(self.windows * whole)
-        return torch.arange(few, device=experience.valid.device) * whole // few
+        whole = len(experience.mask)
+        few = math.ceil(self.batch_fraction * whole)
+        return torch.arange(few, device=experience.mask.device) * whole // few

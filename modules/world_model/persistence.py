@@ -28,13 +28,15 @@ class Persistence:
     def start(self, situation: Situation, directive: Directive) -> State:
         """The perceived state [B ...], its carry empty."""
         state = situation.state
-        return State.raw(**{**state.__dict__, "carry": state.latent.new_zeros(state.batch, 0)})
+        return State.unchecked(
+            **{**state.__dict__, "hidden": state.latent.new_zeros(state.batch, 0)}
+        )
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The state itself [M ...], with no signal felt but `lives`."""
         signals = torch.zeros_like(state.signals)
         signals[:, _LIVES] = state.signals[:, _LIVES]
-        return State.raw(**{**state.__dict__, "signals": signals})
+        return State.unchecked(**{**state.__dict__, "signals": signals})
 
     def complete(self, state: State) -> State:
         """Itself."""

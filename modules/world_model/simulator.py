@@ -21,7 +21,7 @@ from modules import chance
 from modules.messages import ConfigError, Directive, Situation, State, WorldSpec
 from modules.ports import Simulator
 
-See = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+EncodeFrame = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Encodes percepts: (frames [M H W C] or vectors [M N], carry [M R], tokens [M T E]) to
 (latent [M D], carry [M R])."""
 
@@ -40,7 +40,7 @@ class _Node:
     signals: Tensor
     ended: bool
     latent: Tensor | None = None
-    carry: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -63,15 +63,17 @@ class _SimulatorModel(ABC):
     The table is emptied when a row comes back with a new random key, that is in a new step.
     """
 
-    def __init__(self, *, live_world: Any, latent_size: int, world: WorldSpec, see: See) -> None:
+    def __init__(
+        self, *, live_world: Any, latent_size: int, world: WorldSpec, encode_frame: EncodeFrame
+    ) -> None:
         if not isinstance(live_world, Simulator):
             raise ConfigError(
-                "config world_model.kind: wanted a world that can be imagined from, got "
+                "config world_model.kind: expected a world that can be imagined from, got "
                 f"{world.id!r} as {type(live_world).__name__}; choose world_model.kind=jepa or "
                 "rows of single emulators"
             )
         self.simulator: Simulator = live_world
-        self.latent_size, self.actions, self.see = latent_size, world.actions, see
+        self.latent_size, self.actions, self.encode_frame = latent_size, world.actions, encode_frame
         self._forget()
 
     def _forget(self) -> None:
@@ -87,7 +89,7 @@ class _SimulatorModel(ABC):
 
     def start(self, situation: Situation, directive: Directive) -> State:
         """The present state of each row; the simulator is asked once a row and agent step."""
-        rows, keys = situation.row.tolist(), situation.chance.tolist()
+        rows, keys = situation.env_index.tolist(), situation.rng_key.tolist()
         if any(
             r in self._roots and self._roots[r].key != k for r, k in zip(rows, keys, strict=True)
         ):
@@ -98,7 +100,7 @@ class _SimulatorModel(ABC):
                 place = len(self._nodes)
                 self._nodes.append(
                     _Node(
-                        handle=self.simulator.handle(row),
+                        handle=self.simulator.save_state(row),
                         parent=-1,
                         depth=0,
                         root=row,
@@ -106,16 +108,16 @@ class _SimulatorModel(ABC):
                         signals=state.signals[i],
                         ended=bool(state.ended[i] >= 0.5),
                         latent=state.latent[i],
-                        carry=state.carry[i],
+                        hidden=state.hidden[i],
                     )
                 )
                 self._roots[row] = _Root(
-                    key, place, directive.tokens[i], situation.chance[i : i + 1]
+                    key, place, directive.tokens[i], situation.rng_key[i : i + 1]
                 )
             places.append(self._roots[row].node)
-        return State.raw(
+        return State.unchecked(
             latent=state.latent,
-            carry=torch.tensor(places).unsqueeze(1),
+            hidden=torch.tensor(places).unsqueeze(1),
             signals=state.signals,
             ended=state.ended,
             uncertainty=torch.zeros(len(places)),
@@ -124,16 +126,16 @@ class _SimulatorModel(ABC):
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The states after `action` [M A]; where the episode is over nothing moves any more."""
-        native = self.actions.native(action.detach())
+        native = self.actions.decode(action.detach())
         chosen = native.tolist()
         places = [
             self._follow(place, act if self.actions.discrete else tuple(act), native, i)
-            for i, (place, act) in enumerate(zip(state.carry[:, 0].tolist(), chosen, strict=True))
+            for i, (place, act) in enumerate(zip(state.hidden[:, 0].tolist(), chosen, strict=True))
         ]
         reached = [self._nodes[place] for place in places]
-        return State.raw(
+        return State.unchecked(
             latent=self._names(reached),
-            carry=torch.tensor(places).unsqueeze(1),
+            hidden=torch.tensor(places).unsqueeze(1),
             signals=torch.stack([node.signals for node in reached]),
             ended=torch.tensor([float(node.ended) for node in reached]),
             uncertainty=torch.zeros(len(places)),
@@ -157,7 +159,7 @@ class _SimulatorModel(ABC):
         if (place, action) in self._after:
             return self._after[place, action]
         argument = action if self.actions.discrete else native[i].numpy()
-        glimpse = self.simulator.imagine(node.handle, argument, self._luck(place, action))
+        glimpse = self.simulator.simulate(node.handle, argument, self._luck(place, action))
         # Equal handles are one state, but what was felt on the way there belongs to it too.
         same = (node.root, node.depth, glimpse.handle, glimpse.signals, glimpse.ended)
         known = self._known.get(same, len(self._nodes))
@@ -182,7 +184,7 @@ class _SimulatorModel(ABC):
     @torch.no_grad()
     def complete(self, state: State) -> State:
         """The states as perception would see them, frame stacks and directive tokens included."""
-        places = state.carry[:, 0].tolist()
+        places = state.hidden[:, 0].tolist()
         unseen: dict[int, set[int]] = {}
         for place in places:
             while self._nodes[place].latent is None:
@@ -193,25 +195,27 @@ class _SimulatorModel(ABC):
         latents = [self._nodes[place].latent for place in places]
         fields = dict(state.__dict__)
         fields["latent"] = torch.stack([latent for latent in latents if latent is not None])
-        return State.raw(**fields)
+        return State.unchecked(**fields)
 
     def _look(self, places: list[int]) -> None:
         """Sees the states at `places`, whose parents have been seen."""
         nodes = [self._nodes[place] for place in places]
-        frames = torch.from_numpy(np.stack([self.simulator.look(node.handle) for node in nodes]))
-        carries = [self._nodes[node.parent].carry for node in nodes]
-        latents, after = self.see(
+        frames = torch.from_numpy(
+            np.stack([self.simulator.render_observation(node.handle) for node in nodes])
+        )
+        carries = [self._nodes[node.parent].hidden for node in nodes]
+        latents, after = self.encode_frame(
             frames,
-            torch.stack([carry for carry in carries if carry is not None]),
+            torch.stack([hidden for hidden in carries if hidden is not None]),
             torch.stack([self._roots[node.root].tokens for node in nodes]),
         )
-        for node, latent, carry in zip(nodes, latents, after, strict=True):
-            node.latent, node.carry = latent, carry
+        for node, latent, hidden in zip(nodes, latents, after, strict=True):
+            node.latent, node.hidden = latent, hidden
 
     def predict(self, situation: Situation, action: Tensor, directive: Directive) -> State:
         """What the simulator shows after `action` [B A]."""
         state = self.complete(self.step(self.start(situation, directive), action))
-        return State(**{**state.__dict__, "carry": torch.zeros(len(action), 0)})
+        return State(**{**state.__dict__, "hidden": torch.zeros(len(action), 0)})
 
 
 class Clairvoyant(_SimulatorModel):

@@ -15,7 +15,7 @@ from modules.messages import (
 )
 
 DRIVES, HEADS = ("score", "pain"), ("score", "pain")
-SIGNALS = ("score", "life_lost", "lives", "end", "effort", "novelty")
+SIGNALS = ("reward", "life_lost", "lives", "end", "effort", "novelty")
 PONG = WorldSpec(
     id="ALE/Pong-v5",
     pixels=(210, 160, 3),
@@ -25,10 +25,10 @@ PONG = WorldSpec(
 )
 
 
-def state(rows: int, latent: torch.Tensor, signals: torch.Tensor, carry: int) -> State:
+def state(rows: int, latent: torch.Tensor, signals: torch.Tensor, hidden: int) -> State:
     return State(
         latent=latent,
-        carry=torch.zeros(rows, carry),
+        hidden=torch.zeros(rows, hidden),
         signals=signals,
         ended=torch.zeros(rows),
         uncertainty=torch.full((rows,), 0.25),
@@ -64,7 +64,7 @@ def moment(step: int, rows: int, pixels: tuple[int, int, int] | None, seed: int)
             values=torch.randn(rows, 3, 5, generator=draw),
             weights=torch.full((rows, 3), 0.3),
             ages=torch.tensor([4.0, 9.0, 30.0]).repeat(rows, 1),
-            value=torch.randn(rows, 5, generator=draw),
+            readout=torch.randn(rows, 5, generator=draw),
             novelty=torch.full((rows,), 0.1),
         ),
         energies=Energy(
@@ -74,8 +74,8 @@ def moment(step: int, rows: int, pixels: tuple[int, int, int] | None, seed: int)
             critic_actions=torch.randn(rows, 4, 2, generator=draw),
         ),
         surprise=torch.rand(rows, generator=draw),
-        spent=torch.full((rows,), 100 * step),
-        age=torch.full((rows,), step % 50),
+        episode_model_calls=torch.full((rows,), 100 * step),
+        episode_step=torch.full((rows,), step % 50),
         directive=Directive(
             mode=mode,
             horizon_steps=torch.full((rows,), 5),
@@ -86,7 +86,7 @@ def moment(step: int, rows: int, pixels: tuple[int, int, int] | None, seed: int)
             tokens=torch.zeros(rows, 2, 4),
             latent_temperature=torch.ones(rows),
             risk=torch.zeros(rows),
-            carry=torch.zeros(rows, 2),
+            configurator_state=torch.zeros(rows, 2),
             reason=tuple(
                 f"row {row}: surprise 3.1 above its usual 2.0, plan" for row in range(rows)
             ),
@@ -94,7 +94,7 @@ def moment(step: int, rows: int, pixels: tuple[int, int, int] | None, seed: int)
         plan=Plan(
             actions=actions,
             steps=torch.where(mode == 2, 5, 1),
-            committed=torch.zeros(rows, dtype=torch.int64),
+            remaining_commit=torch.zeros(rows, dtype=torch.int64),
             energy=torch.full((rows,), -0.8),
             mode=mode,
             model_calls=torch.where(mode == 2, 182, 0),

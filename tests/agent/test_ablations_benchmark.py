@@ -6,7 +6,7 @@ import sys
 import pytest
 from programs import benchmark
 
-from agent.assembly.load import Request, resolved
+from agent.assembly.load import RunRequest, resolved
 
 ablations = benchmark("ablations")
 
@@ -15,7 +15,7 @@ ablations = benchmark("ablations")
 def test_an_arm_changes_the_preset(arm):
     plain, changed = (
         resolved(
-            Request(
+            RunRequest(
                 "ALE/Boxing-v5",
                 preset="atari-small",
                 overrides=tuple(word.removeprefix("--") for word in words),

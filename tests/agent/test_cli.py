@@ -85,11 +85,13 @@ def test_config_shows_what_play_would_write(capsys: pytest.CaptureFixture[str]):
 def test_a_flag_swaps_a_module_and_a_file_stands_below_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    (tmp_path / "mine.yaml").write_text("seed: 6\nactor: {planner: {kind: beam, hold: 2}}\n")
+    (tmp_path / "mine.yaml").write_text(
+        "seed: 6\nactor: {planner: {kind: beam, action_repeat: 2}}\n"
+    )
     asked = ["config", "CartPole-v1", "--config", "mine.yaml", "--seed", "7"]
     assert run(asked) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
-    assert (shown["seed"], shown["actor"]["planner"]["hold"]) == (7, 2)
+    assert (shown["seed"], shown["actor"]["planner"]["action_repeat"]) == (7, 2)
     assert run([*asked, "--actor.planner.kind", "cem-categorical"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["actor"]["planner"]["kind"] == "cem-categorical"
@@ -134,11 +136,11 @@ BAD: list[tuple[list[str], str, list[str]]] = [
     (["play", "CartPole-v9"], "CartPole-v1", ["play", "CartPole-v1"]),
     (["play", "CartPole-v1", "--world_model.kind=jpea"], "'jepa'",
      ["play", "CartPole-v1", "--world_model.kind=jepa"]),
-    (["play", "CartPole-v1", "--actor.planner.hodl=2"], "'hold'",
-     ["play", "CartPole-v1", "--actor.planner.hold=2"]),
-    (["play", "CartPole-v1", "--actor.planner.hold=0"], "at least 1",
-     ["play", "CartPole-v1", "--actor.planner.hold=1"]),
-    (["play", "CartPole-v1", "--num-envs", "0"], "world.rows",
+    (["play", "CartPole-v1", "--actor.planner.action_repeet=2"], "'action_repeat'",
+     ["play", "CartPole-v1", "--actor.planner.action_repeat=2"]),
+    (["play", "CartPole-v1", "--actor.planner.action_repeat=0"], "at least 1",
+     ["play", "CartPole-v1", "--actor.planner.action_repeat=1"]),
+    (["play", "CartPole-v1", "--num-envs", "0"], "world.num_envs",
      ["play", "CartPole-v1", "--num-envs", "1"]),
     (["play", "CartPole-v1", "--config", "none.yaml"], "none.yaml", ["play", "CartPole-v1"]),
     (["play", "CartPole-v1", "--config", "broken.yaml"], "line 1", ["play", "CartPole-v1"]),

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.assembly.build import KINDS, assemble, describe
-from agent.assembly.load import Request, configure
+from agent.assembly.load import RunRequest, configure
 from agent.assembly.merge import BEFORE, dotted, merge, read_yaml
 from agent.assembly.resolve import Kinds, default_kind, preset, presets, resolve, settings_of
 from agent.learning.learner import Learner
@@ -59,12 +59,12 @@ def test_later_layers_win_and_others_stay():
 
 
 def test_another_kind_drops_the_settings_of_the_former():
-    low = {"actor": {"kind": "actor", "planner": {"kind": "beam", "hold": 2}}}
-    same = merge(low, {"actor": {"planner": {"kind": "beam", "branches": 3}}})
-    assert same["actor"]["planner"] == {"kind": "beam", "hold": 2, "branches": 3}
+    low = {"actor": {"kind": "actor", "planner": {"kind": "beam", "action_repeat": 2}}}
+    same = merge(low, {"actor": {"planner": {"kind": "beam", "refine_samples": 3}}})
+    assert same["actor"]["planner"] == {"kind": "beam", "action_repeat": 2, "refine_samples": 3}
     for value in ({"kind": "cem"}, "cem"):
         other = merge(low, {"actor": {"planner": value}})
-        assert other["actor"]["planner"] == {"kind": "cem", BEFORE: {"hold": 2}}
+        assert other["actor"]["planner"] == {"kind": "cem", BEFORE: {"action_repeat": 2}}
         assert other["actor"]["kind"] == "actor"
 
 
@@ -118,7 +118,7 @@ GREEDY = "actor.policy.kind=greedy"
         (
             "sextet/Orchard-v0",
             ("configurator.kind=fixed",),
-            "config configurator.kind: wanted 'task'",
+            "config configurator.kind: expected 'task'",
         ),
         ("sextet/Orchard-v0", ("interventions=['swap:9=surprise']",), "interventions 'swap:9=sur"),
         ("sextet/Orchard-v0", ("configurator.kind=fixed", "configurator.v={subgoal 1: 1}"), None),
@@ -138,7 +138,7 @@ def test_what_learns_for_nobody_is_refused(
 ):
     """A critic whose word no policy hears, or none of whose sub-goals a configurator sets."""
     low = preset("learn-tasks") if "Orchard" in world else {}
-    tree = merge(merge(low, {"world": {"id": world, "rows": 1}}), dotted(overrides))
+    tree = merge(merge(low, {"world": {"id": world, "num_envs": 1}}), dotted(overrides))
     tree = merge(tree, {"memory": {"capacity": 1000}})
     if wanted is None:
         assemble(tree, Kinds(KINDS)).world.close()
@@ -151,13 +151,13 @@ def test_what_learns_for_nobody_is_refused(
 
 
 def test_a_dream_is_refused_where_no_sub_goal_counts_whatever_else_does():
-    world = {"world": {"id": "sextet/Orchard-v0", "rows": 1}, "memory": {"capacity": 1000}}
+    world = {"world": {"id": "sextet/Orchard-v0", "num_envs": 1}, "memory": {"capacity": 1000}}
     for override, refused in (("cost.drives=[score, pain]", True), ("configurator.task=1", False)):
         tree = merge(merge(preset("learn-tasks"), world), dotted([override]))
         assembly = assemble(tree, Kinds(KINDS))
         assembly.world.close()
-        assert bool(assembly.agent.modules.configurator.neutral(1).v.any())
-        settings = assembly.config.settings.learner.model_copy(update={"imagined_steps": 1})
+        assert bool(assembly.agent.modules.configurator.initial(1).v.any())
+        settings = assembly.config.settings.learner.model_copy(update={"imagination_horizon": 1})
         if not refused:
             assert Learner(assembly.agent.modules, seed=0, **settings.model_dump()).dreamer
             continue
@@ -166,11 +166,11 @@ def test_a_dream_is_refused_where_no_sub_goal_counts_whatever_else_does():
 
 
 def test_what_an_evaluation_sets_otherwise_is_a_layer_like_any():
-    told = {"actor": {"policy": {"epsilon": 0.01, "persistence": 0}}, "configurator": {"mode": 1}}
+    told = {"actor": {"policy": {"epsilon": 0.01, "repeat_prob": 0}}, "configurator": {"mode": 1}}
     low = {"actor": {"policy": {"kind": "greedy"}}, "training": {"evaluation": told}}
     overrides = [f"training.evaluation.actor.policy.{said}" for said in ("epsilon=0", "more=1")]
     merged = merge(low, dotted(overrides))["training"]["evaluation"]
-    assert merged["actor"]["policy"] == {"epsilon": 0, "persistence": 0, "more": 1}
+    assert merged["actor"]["policy"] == {"epsilon": 0, "repeat_prob": 0, "more": 1}
     assert merged["configurator"] == {"mode": 1}
     # What suited another policy is gone with it, all else stays.
     other = {"actor": {"policy": {"kind": "categorical"}}}
@@ -184,12 +184,12 @@ def test_what_an_evaluation_sets_otherwise_is_a_layer_like_any():
 
 
 def test_a_default_kind_that_is_replaced_leaves_nothing_behind():
-    # `branches` was meant for the default planner, beam.
-    tree = {"world": {"id": PIXELS.id}, "actor": {"planner": {"kind": "beam", "branches": 3}}}
+    # `refine_samples` was meant for the default planner, beam.
+    tree = {"world": {"id": PIXELS.id}, "actor": {"planner": {"kind": "beam", "refine_samples": 3}}}
     config = resolve(
         merge(tree, dotted(["actor.planner.kind=cem-categorical"])), PIXELS, Kinds(KINDS)
     )
-    assert "branches" not in config.tree()["actor"]["planner"]
+    assert "refine_samples" not in config.tree()["actor"]["planner"]
 
 
 def test_overrides_are_read_as_yaml_and_the_last_wins():
@@ -202,7 +202,7 @@ def test_overrides_are_read_as_yaml_and_the_last_wins():
 
 @pytest.mark.parametrize("override", ["a.b", "=3", "a..b=3", ".a=3"])
 def test_an_override_without_name_or_value_is_refused(override: str):
-    with pytest.raises(ConfigError, match="wanted an override like"):
+    with pytest.raises(ConfigError, match="expected an override like"):
         dotted([override])
 
 
@@ -228,10 +228,10 @@ def test_every_kind_is_the_class_that_calls_itself_so():
 
 @pytest.mark.parametrize("world", [PIXELS, PUSH])
 def test_resolving_what_was_resolved_changes_nothing(world: WorldSpec):
-    once = resolved("actor.replan_surprise=0.25", "seed=4", world=world)
+    once = resolved("actor.replan_threshold=0.25", "seed=4", world=world)
     again = resolve(yaml.safe_load(once.yaml()), world, Kinds(KINDS))
     assert again.tree() == once.tree()
-    assert again.tree()["actor"]["replan_surprise"] == 0.25
+    assert again.tree()["actor"]["replan_threshold"] == 0.25
 
 
 def test_a_module_without_a_slot_refuses_settings_for_it():
@@ -249,14 +249,23 @@ def test_a_bare_name_is_short_for_a_kind():
     [
         ("world_model.kind=jpea", ["world_model.kind", "'jpea'", "clairvoyant", "mean 'jepa'"]),
         ("actor.planner.kind=baem", ["actor.planner.kind", "mean 'beam'"]),
-        ("actor.planner.hodl=3", ["actor.planner.hodl", "none of kind, hold", "mean 'hold'"]),
-        ("actor.planner.hold=0", ["actor.planner.hold", "0 is not", "at least 1", "at most 32"]),
-        ("actor.planner.hold=much", ["actor.planner.hold", "'much' is not a valid integer"]),
+        (
+            "actor.planner.action_repeet=3",
+            ["actor.planner.action_repeet", "none of kind, action_repeat", "mean 'action_repeat'"],
+        ),
+        (
+            "actor.planner.action_repeat=0",
+            ["actor.planner.action_repeat", "0 is not", "at least 1", "at most 32"],
+        ),
+        (
+            "actor.planner.action_repeat=much",
+            ["actor.planner.action_repeat", "'much' is not a valid integer"],
+        ),
         ("actor.planer.kind=beam", ["actor.planer", "mean 'planner'"]),
         ("actr.kind=actor", ["config actr", "mean 'actor'"]),
         ("seed=-1", ["config seed", "-1 is not", "at least 0"]),
-        ("world.rows=0", ["config world.rows", "0 is not", "at least 1"]),
-        ("world.row=2", ["config world.row:", "mean 'rows'"]),
+        ("world.num_envs=0", ["config world.num_envs", "0 is not", "at least 1"]),
+        ("world.num_env=2", ["config world.num_env:", "mean 'num_envs'"]),
         ("discount=1.5", ["config discount", "1.5 is not", "at most 1"]),
         ("tokens.width=x", ["config tokens.width", "'x' is not a valid integer"]),
         ("perception=3", ["config perception", "3 is not a kind"]),
@@ -284,7 +293,7 @@ def test_a_world_must_be_named():
         (b"\xff\xfe\x00", "UTF-8"),
         (b"- 1\n- 2", "got list"),
         (b"just text", "got str"),
-        (b"1: 2", "wanted settings"),
+        (b"1: 2", "expected settings"),
         (b"a: !!python/object/apply:os.getcwd []", "is not YAML"),
     ],
 )
@@ -358,7 +367,7 @@ def test_a_package_that_cannot_be_imported_is_refused():
 def test_a_limit_of_ones_own_stands_beside_another_and_above_that_of_the_agent(tmp_path):
     file = tmp_path / "short.yaml"
     file.write_text("steps: 500")
-    tree, _ = configure(Request("pong", config=file, flags={"episodes": 3}))
+    tree, _ = configure(RunRequest("pong", config=file, flags={"episodes": 3}))
     assert (tree["steps"], tree["episodes"]) == (500, 3)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("{world: {id: CartPole-v1}, steps: 60}")
@@ -368,14 +377,14 @@ def test_a_limit_of_ones_own_stands_beside_another_and_above_that_of_the_agent(t
         ({"episodes": 3}, (None, 3)),
         ({"steps": 9}, (9, None)),
     ):
-        tree, _ = configure(Request(run, flags=flags))
+        tree, _ = configure(RunRequest(run, flags=flags))
         assert (tree["steps"], tree.get("episodes")) == limits
 
 
 def test_a_name_that_is_an_agent_and_a_folder_is_asked_about(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pong").mkdir()
-    configure(Request("pong"))  # that one is no agent
+    configure(RunRequest("pong"))  # that one is no agent
     (tmp_path / "pong" / "checkpoints").mkdir()
     with pytest.raises(ConfigError, match=r"'pong' comes along, and the folder .*\./pong"):
-        configure(Request("pong"))
+        configure(RunRequest("pong"))

@@ -74,14 +74,14 @@ def test_what_actions_add_is_about_their_mean():
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (("--agents", "ALE/Pong-v5"), "foresight: ALE/Pong-v5: agent: wanted one whose critic"),
+        (("--agents", "ALE/Pong-v5"), "foresight: ALE/Pong-v5: agent: expected one whose critic"),
         (("--agents", "Pendulum-v1", "--protocol", "none"), "foresight: Pendulum-v1: "),
         (("--agents", "boxing", "--states", "0"), "--states: invalid number value: '0'"),
         (("--agents", "boxing", "--depths", "1,x"), "--depths: invalid numbers value: '1,x'"),
         (("--agents", "boxing", "--noise", "2"), "--noise: invalid share value: '2'"),
-        (("--agents", "boxing", "--lives", "3"), "--lives, --noise: wanted several lives with"),
-        (("--agents", "boxing", "--noise", ".1"), "--lives, --noise: wanted several lives with"),
-        (("--agents", "boxing", "--steps", "3"), "--depths: wanted at most --steps 3, got 5"),
+        (("--agents", "boxing", "--lives", "3"), "--lives, --noise: expected several lives with"),
+        (("--agents", "boxing", "--noise", ".1"), "--lives, --noise: expected several lives with"),
+        (("--agents", "boxing", "--steps", "3"), "--depths: expected at most --steps 3, got 5"),
     ],
 )
 def test_what_it_cannot_look_at_is_said_in_a_line(monkeypatch, capsys, words, wanted):

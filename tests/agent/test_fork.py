@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.assembly.load import Request, prepared
+from agent.assembly.load import RunRequest, prepared
 from agent.cli import run
 from agent.counterfactual.fork import Replay, fork
 from agent.live import live
@@ -21,7 +21,7 @@ from modules.messages import ConfigError, TraceError, WorldError
 
 THOUGHT = (
     "configurator.kind=surprise", "configurator.model_calls=6", "configurator.horizon_steps=3",
-    "configurator.commit_steps=2", "configurator.think_every=6", "configurator.warm_steps=2",
+    "configurator.commit_steps=2", "configurator.max_idle_steps=6", "configurator.warmup_steps=2",
 )  # fmt: skip
 MODE_1 = ("configurator.kind=fixed", "configurator.mode=1")
 SMALL = ("perception.latent_size=32",)
@@ -36,7 +36,7 @@ LIVES = {
 def recorded(folder: Path, name: str, turns: int, every: int = 20) -> Path:
     world, rows, settings = LIVES[name]
     flags = {"seed": 3, "num_envs": rows}
-    assembly = prepared(Request(agent=world, overrides=settings, flags=flags))
+    assembly = prepared(RunRequest(agent=world, overrides=settings, flags=flags))
     place = RunFolder.create(folder / name, name)
     place.write_config(assembly.config.tree())
     with assembly.recorder(place) as recorder:
@@ -90,7 +90,7 @@ def test_a_change_is_felt_from_its_step_on_and_only_in_its_row(runs):
     assert found.original.digest != found.fork.digest
     assert found.first_difference == found.diverged == 35
     for was, now in zip(found.original.moments, found.fork.moments, strict=True):
-        mine, theirs = now.rows(torch.tensor([0])), was.rows(torch.tensor([0]))
+        mine, theirs = now.select(torch.tensor([0])), was.select(torch.tensor([0]))
         assert mine.observation.vector.equal(theirs.observation.vector)
     assert found.fork.moments[0].plan.action[1].argmax() == other
     assert found.fork.moments[0].observation.vector.equal(
@@ -115,11 +115,11 @@ def test_a_directive_is_changed_for_as_long_as_it_is_held_and_says_so(runs):
     ("change", "seen"),
     [
         ("state.latent.3=0.5", lambda m: float(m.state.latent[0, 3]) == 0.5),
-        ("state.signals.score=4", lambda m: float(m.energies.intrinsic[0, 0]) < -1),
+        ("state.signals.reward=4", lambda m: float(m.energies.intrinsic[0, 0]) < -1),
         ("recollection.novelty=1", lambda m: float(m.state.signals[0, 5]) == 1),
         ("energies.disagreement=9", lambda m: float(m.energies.disagreement[0]) == 9),
         ("observation.signals.life_lost=1", lambda m: float(m.energies.intrinsic[0, 1]) == 1),
-        ("expected.signals.score=7", lambda m: float(m.expected.signals[0, 0]) == 7),
+        ("expected.signals.reward=7", lambda m: float(m.expected.signals[0, 0]) == 7),
         ("directive.tokens=1.5", lambda m: bool((m.directive.tokens == 1.5).all())),
         ("plan.action=LEFT", lambda m: int(m.plan.action[0].argmax()) == 3),
     ],
@@ -135,22 +135,22 @@ def test_any_field_of_any_message(runs, change, seen):
     [
         ("directive.mood=2", "'mood' is not one of .*Did you mean 'mode'"),
         ("directiv.mode=2", "Did you mean 'directive'"),
-        ("directive.mode", "wanted a change like"),
+        ("directive.mode", "expected a change like"),
         ("directive.mode=3", "from 1 to 2, got 3"),
         ("directive.mode=1.5", "a whole number"),
         ("directive.mode=much", "a whole number"),
         ("directive.horizon_steps=9999", "from 1 to "),
         ("directive.horizon_steps=0", "from 1 to "),
         ("directive.u.scroe=1", "'scroe' is not one of score.*Did you mean 'score'"),
-        ("directive.u.score=NaN", "wanted a number"),
+        ("directive.u.score=NaN", "expected a number"),
         ("directive.u=[1,2]", "list of shape"),
         ("directive.u.score.0=1", "at most 1 names"),
         ("directive.reason=why", "is not one of"),
         ("plan.action=99", "not one of"),
         ("plan.action=JUMP", "not one of"),
-        ("plan.action.0=1", "wanted plan.action="),
+        ("plan.action.0=1", "expected plan.action="),
         ("state.latent.32=1", "0 to 31"),
-        ("state.carry=0", "owner"),
+        ("state.hidden=0", "owner"),
         ("state.signals.novelty=1", "recollection.novelty"),
         ("observation.pixels=0", "frame"),
         ("observation.goal=0", "there is no"),
@@ -258,7 +258,7 @@ def test_acting_needs_no_experience(runs):
         kept = memory.acting_tensors()
         assert not set(kept) & {"frames", "actions", "signals"}
         agent.step(observation)
-        assert memory.sample(2, 3, torch.tensor([1])).valid.any()
+        assert memory.sample(2, 3, torch.tensor([1])).mask.any()
 
 
 # -- weights go along -------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
 
     folder = tmp_path / "trained"
     folder.mkdir()
-    assembly = prepared(Request(agent="CartPole-v1", overrides=MODE_1))
+    assembly = prepared(RunRequest(agent="CartPole-v1", overrides=MODE_1))
     place = RunFolder(folder)
     place.write_config(assembly.config.tree())
     weights = {
@@ -283,7 +283,7 @@ def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
     assert run(["play", str(folder), "--steps", "30", "--no-live", "--run", str(played)]) == 0
     shutil.rmtree(folder)
     assert fork(played, 20, steps=10).identical
-    again = prepared(Request(agent=str(played)))
+    again = prepared(RunRequest(agent=str(played)))
     for port, module in trainable(again.agent.modules).items():
         for name, tensor in module.state_dict().items():
             assert tensor.equal(weights[f"{port}/{name}"])
@@ -302,7 +302,7 @@ def test_the_shipped_drives_are_what_they_are():
 
 
 def test_nothing_that_learns_or_directs_moves_a_drive(runs):
-    agent = prepared(Request(agent="CartPole-v1", overrides=MODE_1)).agent
+    agent = prepared(RunRequest(agent="CartPole-v1", overrides=MODE_1)).agent
     before = drive_hashes(agent)
     assert before == {name: SHIPPED[name] for name in agent.modules.cost.drives}
     with torch.no_grad():
@@ -351,13 +351,13 @@ def test_a_drive_changed_while_running_fails_the_run_by_name(tmp_path, capsys, m
     assert run([*asked, "--run", str(tmp_path / "run")]) == 1
     assert "drive 'pain'" in capsys.readouterr().err
     monkeypatch.undo()
-    agent = prepared(Request(agent="CartPole-v1")).agent
+    agent = prepared(RunRequest(agent="CartPole-v1")).agent
     with pytest.raises(ConfigError, match="end of the run: drive 'score'"), guarded(agent):
         monkeypatch.setattr(drives, "DRIVES", changed("score"))
 
 
 def test_a_cost_that_feels_otherwise_under_the_same_name_is_found(monkeypatch):
-    agent = prepared(Request(agent="CartPole-v1", overrides=MODE_1)).agent
+    agent = prepared(RunRequest(agent="CartPole-v1", overrides=MODE_1)).agent
     before, cost = drive_hashes(agent), type(agent.modules.cost)
     felt = cost.intrinsic
 
@@ -372,7 +372,7 @@ def test_a_cost_that_feels_otherwise_under_the_same_name_is_found(monkeypatch):
 
 
 def test_a_checkpoint_of_other_drives_is_refused_by_name(tmp_path):
-    assembly = prepared(Request(agent="CartPole-v1", overrides=MODE_1))
+    assembly = prepared(RunRequest(agent="CartPole-v1", overrides=MODE_1))
     place = RunFolder(tmp_path)
     place.write_config(assembly.config.tree())
     weights = {
@@ -384,4 +384,4 @@ def test_a_checkpoint_of_other_drives_is_refused_by_name(tmp_path):
     kept = checkpoint.Checkpoint({"weights": weights}, {}, facts)
     checkpoint.save(place.checkpoints, "9", kept)
     with pytest.raises(ConfigError, match=r"checkpoint .*: drive 'effort'"):
-        prepared(Request(agent=str(tmp_path)))
+        prepared(RunRequest(agent=str(tmp_path)))

@@ -13,9 +13,9 @@ WORLD = spec(True, 3)
 def mind():
     policy = Categorical(width=8, layers=1, world=WORLD, latent_size=1, token_shape=(1, 1))
     return Actor(
-        replan_surprise=0.5,
-        shown=2,
-        planner=Beam(hold=1, share=0.5, branches=1, world=WORLD),
+        replan_threshold=0.5,
+        num_logged_candidates=2,
+        planner=Beam(action_repeat=1, search_fraction=0.5, refine_samples=1, world=WORLD),
         policy=policy,
         world=WORLD,
         horizon_max=6,
@@ -67,7 +67,7 @@ def test_below_1_lookahead_mixes_plans_of_every_length(knows):
         cost.reactions = lambda latent: (latent + torch.tensor([[0.3, -0.2, 0.9]])).unsqueeze(-1)
     λ, horizon = 0.6, 6
     start = torch.tensor([[0.0], [5.0]])
-    _, mixed, _ = imagine(model, cost, start, WORLD, mind(), lookahead=λ)
+    _, mixed, _ = imagine(model, cost, start, WORLD, mind(), td_lambda=λ)
     _, plain, _ = imagine(model, cost, start, WORLD, mind())
     actions = torch.eye(3)[torch.randint(3, (2, 4, horizon), generator=torch.manual_seed(1))]
     wanted = λ**horizon * plain.cost(plain.rollout(actions))
@@ -85,9 +85,9 @@ def test_the_literal_sum_knows_no_lookahead():
     cost.reactions = lambda latent: (latent + torch.tensor([[0.3, -0.2, 0.9]])).unsqueeze(-1)
     actions = torch.eye(3)[torch.randint(3, (2, 4, 6), generator=torch.manual_seed(1))]
     costs = []
-    for lookahead in (1.0, 0.5):
+    for td_lambda in (1.0, 0.5):
         _, imagination, _ = imagine(
-            model, cost, torch.zeros(2, 1), WORLD, mind(), literal=True, lookahead=lookahead
+            model, cost, torch.zeros(2, 1), WORLD, mind(), literal=True, td_lambda=td_lambda
         )
         costs.append(imagination.cost(imagination.rollout(actions)))
     assert costs[0].equal(costs[1])
@@ -134,12 +134,12 @@ def test_model_calls_are_counted_for_each_row_candidate_and_step_parts_included(
     assert whole.spent.tolist() == [0] * 4
     whole.rollout(eye[torch.zeros(4, 2, 3, dtype=torch.int64)])
     assert whole.spent.tolist() == [6] * 4
-    part = whole.rows(torch.tensor([3, 1]))
+    part = whole.select(torch.tensor([3, 1]))
     part.rollout(eye[torch.zeros(2, 5, 1, dtype=torch.int64)])
     assert part.spent.tolist() == [5, 5]
     assert whole.spent.tolist() == [6, 11, 6, 11]
     assert model.calls == 4 * 6 + 2 * 5
-    part.rows(torch.tensor([1])).rollout(eye[torch.zeros(1, 1, 1, dtype=torch.int64)])
+    part.select(torch.tensor([1])).rollout(eye[torch.zeros(1, 1, 1, dtype=torch.int64)])
     assert part.spent.tolist() == [5, 6]
     assert whole.spent.tolist() == [6, 12, 6, 11]
 
@@ -165,7 +165,7 @@ def test_the_critic_is_asked_once_of_a_state():
         return torch.stack([latent, 9 - latent, 0 * latent], 1)
 
     cost.reactions = reactions
-    _, imagination, _ = imagine(model, cost, torch.zeros(2, 1), WORLD, mind(), lookahead=0.5)
+    _, imagination, _ = imagine(model, cost, torch.zeros(2, 1), WORLD, mind(), td_lambda=0.5)
     asked.clear()
     state = imagination.step(imagination.start(), torch.eye(3)[:2])
     least = imagination.expected(state).amin(-1)

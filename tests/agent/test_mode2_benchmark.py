@@ -39,7 +39,7 @@ def test_what_fails_or_has_no_human_score_is_said_in_a_line(tmp_path, monkeypatc
         mode2.main()
     said = {"human_normalised": None, "world": "CartPole-v1", "protocol": "none", "episodes": 1}
     (tmp_path / "cartpole-Mode-1.json").write_text(json.dumps(said))
-    with pytest.raises(SystemExit, match=r"wanted a game with human scores, got CartPole-v1"):
+    with pytest.raises(SystemExit, match=r"expected a game with human scores, got CartPole-v1"):
         mode2.main()
 
 
@@ -56,12 +56,12 @@ def test_a_folder_holds_results_of_the_same_settings_alone(tmp_path, monkeypatch
         monkeypatch.setattr(sys, "argv", ["mode2.py", *words])
         mode2.main()
 
-    run("--actor.planner.caution=1")
-    run("--actor.planner.caution=1")
+    run("--actor.planner.min_gain_std=1")
+    run("--actor.planner.min_gain_std=1")
     assert len(played) == 2
     for other, wrong in (
-        ([], "more ['--actor.planner.caution=1'], got []"),
-        (["--actor.planner.caution=1", "--episodes", "6"], "episodes 10, got 6"),
+        ([], "more ['--actor.planner.min_gain_std=1'], got []"),
+        (["--actor.planner.min_gain_std=1", "--episodes", "6"], "episodes 10, got 6"),
     ):
         with pytest.raises(SystemExit, match="2"):
             run(*other)

@@ -10,7 +10,7 @@ from agent.agent import Agent
 from agent.assembly.build import assemble, known_kinds
 from agent.cli import gather_overrides, run
 from agent.learning.offline_training import recorded_steps, remember
-from agent.modules import neutral
+from agent.modules import initial_moment
 from agent.recording.trace import Trace
 
 SMALL = ("--perception.kind=vectors", "--perception.width=16", "--no-live", "--json")
@@ -31,8 +31,8 @@ def filled(*traces: Path) -> Agent:
     tree = {"world": {"id": "CartPole-v1"}, "memory": {"capacity": 400},
             "perception": {"kind": "vectors", "width": 32}}  # fmt: skip
     agent = assemble(tree, known_kinds(), training=True).agent
-    agent.begin(1, 0)
-    remember(agent.memory, neutral(agent.modules, agent.world, 1), traces)
+    agent.reset(1, 0)
+    remember(agent.memory, initial_moment(agent.modules, agent.world, 1), traces)
     return agent
 
 
@@ -70,9 +70,9 @@ def test_no_window_goes_from_one_stretch_to_the_next():
     assert set(began.tolist()) >= {0, 90, 120, 150}
     for key in range(20):
         seen = agent.memory.sample(32, 6, torch.tensor([key]))
-        start = seen.index
+        start = seen.indices
         for steps in range(6):
-            real = seen.valid[:, steps]
+            real = seen.mask[:, steps]
             assert (began[(start + steps)[real]] <= start[real]).all()
 
 
@@ -117,7 +117,7 @@ def test_a_trace_of_another_world_is_refused_in_one_line(capsys):
     recorded("one")
     assert run(["train", "Acrobot-v1", "--from-traces", "one", "--run", "off"]) == 2
     shown = capsys.readouterr().err
-    assert "id: wanted Acrobot-v1, got CartPole-v1" in shown
+    assert "id: expected Acrobot-v1, got CartPole-v1" in shown
     assert not Path("off").exists()
     assert run(["train", "--from-traces", "nothing"]) == 2
     assert "no such file" in capsys.readouterr().err

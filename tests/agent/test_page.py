@@ -78,7 +78,7 @@ def test_series_are_those_of_the_trace(recorded: Path):
     facts, arrays = unpacked(recording.series(row=1).to_bytes())
     with Trace.open(recorded) as trace:
         for name, path in (
-            ("mode", "plan.mode"), ("surprise", "surprise"), ("score", "score"),
+            ("mode", "plan.mode"), ("surprise", "surprise"), ("score", "reward"),
             ("calls", "plan.model_calls"), ("horizon", "directive.horizon_steps"),
         ):  # fmt: skip
             np.testing.assert_array_equal(arrays[name], trace.series(path)[:, 1])
@@ -353,7 +353,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_a_run_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "no such file" in fails(capsys, str(tmp_path / "nothing"), "--no-open")
     (tmp_path / "trace.sqlite").write_bytes(b"this is not a database, " * 100)
-    assert "wanted a Sextet trace" in fails(capsys, str(tmp_path), "--no-open")
+    assert "expected a Sextet trace" in fails(capsys, str(tmp_path), "--no-open")
 
 
 def test_a_newer_trace(recorded: Path, capsys: pytest.CaptureFixture[str]):

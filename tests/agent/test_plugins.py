@@ -111,7 +111,7 @@ def test_a_wrong_shape_stops_the_run_and_is_named(packages: Path, tmp_path: Path
     )  # fmt: skip
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    for part in ("step 5", "perception (TooWide)", "State.latent", "wanted", "[1, 3]", "kept"):
+    for part in ("step 5", "perception (TooWide)", "State.latent", "expected", "[1, 3]", "kept"):
         assert part in line
     assert (tmp_path / "kept" / "trace.sqlite").is_file()
 

@@ -15,7 +15,7 @@ from agent.live import live
 from modules import chance
 from modules.messages import Moment
 
-WORLD = {"world": {"id": "sextet/Orchard-v0", "rows": 2}, "seed": 3}
+WORLD = {"world": {"id": "sextet/Orchard-v0", "num_envs": 2}, "seed": 3}
 SMALL = (
     "learner.batch=6",
     "learner.warmup_steps=4",
@@ -55,8 +55,8 @@ def test_experience_brings_back_the_tokens_that_primed_each_percept(primed: Any)
     experience = assembly.agent.modules.memory.sample(64, 5, chance.keys(0, 1, 0))
     firsts = 0
     for i in range(64):
-        start, row = divmod(int(experience.index[i]), 2)
-        for t in range(int(experience.valid[i].sum())):
+        start, row = divmod(int(experience.indices[i]), 2)
+        for t in range(int(experience.mask[i].sum())):
             moment = moments[start + t]
             if moment.observation.first[row]:
                 wanted, firsts = torch.zeros(1, 8), firsts + 1
@@ -77,8 +77,8 @@ def test_what_is_learned_from_is_what_was_perceived(primed: Any):
         without = modules.perception.encode_windows(experience)
     off = 0.0
     for i in range(32):
-        start, row = divmod(int(experience.index[i]), 2)
-        for t in range(int(experience.valid[i].sum())):
+        start, row = divmod(int(experience.indices[i]), 2)
+        for t in range(int(experience.mask[i].sum())):
             latent = moments[start + t].state.latent[row]
             torch.testing.assert_close(under[i, t], latent, rtol=1e-3, atol=1e-4)
             off = max(off, float((without[i, t] - latent).abs().max()))
@@ -98,7 +98,7 @@ def test_the_learner_sees_under_the_tokens_of_the_experience(primed: Any):
     modules = primed[0].agent.modules
     settings = primed[0].config.settings.learner.model_dump()
     learner = Learner(modules, seed=0, **settings)
-    experience = modules.memory.sample(16, learner.window(), chance.keys(0, 1, 2))
+    experience = modules.memory.sample(16, learner.window_steps(), chance.keys(0, 1, 2))
     found = []
     with torch.no_grad():
         for tokens in (experience.tokens, torch.zeros_like(experience.tokens), None):

@@ -49,5 +49,5 @@ def test_nothing_to_draw_is_one_line(tmp_path, pong):
     with pytest.raises(TraceError, match="no such file"):
         picture(tmp_path)
     TraceWriter(tmp_path / "trace.sqlite", pong, 1, DRIVES, HEADS).close()
-    with pytest.raises(TraceError, match="wanted at least one step"):
+    with pytest.raises(TraceError, match="expected at least one step"):
         picture(tmp_path)

@@ -63,7 +63,7 @@ def test_a_line_under_way_is_left_out_and_a_damaged_one_is_said(tmp_path: Path):
     metrics.write_text(whole + '{"steps": 400, "eval')
     assert read_run(path).final.mean == 9.0
     metrics.write_text("nonsense\n" + whole)
-    with pytest.raises(ConfigError, match="line 1: wanted JSON"):
+    with pytest.raises(ConfigError, match="line 1: expected JSON"):
         read_run(path)
     metrics.write_text('{"steps": 5, "frames": 5, "return": null}\n')
     with pytest.raises(ConfigError, match="none yet"):
@@ -166,8 +166,8 @@ def test_settings_are_told_apart_by_as_much_of_their_paths_as_it_takes(tmp_path:
 
 def test_a_setting_an_earlier_version_did_not_know_has_its_default():
     old = {"world": {"id": "CartPole-v1"}, "learner": {"batch": 8}, "seed": 1}
-    new = {**old, "learner": {"batch": 8, "foretold_steps": 0}, "seed": 2}
-    other = {**old, "learner": {"batch": 8, "foretold_steps": 1}}
+    new = {**old, "learner": {"batch": 8, "critic_unroll_steps": 0}, "seed": 2}
+    other = {**old, "learner": {"batch": 8, "critic_unroll_steps": 1}}
     assert _setting(old) == _setting(new) != _setting(other)
 
 

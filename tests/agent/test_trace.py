@@ -16,7 +16,7 @@ import torch
 from by_hand import PONG
 from by_hand import moment as lived
 
-from agent.recording.episode_stats import Scorekeeper
+from agent.recording.episode_stats import EpisodeStats
 from agent.recording.run_folder import RunFolder
 from agent.recording.trace import (
     FORMAT_VERSION,
@@ -43,10 +43,10 @@ HALVED = {
     "expected.latent",
     "recollection.keys",
     "recollection.values",
-    "recollection.value",
+    "recollection.readout",
     "energies.critic_actions",
     "directive.tokens",
-    "directive.carry",
+    "directive.configurator_state",
     "plan.candidates",
 }
 
@@ -64,7 +64,7 @@ def test_every_field_comes_back(tmp_path, pong, life, pixels):
         for name, value in told.tensors():
             if value is None:
                 assert stored[name] is None
-            elif name in ("state.carry", "expected.carry"):
+            elif name in ("state.hidden", "expected.hidden"):
                 assert stored[name].shape == (2, 0)
             elif name in HALVED:
                 torch.testing.assert_close(stored[name], value, atol=1e-3, rtol=1e-3)
@@ -81,7 +81,7 @@ def test_series_reads_a_field_over_all_steps(tmp_path, pong, life):
     felt = torch.stack([m.energies.intrinsic for m in moments]).numpy()
     np.testing.assert_array_equal(trace.series("energies.intrinsic"), felt)
     assert trace.series("mode")[:4, 1].tolist() == [2, 1, 1, 2]
-    assert trace.series("score").sum() == 2 * 13
+    assert trace.series("reward").sum() == 2 * 13
     latents = torch.stack([m.state.latent for m in moments]).half().float().numpy()
     np.testing.assert_array_equal(trace.series("state.latent"), latents)
     actions = torch.stack([m.plan.actions for m in moments]).numpy()
@@ -96,7 +96,7 @@ def test_one_frame_of_one_row(tmp_path, pong, life):
     trace = record(tmp_path / "t.sqlite", pong, moments)
     np.testing.assert_array_equal(trace.frame(21, 1), moments[21].observation.pixels[1].numpy())
     for step, row in ((30, 0), (0, 2), (0, -1)):
-        with pytest.raises(TraceError, match="wanted step"):
+        with pytest.raises(TraceError, match="expected step"):
             trace.frame(step, row)
 
 
@@ -106,7 +106,7 @@ def test_bulky_recollections_are_left_out(tmp_path, pong, life):
     trace = record(tmp_path / "t.sqlite", pong, [moment.replace(recollection=bulky)])
     kept = trace.moment(0).recollection
     assert kept.keys.shape == (2, 3, 0)
-    assert kept.value.shape == (2, 0)
+    assert kept.readout.shape == (2, 0)
     assert torch.equal(kept.weights, moment.recollection.weights)
 
 
@@ -237,7 +237,7 @@ def test_what_is_no_trace_is_refused_in_one_line(tmp_path, pong, life):
     with pytest.raises(TraceError, match="no such file"):
         Trace.open(path)
     path.write_bytes(b"not a database at all" * 100)
-    with pytest.raises(TraceError, match="wanted a Sextet trace") as refused:
+    with pytest.raises(TraceError, match="expected a Sextet trace") as refused:
         Trace.open(path)
     assert "\n" not in str(refused.value)
     with pytest.raises(TraceError, match="exists"):
@@ -291,7 +291,7 @@ def test_a_step_of_one_row_is_small(tmp_path, pong, life):
 
 
 def test_scorekeeper(pong, life):
-    keeper = Scorekeeper(pong.id, 2)
+    keeper = EpisodeStats(pong.id, 2)
     for moment in life(125):
         keeper.add(moment)
     summary = keeper.summary(seconds=5.0, run="runs/x-1")
@@ -304,7 +304,7 @@ def test_scorekeeper(pong, life):
 
 
 def test_a_life_loss_that_ends_nothing_goes_on_counting_and_a_limit_ends(pong, life):
-    keeper = Scorekeeper(pong.id, 2)
+    keeper = EpisodeStats(pong.id, 2)
     moments = life(30)
     keeper.add(
         moments[9].replace(
@@ -329,7 +329,7 @@ def test_run_folders_are_numbered_and_configured(tmp_path, monkeypatch):
     first.write_config({"seed": 3, "world": {"id": "ALE/Pong-v5"}})
     assert RunFolder.open(first.path).read_config() == {"seed": 3, "world": {"id": "ALE/Pong-v5"}}
     assert [p.name for p in first.path.iterdir()] == ["config.yaml"]
-    with pytest.raises(ConfigError, match=r"wanted a run folder with config\.yaml"):
+    with pytest.raises(ConfigError, match=r"expected a run folder with config\.yaml"):
         RunFolder.open(second.path)
     with pytest.raises(ConfigError, match="which exists"):
         RunFolder.create(first.path, "x")
@@ -337,11 +337,11 @@ def test_run_folders_are_numbered_and_configured(tmp_path, monkeypatch):
 
 def test_an_impossible_run_folder_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ConfigError, match="wanted a writable place") as refused:
+    with pytest.raises(ConfigError, match="expected a writable place") as refused:
         RunFolder.create(tmp_path / "file" / "a" / "run", "x")
     assert "\n" not in str(refused.value)
     long = tmp_path / "new" / ("n" * 300)
-    with pytest.raises(ConfigError, match="wanted a writable place"):
+    with pytest.raises(ConfigError, match="expected a writable place"):
         RunFolder.create(long, "x")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
@@ -505,7 +505,7 @@ def test_missing_tables_are_one_line(tmp_path, pong, life):
         change.commit()
         change.close()
         if table == "meta":
-            with pytest.raises(TraceError, match="wanted a Sextet trace"):
+            with pytest.raises(TraceError, match="expected a Sextet trace"):
                 Trace.open(path)
             continue
         left = Readable(Trace.open(path))

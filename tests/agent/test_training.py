@@ -23,7 +23,7 @@ from agent import load
 from agent.api.train import train
 from agent.api.training import training_config
 from agent.assembly.build import Assembly, assemble, known_kinds
-from agent.assembly.load import Request
+from agent.assembly.load import RunRequest
 from agent.cli import run
 from agent.learning.collapse_monitor import Health, effective_rank
 from agent.learning.evaluation import Evaluation
@@ -33,16 +33,25 @@ from agent.live import live
 from agent.recording import checkpoint
 from agent.view.progress import LiveProgress, PlainProgress, grouped, lasting
 from modules.messages import ConfigError, MessageError
+from modules.ports import Batch
+
+LEARNING_KEY = torch.tensor([7])
 
 SMALL = {
     "world": {"id": "CartPole-v1"},
     "perception": {"kind": "vectors", "width": 32},
-    "world_model": {"kind": "jepa", "width": 32, "blocks": 1, "ensemble": 2, "unroll_steps": 3},
+    "world_model": {
+        "kind": "jepa",
+        "width": 32,
+        "blocks": 1,
+        "ensemble_size": 2,
+        "unroll_steps": 3,
+    },
     "cost": {"critic": {"kind": "actions", "width": 32}},
     "memory": {"capacity": 500, "priority_exponent": 0.5},
     "actor": {"policy": {"kind": "greedy", "epsilon": 0.2}},
     "configurator": {"kind": "fixed", "mode": 1},
-    "learner": {"batch": 8, "warmup_steps": 20, "updates_per_step": 0.5},
+    "learner": {"batch": 8, "warmup_steps": 20, "replay_ratio": 0.5},
 }
 
 
@@ -58,7 +67,7 @@ def learner_of(assembly: Assembly) -> Learner:
 
 def trained(folder: Path, steps: int, resume: checkpoint.Checkpoint | None = None) -> Training:
     folder.mkdir(exist_ok=True)
-    assembly = made(reset_every=17, imagined_steps=2)
+    assembly = made(reset_every=17, imagination_horizon=2)
     training = Training(
         assembly.agent,
         assembly.world,
@@ -115,7 +124,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_end(tmp_path):
     whole = trained(tmp_path / "whole", 150)
     folder = tmp_path / "stopped"
     folder.mkdir()
-    assembly = made(reset_every=17, imagined_steps=2)
+    assembly = made(reset_every=17, imagination_horizon=2)
     schedule = Schedule(steps=150, report_every=20, evaluate_every=0, checkpoint_every=50)
     training = Training(
         assembly.agent, assembly.world, learner_of(assembly), folder, schedule,
@@ -193,7 +202,7 @@ def test_the_averages_follow_and_are_what_is_kept_to_play():
     assembly = made()
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
-    settings = assembly.config.settings.learner.model_dump() | {"target_rate": 0.25}
+    settings = assembly.config.settings.learner.model_dump() | {"ema_rate": 0.25}
     learner = Learner(assembly.agent.modules, seed=3, **settings)
     for rate in (1, 1 / 2, 1 / 3, 0.25, 0.25):
         began = {name: value.clone() for name, value in learner.weights().items()}
@@ -213,7 +222,7 @@ def test_learning_apart_learns_the_same_and_the_agent_follows():
         assembly = made()
         for _ in live(assembly.agent, assembly.world, 60, 0):
             pass
-        settings = assembly.config.settings.learner.model_dump() | {"updates_per_step": 1}
+        settings = assembly.config.settings.learner.model_dump() | {"replay_ratio": 1}
         learner = Learner(assembly.agent.modules, seed=3, device=device, **settings)
         acting = assembly.agent.modules.perception.state_dict()
         began = {name: value.clone() for name, value in acting.items()}
@@ -236,7 +245,7 @@ def test_the_first_step_has_another_view_as_its_target_and_later_ones_the_same()
         "world": {"id": "ALE/Pong-v5"},
         "perception": {"kind": "pixels-small", "latent_size": 16},
         "world_model": {"kind": "jepa", "unroll_steps": 2, "invariance_weight": 1},
-        "learner": {"batch": 4, "online_steps": 3, "updates_per_step": 0},
+        "learner": {"batch": 4, "online_steps": 3, "replay_ratio": 0},
     }
     assembly = assemble(tree, known_kinds(), training=True)
     for _ in live(assembly.agent, assembly.world, 40, 0):
@@ -252,7 +261,7 @@ def test_the_first_step_has_another_view_as_its_target_and_later_ones_the_same()
 
     perception.encode_windows = listening
     key = torch.tensor([5])
-    learner.encode(learner.modules.memory.sample(4, learner.window(), key), key)
+    learner.encode(learner.modules.memory.sample(4, learner.window_steps(), key), key)
     online, later, first = asked
     assert online[0] == later[0] != first[0]
     assert later[1][:3] == [False, True, True]
@@ -260,7 +269,7 @@ def test_the_first_step_has_another_view_as_its_target_and_later_ones_the_same()
 
 
 def test_only_the_ports_named_learn():
-    assembly = made(ports=("cost",))
+    assembly = made(train_modules=("cost",))
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
     learner = learner_of(assembly)
@@ -271,8 +280,8 @@ def test_only_the_ports_named_learn():
         n.split("/")[0] for n, value in learner.weights().items() if not value.equal(began[n])
     }
     assert changed == {"cost"}
-    with pytest.raises(ConfigError, match=r"learner.ports: 'costs' is not one of .*'cost'"):
-        learner_of(made(ports=("costs",)))
+    with pytest.raises(ConfigError, match=r"learner.train_modules: 'costs' is not one of .*'cost'"):
+        learner_of(made(train_modules=("costs",)))
 
 
 def test_what_stays_as_it_is_sees_what_it_sees_in_acting():
@@ -280,18 +289,18 @@ def test_what_stays_as_it_is_sees_what_it_sees_in_acting():
         **SMALL,
         "world": {"id": "ALE/Pong-v5"},
         "perception": {"kind": "pixels-small", "latent_size": 16},
-        "learner": {**SMALL["learner"], "ports": ["cost"]},
+        "learner": {**SMALL["learner"], "train_modules": ["cost"]},
     }
     assembly = assemble(tree, known_kinds(), training=True)
     for _ in live(assembly.agent, assembly.world, 40, 0):
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
-    experience = assembly.agent.memory.sample(4, learner.window(), key)
+    experience = assembly.agent.memory.sample(4, learner.window_steps(), key)
     usual = learner.modules.perception.usual.centre.clone()
     (state,), targets = learner.encode(experience, key)
     plain = learner.modules.perception.encode_windows(experience, None, None)
     torch.testing.assert_close(state.latent, plain[:, 0])
-    reach = learner.modules.cost.looks_at(experience, 1)
+    reach = learner.modules.cost.target_mask(experience, 1)
     seen = torch.stack([target.latent for target in targets], 1)
     torch.testing.assert_close(seen[reach], plain[reach])
     assert learner.modules.perception.usual.centre.equal(usual)
@@ -313,21 +322,21 @@ def test_a_loss_that_is_no_number_stops_learning_before_it_does_harm():
     model.losses = broken
     with pytest.raises(MessageError) as stopped:
         learner.update()
-    wanted = "module world_model: update 1: losses.signals: wanted a finite number, got inf"
+    wanted = "module world_model: update 1: losses.signals: expected a finite number, got inf"
     assert str(stopped.value) == wanted
     assert all(now.equal(was) for now, was in zip(parameters, before, strict=True))
 
 
 def test_averages_at_rate_1_are_the_modules_themselves():
     assembly = made()
-    settings = assembly.config.settings.learner.model_dump() | {"target_rate": 1.0}
+    settings = assembly.config.settings.learner.model_dump() | {"ema_rate": 1.0}
     learner = Learner(assembly.agent.modules, seed=3, **settings)
     assert learner.averages is learner.learners
     assert not any(name.startswith("now/") for name in learner.tensors())
 
 
 def test_a_reset_goes_back_to_how_it_all_began_halfway_or_wholly():
-    assembly = made(reset_every=5, reset_keep=0.25)
+    assembly = made(reset_every=5, shrink_perturb_alpha=0.25)
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
     learner = learner_of(assembly)
@@ -348,7 +357,7 @@ def test_a_reset_goes_back_to_how_it_all_began_halfway_or_wholly():
 
 
 def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():
-    assembly = made(imagined_steps=4)
+    assembly = made(imagination_horizon=4)
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
@@ -368,27 +377,29 @@ def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():
     ends = torch.stack([state.ended > 0.5 for state in whole], 1)
     for row in range(8):
         first = int(ends[row].long().argmax()) if ends[row].any() else 4
-        assert dreamt.valid[row].tolist() == [t <= first for t in range(5)]
+        assert dreamt.mask[row].tolist() == [t <= first for t in range(5)]
     assert "cost/imagined critic" in learner.update()
 
 
 def test_what_is_foretold_is_judged_by_what_came_and_teaches_the_model_too():
-    assembly = made(foretold_steps=2)
+    assembly = made(critic_unroll_steps=2)
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
     for _ in range(3):  # a fresh critic says 0 whatever it is shown
         assert "cost/foretold critic" in learner.update()
     cost, model = assembly.agent.modules.cost, assembly.agent.modules.world_model
-    stop = cost.window()
-    experience = assembly.agent.memory.sample(8, learner.window(), key)
+    stop = cost.window_steps()
+    experience = assembly.agent.memory.sample(8, learner.window_steps(), key)
     states, targets = learner.encode(experience, key)
     loss = learner._foretold(experience, states[0], targets, cost)
     latent, by_hand = states[0].latent, []
     for t in (1, 2):
         latent = model._advance(latent, experience.actions[:, t - 1], None).latent
         there = states[0].replace(latent=latent)
-        missed, _ = cost.losses(experience.span(t, stop), [there], targets[t:stop])
+        missed, _ = cost.losses(
+            Batch(experience.slice_steps(t, stop), [there], targets[t:stop]), LEARNING_KEY
+        )
         by_hand.append(missed["critic"])
     torch.testing.assert_close(loss, torch.stack(by_hand).mean())
     loss.backward()
@@ -397,7 +408,7 @@ def test_what_is_foretold_is_judged_by_what_came_and_teaches_the_model_too():
 
 
 def test_dreams_branch_by_any_first_action_and_go_on_as_mode_1():
-    assembly = made(imagined_steps=3, imagined_branches=16)
+    assembly = made(imagination_horizon=3, rollouts_per_state=16)
     assembly.agent.modules.actor.policy.epsilon = 0.0
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
@@ -409,11 +420,11 @@ def test_dreams_branch_by_any_first_action_and_go_on_as_mode_1():
     assert learner.dreamer is not None
     dreamt, given, whole = learner.dreamer.dream(experience, states[0], key)
     assert whole[0].latent.equal(states[0].latent.detach().repeat_interleave(16, 0))
-    assert dreamt.index.equal(experience.index.repeat_interleave(16))
+    assert dreamt.indices.equal(experience.indices.repeat_interleave(16))
     first = dreamt.actions[:, 0].view(8, 16, -1)
     assert bool((first.sum(1) > 0).all()), "each action begins some branch of each state"
     for t in (1, 2):
-        said = learner.dreamer.modules.cost.by_action(given[t], torch.ones(1, 4))
+        said = learner.dreamer.modules.cost.action_values(given[t], torch.ones(1, 4))
         assert said is not None
         assert dreamt.actions[:, t].argmax(-1).equal(said.argmin(-1))
 
@@ -521,11 +532,20 @@ def test_what_goes_on_takes_no_other_settings(tmp_path, capsys, monkeypatch, wor
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["CartPole-v1", "--learner.ports=[perception]"], "wanted one that has losses"),
-        (["ALE/Pong-v5", "--world_model.kind=fair", "--learner.foretold_steps=1"], "memory holds"),
-        (["ALE/Pong-v5", "--world_model.kind=clairvoyant", "--learner.imagined_steps=1"], "jepa"),
-        (["sextet/Orchard-v0", "--learner.imagined_steps=1"], "a dream has no task"),
-        (["CartPole-v1", "--learner.ports=[perception]", "--seeds", "0,1"], "that has losses"),
+        (["CartPole-v1", "--learner.train_modules=[perception]"], "expected one that has losses"),
+        (
+            ["ALE/Pong-v5", "--world_model.kind=fair", "--learner.critic_unroll_steps=1"],
+            "memory holds",
+        ),
+        (
+            ["ALE/Pong-v5", "--world_model.kind=clairvoyant", "--learner.imagination_horizon=1"],
+            "jepa",
+        ),
+        (["sextet/Orchard-v0", "--learner.imagination_horizon=1"], "a dream has no task"),
+        (
+            ["CartPole-v1", "--learner.train_modules=[perception]", "--seeds", "0,1"],
+            "that has losses",
+        ),
     ],
 )
 def test_what_cannot_learn_is_said_before_a_folder_is_made(
@@ -913,13 +933,13 @@ def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_wo
     ]
     apart = [line["actor/distillation"] for line in lines if "actor/distillation" in line]
     assert apart[-1] < 0.8 * torch.log(torch.tensor(2.0)), apart
-    assert run([*told, "--run", "third", "--learner.ports=[cost]"]) == 2
+    assert run([*told, "--run", "third", "--learner.train_modules=[cost]"]) == 2
     assert "another actor, and that is not to learn" in capsys.readouterr().err
-    assert run([*told, "--run", "third", "--training.begin_with=firts"]) == 2
+    assert run([*told, "--run", "third", "--training.init_from=firts"]) == 2
     assert "'firts' is neither a trained run" in capsys.readouterr().err
     assert not (tmp_path / "third").exists()
 
 
 def test_an_agent_that_was_never_trained_begins_fresh():
-    assert training_config(Request(agent="showpiece"))["training"]["begin_with"] is None
-    assert training_config(Request(agent="krull"))["training"]["begin_with"] == "krull"
+    assert training_config(RunRequest(agent="showpiece"))["training"]["init_from"] is None
+    assert training_config(RunRequest(agent="krull"))["training"]["init_from"] == "krull"

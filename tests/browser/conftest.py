@@ -47,7 +47,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = run([
         "play", "ALE/Breakout-v5", "--world_model.kind=clairvoyant", "--steps", "70", "--seed", "5",
         "--configurator.horizon_steps=8", "--configurator.model_calls=64",
-        "--configurator.commit_steps=2", "--configurator.warm_steps=2",
+        "--configurator.commit_steps=2", "--configurator.warmup_steps=2",
         "--no-live", "--run", str(folder),
     ])  # fmt: skip
     assert code == 0

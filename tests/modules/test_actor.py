@@ -8,6 +8,9 @@ from modules.actor.beam import Beam
 from modules.actor.gradient import Gradient
 from modules.actor.policy import Categorical, Gaussian, Greedy
 from modules.messages import ConfigError, Experience, State
+from modules.ports import Batch
+
+LEARNING_KEY = torch.tensor([7])
 
 WORLD, FORCE = spec(True, 3), spec(False, 2)
 SHAPE = {"latent_size": 1, "token_shape": (1, 1)}
@@ -19,7 +22,7 @@ def categorical(**settings):
 
 
 def make(horizon_max=10, **settings):
-    planner = Beam(hold=1, share=0.5, branches=2, world=WORLD)
+    planner = Beam(action_repeat=1, search_fraction=0.5, refine_samples=2, world=WORLD)
     given = {**Actor.Config().model_dump(exclude={"kind"}), **settings}
     return Actor(
         **given, policy=categorical(), planner=planner, world=WORLD, horizon_max=horizon_max
@@ -33,7 +36,7 @@ def act(mind, rows, before=None, surprise=0.0, ended=None, seed=0, step=0, **ord
     latent = torch.arange(rows).float().unsqueeze(-1)
     moment = situation(
         latent,
-        mind.neutral(rows) if before is None else before,
+        mind.initial(rows) if before is None else before,
         orders,
         seed=seed,
         step=step,
@@ -63,7 +66,7 @@ def test_rows_in_both_modes_are_served_together_and_none_spends_too_much():
 
 def test_every_plan_has_the_shapes_of_the_neutral_one():
     mind = make()
-    shapes = [(name, value.shape) for name, value in mind.neutral(3).tensors()]
+    shapes = [(name, value.shape) for name, value in mind.initial(3).tensors()]
     for mode in ([1, 1, 1], [2, 1, 2], [2, 2, 2]):
         plan, _ = act(mind, 3, mode=mode, horizon=[2, 5, 30], calls=[1, 40, 300])
         assert [(name, value.shape) for name, value in plan.tensors()] == shapes
@@ -72,23 +75,23 @@ def test_every_plan_has_the_shapes_of_the_neutral_one():
 def test_a_commitment_is_carried_out_without_thinking_and_ends():
     mind = make()
     first, _ = act(mind, 2, horizon=6, calls=120, commit=3)
-    assert first.committed.tolist() == [2, 2]
+    assert first.remaining_commit.tolist() == [2, 2]
     second, model = act(mind, 2, before=first, step=1, horizon=6, calls=120, commit=3)
     assert model.calls == 0
     assert second.model_calls.tolist() == [0, 0]
     assert second.mode.tolist() == [2, 2]
-    assert second.committed.tolist() == [1, 1]
+    assert second.remaining_commit.tolist() == [1, 1]
     assert second.steps.tolist() == [5, 5]
     torch.testing.assert_close(second.actions[:, :5], first.actions[:, 1:6])
     third, _ = act(mind, 2, before=second, step=2, horizon=6, calls=120, commit=3)
-    assert third.committed.tolist() == [0, 0]
+    assert third.remaining_commit.tolist() == [0, 0]
     fourth, model = act(mind, 2, before=third, step=3, horizon=6, calls=120, commit=3)
     assert model.calls > 0
-    assert fourth.committed.tolist() == [2, 2]
+    assert fourth.remaining_commit.tolist() == [2, 2]
 
 
 def test_surprise_ends_a_commitment():
-    mind = make(replan_surprise=0.5)
+    mind = make(replan_threshold=0.5)
     first, _ = act(mind, 2, horizon=6, calls=120, commit=3)
     calm, _ = act(mind, 2, before=first, step=1, surprise=0.5, horizon=6, calls=120, commit=3)
     shaken, _ = act(mind, 2, before=first, step=1, surprise=0.6, horizon=6, calls=120, commit=3)
@@ -134,9 +137,14 @@ def test_an_actor_plans_continuous_actions():
     model, cost = linear_quadratic()
     world = spec(False, 1)
     policy = Gaussian(width=8, layers=1, noise=0.1, world=world, latent_size=3, token_shape=(1, 1))
-    planner = Gradient(starts=2, iterations=20, rate=0.2, spread=0.5, world=world)
+    planner = Gradient(num_restarts=2, iterations=20, learning_rate=0.2, init_std=0.5, world=world)
     mind = Actor(
-        replan_surprise=0.5, shown=2, policy=policy, planner=planner, world=world, horizon_max=6
+        replan_threshold=0.5,
+        num_logged_candidates=2,
+        policy=policy,
+        planner=planner,
+        world=world,
+        horizon_max=6,
     )
     moment, imagination, orders = imagine(
         model, cost, torch.tensor([[1.0, 0, 0]]), world, mind, horizon=6, calls=240
@@ -153,7 +161,7 @@ def test_an_actor_plans_continuous_actions():
 def shares(policy, rows, **given):
     orders = directive(rows)
     mind = make()
-    moment = situation(torch.zeros(rows, 1), mind.neutral(rows), orders, **given)
+    moment = situation(torch.zeros(rows, 1), mind.initial(rows), orders, **given)
     actions = policy.act(moment, orders)
     assert bool((actions.sum(-1) == 1).all())
     return actions.mean(0)
@@ -205,11 +213,11 @@ def test_greedy_takes_the_least_energy_and_sometimes_any():
 def test_what_the_critic_does_not_tell_apart_goes_on():
     """A life of many rows: two equal actions last, a better one is taken at once."""
     rows, steps, persistence = 300, 200, 0.9
-    policy = Greedy(epsilon=0.0, persistence=persistence, world=WORLD)
+    policy = Greedy(epsilon=0.0, repeat_prob=persistence, world=WORLD)
     mind, orders = make(), directive(rows)
 
     def walk(critic_actions):
-        plan, taken = mind.neutral(rows), []
+        plan, taken = mind.initial(rows), []
         for step in range(steps):
             now = situation(
                 torch.zeros(rows, 1), plan, orders, step=step, critic_actions=critic_actions
@@ -247,13 +255,13 @@ def lived(latents, actions, planned, tokens=None):
         vectors=torch.stack([latents, latents], 1),
         actions=torch.stack([actions, actions], 1),
         signals=torch.zeros(rows, 2, 6),
-        planned=torch.stack([planned, planned], 1),
+        mode2_mask=torch.stack([planned, planned], 1),
         tokens=tokens,
         terminated=no,
         truncated=no,
-        valid=~no,
-        weights=torch.ones(rows),
-        index=torch.arange(rows),
+        mask=~no,
+        importance_weights=torch.ones(rows),
+        indices=torch.arange(rows),
     )
 
 
@@ -266,11 +274,11 @@ def test_the_policy_comes_to_do_what_was_planned_and_nothing_else_teaches_it():
     planned = torch.arange(32) % 2 == 0
     done = torch.nn.functional.one_hot(torch.where(planned, best, 2), 3).float()
     experience = lived(latents.detach(), done, planned)
-    states = [State.raw(latent=latents)]
+    states = [State.unchecked(latent=latents)]
     descent = torch.optim.Adam(mind.parameters(), lr=0.05)
     for _ in range(200):
         descent.zero_grad()
-        losses, priorities = mind.losses(experience, states, [])
+        losses, priorities = mind.losses(Batch(experience, states, []), LEARNING_KEY)
         losses["distillation"].backward()
         descent.step()
     assert priorities is None
@@ -279,9 +287,11 @@ def test_the_policy_comes_to_do_what_was_planned_and_nothing_else_teaches_it():
     assert torch.equal(chosen[planned], best[planned])
     assert int((chosen == best).sum()) >= 30
     by_hand = mind.policy.divergence(latents[planned], done[planned]).mean()
-    torch.testing.assert_close(mind.losses(experience, states, [])[0]["distillation"], by_hand)
+    torch.testing.assert_close(
+        mind.losses(Batch(experience, states, []), LEARNING_KEY)[0]["distillation"], by_hand
+    )
     never = lived(latents.detach(), done, torch.zeros(32, dtype=torch.bool))
-    assert float(mind.losses(never, states, [])[0]["distillation"]) == 0
+    assert float(mind.losses(Batch(never, states, []), LEARNING_KEY)[0]["distillation"]) == 0
 
 
 def test_a_policy_follows_under_the_directive_it_acted_by():
@@ -296,19 +306,22 @@ def test_a_policy_follows_under_the_directive_it_acted_by():
     tokens = torch.randn(6, 2, 1, 1)
     planned = torch.tensor([True, False, True, True, False, True])
     experience = lived(torch.randn(6, 1), torch.eye(3).repeat(2, 1), planned, tokens)
-    over = experience.valid.clone()
+    over = experience.mask.clone()
     over[3, 1] = False  # what was planned for there is not known
-    state = [State.raw(latent=experience.vectors[:, 0])]
-    mind.losses(experience.replace(valid=over), state, [])
+    state = [State.unchecked(latent=experience.vectors[:, 0])]
+    mind.losses(Batch(experience.replace(mask=over), state, []), LEARNING_KEY)
     (said,) = heard
     assert said.equal(tokens[[0, 2, 5], 1])
 
 
 def test_a_policy_with_nothing_to_learn_has_no_loss():
-    planner = Beam(hold=1, share=0.5, branches=2, world=WORLD)
+    planner = Beam(action_repeat=1, search_fraction=0.5, refine_samples=2, world=WORLD)
     mind = Actor(
-        replan_surprise=0.5, shown=2, policy=Greedy(epsilon=0, world=WORLD), planner=planner,
+        replan_threshold=0.5, num_logged_candidates=2, policy=Greedy(epsilon=0, world=WORLD),
+        planner=planner,
         world=WORLD, horizon_max=4,
     )  # fmt: skip
     one = lived(torch.zeros(1, 1), torch.eye(3)[:1], torch.ones(1, dtype=torch.bool))
-    assert mind.losses(one, [State.raw(latent=torch.zeros(1, 1))], []) == ({}, None)
+    assert mind.losses(
+        Batch(one, [State.unchecked(latent=torch.zeros(1, 1))], []), LEARNING_KEY
+    ) == ({}, None)

@@ -49,7 +49,7 @@ def situation(
     before = bench.moment(rows, 1).replace(directive=directive)
     zeros = torch.zeros(rows)
     return Situation(
-        row=torch.arange(rows),
+        env_index=torch.arange(rows),
         state=before.state,
         recollection=before.recollection.replace(
             novelty=zeros if novelty is None else torch.tensor(novelty)
@@ -59,10 +59,10 @@ def situation(
             disagreement=zeros if disagreement is None else torch.tensor(disagreement),
         ),
         surprise=torch.tensor(surprise),
-        spent=zeros.long(),
-        age=torch.tensor(age),
-        chance=torch.arange(rows),
-        before=before,
+        episode_model_calls=zeros.long(),
+        episode_step=torch.tensor(age),
+        rng_key=torch.arange(rows),
+        previous=before,
     )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def lived(
     configurator: Surprise, surprises: list[float], directive: Directive | None = None, **words: Any
 ) -> list[Directive]:
     """The directives of one row whose steps surprise it so."""
-    directives = [directive or configurator.neutral(1)]
+    directives = [directive or configurator.initial(1)]
     for age, surprise in enumerate(surprises):
         heard = {name: [values[age]] for name, values in words.items()}
         directives.append(
@@ -90,7 +90,7 @@ def test_every_configurator_says_its_settings(kind: str) -> None:
         "model_calls": 90, "commit_steps": 2, "latent_temperature": 0.5, "risk": 1.5,
     }  # fmt: skip
     configurator = made(KINDS[kind], **given, **FACTS)
-    neutral = configurator.neutral(3)
+    neutral = configurator.initial(3)
     said = configurator.configure(situation(neutral, [0.0, 0.1, 0.2], [0, 1, 2]))
     for directive in (neutral, said):
         directive.check({"B": 3, "K": 4, "L": 4, "T": 2, "E": 3})
@@ -106,7 +106,7 @@ def test_every_configurator_says_its_settings(kind: str) -> None:
         assert len(directive.reason) == 3
         for mode, reason in zip(directive.mode.tolist(), directive.reason, strict=True):
             assert reason.startswith({1: "acts: ", 2: "thinks: "}[mode])
-    assert said.carry.shape == neutral.carry.shape
+    assert said.configurator_state.shape == neutral.configurator_state.shape
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,7 +115,7 @@ def test_wrong_settings_are_refused(kind: str) -> None:
         made(KINDS[kind], u={"scroe": 1.0}, **FACTS)
     with pytest.raises(ConfigError, match=r"configurator.v: 'goal' is not one of score"):
         made(KINDS[kind], v={"goal": 1.0}, **FACTS)
-    with pytest.raises(ConfigError, match="horizon_steps: wanted at most 64, got 65"):
+    with pytest.raises(ConfigError, match="horizon_steps: expected at most 64, got 65"):
         made(KINDS[kind], horizon_steps=65, **FACTS)
     with pytest.raises(ValidationError):
         KINDS[kind].Config.model_validate({"modle_calls": 3})
@@ -127,8 +127,8 @@ def test_config_and_constructor_have_the_same_defaults(kind: str) -> None:
     config = KINDS[kind].Config()
     settings = {n: getattr(config, n) for n in type(config).model_fields if n != "kind"}
     one, two = made(KINDS[kind], **settings, **FACTS), made(KINDS[kind], **FACTS)
-    heard = situation(one.neutral(2), [0.0, 0.4], [2, 9])
-    for a, b in ((one.neutral(2), two.neutral(2)), (one.configure(heard), two.configure(heard))):
+    heard = situation(one.initial(2), [0.0, 0.4], [2, 9])
+    for a, b in ((one.initial(2), two.initial(2)), (one.configure(heard), two.configure(heard))):
         assert a.to_bytes() == b.to_bytes()
     assert config.horizon_max == (96 if kind == "manual" else 48)
 
@@ -136,7 +136,7 @@ def test_config_and_constructor_have_the_same_defaults(kind: str) -> None:
 def test_fixed_never_changes() -> None:
     for mode in (1, 2):
         configurator = made(Fixed, mode=mode, **FACTS)
-        neutral = configurator.neutral(2)
+        neutral = configurator.initial(2)
         assert configurator.configure(situation(neutral, [9.0, 0.0], [0, 50])) is neutral
         assert neutral.mode.tolist() == [mode, mode]
 
@@ -153,29 +153,29 @@ def test_scheduled_changes_by_the_age_of_each_row() -> None:
         **FACTS,
     )
     ages = [0, 1, 2, 4, 5, 999]
-    said = configurator.configure(situation(configurator.neutral(6), [0.0] * 6, ages))
+    said = configurator.configure(situation(configurator.initial(6), [0.0] * 6, ages))
     assert said.mode.tolist() == [1, 1, 2, 2, 2, 2]
     assert said.u[:, 2].tolist() == [0, 0, 0.5, 0.5, 0.5, 0.5]
     assert said.v[:, 2].tolist() == [0, 0, 0.5, 0.5, 0.5, 0.5]
     assert said.horizon_steps.tolist() == [48, 48, 48, 48, 20, 20]
     assert said.risk.tolist() == [0, 0, 0, 0, 2, 2]
     assert said.reason[3] == "thinks: as scheduled from step 2"
-    assert configurator.neutral(1).mode.tolist() == [1]
+    assert configurator.initial(1).mode.tolist() == [1]
     periodic = made(Scheduled, period_steps=4, **FACTS)
-    said = periodic.configure(situation(periodic.neutral(9), [0.0] * 9, list(range(9))))
+    said = periodic.configure(situation(periodic.initial(9), [0.0] * 9, list(range(9))))
     assert said.mode.tolist() == [1, 1, 1, 2, 1, 1, 1, 2, 1]
     config = Scheduled.Config.model_validate({"schedule": [{"from_step": 1, "horizon_steps": 99}]})
     assert config.horizon_max == 99
 
 
 def test_a_timetable_out_of_order_is_refused() -> None:
-    with pytest.raises(ConfigError, match="wanted from_step to rise"):
+    with pytest.raises(ConfigError, match="expected from_step to rise"):
         made(Scheduled, schedule=[{"from_step": 5}, {"from_step": 5}], period_steps=0, **FACTS)
     with pytest.raises(ConfigError, match="step 5 never comes"):
         made(Scheduled, schedule=[{"from_step": 5}], period_steps=5, **FACTS)
 
 
-ALONE: dict[str, Any] = {"think_every": 0, "warm_steps": 4, "dwell_steps": 2, **FACTS}
+ALONE: dict[str, Any] = {"max_idle_steps": 0, "warmup_steps": 4, "min_dwell_steps": 2, **FACTS}
 
 
 def test_an_episode_begins_with_thought_then_the_usual_is_acted_on() -> None:
@@ -193,10 +193,10 @@ def test_what_is_usual_is_the_mean_and_deviation_of_the_steps_before() -> None:
     surprises = [0.0, 0.3, 0.1, 0.5, 0.2, 0.4, 0.25]
     said = lived(made(Surprise, **ALONE), surprises)
     felt = torch.tensor(surprises[1:], dtype=torch.float64)
-    carry = said[-1].carry[0].double()
-    torch.testing.assert_close(carry[0], felt.mean(), rtol=1e-5, atol=0)
-    torch.testing.assert_close(carry[1], felt.var(correction=0), rtol=1e-5, atol=0)
-    assert carry[4] == 6
+    configurator_state = said[-1].configurator_state[0].double()
+    torch.testing.assert_close(configurator_state[0], felt.mean(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(configurator_state[1], felt.var(correction=0), rtol=1e-5, atol=0)
+    assert configurator_state[4] == 6
 
 
 def test_surprise_makes_it_think_and_stay_alert() -> None:
@@ -223,7 +223,7 @@ def test_disagreement_novelty_and_long_idleness_are_reasons_too() -> None:
     assert by_critics.reason == ("thinks: critics disagree by 0.4 over 0.01 usual",)
     by_novelty = lived(made(Surprise, **ALONE), quiet, novelty=[*odd, 0.8])[-1]
     assert by_novelty.reason == ("thinks: novelty 0.8 over 0.5",)
-    often = lived(made(Surprise, **{**ALONE, "think_every": 3}), quiet)
+    often = lived(made(Surprise, **{**ALONE, "max_idle_steps": 3}), quiet)
     assert modes(often) == [2] * 5 + [1, 1, 2] * 3
     assert often[-1].reason == ("thinks: has not for 3 steps",)
 
@@ -231,7 +231,7 @@ def test_disagreement_novelty_and_long_idleness_are_reasons_too() -> None:
 def test_alertness_is_entered_at_one_level_and_left_at_a_lower_one() -> None:
     """Between the levels nothing changes, whichever way it is."""
     usual, between = [0.0, *[0.1, 0.12] * 6], 0.1275
-    settings = {**ALONE, "deviations": 2.0, "calm_deviations": 1.0, "dwell_steps": 0}
+    settings = {**ALONE, "enter_std": 2.0, "exit_std": 1.0, "min_dwell_steps": 0}
     calm = lived(made(Surprise, **settings), [*usual, between, between, 0.1])
     assert modes(calm)[-3:] == [1, 1, 1]
     # The shock itself widens what is usual: 0.2 is then within two deviations, not within one.
@@ -243,15 +243,15 @@ def test_alertness_is_entered_at_one_level_and_left_at_a_lower_one() -> None:
     )
     assert modes(new)[-5:] == [2, 2, 2, 1, 1]
     with pytest.raises(ValidationError, match="alertness is left at the lower level"):
-        Surprise.Config.model_validate({"calm_deviations": 3.0})
+        Surprise.Config.model_validate({"exit_std": 3.0})
 
 
 def test_alertness_makes_a_plan_under_way_anew() -> None:
-    configurator = made(Surprise, **{**ALONE, "dwell_steps": 0})
+    configurator = made(Surprise, **{**ALONE, "min_dwell_steps": 0})
     before = lived(configurator, [0.0, *[0.1, 0.12] * 6])[-1]
     heard = situation(before, [0.9], [13])
-    plan = heard.before.plan.replace(committed=torch.tensor([5]))
-    said = configurator.configure(heard.replace(before=heard.before.replace(plan=plan)))
+    plan = heard.previous.plan.replace(remaining_commit=torch.tensor([5]))
+    said = configurator.configure(heard.replace(previous=heard.previous.replace(plan=plan)))
     # An actor makes anew what promised more steps than this allows.
     assert said.commit_steps.tolist() == [5]
     assert said.mode.tolist() == [2]
@@ -267,7 +267,7 @@ def test_all_it_knows_is_in_the_directive() -> None:
     for age, (surprise, wanted) in enumerate(zip(on, one, strict=True)):
         before = forked.configure(situation(before, [surprise], [13 + age]))
         assert before.to_bytes() == wanted.to_bytes()
-    again = forked.configure(situation(forked.neutral(1), [0.0], [0]))
+    again = forked.configure(situation(forked.initial(1), [0.0], [0]))
     assert again.to_bytes() == first[0].to_bytes()
 
 
@@ -275,7 +275,7 @@ def test_rows_are_judged_by_themselves() -> None:
     configurator = made(Surprise, **ALONE)
     draw = torch.Generator().manual_seed(0)
     surprises = torch.rand(30, 3, generator=draw)
-    together = [configurator.neutral(3)]
+    together = [configurator.initial(3)]
     for age in range(30):
         together.append(
             configurator.configure(
@@ -285,32 +285,34 @@ def test_rows_are_judged_by_themselves() -> None:
     alone = lived(configurator, surprises[:, 1].tolist())
     assert len(set(modes(alone))) == 2
     for mine, theirs in zip(alone, together[1:], strict=True):
-        assert mine.to_bytes() == theirs.rows(torch.tensor([1])).to_bytes()
+        assert mine.to_bytes() == theirs.select(torch.tensor([1])).to_bytes()
 
 
 def spending(
     configurator: Any, surprises: torch.Tensor, share: torch.Tensor, stake: torch.Tensor
 ) -> tuple[list[Directive], list[int]]:
     """An episode of one row whose plans cost a share of what they may; directives and calls."""
-    heard = situation(configurator.neutral(1), [0.0], [0])
-    said, costs, committed, spent = list[Directive](), list[int](), 0, 0
+    heard = situation(configurator.initial(1), [0.0], [0])
+    said, costs, remaining_commit, spent = list[Directive](), list[int](), 0, 0
     for age in range(len(surprises)):
         directive = configurator.configure(
             heard.replace(
-                surprise=surprises[age : age + 1], age=torch.tensor([age]),
-                spent=torch.tensor([spent]), chance=torch.tensor([1000 + age]),
+                surprise=surprises[age : age + 1], episode_step=torch.tensor([age]),
+                episode_model_calls=torch.tensor([spent]), rng_key=torch.tensor([1000 + age]),
             )
         )  # fmt: skip
         mode, calls = int(directive.mode), int(directive.model_calls)
-        holds = mode == 2 and 0 < committed < int(directive.commit_steps)
+        holds = mode == 2 and 0 < remaining_commit < int(directive.commit_steps)
         thinks = mode == 2 and not holds and calls > 0
         cost = max(1, int(calls * share[age])) if thinks else 0
-        committed = committed - 1 if holds else int(directive.commit_steps) - 1 if thinks else 0
-        plan = heard.before.plan.replace(
-            committed=torch.tensor([committed]), model_calls=torch.tensor([cost]),
+        remaining_commit = (
+            remaining_commit - 1 if holds else int(directive.commit_steps) - 1 if thinks else 0
+        )
+        plan = heard.previous.plan.replace(
+            remaining_commit=torch.tensor([remaining_commit]), model_calls=torch.tensor([cost]),
             mode=torch.tensor([mode]), energy=-stake[age : age + 1],
         )  # fmt: skip
-        heard = heard.replace(before=heard.before.replace(directive=directive, plan=plan))
+        heard = heard.replace(previous=heard.previous.replace(directive=directive, plan=plan))
         said.append(directive)
         costs.append(cost)
         spent += cost
@@ -327,7 +329,7 @@ def test_a_budget_is_never_overspent(
 ) -> None:
     draw = torch.Generator().manual_seed(seed)
     configurator = made(Budgeted,
-        calls_per_episode=budget, episode_steps=expected, longest_commit=longest,
+        model_calls_per_episode=budget, episode_steps=expected, max_commit_steps=longest,
         model_calls=calls, **FACTS,
     )  # fmt: skip
     luck = torch.rand(3, 60, generator=draw)
@@ -343,7 +345,8 @@ def test_a_budget_is_paced_and_spent() -> None:
     still, whole = torch.full((200,), 0.1), torch.ones(200)
     for budget in (2_000, 10_000, 19_000):
         said, costs = spending(
-            made(Budgeted, calls_per_episode=budget, episode_steps=200, model_calls=100, **FACTS),
+            made(Budgeted, model_calls_per_episode=budget, episode_steps=200, model_calls=100,
+            **FACTS),
             still, whole, whole,
         )  # fmt: skip
         assert 0.9 * budget <= sum(costs) <= budget
@@ -358,7 +361,9 @@ def test_a_budget_goes_where_it_is_expected_to_gain() -> None:
     shocks = torch.full((200,), 0.1)
     shocks[60::20] = 1.5
     whole = torch.ones(200)
-    spender = made(Budgeted, calls_per_episode=2_500, episode_steps=200, model_calls=100, **FACTS)
+    spender = made(
+        Budgeted, model_calls_per_episode=2_500, episode_steps=200, model_calls=100, **FACTS
+    )
     said, costs = spending(spender, shocks, whole, whole)
     near = sum(c > 0 for age, c in enumerate(costs) if age >= 60 and age % 20 in (0, 1))
     far = sum(c > 0 for age, c in enumerate(costs) if age >= 60 and age % 20 in (10, 11))
@@ -381,20 +386,22 @@ def test_random_thoughts_come_at_the_rate_whatever_happens() -> None:
     assert sum(spending(made(RandomRate, rate=0.0, **FACTS), luck[:50], whole, whole)[1]) == 0
     always = made(RandomRate, rate=1.0, model_calls=10, **FACTS)
     assert min(spending(always, luck[:50], whole, whole)[1]) > 0
-    matched = made(RandomRate, calls_per_episode=500, episode_steps=100, model_calls=50, **FACTS)
+    matched = made(
+        RandomRate, model_calls_per_episode=500, episode_steps=100, model_calls=50, **FACTS
+    )
     assert matched.rate == 0.1
 
 
 def test_a_thought_by_chance_is_as_likely_at_every_step_from_the_first_on() -> None:
     rate, rows = 0.125, 6000
     random = made(RandomRate, rate=rate, **FACTS)
-    directive, shares = random.neutral(rows), []
-    plan = bench.moment(1, 1).plan.rows(torch.zeros(rows, dtype=torch.int64))
+    directive, shares = random.initial(rows), []
+    plan = bench.moment(1, 1).plan.select(torch.zeros(rows, dtype=torch.int64))
     heard = situation(directive, [0.0] * rows, [0] * rows)
     for age in range(6):
         heard = heard.replace(
-            age=torch.full((rows,), age), chance=chance.keys(0, rows, age),
-            before=heard.before.replace(directive=directive, plan=plan),
+            episode_step=torch.full((rows,), age), rng_key=chance.keys(0, rows, age),
+            previous=heard.previous.replace(directive=directive, plan=plan),
         )  # fmt: skip
         directive = random.configure(heard)
         # Nothing is committed here, so a row thinks where a thought begins.
@@ -407,14 +414,19 @@ def test_a_thought_by_chance_is_as_likely_at_every_step_from_the_first_on() -> N
     [
         {"kind": "learned", "commit_steps": 3, "horizon_steps": 12},
         # Its price is about 3 steps.
-        {"kind": "budgeted", "horizon_steps": 12, "calls_per_episode": 3200, "episode_steps": 400},
+        {
+            "kind": "budgeted",
+            "horizon_steps": 12,
+            "model_calls_per_episode": 3200,
+            "episode_steps": 400,
+        },
     ],
 )
 def test_a_plan_made_anew_by_a_surprise_lasts_as_any_other(settings: dict[str, Any]) -> None:
     """The actor makes it of itself: the configurator had a plan under way in mind."""
     tree = {
         "world": {"id": "CartPole-v1"}, "world_model": {"kind": "persistence"},
-        "memory": {"capacity": 1000}, "actor": {"replan_surprise": 0},
+        "memory": {"capacity": 1000}, "actor": {"replan_threshold": 0},
         "configurator": {"model_calls": 24, **settings},
     }  # fmt: skip
     assembly = assemble(tree, known_kinds())
@@ -422,34 +434,35 @@ def test_a_plan_made_anew_by_a_surprise_lasts_as_any_other(settings: dict[str, A
     assembly.world.close()
     own = [m for m in moments if int(m.plan.model_calls) and "under way" in m.directive.reason[0]]
     assert len(own) > 5
-    assert all(0 < int(m.plan.committed) < 5 for m in own)
+    assert all(0 < int(m.plan.remaining_commit) < 5 for m in own)
 
 
 @pytest.mark.parametrize("kind", [Budgeted, Learned])
 def test_a_plan_under_way_stands_where_it_is_not_made_anew(kind: Any) -> None:
-    configurator = made(kind, calls_per_episode=1, **FACTS) if kind is Budgeted else made(
+    configurator = made(kind, model_calls_per_episode=1, **FACTS) if kind is Budgeted else made(
         kind, **FACTS
     )  # fmt: skip
-    heard = situation(configurator.neutral(3), [0.0] * 3, [5] * 3)
+    heard = situation(configurator.initial(3), [0.0] * 3, [5] * 3)
     left = torch.tensor([1, 7, 40])
-    plan = heard.before.plan.replace(committed=left)
-    said = configurator.configure(heard.replace(before=heard.before.replace(plan=plan)))
+    plan = heard.previous.plan.replace(remaining_commit=left)
+    said = configurator.configure(heard.replace(previous=heard.previous.replace(plan=plan)))
     assert said.mode.tolist() == [2] * 3
     assert (said.commit_steps > left).all()
 
 
 def test_the_pause_of_a_budget_begins_with_what_was_thought_not_with_what_was_bought() -> None:
     spender = made(Budgeted, **FACTS)
-    heard = situation(spender.neutral(1), [0.0], [0])
+    heard = situation(spender.initial(1), [0.0], [0])
     bought = spender.configure(heard)
     assert bought.reason[0].startswith("thinks: an episode begins")
     for calls, wanted in ((0, 2), (5, 1)):
-        plan = heard.before.plan.replace(model_calls=torch.tensor([calls]))
+        plan = heard.previous.plan.replace(model_calls=torch.tensor([calls]))
         after = heard.replace(
-            age=torch.tensor([1]), before=heard.before.replace(directive=bought, plan=plan)
+            episode_step=torch.tensor([1]),
+            previous=heard.previous.replace(directive=bought, plan=plan),
         )
         # Whether by purchase or by surprise, or not at all: prevented by an intervention.
-        assert spender.configure(after).carry[0, 5] == wanted
+        assert spender.configure(after).configurator_state[0, 5] == wanted
 
 
 def test_an_untaught_network_does_what_fixed_does() -> None:
@@ -477,7 +490,7 @@ def test_an_untaught_network_does_what_fixed_does() -> None:
 
 def test_a_hand_steers_and_every_change_is_told() -> None:
     manual = made(Manual, mode=2, **FACTS)
-    heard = situation(manual.neutral(2), [0.0, 0.0], [3, 4])
+    heard = situation(manual.initial(2), [0.0, 0.0], [3, 4])
     calm = manual.configure(heard)
     assert calm.reason == ("thinks: always, as set",) * 2
     assert manual.set(mode=1, u={"pain": 3.0}) == "mode 2 → 1, u.pain 1 → 3"
@@ -485,12 +498,12 @@ def test_a_hand_steers_and_every_change_is_told() -> None:
     assert told.reason[0] == "acts: by hand, mode 2 → 1, u.pain 1 → 3"
     assert told.mode.tolist() == [1, 1]
     assert told.u[:, 1].tolist() == [3, 3]
-    after = manual.configure(heard.replace(before=heard.before.replace(directive=told)))
+    after = manual.configure(heard.replace(previous=heard.previous.replace(directive=told)))
     assert after.reason == ("acts: as set by hand",) * 2
     # Two changes within one step are both told.
     manual.press("2")
     manual.press(">")
-    both = manual.configure(heard.replace(before=heard.before.replace(directive=after)))
+    both = manual.configure(heard.replace(previous=heard.previous.replace(directive=after)))
     assert both.reason[0] == "thinks: by hand, mode 1 → 2 (key 2); u.score 1 → 2 (key >)"
     manual.set(mode=1, u={"score": 1.0})
     told = manual.configure(heard)
@@ -522,7 +535,7 @@ def test_keys_change_mode_weights_and_horizon() -> None:
 
 def test_a_hand_may_come_from_any_thread() -> None:
     manual = made(Manual, mode=2, **FACTS)
-    heard = situation(manual.neutral(1), [0.0], [3])
+    heard = situation(manual.initial(1), [0.0], [3])
     threads = [
         threading.Thread(target=lambda: [manual.press(k) for k in "m><+-" * 20]) for _ in range(4)
     ]
@@ -539,7 +552,7 @@ def test_a_hand_may_come_from_any_thread() -> None:
 
 def test_deciding_is_quick() -> None:
     configurator = made(Surprise, **FACTS)
-    heard = situation(configurator.neutral(1), [0.3], [20])
+    heard = situation(configurator.initial(1), [0.3], [20])
     spans = []
     for _ in range(300):
         start = time.perf_counter()

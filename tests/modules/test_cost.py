@@ -26,7 +26,10 @@ from modules.messages import (
     State,
     WorldSpec,
 )
+from modules.ports import Batch
 from modules.weights import weights
+
+LEARNING_KEY = torch.tensor([7])
 
 ALL = ("score", "pain", "effort", "novelty")
 PROBED = "d1add5b5080c6b75a95c93f641283503326ac8bf048db663ae3a8cba91ee6a2b"
@@ -66,9 +69,9 @@ def made(
 
 def test_what_is_learned_of_an_action_tells_of_those_that_share_a_part_with_it():
     parts = ((0, 0, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0), (1, 0, 1), (0, 1, 1))
-    actions = ActionSpec(discrete=True, size=6, parts=parts)
+    actions = ActionSpec(discrete=True, size=6, factors=parts)
     one = torch.eye(6)[4]
-    assert actions.described(one).tolist() == [*one.tolist(), 1, 0, 1]
+    assert actions.with_factors(one).tolist() == [*one.tolist(), 1, 0, 1]
 
     critic = made(spec().model_copy(update={"actions": actions}), names=("score",)).critic
     out = torch.randn(5, 10)  # shared, three parts, six alone
@@ -88,7 +91,7 @@ def state(
     if signals is None:
         signals = chance.normal(key, "signals", len(SIGNALS) + felt)
     return State(
-        latent=chance.normal(key, "latent", latent), carry=torch.zeros(rows, 0), signals=signals,
+        latent=chance.normal(key, "latent", latent), hidden=torch.zeros(rows, 0), signals=signals,
         ended=torch.zeros(rows), uncertainty=torch.zeros(rows), goal=goal,
     )  # fmt: skip
 
@@ -111,7 +114,7 @@ def test_each_drive_is_its_formula() -> None:
     signals[:, 1] = torch.tensor([0.0, 1.0, 0.5, -0.2, 1.3])
     signals[:, 4] = torch.tensor([0.0, 0.3, 1.0, 1.2, 0.1])
     signals[:, 5] = torch.tensor([0.0, 0.7, 1.0, -1.0, 0.1])
-    felt = made().feel(state(signals)).intrinsic
+    felt = made().energy(state(signals)).intrinsic
     wanted = torch.tensor(
         [
             [0.0, -0.693147, 1.386294, -5.303305, -11.512935],
@@ -128,13 +131,13 @@ def test_a_goal_is_compared_with_what_is_felt_else_with_the_latent() -> None:
     for world, wanted in ((spec(goal=2, felt=2), False), (spec(goal=2), True)):
         cost = made(world)
         assert cost.drives == cost.heads == (*ALL, "goal")
-        assert cost.reads_latent() is wanted
+        assert cost.needs_latent() is wanted
         shown = state(goal=goal, felt=0 if wanted else 2)
         achieved = shown.latent[:, :2] if wanted else shown.signals[:, -2:]
         torch.testing.assert_close(
             cost.intrinsic(shown)[:, -1], ((achieved - goal) ** 2).sum(-1) / 2
         )
-    assert made().reads_latent() is False
+    assert made().needs_latent() is False
     assert made().drives == ALL
 
 
@@ -145,7 +148,7 @@ def test_energies_let_gradients_through_to_the_state() -> None:
     shown = shown.replace(latent=latent, signals=signals)
     cost = speaking(made(spec(goal=2)))
     v = torch.ones(5, 5)
-    (cost.intrinsic(shown).sum() + cost.future(shown, v).sum()).backward()  # type: ignore[no-untyped-call]
+    (cost.intrinsic(shown).sum() + cost.critic_value(shown, v).sum()).backward()  # type: ignore[no-untyped-call]
     assert latent.grad is not None
     assert signals.grad is not None
     assert bool((latent.grad[:, 2:] != 0).all())
@@ -188,8 +191,8 @@ def test_wrong_drives_are_refused_with_a_suggestion() -> None:
     assert drives.drives_in(spec(goal=2), ("goal",)) == ("goal",)
     with pytest.raises(ConfigError, match=r"critic.kind=scalar"):
         made(spec(steer=True), kind=ActionCritic)
-    with pytest.raises(ConfigError, match=r"cost.critic.weights: 'pian'.*'pain'"):
-        made(weights={"pian": 1.0})
+    with pytest.raises(ConfigError, match=r"cost.critic.drive_weights: 'pian'.*'pain'"):
+        made(drive_weights={"pian": 1.0})
 
 
 # -- the critic ---------------------------------------------------------------------------------
@@ -198,12 +201,12 @@ def test_wrong_drives_are_refused_with_a_suggestion() -> None:
 @pytest.mark.parametrize("steer", [False, True])
 def test_a_fresh_critic_is_silent_and_zero(steer: bool) -> None:
     cost = made(spec(steer=steer))
-    energy = cost.feel(state())
-    assert not cost.speaks()
+    energy = cost.energy(state())
+    assert not cost.is_initialised()
     assert not energy.critic.any()
     assert not energy.disagreement.any()
     assert (energy.critic_actions is None) == steer
-    assert not cost.future(state(), torch.ones(5, 4)).any()
+    assert not cost.critic_value(state(), torch.ones(5, 4)).any()
     # Silence is no shortcut: the networks themselves say zero.
     for member in cost.critic.members:  # type: ignore[attr-defined]
         assert not member(state().latent).any()
@@ -212,28 +215,28 @@ def test_a_fresh_critic_is_silent_and_zero(steer: bool) -> None:
 @pytest.mark.parametrize("fused", [False, True])
 def test_learning_and_loading_make_it_speak(fused: bool) -> None:
     cost, other, third = made(), made(seed=1), made(seed=2)
-    assert not cost.speaks()
-    assert not other.speaks()
-    assert not third.speaks()
+    assert not cost.is_initialised()
+    assert not other.is_initialised()
+    assert not third.is_initialised()
     optimiser = torch.optim.AdamW(cost.parameters(), lr=1e-3, fused=fused)
     experience, states = chain(batch=8)
     losses, _ = made_losses(cost, experience, states)
     losses["critic"].backward()  # type: ignore[no-untyped-call]
     optimiser.step()
-    assert cost.speaks()
+    assert cost.is_initialised()
     other.load_state_dict(cost.state_dict())
     third.load_state_dict(cost.state_dict(), assign=True)
-    assert other.speaks()
-    assert third.speaks()
-    assert torch.equal(other.feel(state()).critic, cost.feel(state()).critic)
+    assert other.is_initialised()
+    assert third.is_initialised()
+    assert torch.equal(other.energy(state()).critic, cost.energy(state()).critic)
     other.load_state_dict(made().state_dict())
-    assert not other.speaks()
+    assert not other.is_initialised()
 
 
 def test_energies_of_the_critic_agree_with_each_other() -> None:
     """The best action under v, the one under equal weights, and the members' spread, by hand."""
     cost, shown = speaking(made()), state()
-    energy = cost.feel(shown)
+    energy = cost.energy(shown)
     with torch.no_grad():
         # All actions' share, then how each is off the mean of them: what a dueling head says.
         put_out = [m(shown.latent).view(5, 4, 4) for m in cost.critic.members]  # type: ignore[attr-defined]
@@ -243,7 +246,9 @@ def test_energies_of_the_critic_agree_with_each_other() -> None:
     v = chance.uniform(chance.keys(1, 5, 0), "v", 4)
     for row in range(5):
         sums = [float((each.mean(0)[row, a] * v[row]).sum()) for a in range(3)]
-        assert cost.future(shown, v)[row].item() == pytest.approx(min(sums), rel=1e-5, abs=1e-6)
+        assert cost.critic_value(shown, v)[row].item() == pytest.approx(
+            min(sums), rel=1e-5, abs=1e-6
+        )
         equal = [float(each.mean(0)[row, a].sum()) for a in range(3)]
         torch.testing.assert_close(energy.critic[row], each.mean(0)[row, equal.index(min(equal))])
         mins = [float(each[e, row].sum(-1).min()) for e in range(2)]
@@ -253,7 +258,7 @@ def test_energies_of_the_critic_agree_with_each_other() -> None:
     directive = weighing(v)
     torch.testing.assert_close(
         energy.total(directive),
-        (energy.intrinsic * directive.u).sum(-1) + cost.future(shown, v),
+        (energy.intrinsic * directive.u).sum(-1) + cost.critic_value(shown, v),
     )
 
 
@@ -263,7 +268,7 @@ def weighing(v: Tensor) -> Directive:
     return Directive(
         mode=whole, horizon_steps=whole, model_calls=whole, commit_steps=whole, u=v * 2, v=v,
         tokens=torch.zeros(rows, 0, 0), latent_temperature=torch.ones(rows),
-        risk=torch.zeros(rows), carry=torch.zeros(rows, 0), reason=("",) * rows,
+        risk=torch.zeros(rows), configurator_state=torch.zeros(rows, 0), reason=("",) * rows,
     )  # fmt: skip
 
 
@@ -338,18 +343,18 @@ def test_a_number_errs_by_its_square() -> None:
 
 def test_annealing_runs_from_the_first_to_the_last_by_equal_ratios() -> None:
     critic = made(
-        n_steps=3, n_steps_first=12, discount_first=0.9, annealing_updates=4, discount=0.99
+        n_steps=3, n_step_start=12, discount_start=0.9, annealing_updates=4, discount=0.99
     ).critic
     seen = []
     for _ in range(6):
-        seen.append((critic.n_steps, critic.window(), critic.discount))
-        critic.after_update()
+        seen.append((critic.n_steps, critic.window_steps(), critic.discount))
+        critic.on_update()
     assert [n for n, *_ in seen] == [12, 8, 6, 4, 3, 3]
     assert all(window == n + 1 for n, window, _ in seen)
     assert seen[0][2] == pytest.approx(0.9)
     assert seen[4][2] == pytest.approx(0.99)
     assert seen[2][2] == pytest.approx(1 - (0.1 * 0.01) ** 0.5)
-    critic.begin_anew()
+    critic.on_reset()
     assert critic.n_steps == 12
 
 
@@ -384,12 +389,12 @@ def chain(batch: int, seed: int = 0, window: int = 4) -> tuple[Experience, list[
         signals=torch.stack(signals[:window], 1),
         terminated=arrived & valid,
         truncated=torch.zeros_like(arrived),
-        valid=valid,
-        weights=torch.ones(batch),
-        index=torch.arange(batch),
+        mask=valid,
+        importance_weights=torch.ones(batch),
+        indices=torch.arange(batch),
     )
     states = [
-        State.raw(
+        State.unchecked(
             latent=torch.nn.functional.one_hot(where[:, t], 8).float(),
             signals=experience.signals[:, t],
             goal=None,
@@ -402,7 +407,7 @@ def chain(batch: int, seed: int = 0, window: int = 4) -> tuple[Experience, list[
 def made_losses(
     cost: Cost, experience: Experience, states: list[State]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    losses, priorities = cost.losses(experience, states, states)
+    losses, priorities = cost.losses(Batch(experience, states, states), LEARNING_KEY)
     assert priorities is not None
     return losses, priorities
 
@@ -415,7 +420,7 @@ def trained(cost: Cost, updates: int, **keywords: int) -> Cost:
         optimiser.zero_grad()
         losses["critic"].backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        cost.after_update()
+        cost.on_update()
     return cost
 
 
@@ -423,10 +428,10 @@ def trained(cost: Cost, updates: int, **keywords: int) -> Cost:
 def test_the_critic_learns_the_discounted_energies_of_the_chain(kind: type) -> None:
     """One step ahead, off-policy: the best future is to go right, whatever is done first."""
     cost = trained(
-        made(names=("score", "pain"), kind=kind, n_steps=1, target_rate=0.1, width=64), updates=350
+        made(names=("score", "pain"), kind=kind, n_steps=1, ema_rate=0.1, width=64), updates=350
     )
     places = torch.nn.functional.one_hot(torch.arange(STATES - 1), 8).float()
-    heads = cost.feel(state(rows=4).replace(latent=places)).critic_actions
+    heads = cost.energy(state(rows=4).replace(latent=places)).critic_actions
     assert heads is not None
     for place in range(STATES - 1):
         for action, move in enumerate((-1, 1, 0)):
@@ -439,7 +444,7 @@ def test_the_critic_learns_the_discounted_energies_of_the_chain(kind: type) -> N
 def test_the_scalar_critic_learns_what_the_walk_itself_costs() -> None:
     """Against the exact solution of V = P (IC + γ V) for the random walk."""
     cost = trained(
-        made(spec(steer=True), ("score", "pain"), n_steps=3, target_rate=0.1, width=64),
+        made(spec(steer=True), ("score", "pain"), n_steps=3, ema_rate=0.1, width=64),
         updates=350, window=6,
     )  # fmt: skip
     moves, felt = torch.zeros(STATES, STATES), torch.zeros(STATES, 2)
@@ -450,7 +455,7 @@ def test_the_scalar_critic_learns_what_the_walk_itself_costs() -> None:
             felt[place] += torch.tensor([-1.0 if after == STATES - 1 else 0.0, hurts]) / 3
     wanted = torch.linalg.solve(torch.eye(STATES) - 0.9 * moves, felt)[:-1]
     places = torch.nn.functional.one_hot(torch.arange(STATES - 1), 8).float()
-    got = cost.feel(state(rows=4).replace(latent=places)).critic
+    got = cost.energy(state(rows=4).replace(latent=places)).critic
     torch.testing.assert_close(got, wanted, atol=0.15, rtol=0)
 
 
@@ -459,23 +464,25 @@ def test_losses_are_those_of_the_first_states_and_priorities_follow_the_error() 
     cost = speaking(made(n_steps=2))
     experience, states = chain(batch=16)
     whole, _ = made_losses(cost, experience, states)
-    first, urgent = cost.losses(experience, states[:1], states)
+    first, urgent = cost.losses(Batch(experience, states[:1], states), LEARNING_KEY)
     assert urgent is not None
     assert first["critic"] != whole["critic"]
-    alone = experience.replace(weights=torch.zeros(16).index_fill_(0, torch.tensor([3]), 1.0))
-    wrong, _ = cost.losses(alone, states[:1], states)
+    alone = experience.replace(
+        importance_weights=torch.zeros(16).index_fill_(0, torch.tensor([3]), 1.0)
+    )
+    wrong, _ = cost.losses(Batch(alone, states[:1], states), LEARNING_KEY)
     assert wrong["critic"] < first["critic"]
     assert urgent.shape == (16,)
-    assert bool((urgent[experience.valid[:, 1]] > 0).all())
+    assert bool((urgent[experience.mask[:, 1]] > 0).all())
 
 
 def test_targets_follow_slowly_and_do_not_learn() -> None:
-    cost = made(target_rate=0.25)
+    cost = made(ema_rate=0.25)
     assert all(not p.requires_grad for p in cost.critic.targets.parameters())  # type: ignore[attr-defined]
     speaking(cost)
     before = cost.critic.targets[0].last.weight.clone()  # type: ignore[attr-defined]
     online = cost.critic.members[0].last.weight  # type: ignore[attr-defined]
-    cost.after_update()
+    cost.on_update()
     torch.testing.assert_close(
         cost.critic.targets[0].last.weight,  # type: ignore[attr-defined]
         0.75 * before + 0.25 * online,
@@ -495,6 +502,6 @@ def test_feeling_is_quick() -> None:
     spans = []
     for _ in range(200):
         start = time.perf_counter()
-        cost.feel(shown)
+        cost.energy(shown)
         spans.append(time.perf_counter() - start)
     assert sorted(spans)[20] < 1e-3

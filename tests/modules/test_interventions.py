@@ -10,7 +10,7 @@ import torch
 from agent.assembly.build import Assembly, assemble, known_kinds
 from agent.cli import run
 from agent.live import live
-from agent.recording.episode_stats import Scorekeeper
+from agent.recording.episode_stats import EpisodeStats
 from modules import chance
 from modules.configurator import interventions
 from modules.configurator.interventions import Clamp, Delay, Place, Shuffle, Swap
@@ -18,8 +18,8 @@ from modules.messages import ConfigError, Directive, Message, Moment, Situation
 
 STEPS = 40
 SURPRISE = {
-    "kind": "surprise", "think_every": 5, "deviations": 1.5, "calm_deviations": 0.5,
-    "dwell_steps": 0, "warm_steps": 2, "novelty_above": 1.0, "commit_steps": 2,
+    "kind": "surprise", "max_idle_steps": 5, "enter_std": 1.5, "exit_std": 0.5,
+    "min_dwell_steps": 0, "warmup_steps": 2, "novelty_above": 1.0, "commit_steps": 2,
 }  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def made(configurator: dict[str, Any], *written: str, rows: int = 2) -> Assembly
     """CartPole, with the smallest plans there are: what is decided matters here, not how well."""
     little = {"horizon_steps": 3, "model_calls": 8, "commit_steps": 2}
     tree = {
-        "world": {"id": "CartPole-v1", "rows": rows},
+        "world": {"id": "CartPole-v1", "num_envs": rows},
         "seed": 3,
         "world_model": {"kind": "persistence"},
         "memory": {"capacity": 1000},
@@ -50,7 +50,7 @@ def lived(configurator: dict[str, Any], *written: str, rows: int = 2) -> tuple[l
 
 def anew(configurator: dict[str, Any], *written: str, rows: int) -> tuple[list[Moment], str]:
     assembly = made(configurator, *written, rows=rows)
-    keeper = Scorekeeper("", rows)
+    keeper = EpisodeStats("", rows)
     try:
         moments = list(live(assembly.agent, assembly.world, STEPS * rows, 3))
     finally:
@@ -67,10 +67,10 @@ def fields(message: Message, but: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
 
 
 def assert_same(
-    one: tuple[list[Moment], str], other: tuple[list[Moment], str], carry: bool = True
+    one: tuple[list[Moment], str], other: tuple[list[Moment], str], state: bool = True
 ) -> None:
     """Every field of every moment but `reason` (and the carry, where what is kept differs)."""
-    but = () if carry else ("carry",)
+    but = () if state else ("configurator_state",)
     for mine, theirs in zip(one[0], other[0], strict=True):
         for (name, a), (_, b) in zip(fields(mine, but), fields(theirs, but), strict=True):
             assert (a is None and b is None) or torch.equal(a, b), f"step {mine.step}: {name}"
@@ -92,7 +92,7 @@ def free() -> tuple[list[Moment], str]:
 def test_a_clamped_mode_is_fixed_mode_1_in_every_field_but_reason(free: Any) -> None:
     fixed = lived({"kind": "fixed", "mode": 1})
     assert_same(lived({"kind": "fixed", "mode": 2}, "clamp:mode=1"), fixed)
-    assert_same(lived(SURPRISE, "clamp:mode=1"), fixed, carry=False)
+    assert_same(lived(SURPRISE, "clamp:mode=1"), fixed, state=False)
     assert fixed[1] != free[1]
 
 
@@ -104,7 +104,7 @@ def test_a_clamp_at_the_value_that_is_there_changes_nothing(free: Any) -> None:
 def test_a_clamp_holds_from_the_neutral_directive_on_and_says_so() -> None:
     assembly = made(SURPRISE, "clamp:u.pain=5", "clamp:model_calls=7")
     assembly.world.close()
-    neutral = assembly.agent.modules.configurator.neutral(2)
+    neutral = assembly.agent.modules.configurator.initial(2)
     assert neutral.u[:, 1].tolist() == [5, 5]
     assert neutral.u[:, 0].tolist() == [1, 1]
     assert neutral.reason[0].endswith("; u.pain clamped: 5, not 1; model_calls clamped: 7, not 8")
@@ -124,7 +124,7 @@ def test_ablating_twice_is_ablating_once(free: Any) -> None:
         assert {float(x) for m in once[0] for x in place.of(m.directive)} == {value}
     # What was chosen moment by moment is not any more.
     steady = lived(SURPRISE, "ablate:mode", "clamp:commit_steps=2")
-    assert_same(steady, lived({"kind": "fixed", "mode": 2}), carry=False)
+    assert_same(steady, lived({"kind": "fixed", "mode": 2}), state=False)
 
 
 def test_a_delay_of_nothing_is_nothing_and_of_some_is_later(free: Any) -> None:
@@ -132,26 +132,26 @@ def test_a_delay_of_nothing_is_nothing_and_of_some_is_later(free: Any) -> None:
     # As nobody listens to `risk`, what was meant is known from the run without the delay.
     schedule = {"kind": "scheduled", "schedule": [{"from_step": 4, "risk": 2.0}], "period_steps": 0}
     late = lived(schedule, "delay:risk=3", rows=1)
-    ages = torch.stack([m.age for m in late[0]])
+    ages = torch.stack([m.episode_step for m in late[0]])
     assert series(late, "risk").flatten().tolist() == [2.0 * (a >= 7) for a in ages.flatten()]
     twice = lived(schedule, "delay:risk=1", "delay:risk=2", rows=1)
-    assert_same(twice, late, carry=False)
+    assert_same(twice, late, state=False)
 
 
 def test_a_shuffle_keeps_how_often_and_loses_when(free: Any) -> None:
     fixed = {"kind": "fixed", "mode": 2}
-    assert_same(lived(fixed, "shuffle:mode"), lived(fixed), carry=False)
+    assert_same(lived(fixed, "shuffle:mode"), lived(fixed), state=False)
     assembly = made(SURPRISE, rows=1)
     assembly.world.close()
     inner = assembly.agent.modules.configurator
     held = 4
     shuffle = Shuffle(inner, Place("mode"), held)
-    _, own = shuffle.begin(Place("mode").of(inner.neutral(1)))
+    _, own = shuffle.begin(Place("mode").of(inner.initial(1)))
     draw = torch.Generator().manual_seed(0)
     meant = torch.randint(1, 3, (200, 1), generator=draw).float()
     said = []
     for step, value in enumerate(meant):
-        heard = free[0][-1].rows(torch.tensor([0]))
+        heard = free[0][-1].select(torch.tensor([0]))
         shall, own = shuffle.change(value[None], own, situation_of(heard, step))
         said.append(float(shall))
     went_in = Counter([*meant.flatten().tolist(), *[2.0] * held])
@@ -161,19 +161,20 @@ def test_a_shuffle_keeps_how_often_and_loses_when(free: Any) -> None:
 
 def situation_of(moment: Moment, step: int) -> Any:
     return Situation(
-        row=torch.arange(1), state=moment.state, recollection=moment.recollection,
-        energies=moment.energies, surprise=moment.surprise, spent=moment.spent, age=moment.age,
-        chance=chance.keys(0, 1, step), before=moment,
+        env_index=torch.arange(1), state=moment.state, recollection=moment.recollection,
+        energies=moment.energies, surprise=moment.surprise,
+        episode_model_calls=moment.episode_model_calls, episode_step=moment.episode_step,
+        rng_key=chance.keys(0, 1, step), previous=moment,
     )  # fmt: skip
 
 
 def test_a_swap_at_once_is_the_other_and_after_the_end_the_first(free: Any) -> None:
     settings = "{kind: fixed, mode: 1, horizon_steps: 3, model_calls: 8, commit_steps: 2}"
     fixed = lived({"kind": "fixed", "mode": 1})
-    assert_same(lived(SURPRISE, f"swap:0={settings}"), fixed, carry=False)
-    assert_same(lived(SURPRISE, f"swap:9999={settings}"), free, carry=False)
+    assert_same(lived(SURPRISE, f"swap:0={settings}"), fixed, state=False)
+    assert_same(lived(SURPRISE, f"swap:9999={settings}"), free, state=False)
     between = lived({"kind": "fixed", "mode": 2}, f"swap:5={settings}")
-    ages = torch.stack([m.age for m in between[0]])
+    ages = torch.stack([m.episode_step for m in between[0]])
     assert torch.equal(series(between, "mode"), torch.where(ages >= 5, 1, 2))
 
 
@@ -187,7 +188,7 @@ def test_all_that_wrappers_know_is_in_the_carry() -> None:
         other = made(SURPRISE, *written, rows=1)
         other.world.close()
         heard = situation_of(after, after.step).replace(
-            chance=chance.keys(3, 1, after.step), before=moment
+            rng_key=chance.keys(3, 1, after.step), previous=moment
         )
         said: Directive = other.agent.modules.configurator.configure(heard)
         assert said.to_bytes() == after.directive.to_bytes()
@@ -198,7 +199,11 @@ def test_rows_do_not_disturb_each_other() -> None:
     many, alone = lived(SURPRISE, *written, rows=3), lived(SURPRISE, *written, rows=1)
     for together, single in zip(many[0], alone[0], strict=True):
         assert torch.equal(together.directive.mode[:1], single.directive.mode)
-        assert torch.allclose(together.directive.carry[:1], single.directive.carry, atol=1e-4)
+        assert torch.allclose(
+            together.directive.configurator_state[:1],
+            single.directive.configurator_state,
+            atol=1e-4,
+        )
 
 
 REFUSED = {
@@ -208,18 +213,18 @@ REFUSED = {
     "clamp:mode=x": "mode 'x' is not a whole number",
     "clamp:mode=1.5": "mode 1.5 is not a whole number",
     "clamp:risk=.nan": "risk nan is not a number",
-    "clamp:mode": "no value; wanted clamp:mode=1",
-    "clamp": "wanted clamp:mode=1",
+    "clamp:mode": "no value; expected clamp:mode=1",
+    "clamp": "expected clamp:mode=1",
     "clamp:u.scroe=1": "'scroe' is not one of score.*Did you mean 'score'",
     "clamp:mode.x=1": "only u and v have parts",
     "ablate:mode=2": "takes no value",
-    "delay:mode": "no steps; wanted delay:mode=5",
+    "delay:mode": "no steps; expected delay:mode=5",
     "delay:mode=-1": "steps -1 is not within 0 and 1000",
     "shuffle:mode=1": "steps 1 is not within 2 and 1000",
-    "swap:5": "wanted swap:200=surprise",
+    "swap:5": "expected swap:200=surprise",
     "swap:x=fixed": "step 'x' is not a whole number",
     "swap:5=suprise": "'suprise' is not one of fixed.*Did you mean 'surprise'",
-    "swap:5={kind: surprise, deviatons: 3}": "deviatons: no such setting.*Did you mean",
+    "swap:5={kind: surprise, enter_sdt: 3}": "enter_sdt: no such setting.*Did you mean",
     "swap:5=[1]": "neither a kind nor settings",
 }
 

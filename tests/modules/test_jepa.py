@@ -24,8 +24,10 @@ from modules.objectives.none import Unregularised
 from modules.objectives.sigreg import SIGReg
 from modules.objectives.vicreg import VICReg
 from modules.perception.vectors import Vectors
-from modules.ports import Learns, WorldModel
+from modules.ports import Batch, Learnable, WorldModel
 from modules.world_model.jepa import JEPA
+
+LEARNING_KEY = torch.tensor([7])
 
 TOKENS, LATENT, ACTION = (2, 3), 12, 3
 WORLD = WorldSpec(
@@ -46,7 +48,7 @@ def jepa(ensemble: int = 1, taught: bool = True) -> JEPA:
         token_shape=TOKENS,
         objective=Unregularised(),
         width=32,
-        ensemble=ensemble,
+        ensemble_size=ensemble,
     )
     if taught:
         for parameter in made.parameters():
@@ -57,10 +59,10 @@ def jepa(ensemble: int = 1, taught: bool = True) -> JEPA:
     return made
 
 
-def state(rows: int, carry: Tensor | None = None) -> State:
+def state(rows: int, hidden: Tensor | None = None) -> State:
     return State(
         latent=torch.randn(rows, LATENT),
-        carry=torch.zeros(rows, TOKENS[0] * TOKENS[1]) if carry is None else carry,
+        hidden=torch.zeros(rows, TOKENS[0] * TOKENS[1]) if hidden is None else hidden,
         signals=torch.zeros(rows, len(SIGNALS)),
         ended=torch.zeros(rows),
         uncertainty=torch.zeros(rows),
@@ -73,7 +75,7 @@ def states_of(latents: Tensor) -> list[State]:
     return [
         State(
             latent=latents[:, t],
-            carry=torch.zeros(rows, 0),
+            hidden=torch.zeros(rows, 0),
             signals=torch.zeros(rows, len(SIGNALS)),
             ended=torch.zeros(rows),
             uncertainty=torch.zeros(rows),
@@ -91,16 +93,16 @@ def windows(rows: int, steps: int) -> Experience:
         signals=torch.randn(rows, steps, len(SIGNALS)),
         terminated=none.clone(),
         truncated=none.clone(),
-        valid=~none,
-        weights=torch.ones(rows),
-        index=torch.arange(rows),
+        mask=~none,
+        importance_weights=torch.ones(rows),
+        indices=torch.arange(rows),
     )
 
 
 def test_it_is_a_world_model_that_learns() -> None:
     model = jepa()
     assert isinstance(model, WorldModel)
-    assert isinstance(model, Learns)
+    assert isinstance(model, Learnable)
     taken = inspect.signature(JEPA.__init__).parameters
     for name, field in JEPA.Config.model_fields.items():
         if name != "kind":
@@ -133,7 +135,7 @@ def test_gradients_reach_every_action_of_five_imagined_steps(ensemble: int) -> N
 
 def test_the_gradient_of_an_action_is_the_slope() -> None:
     model = jepa().double()
-    before = State.raw(
+    before = State.unchecked(
         **{
             name: None if value is None else value.double()
             for name, value in state(2).__dict__.items()
@@ -153,7 +155,7 @@ def test_candidates_do_not_disturb_each_other_and_end_is_a_probability() -> None
     assert ((together.ended > 0) & (together.ended < 1)).all()
     for row in range(6):
         one = torch.tensor([row])
-        alone = model.step(before.rows(one), action[one])
+        alone = model.step(before.select(one), action[one])
         torch.testing.assert_close(alone.latent[0], together.latent[row])
         torch.testing.assert_close(alone.uncertainty[0], together.uncertainty[row])
 
@@ -161,26 +163,26 @@ def test_candidates_do_not_disturb_each_other_and_end_is_a_probability() -> None
 def test_tokens_of_the_directive_modulate_the_prediction() -> None:
     tokens = torch.randn(3, *TOKENS)
     perceived = state(3, torch.zeros(3, 0))
-    situation = Situation.raw(state=perceived)
+    situation = Situation.unchecked(state=perceived)
     action = torch.randn(3, ACTION)
     fresh, taught = jepa(taught=False), jepa()
 
     def expected(model: JEPA, told: Tensor) -> State:
-        return model.predict(situation, action, Directive.raw(tokens=told))
+        return model.predict(situation, action, Directive.unchecked(tokens=told))
 
     zeros = torch.zeros_like(tokens)
     assert torch.equal(expected(fresh, tokens).latent, expected(fresh, zeros).latent)
     assert (expected(taught, tokens).latent - expected(taught, zeros).latent).abs().max() > 1e-3
     said = expected(taught, tokens)
     said.check({"B": 3, "D": LATENT, "S": len(SIGNALS), "R": 0})
-    begun = taught.start(situation, Directive.raw(tokens=tokens))
+    begun = taught.start(situation, Directive.unchecked(tokens=tokens))
     torch.testing.assert_close(taught.step(begun, action).latent, said.latent)
 
 
 def measured(model: JEPA, experience: Experience, latents: Tensor) -> dict[str, float]:
     """The losses of a copy, so that running scales of one measurement do not reach the next."""
     losses, priorities = copy.deepcopy(model).losses(
-        experience, states_of(latents), states_of(latents)
+        Batch(experience, states_of(latents), states_of(latents)), LEARNING_KEY
     )
     assert priorities is None
     return {name: loss.item() for name, loss in losses.items()}
@@ -191,13 +193,13 @@ def test_what_lies_behind_an_end_does_not_count(how: str) -> None:
     model, experience, latents = jepa(3), windows(4, 7), torch.randn(4, 7, LATENT)
     changed = {
         name: getattr(experience, name).clone()
-        for name in ("actions", "signals", "terminated", "truncated", "valid", "vectors")
+        for name in ("actions", "signals", "terminated", "truncated", "mask", "vectors")
     }
     if how == "padded":
-        changed["valid"][2, 4:] = False
+        changed["mask"][2, 4:] = False
     else:
         changed[how][2, 3] = True
-        changed["valid"][2, 4:] = False
+        changed["mask"][2, 4:] = False
     marked = experience.replace(**changed)
     base = measured(model, marked, latents)
     assert base != measured(model, experience, latents)
@@ -230,9 +232,9 @@ def test_an_end_within_valid_steps_is_not_crossed() -> None:
     beyond[1, 3:] += 5
     again = measured(model, marked, beyond)
     assert again == pytest.approx(base, rel=1e-4)
-    valid = experience.valid.clone()
+    valid = experience.mask.clone()
     valid[1, 3:] = False
-    padded = measured(model, marked.replace(valid=valid), latents)
+    padded = measured(model, marked.replace(mask=valid), latents)
     assert padded == pytest.approx(base, rel=1e-4)
 
 
@@ -240,23 +242,25 @@ def test_the_losses_are_their_formulas() -> None:
     model, experience, latents = jepa(), windows(3, 4), torch.randn(3, 4, LATENT)
     terminated = experience.terminated.clone()
     terminated[0, 2] = True
-    valid = experience.valid.clone()
+    valid = experience.mask.clone()
     valid[0, 3:] = False
     experience = experience.replace(
-        terminated=terminated, valid=valid, weights=torch.tensor([0.5, 1.0, 2.0])
+        terminated=terminated, mask=valid, importance_weights=torch.tensor([0.5, 1.0, 2.0])
     )
-    got, _ = model.losses(experience, states_of(latents), states_of(latents + 0.1))
+    got, _ = model.losses(
+        Batch(experience, states_of(latents), states_of(latents + 0.1)), LEARNING_KEY
+    )
 
     scale = model.latents.deviation()
     unit = torch.maximum((scale * model.strides.magnitude()).sqrt(), model.misses.magnitude())
     wanted = {"prediction": 0.0, "signals": 0.0, "ended": 0.0}
     count = 0
     for b, steps in enumerate([2, 3, 3]):
-        now = states_of(latents)[0].rows(torch.tensor([b]))
-        now = State.raw(**{**now.__dict__, "carry": torch.zeros(1, 6)})
+        now = states_of(latents)[0].select(torch.tensor([b]))
+        now = State.unchecked(**{**now.__dict__, "hidden": torch.zeros(1, 6)})
         for t in range(steps):
             now = model.step(now, experience.actions[b, t][None])
-            weight = experience.weights[b].item()
+            weight = experience.importance_weights[b].item()
             error = (now.latent[0] - latents[b, t + 1] - 0.1) / unit
             wanted["prediction"] += weight * error.square().mean().item()
             felt = now.signals[0].sign() * now.signals[0].abs().log1p()
@@ -275,22 +279,27 @@ def test_the_losses_are_their_formulas() -> None:
 def test_invariance_is_the_error_between_two_views_in_units_of_the_deviation() -> None:
     model, experience = jepa(), windows(3, 4)
     latents, views = torch.randn(3, 4, LATENT), torch.randn(3, 4, LATENT)
-    experience = experience.replace(weights=torch.tensor([0.5, 1.0, 2.0]))
-    assert "invariance" not in model.losses(experience, states_of(latents), states_of(views))[0]
+    experience = experience.replace(importance_weights=torch.tensor([0.5, 1.0, 2.0]))
+    assert (
+        "invariance"
+        not in model.losses(Batch(experience, states_of(latents), states_of(views)), LEARNING_KEY)[
+            0
+        ]
+    )
     model.invariance_weight = 3.0
-    got, _ = model.losses(experience, states_of(latents), states_of(views))
+    got, _ = model.losses(Batch(experience, states_of(latents), states_of(views)), LEARNING_KEY)
     scale, total = model.latents.deviation(), 0.0
     for b, weight in enumerate([0.5, 1.0, 2.0]):
         total += weight * ((latents[b, 0] - views[b, 0]) / scale).square().mean().item()
     assert got["invariance"].item() == pytest.approx(3 * total / 3, rel=1e-4)
-    assert bool(model.looks_at(experience, 1)[:, 0].all())
+    assert bool(model.target_mask(experience, 1)[:, 0].all())
 
 
 def test_targets_get_no_gradient_and_the_first_state_does() -> None:
     model, experience = jepa(), windows(4, 6)
     online = torch.randn(4, 6, LATENT, requires_grad=True)
     target = torch.randn(4, 6, LATENT, requires_grad=True)
-    losses, _ = model.losses(experience, states_of(online), states_of(target))
+    losses, _ = model.losses(Batch(experience, states_of(online), states_of(target)), LEARNING_KEY)
     sum(losses.values()).backward()  # type: ignore[union-attr]
     assert target.grad is None
     assert online.grad is not None
@@ -302,9 +311,11 @@ def test_shaping_is_the_share_of_the_gradient_that_goes_on_into_the_perception()
     latents = torch.randn(6, 4, LATENT)
     for share in (1.0, 0.25, 0.0):
         model = jepa()
-        model.objective, model.invariance_weight, model.shaping = VICReg(), 2.0, share
+        model.objective, model.invariance_weight, model.encoder_grad_scale = VICReg(), 2.0, share
         online = latents.clone().requires_grad_(True)
-        losses, _ = model.losses(experience, states_of(online[:, :1]), states_of(latents + 0.1))
+        losses, _ = model.losses(
+            Batch(experience, states_of(online[:, :1]), states_of(latents + 0.1)), LEARNING_KEY
+        )
         total = torch.stack(list(losses.values())).sum()
         total.backward()  # type: ignore[no-untyped-call]
         assert online.grad is not None
@@ -319,36 +330,38 @@ def test_shaping_is_the_share_of_the_gradient_that_goes_on_into_the_perception()
 def test_it_learns_from_its_share_of_the_windows_and_asks_for_no_others() -> None:
     experience, latents = windows(8, 4), torch.randn(8, 4, LATENT)
     few, whole = jepa(), jepa()
-    few.windows = 0.3
+    few.batch_fraction = 0.3
     chosen = torch.tensor([0, 2, 5])
-    read = few.looks_at(experience, 1)
-    assert read[chosen].equal(whole.looks_at(experience, 1)[chosen])
+    read = few.target_mask(experience, 1)
+    assert read[chosen].equal(whole.target_mask(experience, 1)[chosen])
     assert read.any(1).nonzero().flatten().equal(chosen)
-    mine, _ = few.losses(experience, states_of(latents[:, :1]), states_of(latents))
-    part = experience.rows(chosen), states_of(latents[chosen, :1]), states_of(latents[chosen])
-    theirs, _ = whole.losses(*part)
+    mine, _ = few.losses(
+        Batch(experience, states_of(latents[:, :1]), states_of(latents)), LEARNING_KEY
+    )
+    part = experience.select(chosen), states_of(latents[chosen, :1]), states_of(latents[chosen])
+    theirs, _ = whole.losses(Batch(*part), LEARNING_KEY)
     for name, loss in theirs.items():
         torch.testing.assert_close(mine[name], loss)
 
 
-@pytest.mark.parametrize("objective", [VICReg(), SIGReg(projections=8)])
+@pytest.mark.parametrize("objective", [VICReg(), SIGReg(num_slices=8)])
 def test_the_objective_is_part_of_the_losses(objective: VICReg | SIGReg) -> None:
     model, experience, latents = jepa(), windows(4, 6), torch.randn(4, 6, LATENT)
     model.objective = objective
-    valid = experience.valid.clone()
+    valid = experience.mask.clone()
     valid[1, 3:] = False
-    first = measured(model, experience.replace(valid=valid), latents)
+    first = measured(model, experience.replace(mask=valid), latents)
     assert len(first) > 3
     changed = torch.where(valid[..., None], latents, 99.0)
-    assert measured(model, experience.replace(valid=valid), changed) == first
-    model.after_update()
-    second = measured(model, experience.replace(valid=valid), latents)
+    assert measured(model, experience.replace(mask=valid), changed) == first
+    model.on_update()
+    second = measured(model, experience.replace(mask=valid), latents)
     assert (second == first) == isinstance(objective, VICReg)
 
 
 def test_no_transition_at_all_is_no_loss() -> None:
     model, experience, latents = jepa(3), windows(2, 4), torch.randn(2, 4, LATENT)
-    none = experience.replace(valid=torch.zeros(2, 4, dtype=torch.bool))
+    none = experience.replace(mask=torch.zeros(2, 4, dtype=torch.bool))
     assert measured(model, none, latents) == {"prediction": 0, "signals": 0, "ended": 0}
 
 
@@ -389,7 +402,7 @@ def test_it_learns_cart_pole_from_experience() -> None:
         token_shape=TOKENS,
         objective=Unregularised(),
         width=128,
-        ensemble=1,
+        ensemble_size=1,
     )
     vectors, actions, ends = cart_pole(episodes=120, seed=0)
 
@@ -404,9 +417,9 @@ def test_it_learns_cart_pole_from_experience() -> None:
             signals=signals,
             terminated=ends[rows],
             truncated=torch.zeros_like(ends[rows]),
-            valid=torch.ones_like(ends[rows]),
-            weights=torch.ones(len(rows)),
-            index=rows,
+            mask=torch.ones_like(ends[rows]),
+            importance_weights=torch.ones(len(rows)),
+            indices=rows,
         )
 
     descent = torch.optim.Adam([*perception.parameters(), *model.parameters()], lr=2e-3)
@@ -416,19 +429,21 @@ def test_it_learns_cart_pole_from_experience() -> None:
         latents = perception.encode_windows(experience)
         states = states_of(latents)
         descent.zero_grad()
-        losses, _ = model.losses(experience, states, states_of(latents.detach()))
+        losses, _ = model.losses(
+            Batch(experience, states, states_of(latents.detach())), LEARNING_KEY
+        )
         sum(losses.values()).backward()  # type: ignore[union-attr]
         descent.step()
         schedule.step()
-        model.after_update()
+        model.on_update()
 
     vectors, actions, ends = cart_pole(episodes=40, seed=10_000)
     everything = batch(torch.arange(len(vectors)))
     with torch.no_grad():
         latents = perception.encode_windows(everything)
-        now = State.raw(**{**states_of(latents)[0].__dict__, "carry": None})
+        now = State.unchecked(**{**states_of(latents)[0].__dict__, "hidden": None})
         for t in range(5):
-            now = State.raw(**{**now.__dict__, "carry": torch.zeros(len(vectors), 6)})
+            now = State.unchecked(**{**now.__dict__, "hidden": torch.zeros(len(vectors), 6)})
             now = model.step(now, actions[:, t])
     # Judged on the observation's own numbers, in units of their spread.
     spread = latents[:, 5, :4].std(0)

@@ -94,7 +94,7 @@ def ring(world: WorldSpec, capacity: int = 300, context: int = 3, **settings: fl
 
 
 def filled(memory: Ring, moments: list[Moment]) -> Ring:
-    memory.begin(moments[0])
+    memory.reset(moments[0])
     for moment in moments[1:]:
         memory.write(moment)
     return memory
@@ -107,8 +107,8 @@ def key(number: int = 0) -> Tensor:
 def windows(experience: Experience) -> Iterator[tuple[int, int, int, int]]:
     """Number, row, first step and valid length of each window, from its index."""
     for i in range(experience.batch):
-        start, row = divmod(int(experience.index[i]), ROWS)
-        yield i, row, start, int(experience.valid[i].sum())
+        start, row = divmod(int(experience.indices[i]), ROWS)
+        yield i, row, start, int(experience.mask[i].sum())
 
 
 # -- by time ------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_a_window_is_what_was_lived(
         size = lengths(row)
         born, over = start - start % size, start - start % size + size - 1
         assert real == min(window, over - start + 1, steps - start) >= 2
-        assert got.valid[i].tolist() == [True] * real + [False] * (window - real)
+        assert got.mask[i].tolist() == [True] * real + [False] * (window - real)
         for t in range(window):
             seen = lived[min(start + t, start + real - 1)]
             wanted = seen.observation
@@ -188,7 +188,7 @@ def test_every_step_that_was_followed_is_drawn_equally() -> None:
 
 def test_a_key_decides_the_sample() -> None:
     memory = filled(ring(spec(None)), life(30, spec(None)))
-    first, again, other = (memory.sample(16, 3, key(n)).index for n in (1, 1, 2))
+    first, again, other = (memory.sample(16, 3, key(n)).indices for n in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -197,20 +197,20 @@ def test_latest_is_the_message_written_and_neutral_after_an_end() -> None:
     world = spec((8, 6, 1))
     moments = life(7, world)
     memory = ring(world)
-    memory.begin(moments[0])
-    assert memory.latest() is moments[0]
+    memory.reset(moments[0])
+    assert memory.previous() is moments[0]
     for moment in moments[1:]:
         memory.write(moment)
         ended = moment.observation.ended
-        latest = memory.latest()
+        latest = memory.previous()
         if not ended.any():
             assert latest is moment
         for row in range(ROWS):
             source = moments[0] if ended[row] else moment
             assert torch.equal(latest.state.latent[row], source.state.latent[row])
-            assert latest.age[row] == source.age[row]
-    memory.begin(moments[0])
-    assert memory.latest() is moments[0]
+            assert latest.episode_step[row] == source.episode_step[row]
+    memory.reset(moments[0])
+    assert memory.previous() is moments[0]
     with pytest.raises(MessageError, match="an empty one"):
         memory.sample(1, 2, key())
 
@@ -218,24 +218,24 @@ def test_latest_is_the_message_written_and_neutral_after_an_end() -> None:
 def test_priorities_decide_what_is_drawn() -> None:
     memory = filled(ring(spec(None), priority_exponent=1.0), life(40, spec(None)))
     every = memory.sample(4000, 2, key())
-    starts = torch.unique(every.index)
+    starts = torch.unique(every.indices)
     # One window gets half of all priority, the rest share the other half.
     priorities = torch.ones(len(starts))
     priorities[5] = float(len(starts) - 1)
     memory.update_priorities(starts, priorities)
     drawn = memory.sample(4000, 2, key(1))
-    share = (drawn.index == starts[5]).float().mean()
+    share = (drawn.indices == starts[5]).float().mean()
     assert abs(share - 0.5) < 0.01
     # (N p)^-0.5, the largest being 1.
-    rare = drawn.weights[drawn.index != starts[5]]
-    often = drawn.weights[drawn.index == starts[5]]
+    rare = drawn.importance_weights[drawn.indices != starts[5]]
+    often = drawn.importance_weights[drawn.indices == starts[5]]
     torch.testing.assert_close(rare, torch.ones_like(rare))
     torch.testing.assert_close(often, torch.full_like(often, (len(starts) - 1) ** -0.5))
 
 
 def test_forgotten_windows_take_no_priorities() -> None:
     memory = filled(ring(spec(None), capacity=30, priority_exponent=1.0), life(9, spec(None)))
-    old = memory.sample(64, 2, key()).index
+    old = memory.sample(64, 2, key()).indices
     for moment in life(60, spec(None))[10:]:
         memory.write(moment)
     before = memory.tensors()["priorities"]
@@ -246,8 +246,8 @@ def test_forgotten_windows_take_no_priorities() -> None:
 def test_a_step_not_yet_followed_takes_no_priority() -> None:
     memory = filled(ring(spec(None), priority_exponent=1.0), life(1, spec(None)))
     only = memory.sample(8, 2, key())
-    assert only.valid.sum(1).tolist() == [1] * 8
-    memory.update_priorities(only.index, torch.ones(8))
+    assert only.mask.sum(1).tolist() == [1] * 8
+    memory.update_priorities(only.indices, torch.ones(8))
     assert not memory.tensors()["priorities"].any()
 
 
@@ -274,9 +274,9 @@ def test_a_memory_read_back_goes_on_exactly(exponent: float) -> None:
     memory = filled(ring(world, 120, priority_exponent=exponent), moments[:50])
     kept = memory.tensors()
     other = ring(world, 120, priority_exponent=exponent)
-    other.begin(moments[0])
+    other.reset(moments[0])
     other.load_tensors(kept)
-    assert torch.equal(other.latest().state.latent, memory.latest().state.latent)
+    assert torch.equal(other.previous().state.latent, memory.previous().state.latent)
     for moment in moments[50:]:
         for either in (memory, other):
             either.recall(moment.state)
@@ -288,16 +288,18 @@ def test_a_memory_read_back_goes_on_exactly(exponent: float) -> None:
     for (name, a), (_, b) in zip(one.tensors(), two.tensors(), strict=True):
         assert (a is None and b is None) or torch.equal(a, b), name  # type: ignore[arg-type]
     smaller = ring(world, 90, priority_exponent=exponent)
-    smaller.begin(moments[0])
+    smaller.reset(moments[0])
     with pytest.raises(MessageError, match="90 steps"):
         smaller.load_tensors(kept)
 
 
 def test_too_small_or_for_other_rows_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"memory.capacity: wanted at least 15 for 3 rows, got 9"):
+    with pytest.raises(
+        ConfigError, match=r"memory.capacity: expected at least 15 for 3 rows, got 9"
+    ):
         ring(spec((8, 6, 1)), capacity=9)
     with pytest.raises(MessageError, match="3 rows"):
-        ring(spec((8, 6, 1))).begin(bench.moment(2, -1))
+        ring(spec((8, 6, 1))).reset(bench.moment(2, -1))
 
 
 def test_memory_is_taken_as_it_is_filled() -> None:
@@ -376,7 +378,7 @@ class Naive:
 def test_reading_and_writing_are_equations_15_to_20() -> None:
     """Rows of states that drift, come back and jump, against a naive loop for each row."""
     slots, scale, gamma = 6, 0.12, 0.1
-    memory = associative(slots=slots, scale=scale, threshold=gamma, shown=3)
+    memory = associative(slots=slots, bandwidth=scale, gamma=gamma, top_k=3)
     naive = [Naive(slots, scale, gamma) for _ in range(ROWS)]
     moments = life(80, spec(None))[1:]
     places = chance.normal(key(9), "places", 12, LATENT)[0]
@@ -390,8 +392,8 @@ def test_reading_and_writing_are_equations_15_to_20() -> None:
             q = (latent @ torch.from_numpy(memory.projection))[row]
             mean, novelty = naive[row].read(q)
             torch.testing.assert_close(got.novelty[row].item(), novelty, rtol=1e-3, atol=1e-5)
-            wanted = torch.as_tensor(mean).expand_as(got.value[row]).float()
-            torch.testing.assert_close(got.value[row], wanted, rtol=1e-3, atol=1e-2)
+            wanted = torch.as_tensor(mean).expand_as(got.readout[row]).float()
+            torch.testing.assert_close(got.readout[row], wanted, rtol=1e-3, atol=1e-2)
             ended = bool(moment.observation.ended[row])
             action = moment.plan.action[row] * (not ended)
             before = [id(known) for known in naive[row].keys]
@@ -412,7 +414,7 @@ def test_reading_and_writing_are_equations_15_to_20() -> None:
 def test_a_slot_is_allocated_just_beyond_the_threshold(nudge: float, slots: int) -> None:
     """e^{-m} of the second state is `nudge` times γ."""
     gamma, scale = 0.1, 0.2
-    memory = associative(rows=1, slots=8, scale=scale, threshold=gamma)
+    memory = associative(rows=1, slots=8, bandwidth=scale, gamma=gamma)
     blank = bench.moment(1, 0)
     blank = blank.replace(
         plan=blank.plan.replace(
@@ -432,7 +434,7 @@ def test_a_slot_is_allocated_just_beyond_the_threshold(nudge: float, slots: int)
 
 
 def test_what_is_met_again_is_recognised_and_told() -> None:
-    memory = associative(shown=2, scale=0.02)
+    memory = associative(top_k=2, bandwidth=0.02)
     moments = life(4, spec(None))[1:]
     assert memory.recall(moments[0].state).novelty.tolist() == [1.0] * ROWS
     for moment in moments:
@@ -440,11 +442,11 @@ def test_what_is_met_again_is_recognised_and_told() -> None:
     got = memory.recall(moments[1].state)
     told = torch.cat([moments[1].state.signals, moments[1].plan.action], -1)
     torch.testing.assert_close(got.values[:, 0], told)
-    torch.testing.assert_close(got.value, told / 1.1, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(got.readout, told / 1.1, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(got.weights[:, 0], torch.full((ROWS,), 1 / 1.1))
     torch.testing.assert_close(got.ages[:, 0], torch.full((ROWS,), 3.0))
     assert (got.novelty < 0.1).all()
-    for (name, a), (_, b) in zip(got.tensors(), memory.neutral(ROWS).tensors(), strict=True):
+    for (name, a), (_, b) in zip(got.tensors(), memory.initial(ROWS).tensors(), strict=True):
         assert a is not None
         assert b is not None
         assert a.shape == b.shape, name
@@ -452,9 +454,12 @@ def test_what_is_met_again_is_recognised_and_told() -> None:
 
 def test_rows_remember_their_own_only() -> None:
     """A row's recollections are the same whatever the other rows live through."""
-    together, alone = associative(slots=5, scale=0.3), associative(rows=1, slots=5, scale=0.3)
+    together, alone = (
+        associative(slots=5, bandwidth=0.3),
+        associative(rows=1, slots=5, bandwidth=0.3),
+    )
     for moment in life(40, spec(None))[1:]:
-        only = moment.rows(torch.tensor([1]))
+        only = moment.select(torch.tensor([1]))
         got, wanted = together.recall(moment.state), alone.recall(only.state)
         for (name, a), (_, b) in zip(got.tensors(), wanted.tensors(), strict=True):
             assert a is not None

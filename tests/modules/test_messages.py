@@ -66,7 +66,7 @@ class Made:
             "energies": Energy,
             "directive": Directive,
             "plan": Plan,
-            "before": Moment,
+            "previous": Moment,
         }
         for name in kind._nested:
             fields[name] = self.message(parts[name])
@@ -119,7 +119,7 @@ def test_bytes_come_back_identical(kind):
 def state(**changes):
     fields = {
         "latent": torch.zeros(2, 3),
-        "carry": torch.zeros(2, 0),
+        "hidden": torch.zeros(2, 0),
         "signals": torch.zeros(2, 6),
         "ended": torch.zeros(2),
         "uncertainty": torch.zeros(2),
@@ -151,8 +151,13 @@ def test_a_disagreement_names_message_field_wanted_and_got(changes, field, wante
     with pytest.raises(MessageError) as refused:
         state(**changes)
     error = refused.value
-    assert (error.message, error.field, error.wanted, error.got) == ("State", field, wanted, got)
-    assert str(error) == f"State.{field}: wanted {wanted}, got {got}"
+    assert (error.message, error.field, error.expected, error.received) == (
+        "State",
+        field,
+        wanted,
+        got,
+    )
+    assert str(error) == f"State.{field}: expected {wanted}, got {got}"
     error.module, error.step = "perception (Mine)", 7
     assert str(error).startswith("step 7: module perception (Mine): State.")
 
@@ -160,14 +165,14 @@ def test_a_disagreement_names_message_field_wanted_and_got(changes, field, wante
 def test_check_holds_a_message_against_axes_known_elsewhere():
     message = state()
     assert message.check({"B": 2, "D": 3, "S": 6}) is message
-    with pytest.raises(MessageError, match=r"State\.latent: wanted \[B=2 D=4\], got float32"):
+    with pytest.raises(MessageError, match=r"State\.latent: expected \[B=2 D=4\], got float32"):
         message.check({"B": 2, "D": 4})
 
 
 def test_rows_of_nested_messages_agree(life_of_two):
     moment = life_of_two
-    with pytest.raises(MessageError, match=r"Moment\.expected: wanted 2 rows, got 1 rows"):
-        moment.replace(expected=moment.expected.rows(torch.tensor([0])))
+    with pytest.raises(MessageError, match=r"Moment\.expected: expected 2 rows, got 1 rows"):
+        moment.replace(expected=moment.expected.select(torch.tensor([0])))
 
 
 @pytest.fixture
@@ -188,7 +193,7 @@ def life_of_two():
             values=torch.zeros(2, 1, 5),
             weights=torch.zeros(2, 1),
             ages=torch.zeros(2, 1),
-            value=torch.zeros(2, 5),
+            readout=torch.zeros(2, 5),
             novelty=torch.zeros(2),
         ),
         energies=Energy(
@@ -197,8 +202,8 @@ def life_of_two():
             disagreement=torch.zeros(2),
         ),
         surprise=torch.zeros(2),
-        spent=torch.zeros(2).long(),
-        age=torch.zeros(2).long(),
+        episode_model_calls=torch.zeros(2).long(),
+        episode_step=torch.zeros(2).long(),
         directive=Directive(
             mode=torch.tensor([1, 2]),
             horizon_steps=torch.ones(2).long(),
@@ -209,13 +214,13 @@ def life_of_two():
             tokens=torch.zeros(2, 1, 4),
             latent_temperature=torch.ones(2),
             risk=torch.zeros(2),
-            carry=torch.zeros(2, 0),
+            configurator_state=torch.zeros(2, 0),
             reason=("one", "two"),
         ),
         plan=Plan(
             actions=torch.zeros(2, 1, 4),
             steps=torch.ones(2).long(),
-            committed=torch.zeros(2).long(),
+            remaining_commit=torch.zeros(2).long(),
             energy=torch.zeros(2),
             mode=torch.tensor([1, 2]),
             model_calls=torch.tensor([0, 9]),
@@ -227,7 +232,7 @@ def life_of_two():
 
 
 def test_rows_are_picked_through_every_level(life_of_two):
-    picked = life_of_two.rows(torch.tensor([1, 1, 0]))
+    picked = life_of_two.select(torch.tensor([1, 1, 0]))
     assert picked.directive.reason == ("two", "two", "one")
     assert picked.energies.intrinsic.tolist() == [[3, 4], [3, 4], [1, 2]]
     assert picked.step == 0
@@ -248,10 +253,12 @@ def test_is_frozen_complete_and_itself():
     message = state()
     with pytest.raises(Exception, match="frozen"):
         message.latent = torch.ones(2, 3)
-    with pytest.raises(MessageError, match=r"State\.mood: Extra inputs|State\.mood: wanted Extra"):
+    with pytest.raises(
+        MessageError, match=r"State\.mood: Extra inputs|State\.mood: expected Extra"
+    ):
         state(mood=torch.zeros(2))
-    with pytest.raises(MessageError, match=r"State\.latent: wanted Field required"):
-        State(carry=torch.zeros(2, 0))
+    with pytest.raises(MessageError, match=r"State\.latent: expected Field required"):
+        State(hidden=torch.zeros(2, 0))
     twin = state()
     assert message == message
     assert message != twin
@@ -293,7 +300,7 @@ def test_flipped_bytes_never_raise_anything_else(place, value):
 def test_foreign_headers_are_refused():
     header, blobs = header_of(state().to_bytes())
     assert Message.from_bytes(joined(header, blobs)).latent.shape == (2, 3)
-    with pytest.raises(MessageError, match=r"State\.version: wanted 1 or older, got 2"):
+    with pytest.raises(MessageError, match=r"State\.version: expected 1 or older, got 2"):
         Message.from_bytes(joined({**header, "version": 2}, blobs))
     with pytest.raises(MessageError):
         Message.from_bytes(joined({**header, "message": "Nothing"}, blobs))
@@ -313,9 +320,9 @@ def test_total_energy_is_the_weighted_sum(life_of_two):
     wanted = torch.stack([u[r] @ energy.intrinsic[r] + v[r] @ energy.critic[r] for r in (0, 1)])
     torch.testing.assert_close(energy.total(directive), wanted)
     acts = torch.randn(2, 3, 2)
-    by_action = energy.replace(critic_actions=acts)
+    action_values = energy.replace(critic_actions=acts)
     wanted = torch.stack([(acts[r] @ v[r]).min() + u[r] @ energy.intrinsic[r] for r in (0, 1)])
-    torch.testing.assert_close(by_action.total(directive), wanted)
+    torch.testing.assert_close(action_values.total(directive), wanted)
 
 
 def test_surprise_is_zero_exactly_where_all_was_as_expected():

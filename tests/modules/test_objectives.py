@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from modules import chance
-from modules.objectives.centred import Centred
+from modules.objectives.cosine_centered import CosineCentered
 from modules.objectives.none import Unregularised
 from modules.objectives.objective import Objective
 from modules.objectives.sigreg import SIGReg, epps_pulley
 from modules.objectives.vicreg import VICReg
 
 KEY = torch.tensor([7])
-ALL = [VICReg, SIGReg, Unregularised, Centred]
+ALL = [VICReg, SIGReg, Unregularised, CosineCentered]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -60,7 +60,7 @@ def test_an_error_is_a_mean_square_in_units(kind: type) -> None:
 def test_centred_is_a_cosine_about_the_mean_of_targets() -> None:
     torch.manual_seed(0)
     predicted, target = torch.randn(5, 2, 3) + 40, torch.randn(5, 3) + 40
-    got = Centred().error(predicted, target, torch.ones(3))
+    got = CosineCentered().error(predicted, target, torch.ones(3))
     centre = [sum(float(target[m, d]) for m in range(5)) / 5 for d in range(3)]
     for m in range(5):
         towards = [float(target[m, d]) - centre[d] for d in range(3)]
@@ -77,7 +77,7 @@ def test_what_all_targets_share_earns_centred_nothing() -> None:
     target = shared + torch.randn(256, 8)
     blind = shared + 0.01 * torch.randn(256, 1, 8)
     assert torch.cosine_similarity(blind[:, 0], target).mean() > 0.99
-    assert Centred().error(blind, target, torch.ones(8)).mean() > 1.8
+    assert CosineCentered().error(blind, target, torch.ones(8)).mean() > 1.8
 
 
 def test_vicreg_is_its_hinge_and_its_covariance() -> None:
@@ -92,7 +92,7 @@ def test_vicreg_is_its_hinge_and_its_covariance() -> None:
 
     hinge = sum(max(0.0, 1.2 - math.sqrt(covariance(d, d) + 1e-4)) for d in range(size)) / size
     off = sum(covariance(i, j) ** 2 for i in range(size) for j in range(size) if i != j) / size
-    got = VICReg(variance=3.0, covariance=0.5, floor=1.2).penalties(latents, KEY)
+    got = VICReg(std_coeff=3.0, cov_coeff=0.5, target_std=1.2).penalties(latents, KEY)
     assert got["variance"].item() == pytest.approx(3.0 * hinge)
     assert got["covariance"].item() == pytest.approx(0.5 * off)
 
@@ -117,7 +117,7 @@ def test_sigreg_is_its_integral() -> None:
             heights.append(abs(found - gauss) ** 2 * gauss)
         step = 4.0 / (knots - 1)
         total += step * (sum(heights) - (heights[0] + heights[-1]) / 2)
-    got = SIGReg(weight=2.0, projections=5, knots=knots).penalties(latents, KEY)
+    got = SIGReg(weight=2.0, num_slices=5, num_points=knots).penalties(latents, KEY)
     assert got["gaussian"].item() == pytest.approx(2.0 * total / 5, rel=1e-4)
 
 
@@ -145,13 +145,13 @@ def test_sigreg_sees_what_a_covariance_does_not() -> None:
 
 def test_sigreg_draws_new_lines_for_a_new_key() -> None:
     latents = torch.randn(16, 8).exp()
-    objective = SIGReg(projections=4)
+    objective = SIGReg(num_slices=4)
     first = objective.penalties(latents, KEY)["gaussian"]
     assert torch.equal(first, objective.penalties(latents, KEY)["gaussian"])
     assert not torch.equal(first, objective.penalties(latents, KEY + 1)["gaussian"])
 
 
-@pytest.mark.parametrize("objective", [VICReg(), SIGReg(projections=64)])
+@pytest.mark.parametrize("objective", [VICReg(), SIGReg(num_slices=64)])
 def test_descending_undoes_a_collapse(objective: Objective) -> None:
     torch.manual_seed(0)
     latents = (torch.randn(64, 1) @ torch.ones(1, 6) + torch.randn(64, 6) * 0.05) * 0.1

@@ -41,8 +41,12 @@ def seeing(kind: Any, spec: WorldSpec, **settings: Any) -> Any:
     return kind(world=spec, token_shape=TOKENS, **config)
 
 
-def small(height: int = 40, width: int = 36, channels: int = 1, stack: int = 4) -> PixelsSmall:
-    perception = seeing(PixelsSmall, world((height, width, channels)), latent_size=16, stack=stack)
+def small(
+    height: int = 40, width: int = 36, channels: int = 1, frame_stack: int = 4
+) -> PixelsSmall:
+    perception = seeing(
+        PixelsSmall, world((height, width, channels)), latent_size=16, frame_stack=frame_stack
+    )
     assert isinstance(perception, PixelsSmall)
     return perception
 
@@ -68,7 +72,7 @@ def after(state: State, tokens: Tensor | None = None) -> Moment:
     """What memory would hand to perception: of it only these two are perception's business."""
     if tokens is None:
         tokens = torch.zeros(state.batch, *TOKENS)
-    return Moment.raw(state=state, directive=Directive.raw(tokens=tokens))
+    return Moment.unchecked(state=state, directive=Directive.unchecked(tokens=tokens))
 
 
 def experience(frames: Tensor | None, vectors: Tensor | None, rows: int, steps: int) -> Experience:
@@ -80,9 +84,9 @@ def experience(frames: Tensor | None, vectors: Tensor | None, rows: int, steps: 
         signals=torch.zeros(rows, steps, len(SIGNALS)),
         terminated=none,
         truncated=none,
-        valid=~none,
-        weights=torch.ones(rows),
-        index=torch.arange(rows),
+        mask=~none,
+        importance_weights=torch.ones(rows),
+        indices=torch.arange(rows),
     )
 
 
@@ -103,12 +107,12 @@ def seen_by(kind: str, rows: int) -> dict[str, Tensor]:
 def test_a_percept_becomes_a_state(kind: str) -> None:
     perception = made(kind)
     assert isinstance(perception, Perception)
-    neutral = perception.neutral(3).check({"B": 3, "D": perception.latent_size})
+    neutral = perception.initial(3).check({"B": 3, "D": perception.latent_size})
     percept = observation(**seen_by(kind, 3), first=torch.ones(3, dtype=torch.bool))
     state = perception.perceive(percept, after(neutral))
     state.check({"B": 3, "D": perception.latent_size, "S": len(SIGNALS)})
-    assert state.carry.shape == neutral.carry.shape
-    assert state.carry.dtype == neutral.carry.dtype
+    assert state.hidden.shape == neutral.hidden.shape
+    assert state.hidden.dtype == neutral.hidden.dtype
     assert torch.equal(state.signals, percept.signals)
     assert state.ended.tolist() == [0, 1, 0]
     assert torch.equal(state.uncertainty, torch.zeros(3))
@@ -118,7 +122,7 @@ def test_a_percept_becomes_a_state(kind: str) -> None:
 def test_priming_does_nothing_when_fresh_and_something_when_trained(kind: str) -> None:
     torch.manual_seed(0)
     perception = made(kind)
-    percept, neutral = observation(**seen_by(kind, 2)), perception.neutral(2)
+    percept, neutral = observation(**seen_by(kind, 2)), perception.initial(2)
     tokens = torch.randn(2, *TOKENS)
 
     def latent(primed: Tensor) -> Tensor:
@@ -136,7 +140,7 @@ def test_priming_does_nothing_when_fresh_and_something_when_trained(kind: str) -
 
 def lived(perception: Pixels, frames: Tensor, firsts: Tensor) -> list[State]:
     """Perceives `frames` [steps B ...] one after another; a row starts neutral at `firsts`."""
-    neutral = perception.neutral(frames.shape[1])
+    neutral = perception.initial(frames.shape[1])
     before, states = neutral, []
     for frame, first in zip(frames, firsts, strict=True):
         before = neutral.where(first, before)
@@ -165,7 +169,7 @@ def test_the_last_four_frames_are_stacked_and_an_episode_starts_anew() -> None:
         (1, 5, [5, 5, 5, 5]),
         (1, 6, [5, 5, 5, 6]),
     ]:
-        held = states[t].carry[row].view(3, 40, 36, 1)
+        held = states[t].hidden[row].view(3, 40, 36, 1)
         assert torch.equal(held, stacked(row, steps)[1:])
         wanted = perception.encode(stacked(row, steps)[None])
         torch.testing.assert_close(states[t].latent[row], wanted[0], rtol=1e-4, atol=1e-5)
@@ -175,7 +179,7 @@ def test_the_last_four_frames_are_stacked_and_an_episode_starts_anew() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_windows_are_encoded_as_they_were_perceived(stack: int, channels: int) -> None:
     torch.manual_seed(0)
-    perception = small(channels=channels, stack=stack)
+    perception = small(channels=channels, frame_stack=stack)
     frames = torch.randint(0, 256, (6, 2, 40, 36, channels), dtype=torch.uint8)
     firsts = torch.zeros(6, 2, dtype=torch.bool)
     firsts[0] = True
@@ -195,7 +199,7 @@ def test_windows_of_vectors_are_encoded_as_they_were_perceived() -> None:
     perception = made("vectors")
     vectors = torch.randn(2, 6, 5) * 100
     latents = perception.encode_windows(experience(None, vectors, 2, 6), None, torch.tensor([1]))
-    before = after(perception.neutral(2))
+    before = after(perception.initial(2))
     for t in range(6):
         state = perception.perceive(observation(vector=vectors[:, t]), before)
         torch.testing.assert_close(latents[:, t], state.latent)
@@ -220,16 +224,16 @@ def test_latents_of_frames_lie_on_a_sphere() -> None:
 def test_seeing_depends_on_the_frame_and_the_carry_alone() -> None:
     perception = small()
     frame = torch.randint(0, 256, (3, 40, 36, 1), dtype=torch.uint8)
-    carry = torch.randint(0, 256, (3, perception.carried), dtype=torch.uint8)
-    kept = carry.clone()
-    first = perception.see(frame, carry, None)
-    again = perception.see(frame, carry, None)
+    hidden = torch.randint(0, 256, (3, perception.carried), dtype=torch.uint8)
+    kept = hidden.clone()
+    first = perception.encode_frame(frame, hidden, None)
+    again = perception.encode_frame(frame, hidden, None)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert torch.equal(carry, kept)
-    state = perception.neutral(3).replace(carry=carry)
+    assert torch.equal(hidden, kept)
+    state = perception.initial(3).replace(hidden=hidden)
     perceived = perception.perceive(observation(frame), after(state))
     torch.testing.assert_close(perceived.latent, first[0])
-    assert torch.equal(perceived.carry, first[1])
+    assert torch.equal(perceived.hidden, first[1])
 
 
 @pytest.mark.parametrize("network", [PixelsSmall, PixelsNature])
@@ -240,7 +244,7 @@ def test_any_size_and_any_channels(network: Any, height: int, width: int, channe
     perception = seeing(network, world((height, width, channels)))
     pixels = torch.randint(0, 256, (2, height, width, channels), dtype=torch.uint8)
     first = torch.ones(2, dtype=torch.bool)
-    state = perception.perceive(observation(pixels, first=first), after(perception.neutral(2)))
+    state = perception.perceive(observation(pixels, first=first), after(perception.initial(2)))
     assert state.latent.shape == (2, perception.latent_size)
     assert torch.isfinite(state.latent).all()
 
@@ -248,7 +252,7 @@ def test_any_size_and_any_channels(network: Any, height: int, width: int, channe
 def test_any_dtype_is_the_same_picture() -> None:
     perception = small()
     pixels = torch.randint(0, 2, (2, 40, 36, 1), dtype=torch.uint8) * 255
-    before = after(perception.neutral(2))
+    before = after(perception.initial(2))
     wanted = perception.perceive(observation(pixels), before)
     for same in (
         pixels.float() / 255,
@@ -260,7 +264,7 @@ def test_any_dtype_is_the_same_picture() -> None:
     ):
         state = perception.perceive(observation(same), before)
         assert torch.equal(state.latent, wanted.latent)
-        assert torch.equal(state.carry, wanted.carry)
+        assert torch.equal(state.hidden, wanted.hidden)
     every = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(as_bytes(every.float() / 255), every)
 
@@ -288,7 +292,7 @@ def test_augmentation_follows_its_key_and_can_be_off() -> None:
     assert torch.equal(one, perception.encode_windows(batch, None, torch.tensor([1])))
     assert not torch.equal(one, perception.encode_windows(batch, None, torch.tensor([2])))
     assert (one - plain).abs().max() > 1e-3
-    perception.shift_pixels, perception.intensity = 0, 0.0
+    perception.random_shift_pixels, perception.intensity_jitter_std = 0, 0.0
     off = perception.encode_windows(batch, None, torch.tensor([1]))
     assert torch.equal(off, perception.encode_windows(batch, None, torch.tensor([2])))
 
@@ -296,13 +300,15 @@ def test_augmentation_follows_its_key_and_can_be_off() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("centred", [False, True])
 def test_in_learning_all_of_a_window_is_moved_alike(centred: bool) -> None:
-    perception = seeing(PixelsSmall, world((40, 36, 1)), centred=centred, intensity=0)
+    perception = seeing(
+        PixelsSmall, world((40, 36, 1)), subtract_mean_frame=centred, intensity_jitter_std=0
+    )
     batch = experience(torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8), None, 8, 5)
     shown: list[Tensor] = []
     perception.network.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
     perception.encode_windows(batch, None, torch.tensor([1]))
     drawn = chance.integers(torch.tensor([1]), "shift", 9, 8, 2)[0] - 4
-    perception.shift_pixels = 0
+    perception.random_shift_pixels = 0
     perception.encode_windows(batch, None, torch.tensor([1]))
     moved, still = (one.permute(0, 2, 3, 1)[:, None] for one in shown)
     assert torch.equal(moved, shifted(still, drawn.repeat_interleave(5, 0)))
@@ -336,7 +342,9 @@ def test_what_never_changes_in_a_picture_is_not_seen_wherever_it_is_moved(shift:
     seen = []
     for pictures in (frames, frames + behind):
         torch.manual_seed(0)
-        perception = seeing(PixelsSmall, spec, latent_size=16, centred=True, shift_pixels=shift)
+        perception = seeing(
+            PixelsSmall, spec, latent_size=16, subtract_mean_frame=True, random_shift_pixels=shift
+        )
         batch = experience(pictures, None, 16, 5)
         for _ in range(2):
             learned = perception.encode_windows(batch, None, torch.tensor([1]))
@@ -350,7 +358,7 @@ def test_what_never_changes_in_a_picture_is_not_seen_wherever_it_is_moved(shift:
 def test_acting_with_what_was_usual_gives_what_learning_gave() -> None:
     torch.manual_seed(0)
     perception = small()
-    perception.shift_pixels, perception.intensity = 0, 0.0
+    perception.random_shift_pixels, perception.intensity_jitter_std = 0, 0.0
     batch = experience(torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8), None, 8, 5)
     perception.project.bias += 1000
     with torch.enable_grad():
@@ -361,7 +369,7 @@ def test_acting_with_what_was_usual_gives_what_learning_gave() -> None:
 
 def test_a_window_without_its_context_is_refused() -> None:
     frames = torch.zeros(2, 5, 40, 36, 1, dtype=torch.uint8)
-    with pytest.raises(MessageError, match=r"Experience.frames: wanted 8 frames a window, got 5"):
+    with pytest.raises(MessageError, match=r"Experience.frames: expected 8 frames a window, got 5"):
         small().encode_windows(experience(frames, None, 2, 5))
 
 
@@ -372,14 +380,14 @@ def test_what_a_world_does_not_show_is_refused() -> None:
         seeing(Vectors, world((84, 84, 1)))
     perception = small()
     square = observation(torch.zeros(2, 40, 40, 1, dtype=torch.uint8))
-    before = after(perception.neutral(2))
+    before = after(perception.initial(2))
     with pytest.raises(MessageError, match=r"Observation.pixels"):
         perception.perceive(square, before)
 
 
 def test_the_config_says_what_sensor_the_world_should_use() -> None:
     assert PixelsSmall.Config().sensor == {"height": 84, "width": 84, "gray": True}
-    assert PixelsNature.Config(frame_size=64, gray=False).sensor == {
+    assert PixelsNature.Config(frame_size=64, grayscale=False).sensor == {
         "height": 64,
         "width": 64,
         "gray": False,

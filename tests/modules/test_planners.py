@@ -40,8 +40,8 @@ def actor(planner, world, latent_size, horizon_max=12):
         token_shape=(1, 1),
     )
     return Actor(
-        replan_surprise=0.5,
-        shown=4,
+        replan_threshold=0.5,
+        num_logged_candidates=4,
         policy=policy,
         planner=planner,
         world=world,
@@ -59,13 +59,13 @@ def exhaustive(imagination, horizon, choices):
 # -- beam -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plans", [{}, {"literal": True}, {"lookahead": 0.5}])
+@pytest.mark.parametrize("plans", [{}, {"literal": True}, {"td_lambda": 0.5}])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_wide_beam_finds_what_exhaustive_search_finds(seed, plans):
     model, cost = maze(seed)
     cost.reactions = lambda latent: torch.stack([latent, 9 - latent, 0 * latent], 1)
     latent = torch.tensor([[0.0], [5.0]])
-    mind = actor(build(Beam, DISCRETE, hold=1, share=1.0), DISCRETE, 1)
+    mind = actor(build(Beam, DISCRETE, action_repeat=1, search_fraction=1.0), DISCRETE, 1)
     _, imagination, _ = imagine(model, cost, latent, DISCRETE, mind, **plans)
     best = exhaustive(imagination, 5, 3)
     proposals = torch.zeros(2, 2, 5, 3)
@@ -79,7 +79,9 @@ def test_a_beam_tries_the_actions_that_the_critic_prefers():
     model, cost = maze(0)
     model.ended = None
     latent = torch.tensor([[0.0], [5.0]])
-    mind = actor(build(Beam, DISCRETE, hold=1, share=1.0, fan=1), DISCRETE, 1)
+    mind = actor(
+        build(Beam, DISCRETE, action_repeat=1, search_fraction=1.0, branching_factor=1), DISCRETE, 1
+    )
     for wanted in range(3):
         liked = -torch.eye(3)[wanted].unsqueeze(-1)
         cost.reactions = lambda latent, liked=liked: liked.expand(len(latent), -1, -1)
@@ -91,7 +93,7 @@ def test_a_beam_tries_the_actions_that_the_critic_prefers():
 
 def test_a_narrow_beam_is_no_better_and_a_wider_one_no_worse_on_average():
     worlds = [maze(seed) for seed in range(8)]
-    mind = actor(build(Beam, DISCRETE, hold=1, share=1.0), DISCRETE, 1)
+    mind = actor(build(Beam, DISCRETE, action_repeat=1, search_fraction=1.0), DISCRETE, 1)
     start = torch.zeros(1, 1)
     dreams = [imagine(model, cost, start, DISCRETE, mind)[1] for model, cost in worlds]
     best = [float(exhaustive(dream, 5, 3)) for dream in dreams]
@@ -114,7 +116,7 @@ def test_refining_repairs_what_a_narrow_beam_missed():
         model.ended = None
         totals = []
         for share in (0.05, 1.0):
-            mind = actor(build(Beam, DISCRETE, hold=1, share=share), DISCRETE, 1)
+            mind = actor(build(Beam, DISCRETE, action_repeat=1, search_fraction=share), DISCRETE, 1)
             _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
             # As much beam in both: 5 % of 1500 calls.
             budget = 1500 if share < 1 else 75
@@ -133,7 +135,7 @@ def test_what_refining_reports_is_what_the_plan_costs():
     """Also where a branch ended early and the plan before it did not."""
     for seed in range(20):
         model, cost = maze(seed)
-        mind = actor(build(Beam, DISCRETE, hold=1, branches=1), DISCRETE, 1)
+        mind = actor(build(Beam, DISCRETE, action_repeat=1, refine_samples=1), DISCRETE, 1)
         _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
         plan = torch.zeros(1, 10, dtype=torch.int64)
         path, told = mind.planner._refine(imagination, plan, chance.keys(seed, 1, 0), 300)
@@ -146,7 +148,7 @@ def test_equal_states_are_held_once():
     model, cost = maze(3, choices=2)
     move = model.move
     model.move = lambda latent, action: move(latent, action[:, :2] + action[:, 2:] * 0.5)
-    mind = actor(build(Beam, DISCRETE, hold=1, share=1.0), DISCRETE, 1)
+    mind = actor(build(Beam, DISCRETE, action_repeat=1, search_fraction=1.0), DISCRETE, 1)
     _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
     kept = []
     select = mind.planner._select
@@ -164,7 +166,7 @@ def test_equal_states_are_held_once():
 
 def test_a_row_plans_the_same_beside_other_rows():
     model, cost = maze(1)
-    mind = actor(build(Beam, DISCRETE, hold=2), DISCRETE, 1)
+    mind = actor(build(Beam, DISCRETE, action_repeat=2), DISCRETE, 1)
     latent, keys = torch.tensor([[0.0], [7.0], [9.0]]), chance.keys(4, 3, 0)
     proposals = torch.zeros(3, 2, 8, 3)
     _, together, _ = imagine(model, cost, latent, DISCRETE, mind)
@@ -223,7 +225,7 @@ def test_categorical_cem_comes_near_exhaustive_search():
     gaps, spread = [], []
     for seed in range(8):
         model, cost = maze(seed)
-        planner = build(CategoricalCEM, DISCRETE, hold=1, samples=48, iterations=5)
+        planner = build(CategoricalCEM, DISCRETE, action_repeat=1, samples=48, iterations=5)
         mind = actor(planner, DISCRETE, 1)
         _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
         proposals = one_hot(torch.zeros(1, 2, 5, dtype=torch.int64), 3)
@@ -302,7 +304,7 @@ def test_gradient_in_a_model_that_has_none_plans_all_the_same(kind):
     with torch.no_grad():
         for weight in critic.parameters():
             weight.normal_()
-    assert critic.speaks()
+    assert critic.is_initialised()
     for moment in live(player.agent, player.world, 3, 0):
         assert int(moment.plan.model_calls) > 0
         assert moment.plan.energy.isfinite().all()
@@ -318,13 +320,13 @@ def told(latent):
     return wishes[latent[:, 0].long() % 10].unsqueeze(-1)
 
 
-@pytest.mark.parametrize("lookahead", [1.0, 0.5])
-def test_a_rollout_is_one_decision_and_then_what_the_critic_prefers(lookahead):
+@pytest.mark.parametrize("td_lambda", [1.0, 0.5])
+def test_a_rollout_is_one_decision_and_then_what_the_critic_prefers(td_lambda):
     model, cost = maze(3)
     model.ended, cost.reactions = None, told
     latent = torch.tensor([[0.0], [5.0]])
-    mind = actor(build(Rollout, DISCRETE, caution=0.0), DISCRETE, 1)
-    _, imagination, _ = imagine(model, cost, latent, DISCRETE, mind, lookahead=lookahead)
+    mind = actor(build(Rollout, DISCRETE, min_gain_std=0.0), DISCRETE, 1)
+    _, imagination, _ = imagine(model, cost, latent, DISCRETE, mind, td_lambda=td_lambda)
     found = mind.planner.plan(imagination, torch.zeros(2, 0, 4, 3), chance.keys(1, 2, 0), 100)
     assert imagination.spent.tolist() == [3 * 4, 3 * 4]
     for row in range(2):
@@ -347,7 +349,7 @@ def test_a_cautious_rollout_leaves_the_critics_choice_only_for_more_than_it_is_u
             model, cost = maze(seed)
             cost.reactions = told
             latent = torch.tensor([[float(seed % 10)]])
-            mind = actor(build(Rollout, DISCRETE, caution=caution), DISCRETE, 1)
+            mind = actor(build(Rollout, DISCRETE, min_gain_std=caution), DISCRETE, 1)
             _, imagination, _ = imagine(model, cost, latent, DISCRETE, mind)
             key, said = chance.keys(1, 1, 0), told(latent)[0, :, 0]
             found = mind.planner.plan(imagination, torch.zeros(1, 0, 4, 3), key, 100)
@@ -363,7 +365,7 @@ def test_a_cautious_rollout_leaves_the_critics_choice_only_for_more_than_it_is_u
 def test_a_rollout_tries_the_actions_the_critic_prefers_where_it_may_not_try_all():
     model, cost = maze(3)
     cost.reactions = told
-    mind = actor(build(Rollout, DISCRETE, fan=2), DISCRETE, 1)
+    mind = actor(build(Rollout, DISCRETE, branching_factor=2), DISCRETE, 1)
     _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)
     found = mind.planner.plan(imagination, torch.zeros(1, 0, 4, 3), chance.keys(1, 1, 0), 100)
     best = told(torch.zeros(1, 1))[0, :, 0].argsort()[:2]
@@ -388,7 +390,7 @@ def test_a_rollout_without_a_critic_keeps_up_its_first_action_and_leaves_equals_
 
 EVERY = [
     (build(Beam, DISCRETE), DISCRETE),
-    (build(Beam, DISCRETE, hold=1, share=1.0), DISCRETE),
+    (build(Beam, DISCRETE, action_repeat=1, search_fraction=1.0), DISCRETE),
     (build(CategoricalCEM, DISCRETE), DISCRETE),
     (build(CEM, FORCE), FORCE),
     (build(Gradient, FORCE), FORCE),
@@ -461,7 +463,7 @@ def test_with_many_actions_the_last_plan_goes_on(budget):
 
 def test_with_many_actions_some_are_tried_by_chance_and_all_in_time():
     model, cost = lock(torch.arange(16))
-    mind = actor(build(Beam, MANY, share=1.0), MANY, 1, horizon_max=16)
+    mind = actor(build(Beam, MANY, search_fraction=1.0), MANY, 1, horizon_max=16)
     _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), MANY, mind)
     tried = set()
     for seed in range(200):

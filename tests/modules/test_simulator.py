@@ -17,7 +17,7 @@ MIND = {"configurator": {"kind": "fixed", "mode": 1}}
 def made(world, kind, rows=1):
     # The Nature CNN sees every pixel of a frame.
     more = {"perception": {"kind": "pixels-nature"}} if world.startswith("ALE") else {}
-    tree = {"world": {"id": world, "rows": rows}, "world_model": {"kind": kind}, **MIND, **more}
+    tree = {"world": {"id": world, "num_envs": rows}, "world_model": {"kind": kind}, **MIND, **more}
     return assemble(tree, known_kinds())
 
 
@@ -32,7 +32,7 @@ def present(house, seed=0, steps=30):
         return start(situation, directive)
 
     model.start = watch
-    moments = list(live(house.agent, house.world, steps * house.world.rows, seed))
+    moments = list(live(house.agent, house.world, steps * house.world.num_envs, seed))
     model.start = start
     # `live` carries the last action out, so the last situation is one step old: take the next.
     caught.clear()
@@ -55,7 +55,7 @@ def draw(house, rows, several, steps, seed=3):
 
 
 def test_where_the_model_is_the_emulator_training_has_its_snapshots():
-    atari = {"world": {"id": "ALE/Breakout-v5", "rows": 2}, **MIND}
+    atari = {"world": {"id": "ALE/Breakout-v5", "num_envs": 2}, **MIND}
     for kind in ("clairvoyant", "fair"):
         tree = {**atari, "world_model": {"kind": kind}}
         house = assemble(tree, known_kinds(), training=True)
@@ -140,7 +140,7 @@ def test_fair_luck_is_the_same_again_for_the_same_step_and_differs_between_futur
     del model.simulator.imagine
     assert len(seeds) == count, "remembered, not stepped again"
     assert len(set(seeds)) == count
-    assert first.states[-1].carry.tolist() == again.states[-1].carry.tolist()
+    assert first.states[-1].hidden.tolist() == again.states[-1].hidden.tolist()
     assert imagination.spent.tolist() == [32], "counted all the same"
 
 
@@ -156,7 +156,7 @@ def test_a_row_has_the_same_fair_luck_alone_as_beside_others():
     seeds.clear()
     for row in range(3):
         model._forget()
-        imagination.rows(torch.tensor([row])).rollout(actions[row : row + 1])
+        imagination.select(torch.tensor([row])).rollout(actions[row : row + 1])
     del model.simulator.imagine
     assert sorted(seeds) == together
 
@@ -167,10 +167,10 @@ def test_rows_imagine_from_where_they_are_themselves():
     model = house.agent.modules.world_model
     actions = draw(house, 3, 1, 2)[:, 0]
     model._forget()
-    part = imagination.rows(torch.tensor([2, 0]))
+    part = imagination.select(torch.tensor([2, 0]))
     some = part.step(part.start(), actions[[2, 0], 0])
     whole = imagination.step(imagination.start(), actions[:, 0])
-    assert some.carry.flatten().tolist() == whole.carry[[2, 0]].flatten().tolist()
+    assert some.hidden.flatten().tolist() == whole.hidden[[2, 0]].flatten().tolist()
     seen = model.complete(some).latent
     moment = house.agent.step(house.world.step(actions[:, 0]))
     torch.testing.assert_close(seen, moment.state.latent[[2, 0]])
@@ -185,7 +185,7 @@ def test_nothing_moves_once_an_episode_is_over():
     assert 0 < float(ended.sum()) < 30
     assert bool((ended.diff() >= 0).all()), "over stays over"
     states = imagination.rollout(push).states
-    assert states[-1].carry.tolist() == states[-2].carry.tolist()
+    assert states[-1].hidden.tolist() == states[-2].hidden.tolist()
 
 
 def test_a_world_that_cannot_be_imagined_from_is_refused():
@@ -195,5 +195,5 @@ def test_a_world_that_cannot_be_imagined_from_is_refused():
                 live_world=object(),
                 latent_size=4,
                 world=made("CartPole-v1", "fair").world.spec,
-                see=None,
+                encode_frame=None,
             )

@@ -26,7 +26,7 @@ from modules.weights import subgoal
 
 TASKS, ACTIONS, SIZE = 3, 4, 5
 WORLD = WorldSpec(
-    id="small", pixels=None, vector=4, goal=TASKS, signals=("score",),
+    id="small", pixels=None, vector=4, goal=TASKS, signals=("reward",),
     actions=ActionSpec(discrete=True, size=ACTIONS),
 )  # fmt: skip
 DRIVES = ("score", "effort", "goal")
@@ -40,17 +40,17 @@ def situation(goal: Tensor | None, rows: int = 3) -> Situation:
     before = bench.moment(rows, 1)
     zeros = torch.zeros(rows)
     return Situation(
-        row=torch.arange(rows),
+        env_index=torch.arange(rows),
         state=before.state.replace(goal=goal),
         recollection=before.recollection,
         energies=Energy(
             intrinsic=torch.zeros(rows, 4), critic=torch.zeros(rows, 4), disagreement=zeros
         ),
         surprise=zeros,
-        spent=zeros.long(),
-        age=zeros.long(),
-        chance=torch.arange(rows),
-        before=before,
+        episode_model_calls=zeros.long(),
+        episode_step=zeros.long(),
+        rng_key=torch.arange(rows),
+        previous=before,
     )
 
 
@@ -73,7 +73,7 @@ def test_each_row_is_directed_by_the_task_its_goal_tells():
 
 
 def test_before_a_task_is_known_nothing_is_primed_and_no_sub_goal_counts():
-    said = made(Task, **FACTS).neutral(2)
+    said = made(Task, **FACTS).initial(2)
     assert not said.tokens.any()
     assert not said.v[:, 1:].any()
     assert "not known yet" in said.reason[0]
@@ -82,7 +82,7 @@ def test_before_a_task_is_known_nothing_is_primed_and_no_sub_goal_counts():
 def test_a_task_that_is_set_stands_from_the_start_whatever_the_world_says():
     configurator = made(Task, task=1, **FACTS)
     said = configurator.configure(situation(torch.eye(TASKS)[[2, 0, 2]]))
-    for directive in (said, configurator.neutral(3)):
+    for directive in (said, configurator.initial(3)):
         assert torch.equal(directive.tokens.flatten(1).argmax(-1), torch.ones(3).long())
         assert directive.v[:, 2].all()
         assert "task 1 of 3 as set" in directive.reason[0]
@@ -129,17 +129,17 @@ def test_where_a_world_sets_no_goal_there_is_one_task():
 def test_the_sub_goal_of_a_world_of_one_task_counts_whoever_directs():
     facts = {**FACTS, "heads": ("effort", "subgoal 0")}
     del facts["world"]
-    assert made(Fixed, **facts).neutral(1).v.tolist() == [[0.0, 1.0]]
-    assert made(Fixed, v={"subgoal 0": 0.5}, **facts).neutral(1).v.tolist() == [[0.0, 0.5]]
+    assert made(Fixed, **facts).initial(1).v.tolist() == [[0.0, 1.0]]
+    assert made(Fixed, v={"subgoal 0": 0.5}, **facts).initial(1).v.tolist() == [[0.0, 0.5]]
     # Of several it is not known which.
     facts["heads"] = HEADS
-    assert not made(Fixed, **facts).neutral(1).v.any()
+    assert not made(Fixed, **facts).initial(1).v.any()
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"task": 3}, "wanted one of the 3 tasks of small (0 to 2), got 3"),
+        ({"task": 3}, "expected one of the 3 tasks of small (0 to 2), got 3"),
         ({"each": [{"task": 5}]}, "got 5"),
         ({"each": [{"task": 1}, {"task": 1}]}, "each task once"),
         ({"each": [{"task": 1, "tokens": [0.0] * 9}]}, "at most 8 numbers for task 1"),
@@ -160,7 +160,7 @@ def test_what_no_task_can_have_is_refused_in_one_line(settings: dict[str, Any], 
 def critic(**changed: Any) -> SubgoalCritic:
     torch.manual_seed(0)
     settings = {
-        **SubgoalCritic.Config(width=8, n_steps=2, weights={"effort": 1.0}).model_dump(),
+        **SubgoalCritic.Config(width=8, n_steps=2, drive_weights={"effort": 1.0}).model_dump(),
         "world": WORLD, "latent_size": SIZE, "heads": DRIVES, "discount": 0.9, **changed,
     }  # fmt: skip
     settings.pop("kind")
@@ -177,10 +177,12 @@ def batch(goals: Tensor | None, rows: int = 6, steps: int = 4) -> tuple[Any, ...
     experience = Experience(
         frames=None, vectors=torch.zeros(rows, steps, 4),
         actions=torch.eye(ACTIONS)[torch.randint(ACTIONS, (rows, steps))],
-        signals=torch.zeros(rows, steps, 1), goals=goals, terminated=no, truncated=no, valid=~no,
-        weights=torch.ones(rows), index=torch.arange(rows),
+        signals=torch.zeros(rows, steps, 1), goals=goals, terminated=no, truncated=no, mask=~no,
+        importance_weights=torch.ones(rows), indices=torch.arange(rows),
     )  # fmt: skip
-    states = [State.raw(latent=torch.randn(rows, SIZE, requires_grad=True)) for _ in range(steps)]
+    states = [
+        State.unchecked(latent=torch.randn(rows, SIZE, requires_grad=True)) for _ in range(steps)
+    ]
     return torch.rand(rows, steps, len(DRIVES)), experience, states[:1], states
 
 
@@ -213,7 +215,7 @@ def test_under_one_task_it_is_the_critic_of_actions_with_that_head():
     energies, experience, states, targets = batch(goals([1] * 6))
     settings = {
         **ActionCritic.Config(width=8, n_steps=2).model_dump(), "world": WORLD,
-        "weights": {"effort": 1.0}, "latent_size": SIZE, "heads": ("effort", "goal"),
+        "drive_weights": {"effort": 1.0}, "latent_size": SIZE, "heads": ("effort", "goal"),
         "discount": 0.9,
     }  # fmt: skip
     settings.pop("kind")
@@ -238,7 +240,7 @@ def test_under_one_task_it_is_the_critic_of_actions_with_that_head():
 def test_it_learns_where_actions_are_made_of_parts():
     """As Boxing's: what is said of an action is made of what its parts and itself are worth."""
     parts = ((0, 0), (0, 1), (1, 0), (1, 1))
-    actions = ActionSpec(discrete=True, size=ACTIONS, parts=parts)
+    actions = ActionSpec(discrete=True, size=ACTIONS, factors=parts)
     made = critic(world=WORLD.model_copy(update={"actions": actions}))
     losses, _ = made.losses(*batch(goals([0, 1, 2, 0, 1, 2])))
     losses["critic"].backward()

@@ -17,7 +17,7 @@ SCORE, LIFE_LOST, LIVES, END, EFFORT = (SIGNALS.index(n) for n in SIGNALS[:5])
 def actions(world, steps, seed=0):
     """Random encoded actions, one [B A] a step."""
     generator = torch.Generator().manual_seed(seed)
-    native = torch.randint(world.spec.actions.size, (steps, world.rows), generator=generator)
+    native = torch.randint(world.spec.actions.size, (steps, world.num_envs), generator=generator)
     return world.spec.actions.encode(native).unbind(0)
 
 
@@ -103,10 +103,10 @@ def test_a_state_just_after_a_reset_and_one_later_are_both_exact(game):
         other.restore(snapshot)
         assert all(map(same, life(other, actions(world, 6, seed=3)), future))
         world.restore(snapshot)
-        handle = world.handle(0)
+        handle = world.save_state(0)
         for action, seen in zip(actions(world, 6, seed=3), future, strict=True):
-            handle = world.imagine(handle, int(action.argmax()), None).handle
-            assert (world.look(handle) == seen.pixels[0].numpy()).all()
+            handle = world.simulate(handle, int(action.argmax()), None).handle
+            assert (world.render_observation(handle) == seen.pixels[0].numpy()).all()
 
 
 def test_a_damaged_or_foreign_snapshot_is_refused_in_one_line():
@@ -124,7 +124,7 @@ def test_a_damaged_or_foreign_snapshot_is_refused_in_one_line():
     for short in (b"", data[:31], data[:-1]):
         with pytest.raises(WorldError, match="checksum"):
             world.restore(short)
-    with pytest.raises(WorldError, match="snapshot protocol: wanted '100k', got 'v5'"):
+    with pytest.raises(WorldError, match="snapshot protocol: expected '100k', got 'v5'"):
         make_world("pong", 1, "100k", EYE).restore(data)
 
 
@@ -136,10 +136,10 @@ def test_the_clairvoyant_simulator_foresees_what_happens(protocol, training):
     world.reset(2)
     ends = 0
     for action in actions(world, 150):
-        handles = [world.handle(row) for row in range(2)]
+        handles = [world.save_state(row) for row in range(2)]
         native = action.argmax(-1).tolist()
-        dreamt = [world.imagine(h, a, None) for h, a in zip(handles, native, strict=True)]
-        [world.imagine(h, 3 - a, 7) for h, a in zip(handles, native, strict=True)]
+        dreamt = [world.simulate(h, a, None) for h, a in zip(handles, native, strict=True)]
+        [world.simulate(h, 3 - a, 7) for h, a in zip(handles, native, strict=True)]
         seen = world.step(action)
         for row, (handle, glimpse) in enumerate(zip(handles, dreamt, strict=True)):
             if handle.ended:
@@ -150,7 +150,7 @@ def test_the_clairvoyant_simulator_foresees_what_happens(protocol, training):
             ends += glimpse.ended
             assert torch.equal(torch.tensor(glimpse.signals), seen.signals[row])
             assert glimpse.ended == bool(seen.ended[row])
-            assert (world.look(glimpse.handle) == seen.pixels[row].numpy()).all()
+            assert (world.render_observation(glimpse.handle) == seen.pixels[row].numpy()).all()
     assert ends
 
 
@@ -160,11 +160,11 @@ def test_a_chain_of_dreams_is_what_happens_and_disturbs_nothing():
     undisturbed.reset(6)
     life(world, actions(world, 20))
     life(undisturbed, actions(world, 20))
-    handle, taken = world.handle(0), actions(world, 50, seed=5)
+    handle, taken = world.save_state(0), actions(world, 50, seed=5)
     frames = []
     for action in taken:
-        handle = world.imagine(handle, int(action.argmax()), None).handle
-        frames.append(world.look(handle).copy())
+        handle = world.simulate(handle, int(action.argmax()), None).handle
+        frames.append(world.render_observation(handle).copy())
     for action, frame in zip(taken, frames, strict=True):
         seen = world.step(action)
         assert same(seen, undisturbed.step(action))
@@ -174,12 +174,12 @@ def test_a_chain_of_dreams_is_what_happens_and_disturbs_nothing():
 def test_fair_luck_follows_from_the_seed_alone():
     world = make_world("boxing", 1, "v5", EYE)
     world.reset(0)
-    start = world.handle(0)
+    start = world.save_state(0)
 
     def dream(first):
         handle = start
         for step in range(8):
-            handle = world.imagine(handle, (step % 4) + 2, first + step).handle
+            handle = world.simulate(handle, (step % 4) + 2, first + step).handle
         return handle
 
     ends = [dream(seed) for seed in range(0, 80, 8)]
@@ -201,12 +201,12 @@ def test_fair_luck_has_the_right_odds_and_both_lucks_the_same():
 def test_equal_states_are_equal_handles():
     world = make_world("pong", 1, "100k", EYE)
     world.reset(0)
-    start = world.handle(0)
-    noop, right, again = (world.imagine(start, action, None).handle for action in (0, 2, 0))
+    start = world.save_state(0)
+    noop, right, again = (world.simulate(start, action, None).handle for action in (0, 2, 0))
     assert noop == again
     assert noop is not again
     assert hash(noop) == hash(again)
-    assert world.imagine(noop, 2, None).handle != world.imagine(noop, 3, None).handle
+    assert world.simulate(noop, 2, None).handle != world.simulate(noop, 3, None).handle
     assert right.raw.shape == (210, 160)
 
 
@@ -266,7 +266,6 @@ def test_next_step_autoreset_against_a_loop_over_one_emulator():
 def test_truncation_keeps_the_last_observation_and_is_no_end_of_the_game(vector):
     cut = make_world("pong", 1, "v5", EYE, vector, episode_steps=5)
     free = make_world("pong", 1, "v5", EYE, vector)
-    assert cut.spec.steps_limit == 5
     cut.reset(3)
     free.reset(3)
     taken = actions(cut, 7)

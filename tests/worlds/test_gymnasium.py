@@ -64,7 +64,9 @@ def register():
 
 def random_actions(world, steps, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(steps, world.rows, world.spec.actions.size, generator=generator).unbind(0)
+    return torch.randn(steps, world.num_envs, world.spec.actions.size, generator=generator).unbind(
+        0
+    )
 
 
 def same(one, other):
@@ -145,7 +147,7 @@ def test_goals(register):
     # So the drive compares with the goal what was achieved, and no other numbers.
     assert world.spec.signals[-2:] == ("achieved_0", "achieved_1")
     assert np.allclose(observation.signals[0, -2:], plain["achieved_goal"])
-    state = State.raw(
+    state = State.unchecked(
         latent=torch.full((1, 9), 7.0), signals=observation.signals, goal=observation.goal
     )
     apart = np.square(plain["achieved_goal"] - plain["desired_goal"]).mean()
@@ -244,16 +246,16 @@ def test_the_simulator_foresees_clairvoyantly_and_redraws_fairly(register):
     world.reset(5)
     undisturbed.reset(5)
     for action in random_actions(world, 9):
-        handle, native = world.handle(0), int(action.argmax())
-        glimpse = world.imagine(handle, native, None)
-        fair = [world.imagine(handle, native, seed) for seed in (1, 1, 2)]
+        handle, native = world.save_state(0), int(action.argmax())
+        glimpse = world.simulate(handle, native, None)
+        fair = [world.simulate(handle, native, seed) for seed in (1, 1, 2)]
         observation = world.step(action)
         assert same(observation, undisturbed.step(action))
         if handle.ended:
             assert glimpse.handle is handle
             continue
         assert torch.equal(torch.tensor(glimpse.signals), observation.signals[0])
-        assert (world.look(glimpse.handle) == observation.vector[0].numpy()).all()
+        assert (world.render_observation(glimpse.handle) == observation.vector[0].numpy()).all()
         assert glimpse.ended == bool(observation.ended[0])
         assert fair[0].signals == fair[1].signals != fair[2].signals
 
@@ -292,9 +294,9 @@ def test_what_has_drawn_can_still_be_imagined_from(register, monkeypatch):
     world.reset(0)
     env = world._rows[0].env.unwrapped
     env.screen, env.images = Surface(), [Clock(), Font()]
-    handle = world.handle(0)
+    handle = world.save_state(0)
     assert handle.env.unwrapped is not env
     assert handle.env.unwrapped.screen is env.screen
-    assert world.imagine(handle, 1, None).signals[4] == 1
+    assert world.simulate(handle, 1, None).signals[4] == 1
     for kind in (Surface, Clock, Font):
         copyreg.dispatch_table.pop(kind)

@@ -37,7 +37,7 @@ def test_an_unknown_world_is_refused_in_one_line_with_a_suggestion(id, hint):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"rows": 0}, "rows: wanted 1 or more, got 0"),
+        ({"num_envs": 0}, "num_envs: expected 1 or more, got 0"),
         ({"episode_steps": 0}, "episode_steps"),
         ({"chapter_steps": -1}, "chapter_steps"),
         ({"protocol": "v6"}, "'v6' is not one of v5, 100k. Did you mean 'v5'?"),

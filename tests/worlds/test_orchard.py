@@ -87,9 +87,9 @@ def test_the_task_is_told_and_not_shown():
 
 
 def test_every_task_comes_up_and_episodes_are_cut_off():
-    world = make_world(ID, rows=4)
+    world = make_world(ID, num_envs=4)
     assert world.spec.signals == (*SIGNALS, *(f"achieved_{k}" for k in range(len(KINDS))))
-    assert (world.spec.goal, world.spec.steps_limit) == (len(KINDS), STEPS)
+    assert world.spec.goal == len(KINDS)
     observation = world.reset(0)
     tasks, cut = Counter[int](), 0
     still = torch.eye(5)[[0] * 4]
@@ -102,7 +102,7 @@ def test_every_task_comes_up_and_episodes_are_cut_off():
 
 
 def test_what_is_achieved_is_felt():
-    world = make_world(ID, rows=3)
+    world = make_world(ID, num_envs=3)
     observation = world.reset(5)
     for step in range(60):
         observation = world.step(torch.eye(5)[[1 + step % 4, 1, 3]])
@@ -112,18 +112,18 @@ def test_what_is_achieved_is_felt():
 
 
 def test_a_snapshot_goes_on_bit_for_bit_and_a_copy_disturbs_nothing():
-    world = make_world(ID, rows=2)
+    world = make_world(ID, num_envs=2)
     world.reset(7)
     actions = torch.eye(5)[torch.randint(5, (150, 2), generator=torch.Generator().manual_seed(0))]
     for action in actions[:90]:
         world.step(action)
     kept = world.snapshot()
-    handle = world.handle(0)
+    handle = world.save_state(0)
     for action in range(5):
-        world.imagine(handle, action, None)
-        world.imagine(handle, action, 3)
+        world.simulate(handle, action, None)
+        world.simulate(handle, action, 3)
     first = [world.step(action) for action in actions[90:]]
-    other = make_world(ID, rows=2)
+    other = make_world(ID, num_envs=2)
     other.restore(kept)
     for action, wanted in zip(actions[90:], first, strict=True):
         got = other.step(action)
@@ -132,11 +132,11 @@ def test_a_snapshot_goes_on_bit_for_bit_and_a_copy_disturbs_nothing():
 
 
 def test_imagining_foresees_luck_or_draws_it_anew():
-    world = make_world(ID, rows=1)
+    world = make_world(ID, num_envs=1)
     world.reset(7)
-    handle = world.handle(0)
-    seen = world.look(world.imagine(handle, 1, None).handle)
-    anew = world.look(world.imagine(handle, 1, 5).handle)
+    handle = world.save_state(0)
+    seen = world.render_observation(world.simulate(handle, 1, None).handle)
+    anew = world.render_observation(world.simulate(handle, 1, 5).handle)
     real = world.step(torch.eye(5)[[1]]).pixels[0].numpy()
     assert np.array_equal(seen, real)
     assert not np.array_equal(anew, real)

@@ -15,7 +15,7 @@ from modules.messages import (
 _DIGESTED = (
     ("observation", ("pixels", "vector", "signals", "goal", "first", "terminated", "truncated")),
     ("energies", ("intrinsic", "critic")),
-    ("plan", ("mode", "steps", "committed", "model_calls", "energy")),
+    ("plan", ("mode", "steps", "remaining_commit", "model_calls", "energy")),
 )
 
 

@@ -50,10 +50,10 @@ _DENSE = {
     "state.goal",
     "recollection.keys",
     "recollection.values",
-    "recollection.value",
+    "recollection.readout",
     "energies.critic_actions",
     "directive.tokens",
-    "directive.carry",
+    "directive.configurator_state",
     "expected.latent",
     "expected.goal",
 }
@@ -62,7 +62,7 @@ _EXACT = {"observation.vector", "observation.goal", "plan.actions"}
 
 _PLANS = {"plan.actions", "plan.candidates"}
 
-_ABSENT = {"observation.pixels", "state.carry", "expected.carry"}
+_ABSENT = {"observation.pixels", "state.hidden", "expected.hidden"}
 
 
 _Form = tuple[np.dtype[Any], tuple[int, ...]]
@@ -177,7 +177,7 @@ def take(moment: Moment) -> Taken:
             if value is None:
                 key.append(None)
                 continue
-            if wide and name in ("keys", "values", "value"):
+            if wide and name in ("keys", "values", "readout"):
                 value = value[..., :0]
             numbers = as_numbers(value)
             if column != "timeline" and halve and numbers.dtype.kind == "f":
@@ -214,7 +214,7 @@ def opened_blob(blob: bytes, size: int, sums: Callable[[bytes], int]) -> bytes:
     if len(blob) == size:
         return data  # of a trace written before there were checksums
     if len(blob) != size + _CRC_BYTES:
-        raise ValueError(f"wanted {size + _CRC_BYTES} bytes, got {len(blob)}")
+        raise ValueError(f"expected {size + _CRC_BYTES} bytes, got {len(blob)}")
     if struct.pack("<I", sums(data)) != blob[size:]:
         raise ValueError("its checksum differs")
     return data
@@ -236,7 +236,7 @@ def inflated(blob: bytes, size: int) -> bytes:
     opened = zlib.decompressobj()
     data = opened.decompress(blob, size + 1)
     if len(data) != size or not opened.eof:
-        raise ValueError(f"wanted {size} compressed bytes, got others")
+        raise ValueError(f"expected {size} compressed bytes, got others")
     return data
 
 

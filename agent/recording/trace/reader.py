@@ -17,6 +17,7 @@ from urllib.parse import quote
 import numpy as np
 import torch
 
+from agent.recording.renames import FIELDS, current_settings, current_world
 from agent.recording.trace.digest import TraceDigest
 from agent.recording.trace.layout import (
     FORMAT_VERSION,
@@ -113,8 +114,8 @@ class Trace:
     ) -> None:
         self.path, self._db, self.damage = path, database, tuple(damage)
         self.format_version: int = meta["format_version"]
-        self.config: dict[str, Any] = dict(meta["config"])
-        self.world = WorldSpec.model_validate(meta["world"])
+        self.config = current_settings(meta["config"])
+        self.world = WorldSpec.model_validate(current_world(meta["world"]))
         self.rows: int = meta["rows"]
         self.drives: tuple[str, ...] = tuple(map(str, meta["drives"]))
         self.drive_hashes: dict[str, str] = dict(meta["drive_hashes"])
@@ -131,7 +132,7 @@ class Trace:
         if file.is_dir():
             file = file / "trace.sqlite"
         if not file.is_file():
-            raise TraceError(f"trace {file}: wanted a recorded run, got no such file")
+            raise TraceError(f"trace {file}: expected a recorded run, got no such file")
         database = sqlite3.connect(
             f"file:{quote(str(file.resolve()))}?mode=ro", uri=True, check_same_thread=False
         )
@@ -141,7 +142,7 @@ class Trace:
             version = meta["format_version"]
             if version > FORMAT_VERSION:
                 raise TraceError(
-                    f"trace {file}: wanted format {FORMAT_VERSION} or older, got {version};"
+                    f"trace {file}: expected format {FORMAT_VERSION} or older, got {version};"
                     " read it with a newer Sextet"
                 )
             return cls(file, database, meta, damage)
@@ -151,7 +152,7 @@ class Trace:
         except DAMAGE as error:
             database.close()
             line = " ".join(repr(error).split())
-            raise TraceError(f"trace {file}: wanted a Sextet trace, got {line:.200}") from None
+            raise TraceError(f"trace {file}: expected a Sextet trace, got {line:.200}") from None
 
     def close(self) -> None:
         """Frees the file."""
@@ -193,18 +194,22 @@ class Trace:
     # -- moments ----------------------------------------------------------------------------
 
     def _layout(self, number: int) -> tuple[str, int, dict[str, Entry]]:
-        """A layout as written, its checksum, and where each tensor lies."""
+        """A layout under present names, its checksum as written, and where each tensor lies."""
         if number not in self._layouts:
             found = self._ask("SELECT layout FROM layouts WHERE id = ?", (number,))
             try:
                 text = found[0][0]
                 ends, entries = dict[str, int](), dict[str, Entry]()
-                for path, column, dtype, shape in json.loads(text):
+                stored = json.loads(text)
+                for line in stored:
+                    path, column, dtype, shape = line
+                    path = line[0] = FIELDS.get(path, path)
                     size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
                     at = ends.get(column, 0)
                     entries[path] = Entry(path, column, dtype, tuple(shape), at, size)
                     ends[column] = at + size
-                self._layouts[number] = text, zlib.crc32(text.encode()), entries
+                current = json.dumps(stored)
+                self._layouts[number] = current, zlib.crc32(text.encode()), entries
             except DAMAGE as error:
                 raise TraceError(
                     f"trace {self.path}: layout {number} is damaged: {in_one_line(error)}"
@@ -234,7 +239,7 @@ class Trace:
             "SELECT layout, timeline, dense, plans, reasons FROM moments WHERE step = ?", (step,)
         )
         if not found:
-            raise TraceError(f"trace {self.path}: wanted step {step}, got {self.steps} steps")
+            raise TraceError(f"trace {self.path}: expected step {step}, got {self.steps} steps")
         number, timeline, dense, plans, reasons = found[0]
         try:
             columns = {
@@ -270,7 +275,7 @@ class Trace:
                 (parts[part] if part else own)[name] = kept
             rows = len(own["surprise"])
             for state in ("state", "expected"):
-                parts[state]["carry"] = torch.zeros(rows, 0)
+                parts[state]["hidden"] = torch.zeros(rows, 0)
             for name in ("pixels", "vector", "goal"):
                 parts["observation"].setdefault(name, None)
             parts["directive"]["reason"] = tuple(json.loads(reasons))
@@ -306,7 +311,7 @@ class Trace:
         """One field over all steps, [steps B ...].
 
         `name` is a path as in `Moment` ("surprise", "energies.intrinsic", "plan.model_calls"), a
-        signal ("score", "life_lost", …), or one of mode, energy, model_calls, signals, novelty.
+        signal ("reward", "life_lost", …), or one of mode, energy, model_calls, signals, novelty.
         The small fields are read once for all of them.
         """
         return self._series(name, self._lines(), self._bulk)
@@ -338,7 +343,7 @@ class Trace:
         entries = {number: self._layout(number)[2].get(path) for number in matrices}
         entry = next(iter(entries.values()))
         if entry is None or entry.column == "frames":
-            raise TraceError(f"trace {self.path}: wanted a recorded field, got '{name}'")
+            raise TraceError(f"trace {self.path}: expected a recorded field, got '{name}'")
         if any(e is None or (e.dtype, e.shape) != entry[2:4] for e in entries.values()):
             raise TraceError(f"trace {self.path}: '{name}' changes its form during the run")
         whole = np.zeros((len(lines.steps), entry.size), np.uint8)
@@ -391,7 +396,7 @@ class Trace:
         found = self._ask("SELECT layout FROM moments WHERE step = ?", (step,))
         if not found or not 0 <= row < self.rows:
             raise TraceError(
-                f"trace {self.path}: wanted step {step} row {row},"
+                f"trace {self.path}: expected step {step} row {row},"
                 f" got {self.steps} steps of {self.rows} rows"
             )
         entry = self._layout(found[0][0])[2].get("observation.pixels")

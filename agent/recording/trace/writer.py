@@ -67,7 +67,7 @@ class TraceWriter:
         self.path = Path(path)
         self.keyframe_every = keyframe_every
         if self.path.exists():
-            raise TraceError(f"trace {self.path}: wanted a new file, got one that exists")
+            raise TraceError(f"trace {self.path}: expected a new file, got one that exists")
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             # A row is some 3 KB: larger pages waste less of their end.
@@ -91,7 +91,7 @@ class TraceWriter:
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", list(told.items()))
             self._db.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
-            raise TraceError(f"trace {self.path}: wanted a writable file, got {error}") from None
+            raise TraceError(f"trace {self.path}: expected a writable file, got {error}") from None
         self._layouts: dict[tuple[object, ...], tuple[int, int]] = {}
         self._moments: list[tuple[int, int, bytes, str, bytes, bytes]] = []
         self._frames: list[tuple[int, bytes]] = []

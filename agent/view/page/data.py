@@ -195,7 +195,7 @@ class Recording:
                 "calls": part["plan.model_calls"],
                 "first": part["observation.first"],
                 "ended": ended,
-                "score": self._signal(signals, "score"),
+                "score": self._signal(signals, "reward"),
                 "lost": self._signal(signals, "life_lost"),
                 "lives": self._signal(signals, "lives"),
                 "return": self._returns(row)[start:end],
@@ -229,7 +229,7 @@ class Recording:
         """The score of the episode so far, [steps]; a step that is missing adds nothing."""
         if not self.steps:
             return np.zeros(0, np.float32)
-        score = self._signal(self._column("observation.signals")[:, row], "score")
+        score = self._signal(self._column("observation.signals")[:, row], "reward")
         first = self._column("observation.first")[:, row] > 0
         total = np.cumsum(np.nan_to_num(score), dtype=np.float64)
         begins = np.maximum.accumulate(np.where(first, np.arange(self.steps), 0))
@@ -239,7 +239,7 @@ class Recording:
     def allows(self, row: int) -> None:
         """Raises TraceError where there is no such row."""
         if not 0 <= row < self.rows:
-            raise TraceError(f"trace {self.file}: wanted a row below {self.rows}, got {row}")
+            raise TraceError(f"trace {self.file}: expected a row below {self.rows}, got {row}")
 
     def frame(self, step: int, row: int) -> NDArray[np.uint8] | None:
         """What a row observed at a step, [H W C] uint8; None where there is nothing to show."""
@@ -323,7 +323,7 @@ class Recording:
     def _field(
         self, part: str, name: str, axes: Sequence[str], value: torch.Tensor | None, row: int
     ) -> dict[str, Any]:
-        if part in ("state", "expected") and name == "carry":
+        if part in ("state", "expected") and name == "hidden":
             return {"name": name, "note": "not kept in a trace"}
         if name == "pixels" and self.world.pixels is not None:
             return {"name": name, "note": "damaged" if value is None else "shown as the frame"}

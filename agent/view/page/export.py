@@ -39,7 +39,7 @@ def export(
     Raises ConfigError, one line, where `file` cannot be written.
     """
     if file.is_dir():
-        raise ConfigError(f"option --export: wanted a file, got the folder '{file}'")
+        raise ConfigError(f"option --export: expected a file, got the folder '{file}'")
     for run in runs:
         run.allows(row)
     try:
@@ -47,7 +47,7 @@ def export(
         handle, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-", suffix=".part")
     except OSError as error:
         raise ConfigError(
-            f"option --export: wanted a writable place, got '{file}': {error.strerror or error}"
+            f"option --export: expected a writable place, got '{file}': {error.strerror or error}"
         ) from None
     try:
         text = html([_kept(run, Imagined(run, plugins), row) for run in runs])

@@ -56,9 +56,9 @@ class Forks:
         `hold`: for so many steps, 0: all. Raises SextetError, one line.
         """
         if not 0 <= number < len(self.runs):
-            raise ConfigError(f"fork: wanted a run below {len(self.runs)}, got {number}")
+            raise ConfigError(f"fork: expected a run below {len(self.runs)}, got {number}")
         if not 1 <= steps <= MOST_STEPS:
-            raise ConfigError(f"fork --steps: wanted 1 to {MOST_STEPS}, got {steps}")
+            raise ConfigError(f"fork --steps: expected 1 to {MOST_STEPS}, got {steps}")
         run = self.runs[number]
         told = [f"{name}={value}" for name, value in changes.items()]
         with self._lock:

@@ -226,18 +226,18 @@ class Resimulated:
         world = self.world
         assert isinstance(world, Simulator)
         spec = self.recording.world.actions
-        native = spec.native(torch.from_numpy(np.array(future.actions, np.float32)))
+        native = spec.decode(torch.from_numpy(np.array(future.actions, np.float32)))
         key = chance.keys(self.seed, self.recording.rows, step)[row : row + 1]
-        handle, frames, at = world.handle(row), [], []
+        handle, frames, at = world.save_state(row), [], []
         score, ended, wanted = 0.0, None, set(spread(len(future.actions)))
         for ahead in range(1, len(future.actions) + 1):
             seed = None if self.foresees else int(chance.integers(key, f"page {ahead}", 2**31 - 1))
             action = native[ahead - 1]
             argument = int(action) if spec.discrete else action.numpy()
-            handle, signals, over = world.imagine(handle, argument, seed)
+            handle, signals, over = world.simulate(handle, argument, seed)
             score += float(signals[0])
             if ahead in wanted or over:
-                frames.append(as_bytes(np.asarray(world.look(handle))))
+                frames.append(as_bytes(np.asarray(world.render_observation(handle))))
                 at.append(ahead)
             if over:
                 ended = ahead
@@ -281,7 +281,7 @@ class Remembered:
                 "not shown: the weights at hand expect something else than was recorded"
             )
         start = model.start(situation, moment.directive)
-        return [self._imagine(start.rows(torch.tensor([row])), row, future) for future in futures]
+        return [self._imagine(start.select(torch.tensor([row])), row, future) for future in futures]
 
     def _imagine(self, state: State, row: int, future: Future) -> Future:
         model = self.agent.modules.world_model

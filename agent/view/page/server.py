@@ -89,7 +89,7 @@ class PageServer:
                 made.daemon_threads = True
                 return made
             except OverflowError:
-                raise ConfigError(f"option --port: wanted 0 to 65535, got {number}") from None
+                raise ConfigError(f"option --port: expected 0 to 65535, got {number}") from None
             except OSError as error:
                 if port is not None:
                     raise ConfigError(
@@ -232,7 +232,7 @@ class _Answer(BaseHTTPRequestHandler):
             (text,) = values
             return int(text)
         except ValueError:
-            raise _Refused(HTTPStatus.BAD_REQUEST, f"{name}: wanted one whole number") from None
+            raise _Refused(HTTPStatus.BAD_REQUEST, f"{name}: expected one whole number") from None
 
     def _run(self) -> Recording:
         number = self._whole("run")
@@ -264,7 +264,7 @@ class _Answer(BaseHTTPRequestHandler):
         run.allows(row)
         start, count = self._whole("from"), self._whole("count")
         if not 0 < count <= _MOST_FRAMES:
-            raise _Refused(HTTPStatus.BAD_REQUEST, f"count: wanted 1 to {_MOST_FRAMES}")
+            raise _Refused(HTTPStatus.BAD_REQUEST, f"count: expected 1 to {_MOST_FRAMES}")
         pack = run.frames(row, range(start, start + count))
         return pack.to_bytes(), "application/octet-stream"
 
@@ -282,13 +282,13 @@ class _Answer(BaseHTTPRequestHandler):
             raise _Refused(HTTPStatus.NOT_FOUND, "there is no such page")
         given = self.headers.get("X-Sextet-Token", "")
         if not hmac.compare_digest(given.encode(), self.page.token.encode()):
-            raise _Refused(HTTPStatus.FORBIDDEN, "wanted the token of this session")
+            raise _Refused(HTTPStatus.FORBIDDEN, "expected the token of this session")
         try:
             length = int(self.headers.get("Content-Length", ""))
         except ValueError:
-            raise _Refused(HTTPStatus.LENGTH_REQUIRED, "wanted a Content-Length") from None
+            raise _Refused(HTTPStatus.LENGTH_REQUIRED, "expected a Content-Length") from None
         if not 0 < length <= _LONGEST_REQUEST:
-            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "wanted a short request")
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "expected a short request")
         try:
             asked = json.loads(self.rfile.read(length))
             run, at, steps, hold, row = (
@@ -297,7 +297,7 @@ class _Answer(BaseHTTPRequestHandler):
             changes = {str(name): str(value) for name, value in dict(asked["changes"]).items()}
         except (ValueError, KeyError, TypeError):
             raise _Refused(
-                HTTPStatus.BAD_REQUEST, "wanted run, row, at, steps, hold and changes as JSON"
+                HTTPStatus.BAD_REQUEST, "expected run, row, at, steps, hold and changes as JSON"
             ) from None
         return _json(self.page.forks.fork(run, at, steps, changes, hold, row))
 

@@ -32,7 +32,7 @@ TINY = {
     "base": {
         "configurator": {"model_calls": 12, "horizon_steps": 4},
         "memory.capacity": 100,
-        "actor.replan_surprise": 100,
+        "actor.replan_threshold": 100,
     },
     "arms": {
         "acts": {"settings": {"configurator": {"kind": "fixed", "mode": 1}}},

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from agent.assembly.load import Request, load, prepared
+from agent.assembly.load import RunRequest, load, prepared
 from agent.cli import run
 from agent.recording import checkpoint
 from agent.tuning.evolution import Outcome, _Lesson, _tunable, step_of, tune
 from agent.tuning.from_traces import _fit, advantage
 from modules.messages import ConfigError
 
-SMALL = Request(
+SMALL = RunRequest(
     agent="CartPole-v1",
     overrides=("world_model.kind=persistence", "configurator.horizon_steps=3",
                "configurator.model_calls=8", "configurator.commit_steps=2"),
@@ -49,7 +49,7 @@ def test_what_thinking_is_worth_is_found_in_what_followed() -> None:
     """Thinking pays where the first feature is above 0: found, and taught to the network."""
     draw = torch.Generator().manual_seed(1)
     assembly = prepared(
-        Request(agent="CartPole-v1", overrides=("configurator.kind=learned",
+        RunRequest(agent="CartPole-v1", overrides=("configurator.kind=learned",
                                                 "world_model.kind=persistence"))
     )  # fmt: skip
     assembly.world.close()
@@ -115,7 +115,7 @@ def test_a_dear_thought_is_given_up_and_the_folder_says_all(
                  f"configurator.weights={place}")  # fmt: skip
     again.world.close()
     assert torch.equal(_tunable(again).weights["heads.bias"], one["heads.bias"])  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"heads.weight: wanted \(4, 3\), got \(4, 8\)"):
+    with pytest.raises(ConfigError, match=r"heads.weight: expected \(4, 3\), got \(4, 8\)"):
         load("CartPole-v1", *SMALL.overrides, "configurator.kind=learned",
              f"configurator.weights={place}", "configurator.width=3")  # fmt: skip
     damaged = place / "best" / "weights.safetensors"
