@@ -90,19 +90,14 @@ def evaluate(
     mean = statistics.fmean(returns) if returns else None
     bounds = score(returns) if returns else None
     return Scores(
-        agent=request.agent or SHOWPIECE,
-        world=name,
-        protocol=world.spec.protocol,
-        episodes=len(returns),
-        mean_return=mean,
+        agent=request.agent or SHOWPIECE, world=name, protocol=world.spec.protocol,
+        episodes=len(returns), mean_return=mean,
         std_return=statistics.pstdev(returns) if returns else None,
         human_normalised=None if mean is None else human_normalised(name, mean),
-        steps=summary.steps,
-        mode2_share=summary.mode2_share,
-        model_calls=summary.model_calls,
+        steps=summary.steps, mode2_share=summary.mode2_share, model_calls=summary.model_calls,
         ms_per_step=1e3 / summary.steps_per_s if summary.steps_per_s else None,
         interval=None if bounds is None else (bounds.low, bounds.high),
         seed=seed,
         checkpoint=None if assembly.trained is None else os.fspath(assembly.trained),
         returns=tuple(returns),
-    )
+    )  # fmt: skip

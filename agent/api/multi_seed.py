@@ -91,11 +91,9 @@ def start_seeds(
     world = check(tree, plugins)
     folder = RunFolder.create(place, f"train-{world}-seeds").path
     order = {
-        "seeds": list(seeds),
-        "config": tree,
-        "plugins": list(plugins),
+        "seeds": list(seeds), "config": tree, "plugins": list(plugins),
         "traces": [str(path) for path in traces],
-    }
+    }  # fmt: skip
     write_json(folder / SEEDS, order)
     return continue_seeds(folder, None, observer, jobs)
 
@@ -124,7 +122,7 @@ def continue_seeds(
     waiting = [Job(f"seed {seed}", functools.partial(work, seed)) for seed in seeds]
     failures, interrupted = list[str](), False
     try:
-        for done in engine.map(waiting, lambda _, report: _observe(observer, report)):
+        for done in engine.map(waiting, lambda _, report: observer.report(report)):
             if done.value is not None:
                 failures.append(f"{done.job.name}: {done.value}")
     except KeyboardInterrupt:
@@ -140,13 +138,6 @@ def continue_seeds(
 
 def _folder(place: Path, seed: int) -> Path:
     return place / f"seed-{seed}"
-
-
-def _observe(observer: Observer, report: Any) -> None:
-    if isinstance(report, str):
-        observer.on_note(report)
-    else:
-        observer.on_progress(report)
 
 
 def _train_seed(
@@ -196,12 +187,9 @@ def _together(place: Path, seeds: Sequence[int]) -> MultiSeedRun:
     evaluations = [r.evaluation for r in results if not r.stopped and r.evaluation is not None]
     joint = score(evaluations) if evaluations else None
     return MultiSeedRun(
-        world=next((result.world for result in results), None),
-        seeds=tuple(seeds),
-        results=results,
+        world=results[0].world if results else None, seeds=tuple(seeds), results=results,
         finished=len(evaluations),
         evaluation=None if joint is None else joint.mean,
         interval=None if joint is None else (joint.low, joint.high),
-        stopped=len(evaluations) < len(seeds),
-        run=os.fspath(place),
-    )
+        stopped=len(evaluations) < len(seeds), run=os.fspath(place),
+    )  # fmt: skip

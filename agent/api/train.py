@@ -46,11 +46,7 @@ def train(
     (30000, 500.0)
     """
     keep_freed_memory()
-    callbacks: dict[str, Any] = {"on_progress": on_progress, "on_note": on_note}
-    observer = Observer(
-        **{name: call for name, call in callbacks.items() if call is not None},
-        tensorboard=tensorboard,
-    )
+    observer = Observer(on_progress, on_note, tensorboard)
     recorded = [Path(path) for path in traces]
     place = None if run is None else Path(run)
     plugins = options.get("plugins", ())

@@ -37,10 +37,6 @@ RESULT = "result.json"
 """The result of a training, written into its folder when it ends."""
 
 
-def _ignore(_: object) -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class Observer:
     """How a training is followed.
@@ -49,13 +45,21 @@ class Observer:
     `on_note` gets a line where a module starts fresh or a damaged checkpoint is passed over.
     """
 
-    on_progress: Callable[[Progress], object] = _ignore
-    on_note: Callable[[str], object] = _ignore
+    on_progress: Callable[[Progress], object] | None = None
+    on_note: Callable[[str], object] | None = None
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         if self.tensorboard:
             require_tensorboard()
+
+    def report(self, value: Progress | str) -> None:
+        """Calls `on_progress`, or `on_note` with a line."""
+        if isinstance(value, str):
+            if self.on_note is not None:
+                self.on_note(value)
+        elif self.on_progress is not None:
+            self.on_progress(value)
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ def start(
             fitting(path, assembly.world.spec)
         if (source := settings.training.init_from) is not None:
             for port in init_from(assembly.agent, source, settings.learner.train_modules):
-                observer.on_note(f"{port} begins fresh: kind or size differ in {source}")
+                observer.report(f"{port} begins fresh: kind or size differ in {source}")
         learner = _learner(assembly)
         folder = RunFolder.create(place, f"train-{settings.world.id}")
         folder.write_config(assembly.config.tree())
@@ -186,11 +190,9 @@ def continue_from(
     """
     folder = RunFolder.open(place)
     checkpoint.recover(folder.checkpoints)
-
-    def _passed_over(why: str) -> None:
-        observer.on_note(f"passed over: {why}")
-
-    newest = checkpoint.newest(folder.checkpoints, tell=_passed_over)
+    newest = checkpoint.newest(
+        folder.checkpoints, tell=lambda why: observer.report(f"passed over: {why}")
+    )
     if newest is None:
         raise ConfigError(f"run: expected a checkpoint to resume from in '{place}', got none")
     tree = folder.read_config()
@@ -300,41 +302,29 @@ def _learn(
         return evaluation.returns if evaluation.whole else None
 
     parts: dict[str, Any] = {
-        "agent": assembly.agent,
-        "world": assembly.world,
-        "learner": learner,
-        "folder": folder.path,
+        "agent": assembly.agent, "world": assembly.world, "learner": learner,
+        "folder": folder.path, "evaluate": evaluate, "seed": settings.seed, "metrics": metrics,
         "schedule": Schedule(
             plan.steps, plan.report_every, plan.evaluate_every, plan.checkpoint_every
         ),
-        "evaluate": evaluate,
-        "seed": settings.seed,
-        "metrics": metrics,
-    }
+    }  # fmt: skip
     training = OfflineTraining(traces=traces, **parts) if traces else Training(**parts)
     (folder.path / RESULT).unlink(missing_ok=True)
     with guarded(assembly.agent), _stoppable(training):
         for progress in training.run(saved):
-            observer.on_progress(progress)
+            observer.report(progress)
     progress = training.progress
     evaluation = progress.evaluation
     result = TrainingRun(
-        world=spec.id,
-        seed=settings.seed,
-        steps=progress.steps,
-        frames=progress.frames,
-        updates=learner.updates,
-        episodes=progress.episodes,
+        world=spec.id, seed=settings.seed, steps=progress.steps, frames=progress.frames,
+        updates=learner.updates, episodes=progress.episodes,
         evaluation=None if evaluation is None else evaluation.mean,
         interval=None if evaluation is None else (evaluation.low, evaluation.high),
-        best=progress.best,
-        seconds=round(progress.seconds, 1),
-        cpu_seconds=round(progress.cpu_seconds, 1),
-        resumed_at=resumed_at,
+        best=progress.best, seconds=round(progress.seconds, 1),
+        cpu_seconds=round(progress.cpu_seconds, 1), resumed_at=resumed_at,
         stopped=training.stopping and (progress.steps < plan.steps or training.unjudged),
-        warnings=tuple(progress.warnings),
-        run=os.fspath(folder),
-    )
+        warnings=tuple(progress.warnings), run=os.fspath(folder),
+    )  # fmt: skip
     write_json(folder.path / RESULT, result.as_dict())
     if training.stopping:
         raise RunInterrupted(result)

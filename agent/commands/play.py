@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,9 @@ from agent.commands.text import number
 from agent.commands.video import Film
 from agent.recording.run_folder import RunFolder
 from agent.reporting.run_picture import picture
-from agent.view.dashboard import Screen, screen
+from agent.view.dashboard import screen
 from agent.view.keys import Keys, steerable
 from modules.messages import Moment
-from modules.ports import World
 
 FILM = "video.mp4"
 
@@ -33,10 +33,25 @@ def play(
     """
     if video:
         Film.require()
+    views: list[Callable[[Moment], object]] = []
     with ExitStack() as stack:
-        views = _Views(stack, live_view, video)
+
+        def open_views(player: Player, folder: Path) -> None:
+            world, modules = player.world, player.agent.modules
+            if live_view:
+                steered, cost = steerable(modules.configurator), modules.cost
+                view = screen(world.spec, cost.drives, cost.heads, world.render, steered)
+                views.append(stack.enter_context(view).show)
+                if steered is not None and sys.stdout.isatty():
+                    stack.enter_context(Keys(steered))
+            if video:
+                film = stack.enter_context(Film(folder / FILM))
+                views.append(lambda _: film.add(world.render()[0]))
+
         try:
-            run = call(agent, *overrides, on_start=views.open, on_moment=views.show, **options)
+            run = call(agent, *overrides, on_start=open_views,
+                       on_moment=lambda moment: [show(moment) for show in views],
+                       **options)  # fmt: skip
         except RunInterrupted as interrupted:
             run = interrupted.run
     drawn = None
@@ -46,36 +61,6 @@ def play(
     _print(run, drawn, video)
     if as_json:
         print(json.dumps(run.summary.as_dict()))
-
-
-class _Views:
-    """The dashboard and the film of a run, where they are asked for."""
-
-    def __init__(self, stack: ExitStack, live: bool, video: bool) -> None:
-        self.stack, self.live, self.video = stack, live, video
-        self.screen: Screen | None = None
-        self.film: Film | None = None
-        self.world: World | None = None
-
-    def open(self, player: Player, folder: Path) -> None:
-        """Opens the views, on the agent and world of a run."""
-        self.world = world = player.world
-        if self.video:
-            self.film = self.stack.enter_context(Film(folder / FILM))
-        if self.live:
-            modules = player.agent.modules
-            steered, cost = steerable(modules.configurator), modules.cost
-            view = screen(world.spec, cost.drives, cost.heads, world.render, steered)
-            self.screen = self.stack.enter_context(view)
-            if steered is not None and sys.stdout.isatty():
-                self.stack.enter_context(Keys(steered))
-
-    def show(self, moment: Moment) -> None:
-        """Shows a moment in each view."""
-        if self.screen is not None:
-            self.screen.show(moment)
-        if self.film is not None and self.world is not None:
-            self.film.add(self.world.render()[0])
 
 
 def _print(run: PlayedRun, drawn: Path | None, video: bool) -> None:

@@ -14,7 +14,7 @@ from agent.api.train import train as call
 from agent.api.training import TrainingRun
 from agent.commands.text import bounds, number
 from agent.learning.training import Progress
-from agent.view.progress import PlainProgress, ProgressView, progress_view
+from agent.view.progress import ProgressView, progress_view
 
 
 def train(world: str | None, *overrides: str, as_json: bool, live: bool, **options: Any) -> None:
@@ -22,46 +22,30 @@ def train(world: str | None, *overrides: str, as_json: bool, live: bool, **optio
 
     `options` are those of `agent.train`. Ctrl-C keeps a checkpoint and prints the result so far.
     """
-    jobs = options["jobs"] if options["seeds"] or options["resume"] else 1
-    with _Screen(live, jobs > 1) as screen:
+    side_by_side = options["jobs"] > 1 and bool(options["seeds"] or options["resume"])
+    views: dict[str, ProgressView] = {}
+    with ExitStack() as stack:
+
+        def show(progress: Progress) -> None:
+            if progress.run not in views:
+                title = f"{progress.world}  seed {progress.seed}  {progress.run}"
+                if not side_by_side:
+                    stack.close()  # the view of the seed before
+                prefix = f"seed {progress.seed:<4} " if side_by_side else ""
+                view = progress_view(title, live and not side_by_side, prefix)
+                views[progress.run] = stack.enter_context(view)
+            views[progress.run].show(progress)
+
+        def note(line: str) -> None:
+            print(f"note      {line}", file=sys.stderr)
+
         try:
-            run = call(world, *overrides, on_progress=screen.show, on_note=_note, **options)
+            run = call(world, *overrides, on_progress=show, on_note=note, **options)
         except RunInterrupted as interrupted:
             run = interrupted.run
     _print(run)
     if as_json:
         print(json.dumps(run.as_dict()))
-
-
-def _note(line: str) -> None:
-    print(f"note      {line}", file=sys.stderr)
-
-
-class _Screen:
-    """Shows trainings one after the other on a page, or `side_by_side` as lines with the seed."""
-
-    def __init__(self, live: bool, side_by_side: bool) -> None:
-        self.live, self.side_by_side = live, side_by_side
-        self.views: dict[str, ProgressView] = {}
-        self.stack = ExitStack()
-
-    def __enter__(self) -> _Screen:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stack.close()
-
-    def show(self, progress: Progress) -> None:
-        """Shows a progress; the first of a run opens its view."""
-        if progress.run not in self.views:
-            title = f"{progress.world}  seed {progress.seed}  {progress.run}"
-            if self.side_by_side:
-                view: ProgressView = PlainProgress(title, f"seed {progress.seed:<4} ")
-            else:
-                self.stack.close()
-                view = progress_view(title, self.live)
-            self.views[progress.run] = self.stack.enter_context(view)
-        self.views[progress.run].show(progress)
 
 
 def _print(run: TrainingRun | MultiSeedRun) -> None:

@@ -324,28 +324,25 @@ def study_of(tree: Mapping[str, Any], where: str) -> Study:
     raise ConfigError(f"{dotted}: {first['input']!r:.60} is wrong; {reason}")
 
 
-def present_names(tree: Mapping[str, Any]) -> ConfigTree:
-    """The tree of a study folder with the keys and settings of version 0.1 renamed."""
-
-    def part(old: Any) -> Any:
-        if not isinstance(old, Mapping):
-            return old
-        new = {OLD_KEYS.get(key, key): value for key, value in old.items()}
-        for key, value in new.items():
-            if key in ("settings", "base") and isinstance(value, Mapping):
-                new[key] = current_settings(branch(value))
-            elif key in ("quick", "train"):
-                new[key] = part(value)
-            elif key == "match" and isinstance(value, Mapping):
-                setting = value.get("setting")
-                new[key] = {**value, "setting": SETTINGS.get(setting, setting)}
-            elif key == "worlds" and isinstance(value, list):
-                new[key] = [part(world) for world in value]
-            elif key == "arms" and isinstance(value, Mapping):
-                new[key] = {name: part(arm) for name, arm in value.items()}
-        return new
-
-    return dict(part(tree))
+def present_names(part: Any) -> Any:
+    """A study's tree, or a part of it, with the keys and settings of version 0.1 renamed."""
+    if isinstance(part, list):
+        return [present_names(item) for item in part]
+    if not isinstance(part, Mapping):
+        return part
+    present = {}
+    for key, value in part.items():
+        if key == "arms" and isinstance(value, Mapping):  # their names are no keys of ours
+            value = {name: present_names(arm) for name, arm in value.items()}
+        elif key in ("settings", "base") and isinstance(value, Mapping):
+            tree = branch(value)
+            value = value if (now := current_settings(tree)) == tree else now
+        elif key == "setting":
+            value = SETTINGS.get(str(value), value)
+        else:
+            value = present_names(value)
+        present[OLD_KEYS.get(key, key)] = value
+    return present
 
 
 def _model_at(place: list[str]) -> type[BaseModel]:

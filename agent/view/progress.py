@@ -35,10 +35,12 @@ class ProgressView(Protocol):
         """Shows how it stands; called after every turn."""
 
 
-def progress_view(title: str, live: bool) -> ProgressView:
-    """A live page where the output is a terminal and `live` is wanted, else plain lines."""
+def progress_view(title: str, live: bool, prefix: str = "") -> ProgressView:
+    """A page where `live` and the output is a terminal, else lines that begin with `prefix`."""
     console = Console()
-    return LiveProgress(title, console) if live and console.is_terminal else PlainProgress(title)
+    if live and console.is_terminal:
+        return LiveProgress(title, console)
+    return PlainProgress(title, prefix)
 
 
 def grouped(losses: dict[str, float]) -> dict[str, str]:

@@ -182,7 +182,7 @@ def test_the_command(runs, capsys):
                 "--set", "directive.model_calls=2", "--hold", "0"])  # fmt: skip
     said = capsys.readouterr().out
     assert code == 0
-    assert "directive.mode=2, directive.model_calls=2, held for all of 6 steps" in said
+    assert "directive.mode=2, directive.model_calls=2, for all of 6 steps" in said
 
 
 @pytest.mark.parametrize(

@@ -392,7 +392,7 @@ def test_what_is_foretold_is_judged_by_what_came_and_teaches_the_model_too():
     stop = cost.window_steps()
     experience = assembly.agent.memory.sample(8, learner.window_steps(), key)
     states, targets = learner.encode(experience, key)
-    loss = learner._foretold(experience, states[0], targets, cost)
+    loss = learner._foretold(experience, states[0], targets, cost, key)
     latent, by_hand = states[0].latent, []
     for t in (1, 2):
         latent = model._advance(latent, experience.actions[:, t - 1], None).latent

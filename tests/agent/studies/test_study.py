@@ -17,6 +17,7 @@ from agent.assembly.load import resolved
 from agent.assembly.resolve import BUNDLED
 from agent.cli import run as command
 from agent.learning.training import Training
+from agent.recording.run_folder import RunFolder
 from agent.studies.findings import find
 from agent.studies.grid import check, lesson_of, runs_of, settings_of_arm, stages
 from agent.studies.measures import MEASURES, TIMED, Series, SeriesRecorder, measured
@@ -320,7 +321,7 @@ def test_a_tuned_arm_is_tuned_as_the_agent_it_is(tmp_path):
     folder = begin(study, tmp_path / "taught")
     run_study(study, folder, 1, silent)
     tuned = folder / "tuned" / "cartpole-v1--taught"
-    own = yaml.safe_load((BUNDLED / "cartpole" / "config.yaml").read_text())
+    own = RunFolder(BUNDLED / "cartpole").read_config()
     kept = yaml.safe_load((tuned / "config.yaml").read_text())
     assert kept["cost"] == own["cost"]
     lived = folder / "runs" / "cartpole-v1--taught--0" / "config.yaml"
