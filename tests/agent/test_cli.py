@@ -158,6 +158,7 @@ BAD: list[tuple[list[str], str, list[str]]] = [
     (["play", "CartPole-v1", "--stpes", "3"], "--steps", ["play", "CartPole-v1"]),
     (["play", "CartPole-v1", "--device", "tpu9"], "device", ["play", "CartPole-v1"]),
     (["play", "CartPole-v1", "--a.b"], "expected a value", ["play", "CartPole-v1"]),
+    (["tutor", "CartPole-v1"], "tutor is now tune", ["play", "CartPole-v1"]),
     (["plya", "CartPole-v1"], "'play'", ["play", "CartPole-v1"]),
     (["play", "CartPole-v1", "--worlds", "2"], "--worlds is now --num-envs",
      ["play", "CartPole-v1", "--num-envs", "2"]),

@@ -537,3 +537,41 @@ def test_a_shipped_study_runs(name, tmp_path, monkeypatch, capsys):
     assert last["runs"] == len(small.arms) * len(small.worlds)
     assert last["missing"] == 0
     assert Path("out/report.html").is_file()
+
+
+# -- version 0.1 --------------------------------------------------------------------------------
+
+OLD = {
+    "name": "old", "question": "?", "seeds": [0], "measures": ["return"],
+    "worlds": [{"id": "CartPole-v1", "rows": 2, "steps": 3, "settings": {"world.rows": 2}}],
+    "base": {"actor.replan_surprise": 100, "memory": {"capacity": 50}},
+    "arms": {"school": {"school": {"steps": 40, "settings": {"learner.warmup_steps": 20,
+                                                            "learner.ports": ["cost"]}}}},
+    "quick": {"school": {"steps": 9}},
+}  # fmt: skip
+
+
+def test_a_study_folder_of_version_0_1_is_resumed_and_a_file_refused(tmp_path):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(OLD))
+    study = reopen(tmp_path)
+    (world,) = study.worlds
+    assert (world.num_envs, world.settings) == (2, {"world": {"num_envs": 2}})
+    assert study.base["actor"] == {"replan_threshold": 100}
+    # The arm's own name stays.
+    lesson = study.arms["school"].train
+    assert lesson is not None
+    assert lesson.settings["learner"] == {"warmup_steps": 20, "train_modules": ["cost"]}
+    assert study.quick.train == {"steps": 9}
+    with pytest.raises(ConfigError, match=r"worlds.0.rows: is now 'num_envs'"):
+        study_of(OLD, "old")
+    with pytest.raises(ConfigError, match=r"arms.school.school: is now 'train'"):
+        study_of({**OLD, "worlds": [{"id": "CartPole-v1"}]}, "old")
+
+
+def test_a_study_of_version_0_1_keeps_its_folders(tmp_path):
+    """What was trained there is not trained again."""
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(OLD))
+    study, place = reopen(tmp_path), tmp_path / "schooled" / "cartpole-v1--school--0"
+    place.mkdir(parents=True)
+    (run,) = runs_of(study, [("CartPole-v1", "school")], {}, tmp_path)
+    assert run.agent == str(place)
