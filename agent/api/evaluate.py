@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from agent.api.failure import RunFailedError
-from agent.api.request import AgentName, AgentOptions, request_for
-from agent.assembly.load import SHOWPIECE, prepared
+from agent.assembly.load import SHOWPIECE, AgentName, AgentOptions, prepared, request_for
 from agent.engines.engine import describe
 from agent.engines.threads import default_threads
 from agent.learning.evaluation import score, whole_episodes

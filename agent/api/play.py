@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Unpack
 
 from agent.api.failure import RunInterrupted, running
-from agent.api.request import AgentName, AgentOptions, request_for
-from agent.assembly.load import Player, prepared
+from agent.assembly.load import AgentName, AgentOptions, Player, prepared, request_for
 from agent.engines.threads import default_threads
 from agent.live import live
 from agent.recording.episode_stats import EpisodeStats, Summary

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from agent.api.multi_seed import MultiSeedRun, continue_seeds, is_multi_seed, start_seeds
-from agent.api.request import AgentName, AgentOptions, request_for
 from agent.api.training import Observer, TrainingRun, continue_from, start, training_config
+from agent.assembly.load import AgentName, AgentOptions, request_for
 from agent.engines.allocator import keep_freed_memory
 from agent.engines.threads import default_threads
 from agent.learning.training import Progress

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from agent.api.request import request_for
-from agent.assembly.load import resolved
+from agent.assembly.load import request_for, resolved
 
 
 def show(agent: str | None, *overrides: str, **options: Any) -> None:

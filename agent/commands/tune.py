@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.api.request import request_for
+from agent.assembly.load import request_for
 from agent.commands.text import number
 from agent.recording import checkpoint
 from agent.recording.run_folder import RunFolder

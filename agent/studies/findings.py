@@ -15,7 +15,7 @@ from agent.learning import statistics as stats
 from agent.learning.statistics import CurvePoint, Estimate, Numbers
 from agent.studies.grid import PlannedRun
 from agent.studies.measures import Series
-from agent.studies.study import Gap, Study, Trend
+from agent.studies.study import Contrast, Gap, Study, Trend
 from agent.studies.worker import SERIES
 
 SIGNIFICANT = 0.05
@@ -213,7 +213,7 @@ def _belongs(study: Study, run: Mapping[str, Any]) -> bool:
 
 
 def _contrasts(study: Study, runs: _Runs) -> list[Contrasted]:
-    contrasts: list[Contrasted] = []
+    differences: list[tuple[str, str, Contrast, Numbers]] = []
     for contrast in study.comparisons:
         for arm in contrast.arms:
             scaled: list[Numbers] = []
@@ -222,33 +222,20 @@ def _contrasts(study: Study, runs: _Runs) -> list[Contrasted]:
                 difference = mine - theirs
                 spread = float(np.concatenate([mine, theirs]).std()) if len(mine) else 0.0
                 scaled.append(difference / spread if spread > 0 else difference * 0)
-                contrasts.append(_contrasted(world.id, arm, contrast.against, contrast.measure,
-                                             difference, stats.mean(difference)))  # fmt: skip
+                differences.append((world.id, arm, contrast, difference))
             if len(study.worlds) > 1:
-                together = np.concatenate(scaled)
-                contrasts.append(_contrasted(EVERYWHERE, arm, contrast.against, contrast.measure,
-                                             together, stats.mean(together)))  # fmt: skip
-    corrected = stats.holm([one.p for one in contrasts])
+                differences.append((EVERYWHERE, arm, contrast, np.concatenate(scaled)))
+    p_values = [stats.sign_flip(difference) for *_, difference in differences]
     return [
-        Contrasted(**{**vars(one), "p_corrected": p})
-        for one, p in zip(contrasts, corrected, strict=True)
-    ]
-
-
-def _contrasted(
-    world: str, arm: str, against: str, measure: str, difference: Numbers, estimate: Estimate
-) -> Contrasted:
-    return Contrasted(
-        world=world,
-        arm=arm,
-        against=against,
-        measure=measure,
-        difference=estimate,
-        p=stats.sign_flip(difference),
-        p_corrected=1.0,
-        effect=stats.effect_size(difference),
-        better=stats.share_better(difference),
-    )
+        Contrasted(
+            world=world, arm=arm, against=contrast.against, measure=contrast.measure,
+            difference=stats.mean(difference), p=p, p_corrected=corrected,
+            effect=stats.effect_size(difference), better=stats.share_better(difference),
+        )
+        for (world, arm, contrast, difference), p, corrected in zip(
+            differences, p_values, stats.holm(p_values), strict=True
+        )
+    ]  # fmt: skip
 
 
 def _gap(study: Study, gap: Gap, runs: _Runs) -> GapResult:

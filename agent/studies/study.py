@@ -224,38 +224,29 @@ class Study(_Part):
         return self
 
     def _arms_named(self) -> Iterator[tuple[str, str]]:
-        for i, contrast in enumerate(self.comparisons):
-            for name in (*contrast.arms, contrast.against):
-                yield f"comparisons.{i}", name
-        if self.gap is not None:
-            for name in (self.gap.low, self.gap.high, *self.gap.arms, *self.gap.arms.values()):
-                yield "gap", name
-        for i, trend in enumerate(self.trends):
-            for name in trend.arms:
-                yield f"trends.{i}.arms", name
-        for i, pair in enumerate(self.distances):
-            for name in pair:
-                yield f"distances.{i}", name
-        for field in ("curves", "energies"):
-            for name in getattr(self, field):
-                yield field, name
-        for name, arm in self.arms.items():
-            if arm.match is not None:
-                yield f"arms.{name}.match.arm", arm.match.arm
+        gap, matches = self.gap, self._matches()
+        named: list[tuple[str, Iterable[str]]] = [
+            *((f"comparisons.{i}", (*c.arms, c.against)) for i, c in enumerate(self.comparisons)),
+            ("gap", () if gap is None else (gap.low, gap.high, *gap.arms, *gap.arms.values())),
+            *((f"trends.{i}.arms", trend.arms) for i, trend in enumerate(self.trends)),
+            *((f"distances.{i}", pair) for i, pair in enumerate(self.distances)),
+            ("curves", self.curves),
+            ("energies", self.energies),
+            *((f"{where}.arm", (match.arm,)) for where, match in matches),
+        ]
+        yield from ((where, arm) for where, arms in named for arm in arms)
+
+    def _matches(self) -> list[tuple[str, Matching]]:
+        arms = self.arms.items()
+        return [(f"arms.{name}.match", arm.match) for name, arm in arms if arm.match is not None]
 
     def measures_named(self) -> Iterator[tuple[str, str]]:
         """Each measure that the study names: where, and its name."""
-        for name in self.measures:
-            yield "measures", name
-        for i, contrast in enumerate(self.comparisons):
-            yield f"comparisons.{i}.measure", contrast.measure
-        if self.gap is not None:
-            yield "gap.measure", self.gap.measure
-        for i, trend in enumerate(self.trends):
-            yield f"trends.{i}.measure", trend.measure
-        for name, arm in self.arms.items():
-            if arm.match is not None:
-                yield f"arms.{name}.match.measure", arm.match.measure
+        yield from (("measures", name) for name in self.measures)
+        yield from ((f"comparisons.{i}.measure", c.measure) for i, c in enumerate(self.comparisons))
+        yield from (("gap.measure", gap.measure) for gap in (self.gap,) if gap is not None)
+        yield from ((f"trends.{i}.measure", t.measure) for i, t in enumerate(self.trends))
+        yield from ((f"{where}.measure", match.measure) for where, match in self._matches())
 
     def world(self, name: str) -> StudyWorld:
         """The world of that id."""
