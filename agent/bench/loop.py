@@ -169,7 +169,7 @@ def _agent(rows: int) -> tuple[Agent, World]:
                 "configurator.kind=fixed",
                 "configurator.mode=1",
             ),
-            flags={"seed": _SEED, "worlds": rows},
+            flags={"seed": _SEED, "num_envs": rows},
         )
     )
     return assembly.agent, assembly.world

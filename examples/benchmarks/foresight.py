@@ -222,7 +222,7 @@ def imagination(
 
 def examined(agent: str, options: argparse.Namespace) -> list[str]:
     """The results of `--states` states of an agent. Raises ConfigError or WorldError."""
-    flags = {"worlds": ROWS, "seed": options.seed}
+    flags = {"num_envs": ROWS, "seed": options.seed}
     if options.protocol is not None:
         flags["protocol"] = options.protocol
     assembly = prepared(RunRequest(agent=agent, flags=flags, interventions=("clamp:mode=1",)))

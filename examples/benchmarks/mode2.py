@@ -96,7 +96,7 @@ def played(agent: str, arm: str, options: argparse.Namespace, more: list[str]) -
             player = str(options.out / f"{name}-distilled")
             distil(agent, Path(player), options, more, log)
         count, protocol = str(options.episodes), ["--protocol", options.protocol]
-        words = ["eval", player, "--episodes", count, "--worlds", count, *protocol]
+        words = ["eval", player, "--episodes", count, "--num-envs", count, *protocol]
         line = sextet([*words, "--seed", str(SEED), "--json", *extra], log)
         file.write_text(line + "\n", encoding="utf-8")
     result = dict(json.loads(file.read_text(encoding="utf-8")))
@@ -174,7 +174,7 @@ def main() -> None:
     arms = [arm for arm in ARMS if arm in names]
     # Arms with other seeds or worlds would be no pairs.
     for word in more:
-        if word.partition("=")[0] in ("--seed", "--worlds", "--preset", "--config"):
+        if word.partition("=")[0] in ("--seed", "--num-envs", "--preset", "--config"):
             parser.error(f"{word}: is the same for every arm; leave it out")
     apart = ("cartpole", "showpiece")
     agents = [a for a in options.agents.split(",") if a] or [
