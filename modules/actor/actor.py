@@ -151,7 +151,7 @@ class Actor(nn.Module):
             actions[:, 0] = actions[:, 0].where(holding[:, None], reaction)
             left = (before.steps - 1) * (before.mode == 2)
             proposals = self._proposals(rest, left, reaction)
-        for (horizon, budget), members in groups.items():
+        for horizon, budget, members in groups:
             index = torch.tensor(members)
             part = imagination if len(members) == rows else imagination.select(index)
             starts, key = proposals[index, :, :horizon], situation.rng_key[index]
@@ -178,18 +178,19 @@ class Actor(nn.Module):
 
     def _groups(
         self, searching: Tensor, holding: Tensor, directive: Directive
-    ) -> tuple[dict[tuple[int, int], list[int]], bool]:
-        """The rows `searching` [B] by horizon and budget, which a planner takes as numbers, and
+    ) -> tuple[list[tuple[int, int, list[int]]], bool]:
+        """Horizon, budget and rows of each search of equal size among the rows `searching` [B], and
         whether all rows are `holding` [B].
         """
         horizons = directive.horizon_steps.clamp_max(self.horizon_max)
         table = torch.stack([searching.long(), holding.long(), horizons, directive.model_calls])
-        searches, holds, horizon, budget = table.tolist()
-        groups: dict[tuple[int, int], list[int]] = {}
-        for row, searches_now in enumerate(searches):
-            if searches_now:
-                groups.setdefault((horizon[row], budget[row]), []).append(row)
-        return groups, all(holds)
+        groups: dict[tuple[int, ...], tuple[int, int, list[int]]] = {}
+        columns = table.T.tolist()
+        for row, (search, _, horizon, budget) in enumerate(columns):
+            if search:
+                size = self.planner.size(horizon, budget)
+                groups.setdefault(size, (horizon, budget, []))[2].append(row)
+        return list(groups.values()), all(hold for _, hold, _, _ in columns)
 
     @staticmethod
     def _proposals(rest: Tensor, left: Tensor, reaction: Tensor) -> Tensor:

@@ -54,14 +54,16 @@ class _Search(ABC):
         self.samples, self.iterations = config.samples, config.iterations
         self.elite_fraction, self.action_repeat = config.elite_fraction, config.action_repeat
 
+    def size(self, horizon: int, budget: int) -> tuple[int, int, int]:
+        """Horizon, samples and iterations, see `rounds`."""
+        return rounds(budget, horizon, self.samples, self.iterations)
+
     @torch.no_grad()
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
     ) -> Planned:
         """See `Planner.plan`."""
-        horizon, samples, iterations = rounds(
-            budget, proposals.shape[2], self.samples, self.iterations
-        )
+        horizon, samples, iterations = self.size(proposals.shape[2], budget)
         decisions = proposals[:, :, : horizon : self.action_repeat]
         count = decisions.shape[2]
         # The first round tries the proposals; each later round keeps the best plan of the last.

@@ -45,13 +45,19 @@ class Gradient:
         self.num_restarts, self.iterations = config.num_restarts, config.iterations
         self.learning_rate, self.init_std = config.learning_rate, config.init_std
 
+    def size(self, horizon: int, budget: int) -> tuple[int, int, int]:
+        """Horizon, iterations and restarts. A small budget reduces restarts, then iterations, then
+        the horizon.
+        """
+        horizon = max(1, min(horizon, budget))
+        iterations = max(1, min(self.iterations, budget // horizon))
+        return horizon, iterations, max(1, min(self.num_restarts, budget // (horizon * iterations)))
+
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
     ) -> Planned:
-        """See `Planner.plan`. A small budget reduces restarts, then iterations, then horizon."""
-        horizon = max(1, min(proposals.shape[2], budget))
-        iterations = max(1, min(self.iterations, budget // horizon))
-        num_restarts = max(1, min(self.num_restarts, budget // (horizon * iterations)))
+        """See `Planner.plan`."""
+        horizon, iterations, num_restarts = self.size(proposals.shape[2], budget)
         start = proposals[:, :num_restarts, :horizon].clamp(-_MAX_START, _MAX_START).atanh()
         more = num_restarts - start.shape[1]
         noise = chance.normal(key, "gradient", more, horizon, start.shape[-1])

@@ -29,6 +29,11 @@ class Planned(NamedTuple):
 class Planner(Protocol):
     """Searches in imagination for the sequence of actions of least cost."""
 
+    def size(self, horizon: int, budget: int) -> tuple[int, ...]:
+        """What horizon and budget lead to, as horizon, samples and iterations. Rows of equal size
+        are planned for together.
+        """
+
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
     ) -> Planned:

@@ -47,17 +47,22 @@ class Rollout:
         self.branching_factor, self.min_gain_std = config.branching_factor, config.min_gain_std
         self.choices = world.actions.size
 
+    def size(self, horizon: int, budget: int) -> tuple[int, int]:
+        """Horizon and first actions tried. A small budget reduces the first actions, down to two,
+        then the horizon.
+        """
+        horizon = max(1, min(horizon, budget // 2))
+        actions = min(self.branching_factor or self.choices, self.choices, budget // horizon)
+        return horizon, max(1, actions)
+
     @torch.no_grad()
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
     ) -> Planned:
-        """See `Planner.plan`. A small budget reduces the first actions, down to two, then the
-        horizon. Of plans of equal cost that of least critic value comes first, then chance decides.
+        """See `Planner.plan`. Of plans of equal cost that of least critic value comes first, then
+        chance decides.
         """
-        horizon = max(1, min(proposals.shape[2], budget // 2))
-        branching_factor = max(
-            1, min(self.branching_factor or self.choices, self.choices, budget // horizon)
-        )
+        horizon, branching_factor = self.size(proposals.shape[2], budget)
         futures = imagination.begin(1)
         action = chance.uniform(key, "rollout", self.choices).argsort(-1)
         critic = imagination.action_values(futures.state)

@@ -7,6 +7,7 @@ from modules.actor.actor import Actor
 from modules.actor.beam import Beam
 from modules.actor.gradient import Gradient
 from modules.actor.policy import Categorical, Gaussian, Greedy
+from modules.actor.rollout import Rollout
 from modules.messages import ConfigError, Experience, State
 from modules.ports import Batch
 
@@ -107,6 +108,26 @@ def test_a_commitment_is_carried_out_without_thinking_and_ends():
     fourth, model = act(mind, 2, before=third, step=3, horizon=6, calls=120, commit=3)
     assert model.calls > 0
     assert fourth.remaining_commit.tolist() == [2, 2]
+
+
+def test_rows_whose_budgets_allow_the_same_search_are_planned_for_together():
+    """As under `learned` and `budgeted`, where hardly two rows have the same budget."""
+    mind = make()
+    mind.planner = Rollout(config=Rollout.Config(), world=WORLD)
+    plan, searches = mind.planner.plan, []
+    mind.planner.plan = lambda part, *rest: (
+        searches.append(part.situation.batch),
+        plan(part, *rest),
+    )[1]
+    budgets = [18, 19, 20, 25, 7, 12]  # 3 actions × 6 steps, then × 3 steps, 2 × 6 steps
+    together, model = act(mind, 6, horizon=6, calls=budgets)
+    assert searches == [4, 1, 1]
+    assert together.model_calls.tolist() == [18, 18, 18, 18, 6, 12]
+    assert model.calls == sum(together.model_calls.tolist())
+    assert together.steps.tolist() == [6, 6, 6, 6, 3, 6]
+    alone, _ = act(mind, 6, horizon=6, calls=18)
+    assert together.actions[:4].equal(alone.actions[:4])
+    assert together.energy[:4].equal(alone.energy[:4])
 
 
 def test_surprise_ends_a_commitment():
