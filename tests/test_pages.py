@@ -1,4 +1,4 @@
-"""The programs and commands that docs/train.md and docs/modules.md show run as shown, made small."""
+"""The programs and commands of docs/train.md and docs/modules.md run as shown, made small."""
 
 from __future__ import annotations
 
