@@ -28,17 +28,13 @@ import functools
 import itertools
 import json
 import struct
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import (
     Annotated,
     Any,
     ClassVar,
     Self,
-    Union,
     get_args,
-    get_origin,
-    get_type_hints,
 )
 
 import torch
@@ -125,13 +121,11 @@ class Shape:
         return f"{self.kind} [{' '.join(self.axes)}]"
 
 
-def _shape_of(hint: Any) -> Shape | None:
-    """The Shape inside `Annotated[Tensor, Shape]` or an optional of it."""
-    if get_origin(hint) is Annotated:
-        return next((m for m in get_args(hint)[1:] if isinstance(m, Shape)), None)
-    if get_origin(hint) in (Union, types.UnionType):
-        return next((s for s in map(_shape_of, get_args(hint)) if s is not None), None)
-    return None
+def _parts(hint: Any) -> Iterator[Any]:
+    """A type hint and all that is nested in it: members of unions, marks of `Annotated`."""
+    yield hint
+    for part in get_args(hint):
+        yield from _parts(part)
 
 
 _KINDS: dict[str, type[Message]] = {}
@@ -190,15 +184,20 @@ class Message(BaseModel):
         object.__setattr__(self, "_axes", _axes(type(self), self._form()))
 
     @classmethod
-    def declare(cls) -> None:
-        """Reads the axes out of the field types, once for each class below."""
-        hints = get_type_hints(cls, include_extras=True)
+    def __pydantic_init_subclass__(cls, **settings: Any) -> None:
+        """Reads the axes out of the field types. Raises TypeError where a type is not yet known,
+        since such a class could check nothing.
+        """
         tensors, nested, others = [], [], []
-        for name in cls.model_fields:
-            shape = _shape_of(hints[name])
-            parts = get_args(hints[name]) or (hints[name],)
-            if shape is not None:
-                tensors.append((name, shape))
+        if not cls.__pydantic_complete__:
+            raise TypeError(
+                f"message {cls.__name__}: expected fields whose types are known where the class is "
+                "defined, got a forward reference; define those types first"
+            )
+        for name, field in cls.model_fields.items():
+            parts = [*field.metadata, *_parts(field.annotation)]
+            if shapes := [part for part in parts if isinstance(part, Shape)]:
+                tensors.append((name, shapes[0]))
             elif any(isinstance(part, type) and issubclass(part, Message) for part in parts):
                 nested.append(name)
             else:
@@ -609,26 +608,6 @@ class Plan(Message):
         return self.actions[:, 0]
 
 
-class Situation(Message):
-    """Everyone → configurator, actor, world model: the moment as known before deciding.
-
-    `surprise` is this state against the last expectation, `spent` the model calls and `age` the
-    steps of this episode so far, `chance` a random key a row from which every port derives its
-    own random numbers. `before` is the previous moment, neutral where an episode begins. `row`
-    is the world's row each stands for, also where `rows` has picked some.
-    """
-
-    env_index: Annotated[Tensor, Shape("B", "int")]
-    state: State
-    recollection: Recollection
-    energies: Energy
-    surprise: Annotated[Tensor, Shape("B")]
-    episode_model_calls: Annotated[Tensor, Shape("B", "int")]
-    episode_step: Annotated[Tensor, Shape("B", "int")]
-    rng_key: Annotated[Tensor, Shape("B", "int")]
-    previous: Moment
-
-
 class Moment(Message):
     """Loop → memory, trace, view: everything said in one step. `step` counts from 0."""
 
@@ -659,6 +638,26 @@ class Moment(Message):
             rng_key=chance,
             previous=before,
         )
+
+
+class Situation(Message):
+    """Everyone → configurator, actor, world model: the moment as known before deciding.
+
+    `surprise` is this state against the last expectation, `spent` the model calls and `age` the
+    steps of this episode so far, `chance` a random key a row from which every port derives its
+    own random numbers. `before` is the previous moment, neutral where an episode begins. `row`
+    is the world's row each stands for, also where `rows` has picked some.
+    """
+
+    env_index: Annotated[Tensor, Shape("B", "int")]
+    state: State
+    recollection: Recollection
+    energies: Energy
+    surprise: Annotated[Tensor, Shape("B")]
+    episode_model_calls: Annotated[Tensor, Shape("B", "int")]
+    episode_step: Annotated[Tensor, Shape("B", "int")]
+    rng_key: Annotated[Tensor, Shape("B", "int")]
+    previous: Moment
 
 
 class Experience(Message):
@@ -695,18 +694,3 @@ class Experience(Message):
             if "W" in shape.axes and fields[name] is not None:
                 fields[name] = fields[name][:, start:stop]
         return self.unchecked(**fields)
-
-
-Situation.model_rebuild()
-for _kind in (
-    Observation,
-    State,
-    Energy,
-    Recollection,
-    Directive,
-    Plan,
-    Situation,
-    Moment,
-    Experience,
-):
-    _kind.declare()
