@@ -14,9 +14,9 @@ from modules.cost.critic import (
     ActionCritic,
     CategoricalActionCritic,
     ScalarCritic,
-    ahead,
 )
-from modules.cost.value_head import Distribution, Number
+from modules.cost.n_step import n_step_return
+from modules.cost.value_head import CategoricalHead, ScalarHead
 from modules.messages import (
     SIGNALS,
     ActionSpec,
@@ -59,11 +59,10 @@ def made(
     heads = drives.drives_in(world, names)
     torch.manual_seed(seed)
     kind = (ActionCritic if world.actions.discrete else ScalarCritic) if kind is None else kind
-    given = kind.Config(**settings).model_dump(exclude={"kind"})  # type: ignore[attr-defined]
-    facts = {"latent_size": latent, "heads": heads, "discount": discount}
-    if issubclass(kind, ActionCritic):
-        facts["world"] = world
-    critic = kind(**given, **facts)
+    critic = kind(
+        config=kind.Config(**settings),  # type: ignore[attr-defined]
+        world=world, latent_size=latent, heads=heads, discount=discount,
+    )  # fmt: skip
     return Cost(drives=names, critic=critic, world=world)
 
 
@@ -75,9 +74,9 @@ def test_what_is_learned_of_an_action_tells_of_those_that_share_a_part_with_it()
 
     critic = made(spec().model_copy(update={"actions": actions}), names=("score",)).critic
     out = torch.randn(5, 10)  # shared, three parts, six alone
-    said = critic._formed(out).squeeze((-1, -2))
+    values = critic.values.arrange(out, 1).squeeze((-1, -2))
     own = out[:, 1:4] @ torch.tensor(parts).float().T + 0.3 * out[:, 4:]
-    torch.testing.assert_close(said, out[:, :1] + own - own.mean(1, keepdim=True))
+    torch.testing.assert_close(values, out[:, :1] + own - own.mean(1, keepdim=True))
 
 
 def state(
@@ -284,32 +283,35 @@ def test_what_lies_ahead_against_a_plain_loop(n_steps: int, online: int) -> None
     # A window ends in one of three ways: terminated, truncated, or not at all.
     how = torch.randint(3, (batch,), generator=draw)
     terminated = (torch.arange(steps) == real[:, None] - 1) & (how == 0)[:, None]
-    later = ahead(energies, terminated, valid, online, discount, n_steps)
+    later = n_step_return(energies, terminated, valid, online, discount, n_steps)
     for b in range(batch):
         for t in range(online):
             far = min(n_steps, int(real[b]) - 1 - t)
-            assert bool(later.seen[b, t]) == (far >= 1)
+            assert bool(later.mask[b, t]) == (far >= 1)
             if far < 1:
                 continue
             wanted = sum(discount ** (i - 1) * energies[b, t + i] for i in range(1, far + 1))
             if not terminated[b, t + far]:
                 wanted = wanted + discount**far * beyond[b, t + far]
-            got = later.felt[b, t] + later.rest[b, t] * beyond[b, later.reach[b, t]]
+            bootstrap = beyond[b, later.bootstrap_step[b, t]]
+            got = later.reward_sum[b, t] + later.bootstrap_discount[b, t] * bootstrap
             torch.testing.assert_close(got, wanted)
 
 
 def test_a_moved_distribution_keeps_its_mean_and_its_mass() -> None:
-    output = Distribution(51, 200.0)
+    output = CategoricalHead(51, 200.0)
     raw = torch.randn(3, 7, 1, 2, 51)
     felt, rest = torch.randn(7, 1, 2) * 3, torch.rand(7, 1, 1)
-    wanted = output.wanted(raw, felt, rest)
+    wanted = output.target(raw, felt, rest)
     torch.testing.assert_close(wanted.sum(-1), torch.ones(3, 7, 1, 2))
-    mean = felt + rest * output.read(raw)
-    torch.testing.assert_close(output.mean(wanted), mean.expand(3, 7, 1, 2), atol=1e-3, rtol=1e-3)
+    mean = felt + rest * output.value(raw)
+    torch.testing.assert_close(
+        output.target_value(wanted), mean.expand(3, 7, 1, 2), atol=1e-3, rtol=1e-3
+    )
 
 
 def test_a_distribution_is_projected_as_a_plain_loop_does() -> None:
-    output = Distribution(9, 20.0)
+    output = CategoricalHead(9, 20.0)
     raw, felt, rest = torch.randn(1, 9), torch.tensor([1.7]), torch.tensor([0.8])
     places, chance = output.bins.tolist(), (raw + output.prior).softmax(-1)[0].tolist()
     wanted = [0.0] * 9
@@ -319,24 +321,24 @@ def test_a_distribution_is_projected_as_a_plain_loop_does() -> None:
         share = (moved - places[low]) / (places[low + 1] - places[low])
         wanted[low] += probability * (1 - share)
         wanted[low + 1] += probability * share
-    torch.testing.assert_close(output.wanted(raw, felt, rest)[0], torch.tensor(wanted))
+    torch.testing.assert_close(output.target(raw, felt, rest)[0], torch.tensor(wanted))
 
 
 def test_a_silent_distribution_says_zero_and_a_certain_one_its_bin() -> None:
-    output = Distribution(51, 200.0)
-    assert output.read(torch.zeros(4, 51)).abs().max() < 1e-5
+    output = CategoricalHead(51, 200.0)
+    assert output.value(torch.zeros(4, 51)).abs().max() < 1e-5
     assert output.bins[0] == pytest.approx(-200)
     assert output.bins[-1] == pytest.approx(200)
     certain = torch.full((51,), -1e4).index_fill_(0, torch.tensor([40]), 0.0)
-    assert output.read(certain) == pytest.approx(float(output.bins[40]))
+    assert output.value(certain) == pytest.approx(float(output.bins[40]))
     one_hot = torch.nn.functional.one_hot(torch.tensor(40), 51).float()
     assert output.error(certain, one_hot) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_number_errs_by_its_square() -> None:
-    output = Number()
+    output = ScalarHead()
     raw = torch.tensor([[2.0], [0.0]])
-    wanted = output.wanted(raw, torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.0]))
+    wanted = output.target(raw, torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.0]))
     assert wanted.tolist() == [[2.0], [1.0]]
     assert output.error(raw, wanted).tolist() == [0, 1]
 
