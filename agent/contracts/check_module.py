@@ -454,7 +454,8 @@ def _cost(s: _Subject) -> Promises:
 
     def fresh() -> None:
         if not cost.is_initialised():
-            energy = cost.energy(state)
+            energy = cost.energy(state).at_best_action(directive)
+            assert energy.critic is not None
             _require(not energy.critic.any(), "a critic that does not speak said something")
             _require(not cost.critic_value(state, directive.v).any(), "and foretold something")
 

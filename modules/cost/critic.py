@@ -29,11 +29,11 @@ from modules.weights import weights as weights_of
 class Expectation(NamedTuple):
     """What a critic expects of M states.
 
-    `critic` [M L]; `critic_actions` [M A L] or None where its value does not depend on the action;
-    `disagreement` [M], >= 0.
+    `critic` [M L] of a critic of states, `critic_actions` [M A L] of a critic of actions; the other
+    is None. `disagreement` [M], >= 0.
     """
 
-    critic: Tensor
+    critic: Tensor | None
     critic_actions: Tensor | None
     disagreement: Tensor
 
@@ -160,10 +160,9 @@ class EnsembleCritic(nn.Module):
         """Mean over members of the values of latents [M D], and their disagreement."""
         values = self._values(latent)
         mean = values.mean(0)
+        per_action = self.values.per_action(mean)
         return Expectation(
-            self.values.preferred(mean),
-            self.values.actions(mean),
-            self.values.disagreement(values),
+            mean if per_action is None else None, per_action, self.values.disagreement(values)
         )
 
     def critic_value(self, latent: Tensor, v: Tensor) -> Tensor:

@@ -42,11 +42,8 @@ class ValueFunction(Protocol):
     def best(self, values: Tensor, v: Tensor) -> Tensor:
         """v·TC [M] of values [M *shape] under weights `v` [M L], at the best action."""
 
-    def actions(self, values: Tensor) -> Tensor | None:
+    def per_action(self, values: Tensor) -> Tensor | None:
         """Values [M A L]; None where the function does not depend on the action."""
-
-    def preferred(self, values: Tensor) -> Tensor:
-        """The heads [M L] of the state, or of the action best under equal weights."""
 
     def disagreement(self, values: Tensor) -> Tensor:
         """Standard deviation [M], over members [E M *shape], of the summed heads."""
@@ -81,13 +78,9 @@ class StateValues(nn.Module):
         """v·TC(s)."""
         return (values * v).sum(-1)
 
-    def actions(self, values: Tensor) -> Tensor | None:
+    def per_action(self, values: Tensor) -> Tensor | None:
         """None."""
         return None
-
-    def preferred(self, values: Tensor) -> Tensor:
-        """The values themselves."""
-        return values
 
     def disagreement(self, values: Tensor) -> Tensor:
         """Of the summed heads."""
@@ -152,14 +145,9 @@ class ActionValues(nn.Module):
         """min_a v·TC(s, a)."""
         return (values * v.unsqueeze(1)).sum(-1).amin(-1)
 
-    def actions(self, values: Tensor) -> Tensor | None:
+    def per_action(self, values: Tensor) -> Tensor | None:
         """The values themselves."""
         return values
-
-    def preferred(self, values: Tensor) -> Tensor:
-        """Those of the action best under equal weights."""
-        best = values.sum(-1).argmin(-1)
-        return values[torch.arange(len(best)), best]
 
     def disagreement(self, values: Tensor) -> Tensor:
         """Of the summed heads at each member's best action."""

@@ -1,6 +1,7 @@
 """Forks: the control is the recorded future, a change changes it, what cannot be is refused."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from agent.recording.trace import Trace
 from agent.recording.weights import trainable
 from modules.cost import drives
 from modules.messages import ConfigError, TraceError, WorldError
+from worlds.make import make_world
 
 THOUGHT = (
     "configurator.kind=surprise", "configurator.model_calls=6", "configurator.horizon_steps=3",
@@ -287,6 +289,27 @@ def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
     for port, module in trainable(again.agent.modules).items():
         for name, tensor in module.state_dict().items():
             assert tensor.equal(weights[f"{port}/{name}"])
+
+
+def test_a_moment_has_the_critic_of_the_action_best_under_its_own_v():
+    """Not of the action best under equal weights: v gives effort no weight."""
+    agent = prepared(RunRequest(agent="CartPole-v1", overrides=MODE_1)).agent
+    with torch.no_grad():
+        for member in agent.modules.cost.critic.members:
+            member.last.weight.normal_(generator=torch.Generator().manual_seed(0))
+    with closing(make_world("CartPole-v1")) as world:
+        moments = list(live(agent, world, 40, 0))
+    heads = torch.cat([moment.energies.critic_actions for moment in moments])
+    v = torch.cat([moment.directive.v for moment in moments])
+    best, equal = (heads * v[:, None]).sum(-1).argmin(-1), heads.sum(-1).argmin(-1)
+    critic = torch.cat([moment.energies.critic for moment in moments])
+    assert torch.equal(critic, heads[torch.arange(len(best)), best])
+    assert not torch.equal(critic, heads[torch.arange(len(best)), equal])
+
+
+def test_the_critic_of_the_best_action_cannot_be_set_alone(runs):
+    with pytest.raises(ConfigError, match="follows from energies"):
+        fork(runs["pong"], 5, ("energies.critic=0",), steps=2)
 
 
 # -- the guard --------------------------------------------------------------------------------
