@@ -94,7 +94,7 @@ def played(agent: str, arm: str, given: argparse.Namespace, more: list[str]) -> 
         if arm == "distilled":
             who = str(given.out / f"{name}-distilled")
             distilled(agent, Path(who), given, more, log)
-        words = ["eval", who, "--episodes", str(given.episodes), "--worlds", str(given.episodes)]
+        words = ["eval", who, "--episodes", str(given.episodes), "--num-envs", str(given.episodes)]
         protocol = ["--protocol", given.protocol]
         said = sextet([*words, *protocol, "--seed", str(SEED), "--json", *told], log)
         kept.write_text(said + "\n", encoding="utf-8")
@@ -169,7 +169,7 @@ def main() -> None:
     arms = [arm for arm in ARMS if arm in asked]
     # Arms with other seeds or worlds were no pairs.
     for word in more:
-        if word.partition("=")[0] in ("--seed", "--worlds", "--preset", "--config"):
+        if word.partition("=")[0] in ("--seed", "--num-envs", "--preset", "--config"):
             parser.error(f"{word}: is the same for every arm; leave it out")
     apart = ("cartpole", "showpiece")
     agents = [a for a in given.agents.split(",") if a] or [

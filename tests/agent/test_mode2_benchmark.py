@@ -74,7 +74,7 @@ def test_a_folder_holds_results_of_the_same_settings_alone(tmp_path, monkeypatch
     [
         (["--arms", "Mode-1,Mode2"], "'Mode2' is not one of Mode-1, Mode-2, distilled"),
         (["--seed", "7"], "--seed: is the same for every arm"),
-        (["--worlds=2"], "--worlds=2: is the same for every arm"),
+        (["--num-envs=2"], "--num-envs=2: is the same for every arm"),
     ],
 )
 def test_what_would_break_the_pairs_is_refused(tmp_path, monkeypatch, capsys, words, said):
