@@ -18,7 +18,7 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from modules.cost.n_step import Schedule, bootstrap_step, n_step_return
+from modules.cost.n_step import ReturnSchedule, bootstrap_step, n_step_return
 from modules.cost.value_function import ActionValues, StateValues, ValueFunction
 from modules.cost.value_head import CategoricalHead, ScalarHead, ValueHead
 from modules.messages import Experience, State, WorldSpec, latents_of
@@ -80,7 +80,7 @@ class EnsembleCritic(nn.Module):
     updates: Tensor
     weights: Tensor
 
-    class Config(Schedule):
+    class Config(ReturnSchedule):
         """Networks and schedule of a critic.
 
         `width`: hidden units. `ensemble_size`: number of members. `ema_rate`: weight of the online

@@ -55,7 +55,7 @@ def bootstrap_step(mask: Tensor, steps: int, n_steps: int) -> Tensor:
     return step
 
 
-class Schedule(BaseModel):
+class ReturnSchedule(BaseModel):
     """n and γ of the n-step return, annealed geometrically over the first updates.
 
     `n_steps`: recorded energies summed before the critic's own estimate continues the return.
