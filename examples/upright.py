@@ -1,7 +1,15 @@
-"""A drive of one's own: `sextet train Acrobot-v1 --plugin upright --cost.drives=[upright]`.
+"""A drive of one's own: named signals in, energy out. From this folder (or PYTHONPATH naming it):
 
-From this folder; elsewhere put the folder on PYTHONPATH.
+    sextet train Acrobot-v1 --plugin upright --cost.drives=[upright]
+    python upright.py ../docs/figures/upright.png
+
+The second command trains Acrobot for 6000 steps with seed 0, once by this drive alone and once by
+the reward alone (-1 a step until the tip is up), and draws the returns of both.
 """
+
+from __future__ import annotations
+
+import sys
 
 from torch import Tensor
 
@@ -9,8 +17,8 @@ from torch import Tensor
 class Upright:
     """How far Acrobot's tip is below its highest point: 0 upright, 1 hanging.
 
-    The tip is at height -cos θ₁ - cos(θ₁ + θ₂), -2 to 2. Acrobot observes cos θ₁, sin θ₁, cos θ₂,
-    sin θ₂ first, then the angular velocities.
+    The height of the tip is -cos θ₁ - cos(θ₁ + θ₂), -2 to 2. Acrobot observes cos θ₁, sin θ₁,
+    cos θ₂, sin θ₂ and two angular velocities.
     """
 
     signals = ("observation_0", "observation_1", "observation_2", "observation_3")
@@ -22,3 +30,36 @@ class Upright:
 
 
 MODULES = {"drive": {"upright": Upright}}
+
+
+def mean_energy(agent: object, *settings: str, **options: object) -> float:
+    """The mean energy of the only drive over 1000 steps of an agent."""
+    from agent import live, load
+
+    player = load(agent, *settings, plugins=("upright",), **options)
+    steps = live(player.agent, player.world, steps=1000, seed=0)
+    return sum(moment.energies.intrinsic.item() for moment in steps) / 1000
+
+
+def figure(path: str, steps: int = 6000, every: int = 500) -> None:
+    """Trains by each drive, prints the energy of `upright` before and after, draws the returns."""
+    from matplotlib import pyplot
+
+    from agent import train
+
+    _, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    evaluated = (f"training.evaluate_every={every}", "training.evaluate_episodes=5")
+    for drive, label in (("upright", "upright"), ("score", "score: the reward")):
+        only = f"cost.drives=[{drive}]"
+        run = train("Acrobot-v1", only, *evaluated, steps=steps, seed=0, plugins=("upright",))
+        axes.plot(*zip(*run.scores, strict=True), marker=".", label=label)
+        if drive == "upright":
+            before = mean_energy("Acrobot-v1", only, preset="learn-actions")
+            print(f"mean energy of upright: {before:.3f} before, {mean_energy(run):.3f} after")
+    axes.set(xlabel="steps", ylabel="return (5 episodes)", title="Acrobot-v1, seed 0, drive alone")
+    axes.legend()
+    pyplot.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    figure(sys.argv[1])

@@ -157,7 +157,9 @@ def _hold(
     port = path_of(slot)[0]
     for promise, attempt in PROMISES[port](subject):
         yield said(promise, attempt)
-    if isinstance(subject.module(port), Learnable) and isinstance(subject.module(port), nn.Module):
+    module = subject.module(port)
+    # A drive alone may be 0 for ever, so that its critic has nothing to learn.
+    if isinstance(module, Learnable) and isinstance(module, nn.Module) and slot != "drive":
         yield said("learns: finite losses, gradients that reach it", lambda: _learns(subject, port))
 
 

@@ -46,7 +46,7 @@ class Drive(Protocol):
         """`energy(*signals)`: energies [M] of signals [M], unweighted; lower is better."""
 
 
-class Score:
+class ScoreDrive:
     """-sign(r)·ln(1+|r|) of the reward r of this step.
 
     Nearly -r where rewards are small; a reward of 100 is -4.6, so that games of any scale can
@@ -60,7 +60,7 @@ class Score:
         return -symlog(reward)
 
 
-class Pain:
+class PainDrive:
     """1 where a life was lost on this step, else 0.
 
     The end of a game without lives is not pain: the score shows a loss there.
@@ -73,7 +73,7 @@ class Pain:
         return life_lost.clamp(0, 1)
 
 
-class Effort:
+class EffortDrive:
     """Share of full effort in the action that led to the state."""
 
     signals = ("effort",)
@@ -83,7 +83,7 @@ class Effort:
         return effort.clamp(0, 1)
 
 
-class Novelty:
+class NoveltyDrive:
     """Minus the novelty of the state to memory: new states are good.
 
     Simulators and `persistence` predict novelty 0, so this is 0 in every state planned with them.
@@ -96,7 +96,7 @@ class Novelty:
         return -novelty.clamp(0, 1)
 
 
-class Goal:
+class GoalDrive:
     """Mean squared distance from the goal of G numbers; 0 without a goal.
 
     What is achieved are the last G signals named `achieved_…` where the world has them, in its own
@@ -111,7 +111,13 @@ class Goal:
 
 
 DRIVES: Mapping[str, type[Drive]] = MappingProxyType(
-    {"score": Score, "pain": Pain, "effort": Effort, "novelty": Novelty, "goal": Goal}
+    {
+        "score": ScoreDrive,
+        "pain": PainDrive,
+        "effort": EffortDrive,
+        "novelty": NoveltyDrive,
+        "goal": GoalDrive,
+    }
 )
 """The drives of this package by name."""
 

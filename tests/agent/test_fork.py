@@ -422,11 +422,11 @@ def test_a_changed_drive_is_refused_by_name_at_load(runs, capsys, monkeypatch, n
 def test_a_plugin_that_changes_a_drive_is_refused_by_name(tmp_path, capsys, monkeypatch):
     (tmp_path / "meddler.py").write_text(
         "from modules.cost import drives\n"
-        "energy = drives.Pain.energy\n"
-        "drives.Pain.energy = lambda self, life_lost: 2 * energy(self, life_lost)\n"
+        "energy = drives.PainDrive.energy\n"
+        "drives.PainDrive.energy = lambda self, life_lost: 2 * energy(self, life_lost)\n"
         "MODULES = {}\n"
     )
-    monkeypatch.setattr(drives.Pain, "energy", drives.Pain.energy)  # put back afterwards
+    monkeypatch.setattr(drives.PainDrive, "energy", drives.PainDrive.energy)  # put back afterwards
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert run(["play", "CartPole-v1", "--no-live", "--plugin", "meddler"]) == 2

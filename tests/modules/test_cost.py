@@ -157,8 +157,10 @@ def test_energies_let_gradients_through_to_the_state() -> None:
 
 def test_drives_cannot_be_changed_and_their_hash_tells() -> None:
     with pytest.raises(TypeError):
-        drives.DRIVES["score"] = drives.Pain  # type: ignore[index]
-    assert drives.probe_hash("score", drives.Score()) != drives.probe_hash("score", drives.Pain())
+        drives.DRIVES["score"] = drives.PainDrive  # type: ignore[index]
+    assert drives.probe_hash("score", drives.ScoreDrive()) != drives.probe_hash(
+        "score", drives.PainDrive()
+    )
     cost = made()
     assert [name for name, _ in cost.named_parameters() if not name.startswith("critic.")] == []
     before = cost.intrinsic(state())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from modules.cost.drives import Goal, IntrinsicCost
+from modules.cost.drives import GoalDrive, IntrinsicCost
 from modules.messages import ConfigError, State, WorldError
 from modules.ports import Simulator, World
 from worlds.make import make_world
@@ -166,7 +166,7 @@ def test_goals(register):
         latent=torch.full((1, 9), 7.0), signals=observation.signals, goal=observation.goal
     )
     apart = np.square(plain["achieved_goal"] - plain["desired_goal"]).mean()
-    intrinsic = IntrinsicCost({"goal": Goal()}, world.spec.signals)
+    intrinsic = IntrinsicCost({"goal": GoalDrive()}, world.spec.signals)
     assert float(intrinsic.energies(state)) == pytest.approx(float(apart), rel=1e-5)
 
 
