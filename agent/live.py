@@ -1,4 +1,4 @@
-"""The loop of a life: the agent acts, the world responds."""
+"""The interaction loop: the agent acts, the world responds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 
 def live(agent: Agent, world: World, steps: int, seed: int) -> Iterator[Moment]:
-    """Yields the moments of a new life: `steps` steps, summed over the world's rows.
+    """Yields the moments of a run of `steps` steps, summed over the world's rows.
 
-    Each moment is yielded before its action is carried out, so the caller can log, draw, learn or
-    stop in between. Seed and row derive every random number.
+        for moment in live(agent, world, steps=500, seed=0):
+            screen.show(moment)
+
+    Agent and world are reset first. A moment holds all B rows and is yielded before its action is
+    carried out, so the caller can log, draw, learn or stop in between. Seed and row derive every
+    random number.
     """
     agent.reset(world.num_envs, seed)
     yield from continue_from(agent, world, world.reset(seed), steps)

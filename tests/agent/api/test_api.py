@@ -182,6 +182,17 @@ def test_outside_the_main_thread_a_training_leaves_signals_alone():
     assert results[0].steps == 30
 
 
+def test_a_signal_that_the_process_ignores_stays_ignored():
+    """As Ctrl-C in the worker of an engine."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run = train("CartPole-v1", *SMALL, steps=30, run="r",
+                    on_progress=lambda _: os.kill(os.getpid(), signal.SIGINT))  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (run.steps, run.stopped) == (30, False)
+
+
 def test_a_play_is_data_and_can_be_forked(capsys):
     moments, started = [], []
     run = play("CartPole-v1", "configurator.kind=fixed", steps=8, seed=3, run="p",
