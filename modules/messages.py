@@ -520,16 +520,16 @@ def latents_of(states: Sequence[State]) -> Tensor:
 
 
 class Energy(Message):
-    """Cost → actor, configurator, memory: how bad a state is, unweighted; lower is better.
+    """Cost → actor, configurator, memory: the energies of a state, unweighted; lower is better.
 
-    `intrinsic` is IC_i(s), `critic` the heads TC_j(s) (LeCun 2022, eqs. 1-3). In worlds of
-    discrete actions `critic_actions` holds the heads for each action to be taken in s, and
-    `critic` those of the action that is best under equal weights. `disagreement` >= 0 is the
+    `intrinsic` is IC_i(s), `critic` the heads TC_j(s) (LeCun 2022, eqs. 1-3). A critic of actions
+    gives the heads of each action in s, `critic_actions`; its `critic` is None until a directive
+    is known, then TC_j at the action of least v·TC (`at_best_action`). `disagreement` >= 0 is the
     spread of the critic's ensemble.
     """
 
     intrinsic: Annotated[Tensor, Shape("B K")]
-    critic: Annotated[Tensor, Shape("B L")]
+    critic: Annotated[Tensor, Shape("B L")] | None
     disagreement: Annotated[Tensor, Shape("B")]
     critic_actions: Annotated[Tensor, Shape("B A L")] | None = None
 
@@ -539,9 +539,17 @@ class Energy(Message):
 
     def critic_value(self, directive: Directive) -> Tensor:
         """v·TC(s), [B]."""
+        if self.critic_actions is not None:
+            return (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).amin(-1)
+        assert self.critic is not None
+        return (self.critic * directive.v).sum(-1)
+
+    def at_best_action(self, directive: Directive) -> Energy:
+        """Itself, `critic` filled in with the heads [B L] of the action of least v·TC(s, a)."""
         if self.critic_actions is None:
-            return (self.critic * directive.v).sum(-1)
-        return (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).amin(-1)
+            return self
+        best = (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).argmin(-1)
+        return self.replace(critic=self.critic_actions[torch.arange(len(best)), best])
 
 
 class Recollection(Message):

@@ -33,7 +33,7 @@ DTYPES = {
     "int": [torch.int64, torch.int32, torch.uint8],
     "any": [torch.uint8, torch.float32, torch.int16, torch.bool],
 }
-OPTIONAL = {"pixels", "vector", "goal", "goals", "critic_actions", "frames", "vectors"}
+OPTIONAL = {"pixels", "vector", "goal", "goals", "critic", "critic_actions", "frames", "vectors"}
 
 
 class Made:
