@@ -251,15 +251,19 @@ class Handwritten:
             *(Block(*of) for of in zip(trunk.norms, trunk.inner, trunk.outer, strict=True)),
             copy.deepcopy(model.change),
         )
-        self.energy, self.heads = _mlp(model.felt), model.ensemble_size
+        self.energy, self.heads = _mlp(model.signal_head), model.config.ensemble_size
         self.critics = nn.ModuleList(_mlp(member) for member in critic.members)
         self.critic_targets = copy.deepcopy(self.critics).requires_grad_(False)
         # The rest is averaged too: averages are what is evaluated and kept.
         self.rest = nn.ModuleList([self.predict, self.energy, self.critics])
         self.rest_averages = copy.deepcopy(self.rest).requires_grad_(False)
         size = seen.latent_size
-        self.latents, self.strides, self.misses = Running(size), Running(size), Running(size)
-        self.feelings = Running(len(SIGNALS))
+        self.latent_stats, self.delta_stats, self.error_stats = (
+            Running(size),
+            Running(size),
+            Running(size),
+        )
+        self.signal_stats = Running(len(SIGNALS))
         self.parameters = [
             p
             for part in (self.online, self.predict, self.energy, self.critics)
@@ -354,18 +358,18 @@ class Handwritten:
         valid, signals = batch.valid, _symlog(batch.signals)
         over = batch.terminated | batch.truncated
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
-        self.latents.update(target[:, 1:][valid[:, 1:]])
-        self.strides.update((target[:, 2:] - target[:, 1:-1])[usable[:, 1:]])
-        self.feelings.update(signals[:, 1:][usable])
-        scale = self.latents.var.sqrt().clamp_min(1e-3)
-        stride = torch.maximum(self.strides.magnitude(), 1e-3 * scale)
+        self.latent_stats.update(target[:, 1:][valid[:, 1:]])
+        self.delta_stats.update((target[:, 2:] - target[:, 1:-1])[usable[:, 1:]])
+        self.signal_stats.update(signals[:, 1:][usable])
+        scale = self.latent_stats.var.sqrt().clamp_min(1e-3)
+        stride = torch.maximum(self.delta_stats.magnitude(), 1e-3 * scale)
         reached = usable.cumprod(1).bool()
         latent, row = first, torch.arange(BATCH)
         made, states, changes, rows, times = [], [], [], [], []
         for t in range(UNROLL):
             alive = reached[row, t]
             latent, row = latent[alive], row[alive]
-            standard = (latent - self.latents.mean) / scale
+            standard = (latent - self.latent_stats.mean) / scale
             out = self.predict(torch.cat([standard, batch.actions[row, t]], -1))
             change = out.view(len(row), self.heads, -1)
             made.append(latent[:, None] + stride * change)
@@ -376,15 +380,15 @@ class Handwritten:
             latent = latent + stride * changes[-1]
         row, after = torch.cat(rows), torch.cat(times)
         missed = torch.cat(made) - target[row, after][:, None]
-        self.misses.update(missed[: len(made[0])].detach().flatten(0, 1))
-        unit = torch.maximum((scale * stride).sqrt(), self.misses.magnitude())
-        standard = (torch.cat(states) - self.latents.mean) / scale
+        self.error_stats.update(missed[: len(made[0])].detach().flatten(0, 1))
+        unit = torch.maximum((scale * stride).sqrt(), self.error_stats.magnitude())
+        standard = (torch.cat(states) - self.latent_stats.mean) / scale
         felt = self.energy(
             torch.cat([standard, batch.actions[row, after - 1], torch.cat(changes).detach()], -1)
         )
-        wanted = (signals[row, after] - self.feelings.mean) / self.feelings.var.sqrt().clamp_min(
-            1e-2
-        )
+        wanted = (
+            signals[row, after] - self.signal_stats.mean
+        ) / self.signal_stats.var.sqrt().clamp_min(1e-2)
         ends = batch.terminated[row, after].float()
         return {
             "world_model/prediction": ((missed / unit).square().mean(2) * batch.heard[row]).mean(),

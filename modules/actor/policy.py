@@ -61,7 +61,9 @@ class Categorical(nn.Module):
         super().__init__()
         self.temperature = temperature
         require("categorical", world, discrete=True)
-        self.network = MLP(latent_size, width, world.actions.size, layers, token_shape, silent=True)
+        self.network = MLP(
+            latent_size, width, world.actions.size, layers, token_shape, zero_output=True
+        )
 
     def logits(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Unnormalised log-probabilities of the actions, [M A], of latents [M D] under [B T E]."""
@@ -111,7 +113,9 @@ class Gaussian(nn.Module):
         super().__init__()
         require("gaussian", world, discrete=False)
         self.noise = noise
-        self.network = MLP(latent_size, width, world.actions.size, layers, token_shape, silent=True)
+        self.network = MLP(
+            latent_size, width, world.actions.size, layers, token_shape, zero_output=True
+        )
 
     def mean(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
         """The action without noise, [M A] in (-1, 1)."""

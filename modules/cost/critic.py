@@ -176,7 +176,7 @@ class _Ensemble(nn.Module, ABC):
         self.register_buffer("weights", counted, persistent=False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.members = nn.ModuleList(
-            MLP(latent_size, width, self._outputs(), layers=1, silent=True)
+            MLP(latent_size, width, self._outputs(), layers=1, zero_output=True)
             for _ in range(ensemble_size)
         )
         self.targets = copy.deepcopy(self.members).requires_grad_(False)
