@@ -117,7 +117,7 @@ def _learner(tree: ConfigTree, steps: int) -> Learner:
     for _ in go_on(agent, world, world.reset(0), steps):
         pass
     world.close()
-    return Learner(agent.modules, seed=0, **assembly.config.settings.learner.model_dump())
+    return Learner(agent, config=assembly.config.settings.learner, seed=0)
 
 
 def _shares(turns: int) -> dict[str, float]:
@@ -125,7 +125,7 @@ def _shares(turns: int) -> dict[str, float]:
     tree = merge(preset("atari-small"), {"world": TREE["world"], "learner": {"warmup_steps": 2}})
     assembly = assemble(merge(tree, {"memory": {"capacity": 10_000}}), known_kinds(), training=True)
     agent, world = assembly.agent, assembly.world
-    learner = Learner(agent.modules, seed=0, **assembly.config.settings.learner.model_dump())
+    learner = Learner(agent, config=assembly.config.settings.learner, seed=0)
     agent.reset(world.num_envs, 0)
     observation, spent = world.reset(0), dict.fromkeys(("env", "act", "sample", "update"), 0.0)
     for turn in range(200 + turns):
@@ -138,7 +138,7 @@ def _shares(turns: int) -> dict[str, float]:
         if turn >= 190:
             # Sampled once more by itself: within an update it cannot be told apart.
             key = chance.keys(0, 1, learner.updates)
-            agent.memory.sample(learner.batch, learner.window_steps(), key)
+            agent.memory.sample(learner.config.batch, learner.window_steps(), key)
             sampled = time.perf_counter()
             learner.update()
             spent["sample"] += sampled - acted
@@ -240,7 +240,7 @@ class Handwritten:
     """The update of one agent, with the weights and the replay that a learner has now."""
 
     def __init__(self, learner: Learner) -> None:
-        m, self.halved = learner.modules, learner.halved
+        m, self.autocast = learner.modules, learner.autocast
         seen, model = cast(PixelsSmall, m.perception), cast(JEPA, m.world_model)
         critic = cast(ActionCritic, cast(Cost, m.cost).critic)
         self.online = Encoder(seen)
@@ -344,7 +344,7 @@ class Handwritten:
     def losses(self, batch: _Batch) -> dict[str, Tensor]:
         """What this agent would have less of."""
         valid, rows = batch.valid, torch.arange(BATCH)
-        with torch.autocast("cpu", torch.bfloat16, self.halved):
+        with torch.autocast("cpu", torch.bfloat16, self.autocast):
             first = self._encoded(self.online, batch, valid[:, :1], True)
             with torch.no_grad():
                 later = valid & (torch.arange(valid.shape[1]) > 0)
@@ -439,7 +439,7 @@ def agree(learner: Learner, hand: Handwritten) -> None:
     ring = cast(Ring, learner.modules.memory)
     batch = _as_batch(ring.sample(BATCH, WINDOW, key), key, hand.heads)
     exact_hand, exact_learner = copy.deepcopy(hand), copy.deepcopy(learner)
-    exact_hand.halved = exact_learner.halved = False
+    exact_hand.autocast = exact_learner.autocast = False
     theirs, mine = exact_hand.losses(batch), exact_learner.update()
     for name, loss in theirs.items():
         if abs(float(loss.detach()) - mine[name]) > 1e-4 * max(1.0, abs(mine[name])):

@@ -188,10 +188,10 @@ def _learner(assembly: Assembly) -> Learner:
     """What learns in an agent, as the configuration has it. May raise ConfigError."""
     settings = assembly.config.settings
     return Learner(
-        assembly.agent.modules,
+        assembly.agent,
+        config=settings.learner,
         seed=settings.seed,
         device=learning_device(settings.device),
-        **settings.learner.model_dump(),
     )
 
 
