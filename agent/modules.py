@@ -1,4 +1,4 @@
-"""The six modules of an agent, and what stands before its first moment."""
+"""The six modules of an agent, and the moment before its first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Modules:
 
 
 def initial_moment(m: Modules, w: WorldSpec, rows: int) -> Moment:
-    """What stands before the first moment of an episode: zeros, each module's defaults."""
+    """The moment before the first of an episode, step -1: zeros and each module's `initial`."""
     none, zeros = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows)
     state = m.perception.initial(rows)
     return Moment(

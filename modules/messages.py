@@ -68,6 +68,8 @@ class SextetError(Exception):
     └── TraceError     a recorded run cannot be read
     """
 
+    exit_code = 2
+
 
 class ConfigError(SextetError):
     """A setting is wrong: where, wanted, got, what to try."""

@@ -269,9 +269,9 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     return Agent(
         Modules(**made),
         world.spec,
-        settings.discount,
-        settings.sum_critic_every_step,
-        settings.td_lambda,
+        discount=settings.discount,
+        sum_critic_every_step=settings.sum_critic_every_step,
+        td_lambda=settings.td_lambda,
     )
 
 

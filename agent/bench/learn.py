@@ -27,7 +27,7 @@ from agent.assembly.build import assemble, known_kinds
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset
 from agent.learning.learner import Learner
-from agent.live import go_on
+from agent.live import continue_from
 from modules import chance
 from modules.cost.cost import Cost
 from modules.cost.critic import ActionCritic
@@ -114,7 +114,7 @@ def _learner(tree: ConfigTree, steps: int) -> Learner:
     assembly = assemble(tree, known_kinds(), training=True)
     agent, world = assembly.agent, assembly.world
     agent.reset(world.num_envs, 0)
-    for _ in go_on(agent, world, world.reset(0), steps):
+    for _ in continue_from(agent, world, world.reset(0), steps):
         pass
     world.close()
     return Learner(agent, config=assembly.config.settings.learner, seed=0)

@@ -172,10 +172,7 @@ class _Subject:
         return self.last.situation(self.lived[-2], chance.keys(SEED, ROWS, STEPS - 1))
 
     def imagination(self, situation: Situation, directive: Any) -> Imagination:
-        return Imagination(
-            self.modules.world_model, self.modules.cost, situation, directive,
-            self.agent.world.actions, self.agent.discount,
-        )  # fmt: skip
+        return self.agent.imagination(situation, directive)
 
     def any_actions(self, count: int, place: str) -> Tensor:
         """Encoded actions [count A] drawn by chance."""
@@ -586,19 +583,19 @@ def _actor(s: _Subject) -> Promises:
             most = int(plan.model_calls.max())
             _require(most <= calls, f"spent {most} model calls of {calls}")
             _require(
-                torch.equal(plan.model_calls, imagination.spent),
-                f"says {plan.model_calls.tolist()}, imagined {imagination.spent.tolist()}",
+                torch.equal(plan.model_calls, imagination.model_calls),
+                f"says {plan.model_calls.tolist()}, imagined {imagination.model_calls.tolist()}",
             )
 
     def reacts() -> None:
         plan, imagination = act(1, 100)
-        _require(not imagination.spent.any(), "Mode-1 imagined")
+        _require(not imagination.model_calls.any(), "Mode-1 imagined")
         _require((plan.mode == 1).all(), "asked for Mode-1, says it planned")
 
     def waits() -> None:
         over = situation.replace(state=situation.state.replace(ended=torch.ones(ROWS)))
         _, imagination = act(2, 100, over)
-        _require(not imagination.spent.any(), "it plans for an episode that is over")
+        _require(not imagination.model_calls.any(), "it plans for an episode that is over")
 
     def together() -> None:
         whole, _ = act(2, 40)

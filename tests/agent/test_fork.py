@@ -35,7 +35,7 @@ LIVES = {
 
 def recorded(folder: Path, name: str, turns: int, every: int = 20) -> Path:
     world, rows, settings = LIVES[name]
-    flags = {"seed": 3, "worlds": rows}
+    flags = {"seed": 3, "num_envs": rows}
     assembly = prepared(RunRequest(agent=world, overrides=settings, flags=flags))
     place = RunFolder.create(folder / name, name)
     place.write_config(assembly.config.tree())
@@ -182,7 +182,7 @@ def test_the_command(runs, capsys):
                 "--set", "directive.model_calls=2", "--hold", "0"])  # fmt: skip
     said = capsys.readouterr().out
     assert code == 0
-    assert "directive.mode=2, directive.model_calls=2, held for all of 6 steps" in said
+    assert "directive.mode=2, directive.model_calls=2, for all of 6 steps" in said
 
 
 @pytest.mark.parametrize(
@@ -342,13 +342,11 @@ def test_a_plugin_that_changes_a_drive_is_refused_by_name(tmp_path, capsys, monk
 
 
 def test_a_drive_changed_while_running_fails_the_run_by_name(tmp_path, capsys, monkeypatch):
-    from agent.commands import play as command
-
     def meddling(agent, world, steps, seed):
         yield from live(agent, world, steps, seed)
         monkeypatch.setattr(drives, "DRIVES", changed("pain"))
 
-    monkeypatch.setattr(command, "live", meddling)
+    monkeypatch.setattr("agent.api.play.live", meddling)
     asked = ["play", "CartPole-v1", "--steps", "5", "--no-live", "--preset", "reactive"]
     assert run([*asked, "--run", str(tmp_path / "run")]) == 1
     assert "drive 'pain'" in capsys.readouterr().err

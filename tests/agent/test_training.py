@@ -20,10 +20,11 @@ from rich.console import Console
 from torch import nn
 
 from agent import load
+from agent.api.train import train
+from agent.api.training import training_config
 from agent.assembly.build import Assembly, assemble, known_kinds
 from agent.assembly.load import RunRequest
 from agent.cli import run
-from agent.commands.train import for_training, train
 from agent.learning.collapse_monitor import Health, effective_rank
 from agent.learning.evaluation import Evaluation
 from agent.learning.learner import Learner
@@ -426,7 +427,7 @@ def test_dreams_branch_by_any_first_action_and_go_on_as_mode_1():
 
 
 @pytest.mark.parametrize("worlds", [1, 3])
-def test_train_command_leaves_a_run_that_can_be_evaluated_and_resumed(
+def test_train_leaves_a_run_that_can_be_evaluated_and_resumed(
     tmp_path, capsys, monkeypatch, worlds
 ):
     monkeypatch.chdir(tmp_path)
@@ -434,21 +435,17 @@ def test_train_command_leaves_a_run_that_can_be_evaluated_and_resumed(
         "learner.warmup_steps=20", "training.evaluate_every=60", "training.evaluate_episodes=2",
         "training.checkpoint_every=60", "training.report_every=30",
     )  # fmt: skip
-    flags = {"seed": 1, "steps": 90, "worlds": worlds}
-    request = RunRequest(agent="CartPole-v1", overrides=small, flags=flags)
-    train(request, run=Path("run"), resume=None, as_json=True)
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert said["steps"] == 90
-    assert said["resumed_at"] is None
+    result = train("CartPole-v1", *small, seed=1, steps=90, num_envs=worlds, run="run")
+    assert (result.steps, result.resumed_at) == (90, None)
     assert (tmp_path / "run/checkpoints/best/weights.safetensors").is_file()
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [line["steps"] for line in lines if "evaluation" in line] == [60, 90]
 
-    train(RunRequest(flags={"steps": 150}), run=None, resume=Path("run"), as_json=True)
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert said["resumed_at"] == 90
-    assert said["steps"] == 150
-    assert json.loads(Path("run/result.json").read_text()) == said
+    result = train(resume="run", steps=150)
+    assert (result.steps, result.resumed_at) == (150, 90)
+    written = json.loads(Path("run/result.json").read_text())
+    assert json.loads(json.dumps(result.as_dict())) == written
+    assert capsys.readouterr().out == ""
 
 
 def test_going_on_for_longer_is_kept_where_the_next_looks(tmp_path, capsys, monkeypatch):
@@ -481,7 +478,7 @@ def test_going_on_for_longer_is_kept_where_the_next_looks(tmp_path, capsys, monk
 
 def test_a_last_turn_of_several_worlds_may_lead_further(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = ["--worlds", "8", "--steps", "60", "--learner.warmup_steps=90", "--no-live",
+    asked = ["--num-envs", "8", "--steps", "60", "--learner.warmup_steps=90", "--no-live",
              "--training.evaluate_episodes=1", "--training.evaluate_every=0"]  # fmt: skip
     assert run(["train", "CartPole-v1", *asked, "--run", "r"]) == 0
     assert json.loads(Path("r/result.json").read_text())["steps"] == 64
@@ -499,7 +496,7 @@ def test_stopped_in_its_last_evaluation_a_training_is_not_over(tmp_path, capsys,
         return Evaluation([], None, whole=False)  # type: ignore[arg-type]
 
     with monkeypatch.context() as within:
-        within.setattr("agent.commands.train.whole_episodes", interrupted)
+        within.setattr("agent.api.training.whole_episodes", interrupted)
         assert run(["train", "CartPole-v1", *asked, "--seeds", "0,1", "--run", "r"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [(one["seed"], one["steps"], one["stopped"]) for one in figures["results"]] == [
@@ -517,7 +514,7 @@ def test_stopped_in_its_last_evaluation_a_training_is_not_over(tmp_path, capsys,
         (["--training.steps=90"], "settings --training.steps=90"),
         (["--preset", "model-free"], "--preset model-free"),
         (["--seed", "0"], "--seed 0"),
-        (["--worlds", "2"], "--worlds 2"),
+        (["--num-envs", "2"], "--num-envs 2"),
         (["--intervene", "clamp:mode=1"], "--intervene clamp:mode=1"),
         (["--run", "other"], "--run other"),
     ],
@@ -579,7 +576,7 @@ def test_what_a_reset_goes_back_to_is_kept():
 def test_resuming_what_has_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("{}")
     with pytest.raises(ConfigError, match="checkpoint"):
-        train(RunRequest(), run=None, resume=tmp_path, as_json=False)
+        train(resume=tmp_path)
 
 
 # -- health ---------------------------------------------------------------------------------
@@ -636,7 +633,7 @@ def test_latents_that_are_no_numbers_are_said_by_name():
 def test_sub_goals_are_looked_at_like_any_heads(tmp_path, capsys, monkeypatch):
     """There are more of them than drives."""
     monkeypatch.chdir(tmp_path)
-    asked = ["--worlds", "4", "--steps", "720", "--learner.warmup_steps=100", "--learner.batch=8",
+    asked = ["--num-envs", "4", "--steps", "720", "--learner.warmup_steps=100", "--learner.batch=8",
              "--training.report_every=240", "--training.evaluate_episodes=1", "--no-live",
              "--training.evaluate_every=0", "--run", "r"]  # fmt: skip
     assert run(["train", "sextet/Orchard-v0", *asked]) == 0
@@ -880,7 +877,7 @@ def test_tensorboard_gets_scalars_over_steps_and_frames(tmp_path):
     ("world", "more"),
     [
         ("CartPole-v1", ()),
-        ("ALE/Breakout-v5", ("--worlds", "2", "--perception.latent_size=16",
+        ("ALE/Breakout-v5", ("--num-envs", "2", "--perception.latent_size=16",
                              "--training.evaluation.actor.policy.epsilon=1.0")),
     ],
 )  # fmt: skip
@@ -917,12 +914,11 @@ def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_wo
              "--memory.capacity=2000", "--learner.warmup_steps=100"]  # fmt: skip
     assert run(["train", "CartPole-v1", "--steps", "600", "--seed", "1", "--run", "first",
                 "--training.evaluate_every=0", "--no-live", *shape]) == 0  # fmt: skip
-    told = ["train", "first", "--preset", "distil", "--worlds", "4", "--steps", "1200",
+    told = ["train", "first", "--preset", "distil", "--num-envs", "4", "--steps", "1200",
             "--training.evaluate_every=0", "--learner.warmup_steps=100", "--no-live"]  # fmt: skip
     capsys.readouterr()
     assert run([*told, "--run", "second", "--json"]) == 0
-    out = capsys.readouterr().out
-    assert "actor begins fresh" in out
+    assert "actor begins fresh" in capsys.readouterr().err
     old, new = (
         checkpoint.load(checkpoint.newest(tmp_path / place / "checkpoints")[0]).tensors["weights"]
         for place in ("first", "second")
@@ -942,5 +938,5 @@ def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_wo
 
 
 def test_an_agent_that_was_never_trained_begins_fresh():
-    assert for_training(RunRequest(agent="showpiece"))["training"]["init_from"] is None
-    assert for_training(RunRequest(agent="krull"))["training"]["init_from"] == "krull"
+    assert training_config(RunRequest(agent="showpiece"))["training"]["init_from"] is None
+    assert training_config(RunRequest(agent="krull"))["training"]["init_from"] == "krull"
