@@ -21,7 +21,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 PLUGINS = {
-    re.search(r'kind: Literal\["([\w-]+)"\]', code)[1]: code  # type: ignore[index]
+    re.search(r'MODULES = \{"\w+": \{"([\w-]+)"', code)[1]: code  # type: ignore[index]
     for code in blocks("modules.md", "python")
 }
 """The plugins of docs/modules.md by the kind each adds."""
