@@ -20,6 +20,7 @@ RANKS: dict[str, int] = {
     "modules.messages": 0,
     "modules.ports": 1,
     "modules.chance": 1,
+    "modules.suggest": 0,
     "modules.weights": 1,
     "modules.nets": 2,
     "modules.objectives": 2,
@@ -50,12 +51,7 @@ RANKS: dict[str, int] = {
 lower rank only: neither upward nor sideways.
 """
 
-WAITING = {
-    "agent.studies.grid imports agent.commands.train.for_training",
-    "agent.studies.worker imports agent.commands.train.Watching",
-    "agent.studies.worker imports agent.commands.train.begin",
-    "agent.studies.worker imports agent.commands.train.for_training",
-}
+WAITING: set[str] = set()
 """Imports that still go up. This set may only shrink."""
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from agent.commands.failure import RunFailedError
+from agent.api.failure import RunFailedError
 from agent.contracts.check import check as results_of
 
 
 def check(kind: str, plugins: tuple[str, ...], as_json: bool) -> None:
-    """Prints whether each promise holds. Raises RunFailedError, exit 1, where one is broken."""
+    """Prints whether each promise holds. Raises RunFailedError, exit 1, where one does not."""
     results = results_of(kind, plugins)
     for result in results:
         print(result)

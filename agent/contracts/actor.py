@@ -62,15 +62,15 @@ def stays_within_the_budget(subject: Subject) -> None:
         most = int(plan.model_calls.max())
         require(most <= calls, f"{most} model calls, with a budget of {calls}")
         require(
-            torch.equal(plan.model_calls, imagination.spent),
-            f"reports {plan.model_calls.tolist()}, made {imagination.spent.tolist()}",
+            torch.equal(plan.model_calls, imagination.model_calls),
+            f"reports {plan.model_calls.tolist()}, made {imagination.model_calls.tolist()}",
         )
 
 
 def mode_1_makes_no_model_calls(subject: Subject) -> None:
     """Mode-1 makes no model call and reports mode 1."""
     plan, imagination = _act(subject, 1, 100)
-    require(not imagination.spent.any(), "Mode-1 made model calls")
+    require(not imagination.model_calls.any(), "Mode-1 made model calls")
     require((plan.mode == 1).all(), "expected mode 1, got a plan of mode 2")
 
 
@@ -79,7 +79,7 @@ def does_not_plan_after_the_end(subject: Subject) -> None:
     situation = subject.situation()
     over = situation.replace(state=situation.state.replace(ended=torch.ones(ROWS)))
     _, imagination = _act(subject, 2, 100, over)
-    require(not imagination.spent.any(), "model calls after the end of the episode")
+    require(not imagination.model_calls.any(), "model calls after the end of the episode")
 
 
 def plans_rows_independently(subject: Subject) -> None:

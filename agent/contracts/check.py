@@ -1,13 +1,14 @@
 """Checks a kind of module against the contract of its port: one result a promise and world.
 
 Policies, planners, critics, recalls and objectives are checked by the contract of the port that
-they are part of.
+they are part of; drives by that of the cost and by their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -17,6 +18,7 @@ from agent.contracts import (
     actor,
     configurator,
     cost,
+    drive,
     learnable,
     loop,
     memory,
@@ -33,6 +35,9 @@ VECTOR_WORLDS = ("CartPole-v1", "Pendulum-v1")
 
 PIXEL_WORLD = "ALE/Pong-v5"
 """For the ports that receive frames."""
+
+GOAL_WORLD = "sextet/Orchard-v0"
+"""One that sets goals, for drives."""
 
 PROMISES: dict[str, tuple[Callable[[Subject], None], ...]] = {
     "perception": perception.PROMISES,
@@ -81,8 +86,10 @@ def check_slot(slot: str, kind: str, kinds: Kinds) -> list[Result]:
     """Every promise of one kind of one slot, in each world that the kind fits."""
     results: list[Result] = []
     refusals: list[str] = []
-    sees_pixels = slot in ("perception", "world_model", "memory")
-    for world in (*VECTOR_WORLDS, PIXEL_WORLD) if sees_pixels else VECTOR_WORLDS:
+    more = {"drive": GOAL_WORLD} | dict.fromkeys(
+        ("perception", "world_model", "memory"), PIXEL_WORLD
+    )
+    for world in (*VECTOR_WORLDS, *([more[slot]] if slot in more else [])):
         promise = "the loop runs with it, its messages well-formed"
         try:
             with running(slot, kind, world, kinds) as subject:
@@ -96,17 +103,24 @@ def check_slot(slot: str, kind: str, kinds: Kinds) -> list[Result]:
 
 
 def _results(subject: Subject, kind: str, world: str) -> Iterator[Result]:
-    module, port = subject.module, PROMISES[port_of(subject.slot)]
-    learns = isinstance(module, Learnable) and isinstance(module, nn.Module)
-    # A promise of a memory empties it: learning comes before.
-    for promise in (*loop.PROMISES, *(learnable.PROMISES if learns else ()), *port):
+    module, slot = subject.module, subject.slot
+    promises: list[tuple[Callable[[Any], None], Any]] = [(p, subject) for p in loop.PROMISES]
+    # An agent with a single drive may have a critic with nothing to learn: all energies 0.
+    if isinstance(module, Learnable) and isinstance(module, nn.Module) and slot != "drive":
+        # Before the promises of the port, since one of a memory's empties it.
+        promises += [(promise, subject) for promise in learnable.PROMISES]
+    promises += [(promise, subject) for promise in PROMISES[port_of(slot)]]
+    # `goal` takes the goal, which is no signal.
+    if slot == "drive" and kind != "goal":
+        promises += [(p, subject.kinds.find("drive", kind)()) for p in drive.PROMISES]
+    for promise, argument in promises:
         text = (promise.__doc__ or promise.__name__).partition("\n")[0].rstrip(".")
         try:
-            promise(subject)
+            promise(argument)
         except Exception as error:
-            yield Result(subject.slot, kind, world, text, False, _one_line(error))
+            yield Result(slot, kind, world, text, False, _one_line(error))
         else:
-            yield Result(subject.slot, kind, world, text, True)
+            yield Result(slot, kind, world, text, True)
 
 
 def _one_line(error: Exception) -> str:

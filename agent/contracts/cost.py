@@ -35,10 +35,11 @@ def critic_values_agree(subject: Subject) -> None:
 
 def untrained_critic_is_zero(subject: Subject) -> None:
     """A critic that is not initialised returns exactly 0."""
-    cost, state = subject.module, subject.last.state
+    cost, state, directive = subject.module, subject.last.state, subject.last.directive
     if not cost.is_initialised():
-        require(not cost.energy(state).critic.any(), "energy has critic values that are not 0")
-        require(not cost.critic_value(state, subject.last.directive.v).any(), "its value is not 0")
+        critic = cost.energy(state).at_best_action(directive).critic
+        require(not critic.any(), "energy has critic values that are not 0")
+        require(not cost.critic_value(state, directive.v).any(), "its value is not 0")
 
 
 def drives_do_not_depend_on_parameters(subject: Subject) -> None:

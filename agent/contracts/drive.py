@@ -2,79 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from agent.contracts.promises import promises_in, require
-from modules import chance
-
-Energies = Callable[[Mapping[str, Tensor]], Tensor]
-"""Signals by name, each [M], to energies [M]; lower is better."""
-
-_ROWS = 64
+from modules.cost.drives import PROBE_RANGE, PROBES, Drive, register
 
 
-@dataclass(frozen=True)
-class DriveSubject:
-    """A drive under test and the names of the signals that it declares to read."""
-
-    energy: Energies
-    signals: tuple[str, ...]
-
-    def probes(self, rows: int = _ROWS) -> dict[str, Tensor]:
-        """Signals [rows] between -4 and 4, the same on every machine."""
-        drawn = chance.uniform(torch.arange(rows), "drive", len(self.signals)) * 8 - 4
-        return {name: drawn[:, i] for i, name in enumerate(self.signals)}
+def _signals(drive: Drive, rows: int = PROBES) -> list[Tensor]:
+    """Signals [rows] within ±PROBE_RANGE."""
+    generator = torch.Generator().manual_seed(0)
+    shape = len(drive.signals), rows
+    return list((torch.rand(shape, generator=generator) * 2 - 1) * PROBE_RANGE)
 
 
-def returns_one_finite_energy_a_row(drive: DriveSubject) -> None:
-    """Energies have the shape [M], also for M = 1 and M = 0, and are finite."""
-    for rows in (_ROWS, 1, 0):
-        energy = drive.energy(drive.probes(rows))
+def can_be_registered(drive: Drive) -> None:
+    """Its class is constructed without arguments and maps signals [M] to finite energies [M]."""
+    register(type(drive).__name__, type(drive))
+
+
+def takes_any_number_of_rows(drive: Drive) -> None:
+    """Energies have the shape [M], also for M = 1 and M = 0."""
+    for rows in (1, 0):
+        energy = drive.energy(*_signals(drive, rows))
         require(energy.shape == (rows,), f"expected energies [{rows}], got {[*energy.shape]}")
-        require(energy.isfinite().all(), "an energy is not finite")
 
 
-def is_a_pure_function(drive: DriveSubject) -> None:
+def is_a_pure_function(drive: Drive) -> None:
     """Equal signals have equal energies, and the signals are not written to."""
-    signals, before = drive.probes(), drive.probes()
-    first, second = drive.energy(signals), drive.energy(signals)
+    signals = _signals(drive)
+    first, second = drive.energy(*signals), drive.energy(*signals)
     require(torch.equal(first, second), "a second call with the same signals differs")
-    unchanged = all(torch.equal(signals[name], value) for name, value in before.items())
+    unchanged = all(map(torch.equal, signals, _signals(drive)))
     require(unchanged, "it changed the signals")
 
 
-def treats_rows_independently(drive: DriveSubject) -> None:
+def treats_rows_independently(drive: Drive) -> None:
     """The energy of a row does not depend on the other rows."""
-    signals = drive.probes()
-    reverse = drive.energy({name: value.flip(0) for name, value in signals.items()}).flip(0)
-    require(torch.allclose(drive.energy(signals), reverse), "the order of the rows matters")
-    first = drive.energy({name: value[:1] for name, value in signals.items()})
-    require(torch.allclose(drive.energy(signals)[:1], first), "row 0 alone has another energy")
+    signals = _signals(drive)
+    whole = drive.energy(*signals)
+    reverse = drive.energy(*(values.flip(0) for values in signals)).flip(0)
+    require(torch.allclose(whole, reverse), "the order of the rows matters")
+    alone = drive.energy(*(values[:1] for values in signals))
+    require(torch.allclose(whole[:1], alone), "row 0 alone has another energy")
 
 
-def reads_declared_signals_only(drive: DriveSubject) -> None:
-    """It needs no signal besides those that it declares."""
-    try:
-        drive.energy(drive.probes())
-    except KeyError as error:
-        require(False, f"it reads {error}, which is not one of {', '.join(drive.signals)}")
-
-
-def has_no_parameters(drive: DriveSubject) -> None:
+def has_no_parameters(drive: Drive) -> None:
     """A drive is immutable: it holds no parameters and no buffers."""
-    if isinstance(drive.energy, nn.Module):
-        require(not drive.energy.state_dict(), f"it holds {', '.join(drive.energy.state_dict())}")
+    if isinstance(drive, nn.Module):
+        require(not drive.state_dict(), f"it holds {', '.join(drive.state_dict())}")
 
 
-def gradients_reach_a_signal(drive: DriveSubject) -> None:
+def gradients_reach_a_signal(drive: Drive) -> None:
     """Its energy is differentiable in the signals, so that planners can follow the gradient."""
-    signals = {name: value.requires_grad_() for name, value in drive.probes().items()}
+    signals = [values.requires_grad_() for values in _signals(drive)]
     with torch.enable_grad():
-        require(drive.energy(signals).requires_grad, "energies carry no gradient to the signals")
+        energy = drive.energy(*signals)
+    require(energy.requires_grad, "energies carry no gradient to the signals")
 
 
 PROMISES = promises_in(globals())

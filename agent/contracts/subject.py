@@ -24,7 +24,9 @@ HORIZON, CALLS = 4, 24
 
 
 def port_of(slot: str) -> str:
-    """The port of a slot: that of `planner` is `actor`, that of `memory` is `memory`."""
+    """The port of a slot: that of `planner` is `actor`, that of `drive` is `cost`."""
+    if slot == "drive":
+        return "cost"
     return next((outer for outer, inner in SLOTS.items() if slot in inner), slot)
 
 
@@ -64,11 +66,7 @@ class Subject:
 
     def imagination(self, situation: Situation, directive: Directive) -> Imagination:
         """The agent's imagination in a situation."""
-        agent = self.assembly.agent
-        return Imagination(
-            self.modules.world_model, self.modules.cost, situation, directive,
-            agent.world.actions, agent.discount,
-        )  # fmt: skip
+        return self.assembly.agent.imagination(situation, directive)
 
     def random_actions(self, count: int, place: str) -> Tensor:
         """Encoded actions [count A], drawn at random."""
@@ -101,7 +99,8 @@ def running(
 def settings(slot: str, kind: str, world: str, kinds: Kinds) -> ConfigTree:
     """The configuration of `running`; short horizons and few model calls keep it quick."""
     port = port_of(slot)
-    tree: ConfigTree = {port: {"kind": kind} if port == slot else {slot: {"kind": kind}}}
+    inner = {"drives": [kind]} if slot == "drive" else {slot: {"kind": kind}}
+    tree: ConfigTree = {port: {"kind": kind} if port == slot else inner}
     configurator: ConfigTree = {"kind": kind} if slot == "configurator" else {"kind": "surprise"}
     if slot in ("policy", "planner"):
         configurator = {"kind": "fixed", "mode": 1 if slot == "policy" else 2}
