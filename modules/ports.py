@@ -43,6 +43,25 @@ class Batch(NamedTuple):
     targets: list[State]
 
 
+def encoded_states(experience: Experience, latents: Tensor) -> list[State]:
+    """The first T of W steps of `experience` as T states, from their `latents` [B T D].
+
+    `ended` is 1 where the episode ends at the step; `hidden` is empty [B 0], `uncertainty` 0.
+    """
+    rows = len(latents)
+    return [
+        State.unchecked(
+            latent=latents[:, t],
+            hidden=latents.new_zeros(rows, 0),
+            signals=experience.signals[:, t],
+            ended=(experience.terminated[:, t] | experience.truncated[:, t]).float(),
+            uncertainty=latents.new_zeros(rows),
+            goal=None if experience.goals is None else experience.goals[:, t],
+        )
+        for t in range(latents.shape[1])
+    ]
+
+
 class Futures(NamedTuple):
     """N imagined futures of each of B rows, `steps` steps long.
 
@@ -318,27 +337,26 @@ class Configurator(Protocol):
 
 @runtime_checkable
 class Learnable(Protocol):
-    """A module that learns says what it would have less of; the learner adds and descends."""
+    """A module with losses. The learner sums those of all modules and descends the sum."""
 
     def losses(self, batch: Batch, key: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Named scalar losses and, where it has a view, priorities [B].
+        """Named scalar losses, and priorities of the windows [B] >= 0 or None.
 
-        `targets` are the target encodings of all W steps, `states` the online ones of the first
-        of them: as many as the learner encodes with a gradient.
+        `key` [1] int64 is the random key of this update (`modules.chance`).
         """
 
     def on_update(self) -> None:
-        """Called after each optimiser step: target networks follow."""
+        """Called after each optimiser step: target networks follow, schedules advance."""
 
     def on_reset(self) -> None:
-        """Called after the learner has reset weights: schedules begin once more."""
+        """Called after the learner has reset weights: schedules begin again."""
 
     def window_steps(self) -> int:
-        """Steps of experience that the next losses ask for."""
+        """Steps of experience that the next `losses` reads, W."""
 
     def target_mask(self, experience: Experience, steps: int) -> Tensor:
-        """Whose target states the next losses of the first `steps` read, [B W] (bool); the
-        latents of others may be 0.
+        """The steps whose target states the next `losses` reads, [B W] bool, where the first
+        `steps` have online states; the latents of other targets may be 0.
         """
 
 

@@ -243,10 +243,10 @@ def finished(place: Path, steps: int | None) -> TrainingRun | None:
 def _learner(assembly: Assembly) -> Learner:
     settings = assembly.config.settings
     return Learner(
-        assembly.agent.modules,
+        assembly.agent,
+        config=settings.learner,
         seed=settings.seed,
         device=learning_device(settings.device),
-        **settings.learner.model_dump(),
     )
 
 

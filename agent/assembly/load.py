@@ -25,7 +25,7 @@ from agent.recording import checkpoint
 from agent.recording.drive_guard import drive_hashes, require_same
 from agent.recording.run_folder import RunFolder
 from agent.recording.trace import Trace
-from agent.recording.weights import load_weights, trainable, under
+from agent.recording.weights import load_weights, parametric_modules, under
 from modules.messages import ConfigError, Moment, Observation, TraceError
 from modules.ports import World
 
@@ -261,7 +261,7 @@ def init_from(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
     kept = found[1]
     require_same(kept.facts.get("drives", {}), drive_hashes(agent), where)
     fresh = []
-    for port, module in trainable(agent.modules).items():
+    for port, module in parametric_modules(agent.modules).items():
         own, theirs = module.state_dict(), under(kept.tensors["weights"], port)
         if {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in theirs.items()}:
             module.load_state_dict(theirs)
@@ -272,7 +272,7 @@ def init_from(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
                 f"{where} has another {port}, and that is not to learn; use its kinds and sizes, "
                 f"or add {port} to learner.train_modules"
             )
-    if len(fresh) == len(trainable(agent.modules)):
+    if len(fresh) == len(parametric_modules(agent.modules)):
         raise ConfigError(f"{where} has none of these modules; use its kinds and sizes")
     return fresh
 

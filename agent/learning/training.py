@@ -255,7 +255,7 @@ class Training:
         return {
             "steps": progress.steps,
             "updates": self.learner.updates,
-            "owed": self.learner.owed,
+            "owed": self.learner.pending_updates,
             "episodes": progress.episodes,
             "returns": list(progress.returns),
             "running": self.keeper.running.tolist(),
@@ -291,7 +291,7 @@ class Training:
         facts, progress = kept.facts, self.progress
         require_same(facts["drives"], drive_hashes(self.agent), "checkpoint")
         self.learner.load(kept.tensors.pop("weights"), kept.tensors.pop("learner"))
-        self.learner.updates, self.learner.owed = facts["updates"], facts["owed"]
+        self.learner.updates, self.learner.pending_updates = facts["updates"], facts["owed"]
         self.agent.memory.load_tensors(kept.tensors.pop("memory"))
         self.agent.steps_done = facts["agent_steps"]
         if "world" in kept.blobs:

@@ -53,7 +53,7 @@ def run(world: str, steps: int, rows: int, folder: Path) -> dict[str, Any]:
     )
     assembly = assemble(tree, known_kinds(), training=True)
     settings = assembly.config.settings
-    learner = Learner(assembly.agent.modules, seed=0, **settings.learner.model_dump())
+    learner = Learner(assembly.agent, config=settings.learner, seed=0)
     schedule = Schedule(steps, report_every=5_000, evaluate_every=0, checkpoint_every=steps // 10)
     training = Timed(
         assembly.agent, assembly.world, learner, folder, schedule, lambda: [0.0], seed=0

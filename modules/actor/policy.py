@@ -62,7 +62,12 @@ class Categorical(nn.Module):
         self.temperature = config.temperature
         require("categorical", world, discrete=True)
         self.network = MLP(
-            latent_size, config.width, world.actions.size, config.layers, token_shape, silent=True
+            latent_size,
+            config.width,
+            world.actions.size,
+            config.layers,
+            token_shape,
+            zero_output=True,
         )
 
     def logits(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -112,7 +117,12 @@ class Gaussian(nn.Module):
         require("gaussian", world, discrete=False)
         self.noise = config.noise
         self.network = MLP(
-            latent_size, config.width, world.actions.size, config.layers, token_shape, silent=True
+            latent_size,
+            config.width,
+            world.actions.size,
+            config.layers,
+            token_shape,
+            zero_output=True,
         )
 
     def mean(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:

@@ -119,7 +119,7 @@ class EnsembleCritic(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         outputs = self.values.output_size(self.head.size)
         self.members = nn.ModuleList(
-            MLP(latent_size, config.width, outputs, layers=1, silent=True)
+            MLP(latent_size, config.width, outputs, layers=1, zero_output=True)
             for _ in range(config.ensemble_size)
         )
         self.targets = copy.deepcopy(self.members).requires_grad_(False)

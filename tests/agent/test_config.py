@@ -159,10 +159,10 @@ def test_a_dream_is_refused_where_no_sub_goal_counts_whatever_else_does():
         assert bool(assembly.agent.modules.configurator.initial(1).v.any())
         settings = assembly.config.settings.learner.model_copy(update={"imagination_horizon": 1})
         if not refused:
-            assert Learner(assembly.agent.modules, seed=0, **settings.model_dump()).dreamer
+            assert Learner(assembly.agent, config=settings, seed=0).imagined_experience
             continue
         with pytest.raises(ConfigError, match="a dream has no task"):
-            Learner(assembly.agent.modules, seed=0, **settings.model_dump())
+            Learner(assembly.agent, config=settings, seed=0)
 
 
 def test_what_an_evaluation_sets_otherwise_is_a_layer_like_any():

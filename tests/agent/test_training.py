@@ -60,9 +60,9 @@ def made(**learner: object) -> Assembly:
     return assemble(tree, known_kinds(), training=True)
 
 
-def learner_of(assembly: Assembly) -> Learner:
-    settings = assembly.config.settings.learner.model_dump()
-    return Learner(assembly.agent.modules, seed=3, **settings)
+def learner_of(assembly: Assembly, device: torch.device | None = None, **settings) -> Learner:
+    config = assembly.config.settings.learner.model_copy(update=settings)
+    return Learner(assembly.agent, config=config, seed=3, device=device)
 
 
 def trained(folder: Path, steps: int, resume: checkpoint.Checkpoint | None = None) -> Training:
@@ -193,7 +193,7 @@ def weights_now(learner):
     """The weights that learn, not their averages."""
     return {
         f"{port}/{name}": value
-        for port, module in learner.learners.items()
+        for port, module in learner.online_modules.items()
         for name, value in module.state_dict().items()
     }
 
@@ -202,8 +202,7 @@ def test_the_averages_follow_and_are_what_is_kept_to_play():
     assembly = made()
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
-    settings = assembly.config.settings.learner.model_dump() | {"ema_rate": 0.25}
-    learner = Learner(assembly.agent.modules, seed=3, **settings)
+    learner = learner_of(assembly, ema_rate=0.25)
     for rate in (1, 1 / 2, 1 / 3, 0.25, 0.25):
         began = {name: value.clone() for name, value in learner.weights().items()}
         learner.update()
@@ -222,8 +221,7 @@ def test_learning_apart_learns_the_same_and_the_agent_follows():
         assembly = made()
         for _ in live(assembly.agent, assembly.world, 60, 0):
             pass
-        settings = assembly.config.settings.learner.model_dump() | {"replay_ratio": 1}
-        learner = Learner(assembly.agent.modules, seed=3, device=device, **settings)
+        learner = learner_of(assembly, device, replay_ratio=1)
         acting = assembly.agent.modules.perception.state_dict()
         began = {name: value.clone() for name, value in acting.items()}
         if device is not None:
@@ -312,7 +310,7 @@ def test_a_loss_that_is_no_number_stops_learning_before_it_does_harm():
         pass
     learner, model = learner_of(assembly), assembly.agent.modules.world_model
     learner.update()
-    parameters = [p for module in learner.learners.values() for p in module.parameters()]
+    parameters = [p for module in learner.online_modules.values() for p in module.parameters()]
     before, losses = [p.detach().clone() for p in parameters], model.losses
 
     def broken(*given):
@@ -329,9 +327,8 @@ def test_a_loss_that_is_no_number_stops_learning_before_it_does_harm():
 
 def test_averages_at_rate_1_are_the_modules_themselves():
     assembly = made()
-    settings = assembly.config.settings.learner.model_dump() | {"ema_rate": 1.0}
-    learner = Learner(assembly.agent.modules, seed=3, **settings)
-    assert learner.averages is learner.learners
+    learner = learner_of(assembly, ema_rate=1.0)
+    assert learner.ema is learner.online_modules
     assert not any(name.startswith("now/") for name in learner.tensors())
 
 
@@ -363,8 +360,8 @@ def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():
     learner, key = learner_of(assembly), torch.tensor([5])
     experience = assembly.agent.memory.sample(8, 4, key)
     states, _ = learner.encode(experience, key)
-    assert learner.dreamer is not None
-    dreamt, given, whole = learner.dreamer.dream(experience, states[0], key)
+    assert learner.imagined_experience is not None
+    dreamt, given, whole = learner.imagined_experience.rollout(experience, states[0], key)
     assert len(given) == 4
     assert len(whole) == 5
     assert whole[0].latent.equal(states[0].latent.detach())
@@ -387,15 +384,15 @@ def test_what_is_foretold_is_judged_by_what_came_and_teaches_the_model_too():
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
     for _ in range(3):  # a fresh critic says 0 whatever it is shown
-        assert "cost/foretold critic" in learner.update()
+        assert "cost/unrolled critic" in learner.update()
     cost, model = assembly.agent.modules.cost, assembly.agent.modules.world_model
     stop = cost.window_steps()
     experience = assembly.agent.memory.sample(8, learner.window_steps(), key)
     states, targets = learner.encode(experience, key)
-    loss = learner._foretold(experience, states[0], targets, cost, key)
+    loss = learner._unrolled_critic_loss(experience, states[0], targets, cost, key)
     latent, by_hand = states[0].latent, []
     for t in (1, 2):
-        latent = model._advance(latent, experience.actions[:, t - 1], None).latent
+        latent = model._predict_latent(latent, experience.actions[:, t - 1], None).latent
         there = states[0].replace(latent=latent)
         missed, _ = cost.losses(
             Batch(experience.slice_steps(t, stop), [there], targets[t:stop]), LEARNING_KEY
@@ -417,14 +414,14 @@ def test_dreams_branch_by_any_first_action_and_go_on_as_mode_1():
         learner.update()
     experience = assembly.agent.memory.sample(8, 4, key)
     states, _ = learner.encode(experience, key)
-    assert learner.dreamer is not None
-    dreamt, given, whole = learner.dreamer.dream(experience, states[0], key)
+    assert learner.imagined_experience is not None
+    dreamt, given, whole = learner.imagined_experience.rollout(experience, states[0], key)
     assert whole[0].latent.equal(states[0].latent.detach().repeat_interleave(16, 0))
     assert dreamt.indices.equal(experience.indices.repeat_interleave(16))
     first = dreamt.actions[:, 0].view(8, 16, -1)
     assert bool((first.sum(1) > 0).all()), "each action begins some branch of each state"
     for t in (1, 2):
-        said = learner.dreamer.modules.cost.action_values(given[t], torch.ones(1, 4))
+        said = learner.imagined_experience.modules.cost.action_values(given[t], torch.ones(1, 4))
         assert said is not None
         assert dreamt.actions[:, t].argmax(-1).equal(said.argmin(-1))
 
@@ -562,7 +559,7 @@ def test_what_a_reset_goes_back_to_is_kept():
     """It may be what a trained agent gave, which nobody who goes on would know."""
     first = made(reset_every=5)
     with torch.no_grad():
-        for module in learner_of(first).learners.values():
+        for module in learner_of(first).online_modules.values():
             for weight in module.parameters():
                 weight.add_(1)
     for _ in live(first.agent, first.world, 40, 0):
@@ -572,7 +569,7 @@ def test_what_a_reset_goes_back_to_is_kept():
     other.load(learner.weights(), learner.tensors())
     for given in (learner, other):
         given.reset()
-    assert learner._first
+    assert learner._initial_weights
     assert all(other.weights()[name].equal(value) for name, value in learner.weights().items())
 
 
@@ -902,10 +899,10 @@ def test_model_free_learns_without_a_world_model(tmp_path, capsys, monkeypatch, 
 
 @pytest.mark.parametrize("has", [True, False])
 def test_what_a_processor_does_not_have_is_not_asked_of_it(monkeypatch, has):
-    monkeypatch.setattr("agent.learning.learner._has_bfloat16", lambda device: has)
+    monkeypatch.setattr("agent.learning.learner._computes_in_bfloat16", lambda device: has)
     learner = learner_of(made(precision="bfloat16"))
-    assert learner.halved == has
-    assert not learner_of(made()).halved
+    assert learner.autocast == has
+    assert not learner_of(made()).autocast
 
 
 def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_would_do(
