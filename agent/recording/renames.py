@@ -91,6 +91,8 @@ FIELDS: dict[str, str] = dict(Moment.renamed) | {
 """Dotted path of a field of a recorded moment in 0.1 → its path now."""
 
 WEIGHTS: dict[str, str] = {
+    "perception/picture.": "perception/pixel_stats.",
+    "perception/usual.": "perception/latent_stats.",
     "world_model/felt.": "world_model/signal_head.",
     "world_model/latents.": "world_model/latent_stats.",
     "world_model/strides.": "world_model/delta_stats.",
