@@ -169,13 +169,13 @@ class Perception(Protocol):
         experience: Experience,
         tokens: Tensor | None,
         augment_key: Tensor | None,
-        wanted: Tensor | None = None,
+        step_mask: Tensor | None = None,
     ) -> Tensor:
         """Latents [B W D] of the steps of all windows in one pass, for the learner.
 
         `tokens` [B W T E] primed each step's percept; None: they were 0. `augment_key` [1] int64:
         the key by which percepts are varied, None where they are not.
-        `wanted` [B W] (bool): the steps whose latents will be read; None: all.
+        `step_mask` [B W] (bool): the steps whose latents are read, others may be 0; None: all.
         """
 
 

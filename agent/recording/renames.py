@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from modules.messages import Moment
+
 SETTINGS: dict[str, str] = {
     "literal_cost": "sum_critic_every_step",
     "lookahead": "td_lambda",
@@ -81,18 +83,16 @@ KINDS: dict[str, dict[str, str]] = {
 }
 """Slot → kinds of 0.1 → their names now."""
 
-FIELDS: dict[str, str] = {
-    "spent": "episode_model_calls",
-    "age": "episode_step",
-    "state.carry": "state.hidden",
-    "expected.carry": "expected.hidden",
-    "recollection.value": "recollection.readout",
-    "directive.carry": "directive.configurator_state",
-    "plan.committed": "plan.remaining_commit",
+FIELDS: dict[str, str] = dict(Moment.renamed) | {
+    f"{name}.{old}": f"{name}.{new}"
+    for name, field in Moment.model_fields.items()
+    for old, new in getattr(field.annotation, "renamed", {}).items()
 }
 """Dotted path of a field of a recorded moment in 0.1 → its path now."""
 
 WEIGHTS: dict[str, str] = {
+    "perception/picture.": "perception/pixel_stats.",
+    "perception/usual.": "perception/latent_stats.",
     "world_model/felt.": "world_model/signal_head.",
     "world_model/latents.": "world_model/latent_stats.",
     "world_model/strides.": "world_model/delta_stats.",

@@ -393,7 +393,7 @@ def cart_pole(episodes: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_it_learns_cart_pole_from_experience() -> None:
     torch.manual_seed(0)
     world = WORLD.model_copy(update={"actions": ActionSpec(discrete=True, size=2)})
-    perception = Vectors(world=world, token_shape=TOKENS, features=16, width=32)
+    perception = Vectors(config=Vectors.Config(width=32), world=world, token_shape=TOKENS)
     model = JEPA(
         world=world,
         latent_size=perception.latent_size,
