@@ -115,7 +115,7 @@ class Agent:
                 observation=observation,
                 state=state,
                 recollection=recollection,
-                energies=energies,
+                energies=energies.at_best_action(directive),
                 surprise=situation.surprise,
                 episode_model_calls=situation.episode_model_calls,
                 episode_step=situation.episode_step,

@@ -226,8 +226,15 @@ class GymnasiumRows:
     """
 
     def __init__(
-        self, *, id: str, num_envs: int, sensor: Sensor | None, episode_steps: int | None
+        self,
+        *,
+        id: str,
+        num_envs: int,
+        sensor: Sensor | None,
+        episode_steps: int | None,
+        observation_signals: tuple[int, ...],
     ) -> None:
+        self._observation_signals = observation_signals
         self.num_envs, self._id, self._episode_steps = num_envs, id, episode_steps
         self._seed: int | None = None
         self._rows: list[_Row] = []
@@ -245,7 +252,11 @@ class GymnasiumRows:
             id=id,
             pixels=self._seeing.pixels,
             vector=self._seeing.vector,
-            signals=(*SIGNALS, *self._seeing.felt),
+            signals=(
+                *SIGNALS,
+                *(f"observation_{entry}" for entry in observation_signals),
+                *self._seeing.felt,
+            ),
             actions=self._doing.spec,
             goal=self._seeing.goal,
         )
@@ -303,7 +314,7 @@ class GymnasiumRows:
             except Exception as error:  # an environment's own
                 raise WorldError(f"world {self._id}: reset failed ({_line(error)})") from error
         row.seen, row.actions = self._seeing.see(shown), []
-        row.signals = (*(0.0,) * len(SIGNALS), *row.seen.achieved)
+        row.signals = (*(0.0,) * len(SIGNALS), *self._appended(row.seen))
         row.first, row.terminated, row.truncated = True, False, False
 
     def _live(self, row: _Row, native: Any) -> None:
@@ -324,9 +335,14 @@ class GymnasiumRows:
             except Exception as error:  # an environment's own
                 raise WorldError(f"world {self._id}: step failed ({_line(error)})") from error
         seen = self._seeing.see(shown)
-        signals = (float(reward), 0.0, 0.0, float(terminated), effort, 0.0, *seen.achieved)
+        signals = (float(reward), 0.0, 0.0, float(terminated), effort, 0.0, *self._appended(seen))
         cut = not terminated and (bool(truncated) or steps == self._episode_steps)
         return seen, signals, bool(terminated), cut
+
+    def _appended(self, seen: _Seen) -> tuple[float, ...]:
+        """The signals behind the standard ones: observed entries, then what is achieved."""
+        observed = (float(seen.shown[entry]) for entry in self._observation_signals)
+        return (*observed, *seen.achieved)
 
     def _observe(self) -> Observation:
         rows = self._rows

@@ -24,6 +24,7 @@ def make_world(
     training: bool = False,
     episode_steps: int | None = None,
     chapter_steps: int | None = None,
+    observation_signals: tuple[int, ...] = (),
 ) -> World:
     """B = `rows` copies of a world, lived in side by side.
 
@@ -32,6 +33,7 @@ def make_world(
     for; None: the world's own frames. `vector`: Atari at training speed, which shows and does
     exactly the same but cannot be imagined from. `episode_steps`: cut episodes off after so many
     steps. `chapter_steps`: see `worlds.atari_rng`, 0 gives every episode a seed of its own.
+    `observation_signals`: entries of a vector observation that are also signals, `observation_0` …
 
     Raises ConfigError in one line, WorldError where the world cannot be started.
     """
@@ -68,7 +70,13 @@ def make_world(
         )
     from worlds.gymnasium_rows import GymnasiumRows
 
-    return GymnasiumRows(id=found, num_envs=num_envs, sensor=eye, episode_steps=episode_steps)
+    return GymnasiumRows(
+        id=found,
+        num_envs=num_envs,
+        sensor=eye,
+        episode_steps=episode_steps,
+        observation_signals=observation_signals,
+    )
 
 
 def _sensor(wanted: Mapping[str, Any] | None) -> Sensor | None:

@@ -5,8 +5,9 @@ name, the facts of the house it asks for:
 
 `world` WorldSpec · `rows` · `live_world` the World itself · `latent_size` D · `see` how perception
 encodes a percept · `context_frames` it stacks before the present one · `drives`, `heads` their
-names · `token_shape` (T, E) · `discount` · `horizon_max` the longest horizon a directive may ask
-for · `standing`, what a configurator says unless it has a reason · and the modules of the slots
+names · `intrinsic_cost`, the drives in this world · `token_shape` (T, E) · `discount` ·
+`horizon_max` the longest horizon a directive may ask for · `standing`, what a configurator says
+unless it has a reason · and the modules of the slots
 within.
 """
 
@@ -39,7 +40,7 @@ from agent.recording.run_folder import RunFolder
 from modules.configurator import interventions
 from modules.configurator.base_directive import BaseDirective, Settings
 from modules.configurator.fixed import Fixed
-from modules.cost.drives import drives_in
+from modules.cost.drives import DRIVES, IntrinsicCost
 from modules.messages import ConfigError
 from modules.ports import World
 from modules.weights import subgoals
@@ -66,6 +67,7 @@ KINDS: dict[str, dict[str, str]] = {
         "none": "modules.objectives.none:Unregularised",
     },
     "cost": {"cost": "modules.cost.cost:Cost"},
+    "drive": {name: f"{cls.__module__}:{cls.__name__}" for name, cls in DRIVES.items()},
     "critic": {
         "scalar": "modules.cost.critic:ScalarCritic",
         "actions": "modules.cost.critic:ActionCritic",
@@ -173,11 +175,13 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
         sensor=sensor,
         training=training,
         vector=training and settings.training.vectorized_env and not imagines,
+        observation_signals=config.observation_signals,
     )
     try:
         agent = build_agent(config, world)
-        # Whatever a plugin did on its way in: a drive of ours means what it always has.
-        require_same(SHIPPED, drive_hashes(agent), "config cost.drives")
+        # Importing a plugin may have changed a drive.
+        registered = {**SHIPPED, **kinds.drive_hashes}
+        require_same(registered, drive_hashes(agent), "config cost.drives")
         return Assembly(config, world, agent)
     except BaseException:
         world.close()
@@ -249,8 +253,9 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     if hasattr(perception, "encode_frame"):
         facts["encode_frame"] = perception.encode_frame
     # The critic within the cost has a head for each drive, so these names come first.
-    if (wanted := getattr(slots["cost"].settings, "drives", None)) is not None:
-        facts["drives"] = facts["heads"] = drives_in(world.spec, wanted)
+    if config.drives:
+        facts["intrinsic_cost"] = IntrinsicCost(config.drives, world.spec.signals)
+        facts["drives"] = facts["heads"] = tuple(config.drives)
     cost = make("cost")
     facts["drives"], facts["heads"] = cost.drives, cost.heads
     make("memory")

@@ -10,16 +10,15 @@ reading it back gives the same run.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -27,7 +26,9 @@ from pydantic import BaseModel, ValidationError
 from agent.assembly.merge import BEFORE, ConfigTree, merge, one_line, read_yaml
 from agent.assembly.settings import RunSettings
 from agent.recording.renames import KINDS, SETTINGS
+from modules.cost.drives import Drive, drives_in, observation_signals, register
 from modules.messages import ConfigError, WorldSpec
+from modules.suggest import suggestion as suggestion
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "perception": (),
@@ -39,7 +40,11 @@ SLOTS: dict[str, tuple[str, ...]] = {
 }
 """The slots of an agent, and the slots a module there may have within (if its class asks)."""
 
-SLOT_NAMES: tuple[str, ...] = (*SLOTS, *(name for inner in SLOTS.values() for name in inner))
+SLOT_NAMES: tuple[str, ...] = (
+    *SLOTS,
+    *(name for inner in SLOTS.values() for name in inner),
+    "drive",
+)
 
 ENTRY_POINTS = "sextet.modules"
 """Installed packages offer modules under this entry-point group."""
@@ -79,6 +84,10 @@ class ResolvedConfig:
     slots: dict[str, Slot]
     others: dict[str, Slot] = field(default_factory=dict)
     """Configurators that interventions swap in, by the text of the intervention."""
+    drives: Mapping[str, Drive] = field(default_factory=dict)
+    """The drives that `cost.drives` names, and `goal` where the world sets one."""
+    observation_signals: tuple[int, ...] = ()
+    """The entries of the observed vector that drives take: signals of the world."""
 
     def tree(self) -> ConfigTree:
         """Itself as a plain dictionary: what `config.yaml` holds."""
@@ -104,6 +113,7 @@ class Kinds:
         }
         self._from: dict[tuple[str, str], str] = {}
         self.plugged: set[str] = set()
+        self.drive_hashes: dict[str, str] = {}
 
     def names(self, slot: str) -> tuple[str, ...]:
         """The kinds of a slot."""
@@ -165,7 +175,9 @@ class Kinds:
                 here = f"config plugins: {package!r} {slot} kind {kind!r}"
                 if self._classes[slot].get(kind, cls) is not cls:
                     raise ConfigError(f"{here} exists already; name it differently")
-                if not isinstance(cls, type) or not _is_model(getattr(cls, "Config", None)):
+                if slot == "drive":
+                    self.drive_hashes[kind] = register(kind, cast(type, cls))
+                elif not isinstance(cls, type) or not _is_model(getattr(cls, "Config", None)):
                     raise ConfigError(f"{here}: expected a class with a nested pydantic Config")
                 self._classes[slot][kind] = cls
                 self._from[slot, kind] = package
@@ -258,14 +270,22 @@ def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved
         )
         for name in SLOTS
     }
-    used = {
-        origin
-        for slot in slots.values()
-        for one in (slot, *slot.inner.values())
-        if (origin := kinds.origin(one.name, one.kind)) is not None
-    }
+    drives = dict[str, Drive]()
+    if (names := getattr(slots["cost"].settings, "drives", None)) is not None:
+        in_world = drives_in(world, names, kinds.names("drive"))
+        drives = {name: kinds.find("drive", name)() for name in in_world}
+    chosen = [
+        (one.name, one.kind) for slot in slots.values() for one in (slot, *slot.inner.values())
+    ]
+    chosen += [("drive", name) for name in drives]
+    used = {origin for one in chosen if (origin := kinds.origin(*one)) is not None}
     plugins = tuple(dict.fromkeys((*settings.plugins, *sorted(used))))
-    return ResolvedConfig(settings.model_copy(update={"plugins": plugins}), slots)
+    return ResolvedConfig(
+        settings.model_copy(update={"plugins": plugins}),
+        slots,
+        drives=drives,
+        observation_signals=observation_signals(drives, world),
+    )
 
 
 def resolve_instead(slot: Slot, value: object, path: str, world: WorldSpec, kinds: Kinds) -> Slot:
@@ -371,11 +391,3 @@ def _limits(constraints: Sequence[Any]) -> str:
         if getattr(constraint, sign, None) is not None
     ]
     return f" (allowed: {', '.join(parts)})" if parts else ""
-
-
-def suggestion(got: object, allowed: Iterable[str]) -> str:
-    """What to append to an error: a guess where something allowed is like what was given."""
-    choices = list(allowed)
-    lowered = {choice.lower(): choice for choice in reversed(choices)}
-    close = difflib.get_close_matches(str(got).lower(), lowered, n=1, cutoff=0.6)
-    return f". Did you mean {lowered[close[0]]!r}?" if close else ""

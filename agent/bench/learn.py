@@ -272,7 +272,7 @@ class Handwritten:
         self.optimiser = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=DECAY, fused=True)
         kept = {name: t.numpy() for name, t in m.memory.tensors().items() if "." not in name}
         self.replay, self.steps = kept, len(kept["began"])
-        self.actions, self.drives = critic.shape[0], len(critic.heads)
+        self.actions, self.drives = critic.values.shape[0], len(critic.heads)
         self.luck = np.random.default_rng(0)
 
     def update(self) -> dict[str, float]:

@@ -38,6 +38,9 @@ VECTORS = ("CartPole-v1", "Pendulum-v1")
 PIXELS = "ALE/Pong-v5"
 """Frames, for the ports that meet them."""
 
+GOALS = "sextet/Orchard-v0"
+"""A world that sets goals, for drives."""
+
 ROWS, STEPS, SEED = 3, 12, 11
 HORIZON, CALLS = 4, 24
 
@@ -68,6 +71,8 @@ class _BrokenError(Exception):
 
 def path_of(slot: str) -> tuple[str, ...]:
     """Where a slot stands in a config: `planner` is ("actor", "planner")."""
+    if slot == "drive":
+        return ("cost", "drives")
     return next(((outer, slot) for outer, inner in SLOTS.items() if slot in inner), (slot,))
 
 
@@ -91,7 +96,8 @@ def check_slot(slot: str, kind: str, kinds: Kinds) -> list[Property]:
     found: list[Property] = []
     refusals: list[str] = []
     meets_pixels = slot in ("perception", "world_model", "memory")
-    for world in (*VECTORS, PIXELS) if meets_pixels else VECTORS:
+    worlds = (*VECTORS, PIXELS) if meets_pixels else VECTORS
+    for world in (*VECTORS, GOALS) if slot == "drive" else worlds:
         tree = _tree(slot, kind, world, kinds)
         try:
             assembly = assemble(tree, kinds)
@@ -114,7 +120,7 @@ def check_slot(slot: str, kind: str, kinds: Kinds) -> list[Property]:
 
 def _tree(slot: str, kind: str, world: str, kinds: Kinds) -> ConfigTree:
     """The kind among the usual others, which think little so that the check is quick."""
-    tree: ConfigTree = {"kind": kind}
+    tree: Any = [kind] if slot == "drive" else {"kind": kind}
     for name in reversed(path_of(slot)):
         tree = {name: tree}
     directing: ConfigTree = {"kind": kind} if slot == "configurator" else {"kind": "surprise"}
@@ -151,7 +157,9 @@ def _hold(
     port = path_of(slot)[0]
     for promise, attempt in PROMISES[port](subject):
         yield said(promise, attempt)
-    if isinstance(subject.module(port), Learnable) and isinstance(subject.module(port), nn.Module):
+    module = subject.module(port)
+    # A drive alone may be 0 for ever, so that its critic has nothing to learn.
+    if isinstance(module, Learnable) and isinstance(module, nn.Module) and slot != "drive":
         yield said("learns: finite losses, gradients that reach it", lambda: _learns(subject, port))
 
 
@@ -451,7 +459,8 @@ def _cost(s: _Subject) -> Promises:
 
     def fresh() -> None:
         if not cost.is_initialised():
-            energy = cost.energy(state)
+            energy = cost.energy(state).at_best_action(directive)
+            assert energy.critic is not None
             _require(not energy.critic.any(), "a critic that does not speak said something")
             _require(not cost.critic_value(state, directive.v).any(), "and foretold something")
 

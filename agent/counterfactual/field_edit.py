@@ -129,6 +129,11 @@ def change(text: str, template: Moment, trace: Trace) -> Alteration:
     told = getattr(getattr(template, part), name)
     if told is None:
         raise ConfigError(f"fork --set {text!r}: in {trace.world.id} there is no {part}.{name}")
+    if (part, name) == ("energies", "critic") and template.energies.critic_actions is not None:
+        raise ConfigError(
+            f"fork --set {text!r}: follows from energies.critic_actions and directive.v here; "
+            "set one of those"
+        )
     index, shape = [], shapes[name]
     for axis, size, word in _walk(shape.axes[1:], told.shape[1:], rest, text):
         index.append(_place(word, size, _names(axis, trace), text))

@@ -17,7 +17,6 @@ from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import ResolvedConfig, Slot, resolve, settings_of, suggestion
 from agent.studies.measures import MEASURES
 from agent.studies.study import OLD_FOLDERS, Arm, Study, StudyWorld, branch, plain
-from modules.cost.drives import drives_in
 from modules.messages import ConfigError, WorldSpec
 from worlds.make import make_world
 
@@ -197,9 +196,8 @@ def _require_weights(configurator: Slot) -> None:
 
 def _measures(config: ResolvedConfig, world: WorldSpec, requested: set[str]) -> set[str]:
     """The measures of drives and signals that a run has, as far as they are `requested`."""
-    drives = getattr(config.slots["cost"].settings, "drives", None)
     # A plugin's cost without a setting for drives may have any.
-    energies = requested if drives is None else {f"energy.{d}" for d in drives_in(world, drives)}
+    energies = {f"energy.{drive}" for drive in config.drives} or requested
     return energies | {f"signal.{name}" for name in world.signals}
 
 

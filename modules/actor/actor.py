@@ -184,11 +184,12 @@ class Actor(nn.Module):
         """
         horizons = directive.horizon_steps.clamp_max(self.horizon_max)
         table = torch.stack([searching.long(), holding.long(), horizons, directive.model_calls])
+        size_of = getattr(self.planner, "size", None)
         groups: dict[tuple[int, ...], tuple[int, int, list[int]]] = {}
         columns = table.T.tolist()
         for row, (search, _, horizon, budget) in enumerate(columns):
             if search:
-                size = self.planner.size(horizon, budget)
+                size = size_of(horizon, budget) if size_of else (horizon, budget)
                 groups.setdefault(size, (horizon, budget, []))[2].append(row)
         return list(groups.values()), all(hold for _, hold, _, _ in columns)
 

@@ -59,10 +59,6 @@ class Beam:
         self.refine_samples, self.branching_factor = config.refine_samples, config.branching_factor
         self.choices = world.actions.size
 
-    def size(self, horizon: int, budget: int) -> tuple[int, int]:
-        """Horizon and budget themselves: the search spends every call that it affords."""
-        return horizon, budget
-
     @torch.no_grad()
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int

@@ -27,12 +27,11 @@ class Planned(NamedTuple):
 
 
 class Planner(Protocol):
-    """Searches in imagination for the sequence of actions of least cost."""
+    """Searches in imagination for the sequence of actions of least cost.
 
-    def size(self, horizon: int, budget: int) -> tuple[int, ...]:
-        """What horizon and budget lead to, as horizon, samples and iterations. Rows of equal size
-        are planned for together.
-        """
+    A planner may also offer `size(horizon, budget) -> tuple`, what horizon and budget lead to, such
+    as horizon, samples and iterations: rows of equal size are planned for together.
+    """
 
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
