@@ -20,15 +20,13 @@ def blocks(page: str, language: str) -> list[str]:
             if name == language]  # fmt: skip
 
 
-PLUGINS = {
-    re.search(r'kind: Literal\["([\w-]+)"\]', code)[1]: code  # type: ignore[index]
-    for code in blocks("modules.md", "python")
-}
+KIND = re.compile(r'MODULES = \{"(\w+)": \{"([\w-]+)"')
+PLUGINS = {KIND.search(code)[2]: code for code in blocks("modules.md", "python")}  # type: ignore[index]
 """The plugins of docs/modules.md by the kind each adds."""
 
 
 def test_there_is_an_example_for_each_port():
-    slots = {re.search(r'MODULES = \{"(\w+)"', code)[1] for code in PLUGINS.values()}
+    slots = {KIND.search(code)[1] for code in PLUGINS.values()}
     assert slots == {"perception", "world_model", "drive", "recall", "planner", "configurator"}
 
 
@@ -39,10 +37,11 @@ def test_a_worked_example_keeps_its_contract_and_plays(kind, tmp_path, monkeypat
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.chdir(tmp_path)
     assert run(["check-module", kind, "--plugin", name]) == 0, capsys.readouterr()
-    slot = re.search(r'MODULES = \{"(\w+)"', PLUGINS[kind])[1]
+    slot = KIND.search(PLUGINS[kind])[1]
     path = {"recall": "memory.recall", "planner": "actor.planner"}.get(slot, slot)
     setting = f"--{path}.kind={kind}" if slot != "drive" else f"--cost.drives=[score,{kind}]"
-    words = ["play", "CartPole-v1", "--steps", "12", "--no-live", "--json", "--plugin", name]
+    world = "Acrobot-v1" if slot == "drive" else "CartPole-v1"
+    words = ["play", world, "--steps", "12", "--no-live", "--json", "--plugin", name]
     assert run([*words, setting]) == 0, capsys.readouterr().err
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 12
 
