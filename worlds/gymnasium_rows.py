@@ -345,10 +345,10 @@ class GymnasiumRows:
         truncated = not terminated and (bool(truncated) or steps == self._episode_steps)
         return obs, signals, bool(terminated), truncated
 
-    def _appended(self, percept: _Percept) -> tuple[float, ...]:
-        """The signals after the standard ones: observed entries, then the achieved goal."""
-        observed = (float(percept.array[entry]) for entry in self._observation_signals)
-        return (*observed, *percept.achieved)
+    def _appended(self, obs: _Percept) -> tuple[float, ...]:
+        """The signals after `SIGNALS`: entries of the vector, then the achieved goal."""
+        entries = (float(obs.array[entry]) for entry in self._observation_signals)
+        return (*entries, *obs.achieved)
 
     def _observe(self) -> Observation:
         rows = self._rows

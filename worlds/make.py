@@ -32,8 +32,9 @@ def make_world(
     `100k`, Atari only. training: applies the protocol's rules for training. sensor: the format of
     frames; None: the environment's own. vector: Atari in threads, with the same observations
     but without a simulator. episode_steps: truncates episodes after this many steps.
-    chapter_steps: see `worlds.atari_rng`; 0 gives each episode its own seed.
-    observation_signals: entries of a vector observation that are also signals, `observation_0` ….
+    chapter_steps: see `worlds.atari_rng`; 0 gives each episode its own seed. observation_signals:
+    indices of entries of a vector observation that are also signals, named `observation_0` etc.;
+    not in Atari.
 
     Raises: ConfigError in one line for an invalid setting, WorldError if the environment cannot be
     constructed.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from modules.cost.drives import goal
+from modules.cost.drives import GoalDrive, IntrinsicCost
 from modules.messages import ConfigError, State, WorldError
 from modules.ports import Simulator, World
 from worlds.make import make_world
@@ -134,6 +134,21 @@ def test_a_discrete_observation_is_one_hot(register):
     assert (vector.sum(1) == 1).all()
 
 
+def test_entries_of_the_observation_can_be_signals():
+    plain, world = (
+        make_world("CartPole-v1", 2),
+        make_world("CartPole-v1", 2, observation_signals=(2, 0)),
+    )
+    assert world.spec.signals == (*plain.spec.signals, "observation_2", "observation_0")
+    world.reset(0)
+    left = torch.eye(2)[[0, 1]]
+    for observation in (world.step(left), world.restore(world.snapshot())):
+        assert observation.signals[:, -2:].equal(observation.vector[:, [2, 0]])
+    sim_step = world.simulate(world.save_state(0), 1, None)
+    entries = world.render_observation(sim_step.handle)[[2, 0]]
+    assert np.allclose(sim_step.signals[-2:], entries)
+
+
 def test_goals_and_achieved_goals(register):
     box = spaces.Box(-1, 1, (2,), np.float64)
     space = spaces.Dict(observation=spaces.Box(-1, 1, (4,)), desired_goal=box, achieved_goal=box)
@@ -151,7 +166,8 @@ def test_goals_and_achieved_goals(register):
         latent=torch.full((1, 9), 7.0), signals=observation.signals, goal=observation.goal
     )
     apart = np.square(plain["achieved_goal"] - plain["desired_goal"]).mean()
-    assert float(goal(state)) == pytest.approx(float(apart), rel=1e-5)
+    intrinsic = IntrinsicCost({"goal": GoalDrive()}, world.spec.signals)
+    assert float(intrinsic.energies(state)) == pytest.approx(float(apart), rel=1e-5)
 
 
 @pytest.mark.parametrize(
