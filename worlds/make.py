@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from modules.messages import ConfigError
 from modules.ports import World
+from modules.validation import validated
 from worlds.catalog import Game, find, list_games, list_worlds
 from worlds.protocols import Sensor, protocol_named
 
@@ -44,7 +43,7 @@ def make_world(
         if value is not None and value < least:
             raise ConfigError(f"world {name}: expected {least} or more, got {value}")
     rules = protocol_named(protocol)
-    eye = sensor if isinstance(sensor, Sensor) else _sensor(sensor)
+    eye = validated(Sensor, sensor, "sensor ") if isinstance(sensor, Mapping) else sensor
     found = find(id)
     if isinstance(found, Game):
         from worlds.atari_rng import CHAPTER_STEPS
@@ -69,14 +68,3 @@ def make_world(
     from worlds.gymnasium_rows import GymnasiumRows
 
     return GymnasiumRows(id=found, num_envs=num_envs, sensor=eye, episode_steps=episode_steps)
-
-
-def _sensor(wanted: Mapping[str, Any] | None) -> Sensor | None:
-    if wanted is None:
-        return None
-    try:
-        return Sensor(**wanted)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"sensor {name}: {first['msg']}, got {first.get('input')!r}") from None

@@ -92,7 +92,7 @@ def check_slot(slot: str, kind: str, kinds: Kinds) -> list[Property]:
     refusals: list[str] = []
     meets_pixels = slot in ("perception", "world_model", "memory")
     for world in (*VECTORS, PIXELS) if meets_pixels else VECTORS:
-        tree = _tree(slot, kind, world, kinds)
+        tree = _tree(slot, kind, world)
         try:
             assembly = assemble(tree, kinds)
         except ConfigError as error:
@@ -112,7 +112,7 @@ def check_slot(slot: str, kind: str, kinds: Kinds) -> list[Property]:
     return found
 
 
-def _tree(slot: str, kind: str, world: str, kinds: Kinds) -> ConfigTree:
+def _tree(slot: str, kind: str, world: str) -> ConfigTree:
     """The kind among the usual others, which think little so that the check is quick."""
     tree: ConfigTree = {"kind": kind}
     for name in reversed(path_of(slot)):
@@ -120,10 +120,12 @@ def _tree(slot: str, kind: str, world: str, kinds: Kinds) -> ConfigTree:
     directing: ConfigTree = {"kind": kind} if slot == "configurator" else {"kind": "surprise"}
     if slot in ("policy", "planner"):
         directing = {"kind": "fixed", "mode": 1 if slot == "policy" else 2}
-    known = kinds.find("configurator", directing["kind"]).Config.model_fields  # type: ignore[attr-defined]
-    little = {"horizon_steps": HORIZON, "model_calls": CALLS}
-    directing |= {name: value for name, value in little.items() if name in known}
-    rest = {"world": {"id": world, "num_envs": ROWS}, "seed": SEED, "configurator": directing}
+    rest = {
+        "world": {"id": world, "num_envs": ROWS},
+        "seed": SEED,
+        "configurator": directing,
+        "directive": {"horizon_steps": HORIZON, "model_calls": CALLS},
+    }
     return merge(tree, rest)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.assembly.merge import ConfigTree, merge, read_yaml
 from agent.assembly.resolve import suggestion
 from agent.studies.measures import MEASURES
 from agent.tuning.evolution import HELD_OUT, JUDGED_IN
 from modules.messages import ConfigError
+from modules.validation import validated
 
 STUDIES = Path(__file__).parent / "catalog"
 """The studies that come with the package."""
@@ -300,40 +301,7 @@ def read_study(name: str | Path) -> Study:
 
 def study_of(tree: Mapping[str, Any], where: str) -> Study:
     """The study a tree describes. Raises ConfigError: where, what is wrong, what was meant."""
-    try:
-        return Study.model_validate(dict(tree))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    place = [str(part) for part in first["loc"]]
-    dotted = ".".join((f"study {where}", *place)).replace(f"study {where}.", f"study {where}: ", 1)
-    if first["type"] == "extra_forbidden":
-        allowed = tuple(_model_at(place[:-1]).model_fields)
-        raise ConfigError(
-            f"{dotted}: no such key; it is none of {', '.join(allowed)}"
-            f"{suggestion(place[-1], allowed)}"
-        )
-    if first["type"] == "missing":
-        raise ConfigError(f"{dotted}: is missing; give it a value")
-    said = first["msg"].removeprefix("Value error, ")
-    if not place:
-        raise ConfigError(f"{dotted}: {said}")
-    raise ConfigError(f"{dotted}: {first['input']!r:.60} is wrong; {said}")
-
-
-def _model_at(place: list[str]) -> type[BaseModel]:
-    """The part of a study that has the key at a place in its file."""
-    parts: dict[str, type[BaseModel]] = {
-        "worlds": StudyWorld,
-        "arms": Arm,
-        "comparisons": Contrast,
-        "gap": Gap,
-        "trends": Trend,
-        "quick": Quick,
-        "match": Matching,
-        "tutor": Tutoring,
-        "school": Schooling,
-    }
-    return next((parts[name] for name in reversed(place) if name in parts), Study)
+    return validated(Study, tree, f"study {where}: ")
 
 
 def branch(settings: Mapping[str, Any]) -> ConfigTree:

@@ -38,13 +38,13 @@ class Taught(Protocol):
     def initial(self, rows: int) -> Directive:
         """The standing directive where an episode begins."""
 
-    def hear(self, situation: Situation) -> tuple[Tensor, Tensor]:
-        """Features [B F], and the carry [B Q] that follows."""
+    def features(self, situation: Situation) -> tuple[Tensor, Tensor]:
+        """Inputs of its network, [B F], and the next `configurator_state`, [B Q]."""
 
-    def say(self, features: Tensor) -> Tensor:
-        """Log odds of thinking, of thinking anew, and whatever else: [B ...]."""
+    def outputs(self, features: Tensor) -> Tensor:
+        """Log odds of planning, of replanning, and further outputs: [B ...]."""
 
-    def give(self, weights: Mapping[str, Tensor], where: str) -> None:
+    def load_weights(self, weights: Mapping[str, Tensor], where: str) -> None:
         """Takes over weights."""
 
 
@@ -114,7 +114,7 @@ def _decisions(taught: Taught, trace: Trace, price: float) -> Iterator[_Decision
             ),
             step=moment.step,
         )
-        features, configurator_state = taught.hear(
+        features, configurator_state = taught.features(
             moment.situation(said, chance.keys(0, rows, moment.step))
         )
         calls = moment.plan.model_calls
@@ -178,7 +178,7 @@ def _fit(taught: Taught, heard: Tensor, worth: Tensor, updates: int = 300) -> No
     with torch.enable_grad():
         for _ in range(updates):
             taught.weights = leaves
-            odds = taught.say(heard)[:, 0]
+            odds = taught.outputs(heard)[:, 0]
             loss = torch.nn.functional.binary_cross_entropy_with_logits(odds, wanted, weight)
             # Weights that explain nothing stay small.
             loss = (

@@ -28,6 +28,7 @@ import yaml
 from torch import Tensor
 
 from modules import chance
+from modules.configurator.base_directive import RANGES
 from modules.messages import ConfigError, Directive, Situation
 from modules.ports import Configurator
 
@@ -38,15 +39,8 @@ SHUFFLED_WITHIN = 16
 """How many values a shuffle holds where nothing was said, steps."""
 
 LIMITS: Mapping[str, tuple[float, float, bool]] = {
-    "mode": (1, 2, True),
-    "horizon_steps": (1, 1000, True),
-    "model_calls": (0, 10_000_000, True),
-    "commit_steps": (1, 1000, True),
-    "u": (0, 1e6, False),
-    "v": (-1e6, 1e6, False),
-    "tokens": (-1e6, 1e6, False),
-    "latent_temperature": (0, 100, False),
-    "risk": (-1000, 1000, False),
+    name: (least, most, name in ("mode", "horizon_steps", "model_calls", "commit_steps"))
+    for name, (least, most) in RANGES.items()
 }
 """Each field of a directive that may be intervened in: least, most, and whether it is whole."""
 

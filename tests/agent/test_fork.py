@@ -20,8 +20,8 @@ from modules.cost import drives
 from modules.messages import ConfigError, TraceError, WorldError
 
 THOUGHT = (
-    "configurator.kind=surprise", "configurator.model_calls=6", "configurator.horizon_steps=3",
-    "configurator.commit_steps=2", "configurator.max_idle_steps=6", "configurator.warmup_steps=2",
+    "configurator.kind=surprise", "directive.model_calls=6", "directive.horizon_steps=3",
+    "directive.commit_steps=2", "configurator.max_idle_steps=6", "configurator.warmup_steps=2",
 )  # fmt: skip
 MODE_1 = ("configurator.kind=fixed", "configurator.mode=1")
 SMALL = ("perception.latent_size=32",)

@@ -21,6 +21,7 @@ from agent.assembly.load import resolved
 from agent.assembly.resolve import BUNDLED
 from agent.cli import run as command
 from agent.learning.training import Training
+from agent.recording.run_folder import RunFolder
 from agent.studies.findings import find
 from agent.studies.grid import check, lesson_of, runs_of, settings_of_arm, stages
 from agent.studies.measures import MEASURES, TIMED, Recorder, Series, measured
@@ -34,16 +35,18 @@ TINY = {
     "question": "Does <thinking> pay?",
     "worlds": [{"id": "CartPole-v1", "steps": 12}],
     "base": {
-        "configurator": {"model_calls": 12, "horizon_steps": 4},
+        "directive": {"model_calls": 12, "horizon_steps": 4},
         "memory.capacity": 100,
         "actor.replan_threshold": 100,
     },
     "arms": {
         "acts": {"settings": {"configurator": {"kind": "fixed", "mode": 1}}},
         "acts-too": {"settings": {"configurator.kind": "fixed", "configurator.mode": 1}},
-        "thinks": {"settings": {"configurator": {"kind": "fixed", "mode": 2, "commit_steps": 3}}},
+        "thinks": {
+            "settings": {"configurator": {"kind": "fixed", "mode": 2}, "directive.commit_steps": 3}
+        },
         "random": {
-            "settings": {"configurator": {"kind": "random-rate", "commit_steps": 1}},
+            "settings": {"configurator.kind": "random-rate", "directive.commit_steps": 1},
             "match": {
                 "arm": "thinks",
                 "measure": "thought_share",
@@ -240,9 +243,8 @@ def test_the_plan_is_every_arm_in_every_world_with_every_seed(tmp_path):
     assert [run.seed for run in runs] == [0] * 3 + [1] * 3 + [2] * 3
     world = study.worlds[0]
     tree = settings_of_arm(study, world, study.arms["random"], {"configurator.rate": 0.5})
-    assert tree["configurator"] == {
-        "model_calls": 12, "horizon_steps": 4, "kind": "random-rate", "commit_steps": 1, "rate": 0.5
-    }  # fmt: skip
+    assert tree["configurator"] == {"kind": "random-rate", "rate": 0.5}
+    assert tree["directive"] == {"model_calls": 12, "horizon_steps": 4, "commit_steps": 1}
 
 
 # -- the runs -----------------------------------------------------------------------------------
@@ -312,9 +314,12 @@ def test_a_tutored_arm_is_tutored_as_the_agent_it_is(tmp_path):
     arms = {
         "acts": {"settings": {"configurator": {"kind": "fixed", "mode": 1}}},
         "taught": {
-            "settings": {"configurator": {"kind": "learned", "model_calls": 8, "horizon_steps": 2}},
+            "settings": {
+                "configurator.kind": "learned",
+                "directive": {"model_calls": 8, "horizon_steps": 2},
+            },
             "tutor": {"generations": 1, "population": 2, "episodes": 1, "steps": 2},
-            "match": {"arm": "acts", "measure": "length", "setting": "configurator.risk"},
+            "match": {"arm": "acts", "measure": "length", "setting": "directive.risk"},
         },
     }
     study = study_of(
@@ -324,13 +329,13 @@ def test_a_tutored_arm_is_tutored_as_the_agent_it_is(tmp_path):
     folder = begin(study, tmp_path / "taught")
     run_study(study, folder, 1, silent)
     tutored = folder / "tutored" / "cartpole-v1--taught"
-    own = yaml.safe_load((BUNDLED / "cartpole" / "config.yaml").read_text())
+    own = RunFolder(BUNDLED / "cartpole").read_config()
     kept = yaml.safe_load((tutored / "config.yaml").read_text())
     assert kept["cost"] == own["cost"]
     lived = folder / "runs" / "cartpole-v1--taught--0" / "config.yaml"
-    directing = yaml.safe_load(lived.read_text())["configurator"]
-    assert directing["weights"] == str(tutored)
-    assert directing["risk"] == 3
+    settings = yaml.safe_load(lived.read_text())
+    assert settings["configurator"]["weights"] == str(tutored)
+    assert settings["directive"]["risk"] == 3
 
 
 def test_a_schooling_that_is_stopped_is_not_kept(tmp_path, monkeypatch):

@@ -493,8 +493,8 @@ def test_weights_by_name() -> None:
     names = ("score", "pain", "effort", "goal")
     assert weights({}, names, "x").tolist() == [1, 1, 0, 1]
     assert weights({"effort": 0.5, "score": 2}, names, "x").tolist() == [2, 1, 0.5, 1]
-    with pytest.raises(ConfigError, match=r"config configurator.u: 'pian' is not one of score"):
-        weights({"pian": 1}, names, "configurator.u")
+    with pytest.raises(ConfigError, match=r"config directive.u: 'pian' is not one of score"):
+        weights({"pian": 1}, names, "directive.u")
 
 
 def test_feeling_is_quick() -> None:

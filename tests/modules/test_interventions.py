@@ -13,6 +13,7 @@ from agent.live import live
 from agent.recording.episode_stats import EpisodeStats
 from modules import chance
 from modules.configurator import interventions
+from modules.configurator.base_directive import DirectiveSettings
 from modules.configurator.interventions import Clamp, Delay, Place, Shuffle, Swap
 from modules.messages import ConfigError, Directive, Message, Moment, Situation
 
@@ -26,12 +27,14 @@ SURPRISE = {
 def made(configurator: dict[str, Any], *written: str, rows: int = 2) -> Assembly:
     """CartPole, with the smallest plans there are: what is decided matters here, not how well."""
     little = {"horizon_steps": 3, "model_calls": 8, "commit_steps": 2}
+    shared = {n: v for n, v in configurator.items() if n in DirectiveSettings.model_fields}
     tree = {
         "world": {"id": "CartPole-v1", "num_envs": rows},
         "seed": 3,
         "world_model": {"kind": "persistence"},
         "memory": {"capacity": 1000},
-        "configurator": {**little, **configurator},
+        "configurator": {n: v for n, v in configurator.items() if n not in shared},
+        "directive": {**little, **shared},
         "interventions": list(written),
     }
     return assemble(tree, known_kinds())
@@ -169,7 +172,7 @@ def situation_of(moment: Moment, step: int) -> Any:
 
 
 def test_a_swap_at_once_is_the_other_and_after_the_end_the_first(free: Any) -> None:
-    settings = "{kind: fixed, mode: 1, horizon_steps: 3, model_calls: 8, commit_steps: 2}"
+    settings = "{kind: fixed, mode: 1}"
     fixed = lived({"kind": "fixed", "mode": 1})
     assert_same(lived(SURPRISE, f"swap:0={settings}"), fixed, state=False)
     assert_same(lived(SURPRISE, f"swap:9999={settings}"), free, state=False)
@@ -240,7 +243,7 @@ def test_the_command_line_intervenes(tmp_path: Any, monkeypatch: Any, capsys: An
     monkeypatch.chdir(tmp_path)
     play = ["play", "CartPole-v1", "--steps", "12", "--no-live", "--run", "here",
             "--world_model.kind=persistence", "--configurator.kind=surprise",
-            "--configurator.model_calls=20"]  # fmt: skip
+            "--directive.model_calls=20"]  # fmt: skip
     assert run([*play, "--intervene", "clamp:mode=4"]) == 2
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1

@@ -1,0 +1,16 @@
+"""The end of an error about an unknown name: the nearest allowed one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+CUTOFF = 0.6
+"""Similarity, 0 to 1, below which no name is suggested."""
+
+
+def suggestion(name: object, allowed: Iterable[str], cutoff: float = CUTOFF) -> str:
+    """`. Did you mean 'NAME'?` for the most similar of `allowed`, ignoring case; empty if none."""
+    choices = {choice.lower(): choice for choice in reversed(list(allowed))}
+    close = difflib.get_close_matches(str(name).lower(), choices, n=1, cutoff=cutoff)
+    return f". Did you mean {choices[close[0]]!r}?" if close else ""
