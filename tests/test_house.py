@@ -20,6 +20,7 @@ RANKS: dict[str, int] = {
     "modules.messages": 0,
     "modules.ports": 1,
     "modules.chance": 1,
+    "modules.field_path": 1,
     "modules.suggest": 0,
     "modules.validation": 1,
     "modules.weights": 1,

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from modules.field_path import RANGES
 from modules.messages import ConfigError, Directive, Situation
 from modules.weights import subgoal, weights
 
 MODE_VERBS = {1: "acts", 2: "thinks"}
 """How a reason begins: Mode-1 reacts, Mode-2 plans (LeCun 2022, §3.1)."""
 
-RANGES: Mapping[str, tuple[float, float]] = {
-    "mode": (1, 2),
-    "horizon_steps": (1, 1000),
-    "model_calls": (0, 10_000_000),
-    "commit_steps": (1, 1000),
-    "u": (-1e6, 1e6),
-    "v": (-1e6, 1e6),
-    "tokens": (-1e6, 1e6),
-    "latent_temperature": (0, 100),
-    "risk": (-1000, 1000),
-}
-"""Least and largest value of each field of a directive that settings, keys, interventions or forks
-may set.
-"""
-
 
 def _within(name: str) -> Any:
-    least, most = RANGES[name]
+    least, most = RANGES[f"directive.{name}"]
     return Field(ge=least, le=most)
 
 

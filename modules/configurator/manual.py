@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict
 
 from modules.configurator.base_directive import (
     MODE_VERBS,
-    RANGES,
     BaseDirective,
     DirectiveChange,
     HorizonSteps,
     Mode,
 )
+from modules.field_path import RANGES
 from modules.messages import ConfigError, Directive, Situation
 from modules.validation import validated
 
@@ -159,7 +159,7 @@ class Manual:
             horizon = max(settings.horizon_steps * factor, 1)
             return DirectiveChange(horizon_steps=int(min(horizon, self.longest_horizon)))
         if key in "cx":
-            least, most = RANGES["commit_steps"]
+            least, most = RANGES["directive.commit_steps"]
             return DirectiveChange(
                 commit_steps=int(min(max(settings.commit_steps * factor, least), most))
             )

@@ -122,6 +122,7 @@ def test_a_directive_is_changed_for_as_long_as_it_is_held_and_says_so(runs):
         ("expected.signals.reward=7", lambda m: float(m.expected.signals[0, 0]) == 7),
         ("directive.tokens=1.5", lambda m: bool((m.directive.tokens == 1.5).all())),
         ("plan.action=LEFT", lambda m: int(m.plan.action[0].argmax()) == 3),
+        ("u.pain=1e-3", lambda m: abs(float(m.directive.u[0, 1]) - 0.001) < 1e-6),
     ],
 )  # fmt: skip
 def test_any_field_of_any_message(runs, change, seen):
