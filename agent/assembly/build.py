@@ -311,11 +311,7 @@ def _intervene(
     written: interventions.Written, wrapped: Any, config: ResolvedConfig, facts: Mapping[str, Any]
 ) -> Any:
     """An intervention around a configurator. Raises ConfigError for an unknown drive or head."""
-    # Plans have no room beyond the longest horizon of the configuration, ablated or not.
-    standard = DirectiveSettings()
-    horizon = min(standard.horizon_steps, facts["horizon_max"])
-    base = _base_directive(standard.model_copy(update={"horizon_steps": horizon}), facts)
-    default = Fixed(config=Fixed.Config(), base=base).initial(1)
+    default = Fixed(config=Fixed.Config(), base=facts["base"]).initial(1)
     other = None
     if written.kind == "swap":
         slot, directive = config.others[written.text]

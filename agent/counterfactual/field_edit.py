@@ -52,7 +52,7 @@ class FieldEdit:
 
 
 def field_edit(text: str, template: Moment, trace: Trace) -> FieldEdit:
-    """An edit as written: `directive.u.score=0`, `plan.action=FIRE`, `state.latent.3=0.5`, `mode=1`.
+    """An edit as written: `directive.u.score=0`, `plan.action=FIRE`, `state.latent.3=0.5`.
 
     Drives, heads and signals are named, places on other axes numbered; without a place on an axis
     all of them are set, to one number or to a list. `plan.action` is the action in the world's own

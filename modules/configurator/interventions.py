@@ -201,9 +201,12 @@ class Clamp(Intervention):
 
 
 class Ablate(Clamp):
-    """The part always has the value of `default`, one row.
+    """The part always has the value of `default`, one row: the agent's own base directive.
 
-    Identity: twice is once.
+    Ablated weights, horizon, budget, commitment and risk are those of the block `directive:`,
+    tokens are 0, and `mode` is 2 at every step, as under a `fixed` configurator with that block: a
+    configurator that departs from the block no longer does so in this field. Identities: twice is
+    once; around `fixed` in Mode-2 nothing changes.
     """
 
     verb = "ablated"
@@ -315,7 +318,7 @@ def intervene(
 ) -> Configurator:
     """The intervention that was written, around a configurator.
 
-    `default`: what an ablated field has, one row. `other`: the configurator of a swap. Raises
+    `default`: the directive of `fixed` with the agent's block `directive:`, one row. `other`: the configurator of a swap. Raises
     ConfigError for a drive or head that is none of these.
     """
     if written.path is None:

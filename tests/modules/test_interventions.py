@@ -122,15 +122,20 @@ def test_a_clamp_holds_from_the_neutral_directive_on_and_says_so() -> None:
     assert max(int(m.plan.model_calls.max()) for m in moments) in range(1, 8)
 
 
-def test_ablating_twice_is_ablating_once(free: Any) -> None:
-    asked = {**SURPRISE, "u": {"pain": 3.0}, "risk": 0.5}
-    standard = {"mode": 2, "u.pain": 1, "risk": 0}
-    written = [f"ablate:{path}" for path in standard]
+def test_an_ablated_field_is_that_of_the_base_directive(free: Any) -> None:
+    block = {"u": {"pain": 0.0}, "risk": 0.5, "horizon_steps": 2}
+    departs = {"from_step": 0, "mode": 1, "u": {"pain": 3.0}, "risk": 1.0, "horizon_steps": 1}
+    asked = {"kind": "scheduled", "schedule": [departs], "period_steps": 0, **block}
+    base = {"mode": 2, "u.pain": 0, "risk": 0.5, "horizon_steps": 2}
+    written = [f"ablate:{path}" for path in base]
     once = lived(asked, *written)
     assert_same(lived(asked, *written, *written), once)
-    for path, value in standard.items():
+    for path, value in base.items():
         part = part_of(path, once[0][0].directive)
         assert {float(x) for m in once[0] for x in part.of(m.directive)} == {value}
+    # Around `fixed` in Mode-2 there is nothing to ablate.
+    fixed = {"kind": "fixed", "mode": 2, **block}
+    assert_same(lived(fixed, *written), lived(fixed))
     # What was chosen moment by moment is not any more.
     steady = lived(SURPRISE, "ablate:mode", "clamp:commit_steps=2")
     assert_same(steady, lived({"kind": "fixed", "mode": 2}), state=False)
