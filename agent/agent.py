@@ -8,6 +8,7 @@ from agent.imagination import Imagination
 from agent.modules import Modules, initial_moment
 from modules import chance
 from modules.messages import (
+    Directive,
     MessageError,
     Moment,
     Observation,
@@ -18,29 +19,38 @@ from modules.ports import gate
 
 
 class Agent:
-    """Lives in B rows of a world at once, one `step` for all of them.
+    """Acts in B rows of a world at once, one `step` for all of them:
 
-    It owns no history (memory does), no optimiser (the learner does) and no clock but a count of
-    steps, from which, with the seed, every random number of the run derives.
+        state        = perception.perceive(observation, previous)
+        recollection = memory.recall(state)
+        energies     = cost.energy(state)
+        directive    = configurator.configure(situation)
+        plan         = actor.act(situation, imagination, directive)
+        expected     = world_model.predict(situation, plan.action, directive)
+        memory.write(moment)
+
+    `previous` is the last moment of each row, `situation` what is known before acting, and
+    `imagination` joins world model and cost under the directive. Memory holds the history and
+    the learner the optimiser; the agent holds a count of steps, from which, with the seed, every
+    random number of the run derives.
+
+    `discount` γ, `sum_critic_every_step`, `td_lambda`: see `agent.imagination.Imagination`.
     """
 
     def __init__(
         self,
         modules: Modules,
         world: WorldSpec,
+        *,
         discount: float,
-        sum_critic_every_step: bool = False,
-        td_lambda: float = 1.0,
+        sum_critic_every_step: bool,
+        td_lambda: float,
     ) -> None:
-        self.modules, self.world = modules, world
-        self.discount, self.sum_critic_every_step, self.td_lambda = (
-            discount,
-            sum_critic_every_step,
-            td_lambda,
-        )
+        self.modules, self.world, self.discount = modules, world, discount
+        self.sum_critic_every_step, self.td_lambda = sum_critic_every_step, td_lambda
 
     def reset(self, rows: int, seed: int) -> None:
-        """A new life: memory is empty, every row stands before its first episode."""
+        """Begins a run in `rows` rows: memory is empty, every row is before its first episode."""
         m = self.modules
         self.seed, self.steps_done = seed, 0
         self.dims = {
@@ -59,16 +69,30 @@ class Agent:
         self.configurator = gate("configurator", m.configurator, self.dims)
         self.memory.reset(initial_moment(m, self.world, rows))
 
+    def imagination(self, situation: Situation, directive: Directive) -> Imagination:
+        """What planners use: the agent's world model and cost under a directive."""
+        return Imagination(
+            self.world_model,
+            self.cost,
+            situation,
+            directive,
+            actions=self.world.actions,
+            discount=self.discount,
+            sum_critic_every_step=self.sum_critic_every_step,
+            td_lambda=self.td_lambda,
+        )
+
     @torch.no_grad()
     def step(self, observation: Observation) -> Moment:
-        """One turn of the loop: from what is observed to what is done and expected.
+        """One turn of the loop (Fig. 2), from the observation to the action and what is expected
+        after it.
 
-        Raises MessageError, naming module, message, field and step, where a module says
-        something of the wrong form.
+        Raises MessageError, naming module, message, field and step, where a module returns a
+        message of the wrong type or shape.
         """
         try:
-            before = self.memory.previous()
-            state = self.perception.perceive(observation, before)
+            previous = self.memory.previous()
+            state = self.perception.perceive(observation, previous)
             recollection = self.memory.recall(state)
             state = state.with_novelty(recollection.novelty)
             energies = self.cost.energy(state)
@@ -77,31 +101,21 @@ class Agent:
                 state=state,
                 recollection=recollection,
                 energies=energies,
-                surprise=state.surprise(before.expected) * ~observation.first,
-                episode_model_calls=before.episode_model_calls + before.plan.model_calls,
-                episode_step=before.episode_step + 1,
+                surprise=state.surprise(previous.expected) * ~observation.first,
+                episode_model_calls=previous.episode_model_calls + previous.plan.model_calls,
+                episode_step=previous.episode_step + 1,
                 rng_key=chance.keys(self.seed, self.dims["B"], self.steps_done),
-                previous=before,
+                previous=previous,
             )
             directive = self.configurator.configure(situation)
-            imagination = Imagination(
-                self.world_model,
-                self.cost,
-                situation,
-                directive,
-                self.world.actions,
-                self.discount,
-                self.sum_critic_every_step,
-                self.td_lambda,
-            )
-            plan = self.actor.act(situation, imagination, directive)
+            plan = self.actor.act(situation, self.imagination(situation, directive), directive)
             expected = self.world_model.predict(situation, plan.action, directive)
             moment = Moment(
                 step=self.steps_done,
                 observation=observation,
                 state=state,
                 recollection=recollection,
-                energies=energies,
+                energies=energies.at_best_action(directive),
                 surprise=situation.surprise,
                 episode_model_calls=situation.episode_model_calls,
                 episode_step=situation.episode_step,

@@ -1,19 +1,24 @@
-"""The command `sextet`: verbs and flags. What a verb does is in `agent/commands/`.
+"""The command `sextet`: verbs and flags. Each verb is a function of `agent/commands/`.
 
 This file imports nothing heavy, so that `--help` and a misspelt flag answer at once. Exit codes:
-0 done; 2 wrong usage or configuration, one line, nothing created; 1 the run failed, one line.
+0 done; 2 wrong usage or configuration, one line, nothing created; 1 the run failed, one line;
+130 interrupted.
 """
 
 from __future__ import annotations
 
-import ctypes
+import difflib
+import functools
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from agent.engines.allocator import keep_freed_memory
 
 app = typer.Typer(
     name="sextet",
@@ -24,11 +29,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-UNDOTTED = ("--discount", "--sum_critic_every_step", "--lookahead", "--device")
+UNDOTTED = ("--discount", "--sum_critic_every_step", "--td_lambda", "--device")
 """Settings of no module, which may be overridden without a dot."""
 
 TRACES = "--from-traces"
 """The option that takes several values."""
+
+RENAMED = {"--worlds": "--num-envs", "tutor": "tune"}
+"""Flags and verbs of version 0.1, and their present names."""
 
 Agent = Annotated[
     str | None,
@@ -37,28 +45,81 @@ Agent = Annotated[
         help="A bundled agent, a run folder, or a world; nothing: the showpiece.",
     ),
 ]
-Seed = Annotated[int | None, typer.Option(help="Decides every random number of the run.")]
-Worlds = Annotated[int | None, typer.Option(help="Worlds lived in side by side.")]
-Protocol = Annotated[str | None, typer.Option(help="Dynamics of an Atari world: v5 or 100k.")]
-Preset = Annotated[str | None, typer.Option(help="Settings by name; see `sextet list presets`.")]
-Config = Annotated[Path | None, typer.Option(help="A YAML file of settings.", metavar="FILE")]
+Folder = Annotated[Path | None, typer.Option(help="Folder of the run, new.", metavar="DIR")]
+Json = Annotated[bool, typer.Option("--json", help="Last line of output: one JSON object.")]
 Plugin = Annotated[
     list[str] | None, typer.Option(help="A package whose modules may be used.", metavar="PKG")
 ]
-Intervene = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Change what the configurator says: clamp:mode=1, ablate:u.score, delay:mode=5, "
-        "shuffle:mode, swap:200=surprise; may be repeated.",
-        metavar="KIND:WHERE",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Last line of output: one JSON object.")]
 Compare = Annotated[
     str | None,
-    typer.Option(help="Published agents to stand beside: SPR,BBF_RR2.", metavar="NAMES"),
+    typer.Option(help="Published agents to compare with: SPR,BBF_RR2.", metavar="NAMES"),
 ]
-Override = Annotated[list[str] | None, typer.Option("--set", hidden=True)]
+Traces = Annotated[
+    list[Path] | None,
+    typer.Option(help="Learn from recorded runs, before or instead of acting.", metavar="RUN…"),
+]
+
+SHARED: dict[str, Any] = {
+    "seed": Annotated[int | None, typer.Option(help="Decides every random number of the run.")],
+    "steps": Annotated[int | None, typer.Option(help="Steps, summed over the environments.")],
+    "num_envs": Annotated[int | None, typer.Option(help="Environments side by side.")],
+    "protocol": Annotated[str | None, typer.Option(help="Dynamics of an Atari world: v5 or 100k.")],
+    "preset": Annotated[
+        str | None, typer.Option(help="Settings by name; see `sextet list presets`.")
+    ],
+    "config": Annotated[Path | None, typer.Option(help="A YAML file of settings.", metavar="FILE")],
+    "plugins": Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="A package whose modules may be used.", metavar="PKG"),
+    ],
+    "interventions": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--intervene",
+            help="Change the configurator's directive: clamp:mode=1, ablate:u.score, "
+            "delay:mode=5, shuffle:mode, swap:200=surprise; may be repeated.",
+            metavar="KIND:WHERE",
+        ),
+    ],
+    "overrides": Annotated[list[str] | None, typer.Option("--set", hidden=True)],
+}
+"""The options by which verbs name agent and world, as keywords of the API; see `_shares`."""
+
+AGENT = tuple(SHARED)
+"""The verbs that make an agent have all of them."""
+
+
+def _shares(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a verb the options `names` of SHARED: as `settings`, and as positional `overrides`.
+
+    The verb is called with `settings`, a dictionary of the options that were used, and
+    `overrides`, a list of "a.b=c".
+    """
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(verb)
+        def with_options(**values: Any) -> None:
+            used = {name: values.pop(name) for name in names}
+            overrides = used.pop("overrides") or ()
+            settings = {name: value for name, value in used.items() if value is not None}
+            verb(**values, settings=settings, overrides=overrides)
+
+        own = inspect.signature(verb, eval_str=True).parameters.values()
+        parameters = [p for p in own if p.name not in ("settings", "overrides")]
+        parameters += [
+            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SHARED[n])
+            for n in names
+        ]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
+
+
+def _used(**options: Any) -> dict[str, Any]:
+    """The options that were used: those left out keep the default of the API."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @app.callback()
@@ -66,67 +127,30 @@ def sextet() -> None:
     """Agents of six modules (LeCun 2022). Any setting: --world_model.kind=fair and the like."""
 
 
-def _request(
-    agent: str | None,
-    preset: str | None,
-    config: Path | None,
-    plugins: list[str] | None,
-    overrides: list[str] | None,
-    intervene: list[str] | None = None,
-    **flags: Any,
-) -> Any:
-    from agent.assembly.load import RunRequest
-
-    return RunRequest(
-        agent=agent,
-        preset=preset,
-        config=config,
-        plugins=tuple(plugins or ()),
-        overrides=tuple(overrides or ()),
-        interventions=tuple(intervene or ()),
-        flags={name: value for name, value in flags.items() if value is not None},
-    )
-
-
 @app.command()
+@_shares(*AGENT)
 def play(
+    settings: dict[str, Any],
+    overrides: list[str],
     agent: Agent = None,
-    seed: Seed = None,
-    steps: Annotated[int | None, typer.Option(help="Steps, summed over the worlds.")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Stop after so many episodes.")] = None,
-    worlds: Worlds = None,
-    protocol: Protocol = None,
-    preset: Preset = None,
-    config: Config = None,
-    plugin: Plugin = None,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run, new.", metavar="DIR")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Stop after this many episodes.")] = None,
+    run: Folder = None,
     json: Json = False,
     live: Annotated[bool, typer.Option("--live/--no-live", help="The dashboard.")] = True,
     video: Annotated[bool, typer.Option("--video", help="Also film the run (mp4).")] = False,
-    intervene: Intervene = None,
-    override: Override = None,
 ) -> None:
-    """Play a world with everything said between the modules in view. Nothing learns."""
+    """Play a world with all messages between the modules in view. Nothing learns."""
     from agent.commands.play import play as go
 
-    request = _request(
-        agent,
-        preset,
-        config,
-        plugin,
-        override,
-        intervene,
-        seed=seed,
-        steps=steps,
-        episodes=episodes,
-        worlds=worlds,
-        protocol=protocol,
-    )
-    go(request, run=run, as_json=json, live_view=live, video=video)
+    go(agent, *overrides, episodes=episodes, run=run, as_json=json, live_view=live, video=video,
+       **settings)  # fmt: skip
 
 
 @app.command()
+@_shares(*AGENT)
 def train(
+    settings: dict[str, Any],
+    overrides: list[str],
     world: Annotated[
         str | None,
         typer.Argument(
@@ -134,159 +158,92 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with a run, from its newest checkpoint.")
+        Path | None, typer.Option(help="Continue a run from its newest checkpoint.")
     ] = None,
-    seed: Seed = None,
     seeds: Annotated[
         str | None, typer.Option(help="Several, as 0,1,2: a run for each, and a summary.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="How many seeds at a time.", min=1)] = 1,
-    steps: Annotated[int | None, typer.Option(help="Steps, summed over the worlds.")] = None,
-    worlds: Worlds = None,
-    protocol: Protocol = None,
-    preset: Preset = None,
-    config: Config = None,
-    plugin: Plugin = None,
-    from_traces: Annotated[
-        list[Path] | None,
-        typer.Option(help="Learn from recorded runs instead of living.", metavar="RUN…"),
-    ] = None,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run, new.", metavar="DIR")] = None,
+    jobs: Annotated[int, typer.Option(help="Seeds at a time.", min=1)] = 1,
+    from_traces: Traces = None,
+    run: Folder = None,
     json: Json = False,
     live: Annotated[bool, typer.Option("--live/--no-live", help="Progress as a page.")] = True,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write scalars for TensorBoard.")
     ] = False,
-    only: Annotated[int | None, typer.Option(hidden=True)] = None,
-    parent: Annotated[int, typer.Option(hidden=True)] = 0,
-    intervene: Intervene = None,
-    override: Override = None,
 ) -> None:
-    """Learn in a world: progress, evaluations, checkpoints. Ctrl-C keeps what was learned."""
+    """Learn in a world: progress, evaluations, checkpoints. Ctrl-C keeps a checkpoint."""
     from agent.commands.train import train as go
 
     if resume is not None and (world is not None or from_traces):
         raise typer.BadParameter("expected a WORLD, or --resume RUN, one of the two")
     if resume is None and world is None and not from_traces:
         raise typer.BadParameter("expected a WORLD, or --resume RUN, or --from-traces RUN")
-    if seeds is not None and (seed is not None or resume is not None):
+    if seeds is not None and ("seed" in settings or resume is not None):
         raise typer.BadParameter("--seeds goes with neither --seed nor --resume")
-    request = _request(
-        world,
-        preset,
-        config,
-        plugin,
-        override,
-        intervene,
-        seed=seed,
-        steps=steps,
-        worlds=worlds,
-        protocol=protocol,
-    )
-    go(
-        request,
-        run=run,
-        resume=resume,
-        as_json=json,
-        seeds=_whole_numbers("--seeds", seeds),
-        jobs=jobs,
-        only=only,
-        parent=parent,
-        traces=tuple(from_traces or ()),
-        tensorboard=tensorboard,
-        live=live,
-    )
+    go(world, *overrides, run=run, resume=resume, seeds=_whole_numbers("--seeds", seeds) or (),
+       jobs=jobs, traces=from_traces or (), tensorboard=tensorboard, as_json=json, live=live,
+       **settings)  # fmt: skip
 
 
-def _whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
-    """`0,1,2` as numbers."""
+def _whole_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    """`0,1,2` or `0-11` as numbers, None for None."""
     if text is None:
-        return ()
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{option}: expected numbers as 0,1,2, got {text!r}") from None
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise typer.BadParameter(f"{option}: expected numbers like 0,1,2 or 0-11, got {text!r}")
+        numbers += range(int(first), int(last if dash else first) + 1)
+    return tuple(numbers)
 
 
 @app.command()
-def tutor(
+@_shares("seed", "protocol", "preset", "config", "plugins", "overrides")
+def tune(
+    settings: dict[str, Any],
+    overrides: list[str],
     world: Annotated[str, typer.Argument(metavar="WORLD", help="A world, or an agent in one.")],
-    price: Annotated[float, typer.Option(help="Return given up for one model call.")] = 0.001,
+    price: Annotated[float, typer.Option(help="Return subtracted for one model call.")] = 0.001,
     generations: Annotated[int, typer.Option(help="Generations of evolution.")] = 10,
     population: Annotated[int, typer.Option(help="Candidates of each, an even number.")] = 8,
-    episodes: Annotated[int, typer.Option(help="Episodes each candidate lives.")] = 4,
+    episodes: Annotated[int, typer.Option(help="Episodes that each candidate plays.")] = 4,
     steps: Annotated[int, typer.Option(help="Steps after which an episode is cut.")] = 300,
-    from_traces: Annotated[
-        list[Path] | None,
-        typer.Option(help="Learn from recorded runs first.", metavar="RUN…"),
-    ] = None,
-    seed: Seed = None,
-    protocol: Protocol = None,
-    preset: Preset = None,
-    config: Config = None,
-    plugin: Plugin = None,
+    from_traces: Traces = None,
     run: Annotated[
         Path | None, typer.Option(help="Folder, new or left unfinished.", metavar="DIR")
     ] = None,
     json: Json = False,
-    override: Override = None,
 ) -> None:
-    """Teach the learned configurator when to think: return minus a price for each model call."""
-    from agent.commands.tutor import tutor as go
+    """Train the learned configurator when to think: return minus a price for each model call."""
+    from agent.commands.tune import tune as go
 
-    request = _request(world, preset, config, plugin, override, seed=seed, protocol=protocol)
-    go(
-        request,
-        run,
-        price=price,
-        generations=generations,
-        population=population,
-        episodes=episodes,
-        steps=steps,
-        traces=tuple(from_traces or ()),
-        as_json=json,
-    )
+    go(world, *overrides, run=run, price=price, generations=generations, population=population,
+       episodes=episodes, steps=steps, traces=from_traces or (), as_json=json,
+       **settings)  # fmt: skip
 
 
 @app.command("eval")
+@_shares(*AGENT)
 def evaluate(
+    settings: dict[str, Any],
+    overrides: list[str],
     agent: Agent = None,
-    episodes: Annotated[int, typer.Option(help="Whole episodes to play.", min=1)] = 10,
-    seed: Seed = None,
-    steps: Annotated[int | None, typer.Option(help="Give up after so many steps.")] = None,
-    worlds: Worlds = None,
-    protocol: Protocol = None,
-    preset: Preset = None,
-    config: Config = None,
-    plugin: Plugin = None,
+    episodes: Annotated[int | None, typer.Option(help="Whole episodes to play.", min=1)] = None,
     compare: Compare = None,
     json: Json = False,
-    intervene: Intervene = None,
-    override: Override = None,
 ) -> None:
-    """Play whole episodes under a protocol and say what they came to. Writes no run folder."""
+    """Play whole episodes under a protocol and print their returns. Writes no run folder."""
     from agent.commands.evaluate import evaluate as go
 
-    request = _request(
-        agent,
-        preset,
-        config,
-        plugin,
-        override,
-        intervene,
-        seed=seed,
-        steps=steps,
-        episodes=episodes,
-        worlds=worlds,
-        protocol=protocol,
-    )
-    go(request, as_json=json, compare=compare)
+    go(agent, *overrides, as_json=json, compare=compare, **_used(episodes=episodes), **settings)
 
 
 @app.command()
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN…", help="Run folders, or folders of some.")
+        list[Path], typer.Argument(metavar="RUN…", help="Run folders, or folders of run folders.")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the report, new.", metavar="DIR")
@@ -305,44 +262,24 @@ def listing(
     what: Annotated[str, typer.Argument(metavar="games|worlds|modules|agents|studies|presets")],
     plugin: Plugin = None,
 ) -> None:
-    """What there is to choose from, one id first on each line."""
+    """All games, worlds, modules and so on, one a line with its name first."""
     from agent.commands.listing import listing as go
 
     go(what, tuple(plugin or ()))
 
 
 @app.command()
+@_shares(*AGENT)
 def config(
+    settings: dict[str, Any],
+    overrides: list[str],
     agent: Agent = None,
-    seed: Seed = None,
-    steps: Annotated[int | None, typer.Option(help="Steps, summed over the worlds.")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Stop after so many episodes.")] = None,
-    worlds: Worlds = None,
-    protocol: Protocol = None,
-    preset: Preset = None,
-    config: Config = None,
-    plugin: Plugin = None,
-    intervene: Intervene = None,
-    override: Override = None,
+    episodes: Annotated[int | None, typer.Option(help="Stop after this many episodes.")] = None,
 ) -> None:
     """The complete configuration a command would run with, as YAML."""
     from agent.commands.show import show as go
 
-    go(
-        _request(
-            agent,
-            preset,
-            config,
-            plugin,
-            override,
-            intervene,
-            seed=seed,
-            steps=steps,
-            episodes=episodes,
-            worlds=worlds,
-            protocol=protocol,
-        )
-    )
+    go(agent, *overrides, episodes=episodes, **settings)
 
 
 @app.command()
@@ -357,7 +294,7 @@ def study(
     worlds: Annotated[str | None, typer.Option(help="Other worlds, ids with commas.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="As small as it still works.")] = False,
     run: Annotated[Path | None, typer.Option(help="Folder, new.", metavar="DIR")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with a study's folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the folder of a study.")] = None,
     json: Json = False,
 ) -> None:
     """Paired-seed experiments: worlds × arms × seeds, and a report with intervals and figures."""
@@ -366,8 +303,9 @@ def study(
     if (name is None) == (resume is None):
         raise typer.BadParameter("expected a NAME or FILE, or --resume RUN, one of the two")
     if resume is not None and (seeds or worlds or quick or run):
-        raise typer.BadParameter("--resume goes on with a study as it was begun")
-    go(name, jobs, seeds, worlds, quick, run, resume, as_json=json)
+        raise typer.BadParameter("--resume continues a study as it was begun")
+    go(json, name=name, jobs=jobs, seeds=_whole_numbers("--seeds", seeds), quick=quick, run=run,
+       worlds=None if worlds is None else worlds.split(","), resume=resume)  # fmt: skip
 
 
 @app.command()
@@ -380,7 +318,7 @@ def view(
     export: Annotated[
         Path | None, typer.Option(help="Write the page into one file instead.", metavar="FILE.html")
     ] = None,
-    row: Annotated[int, typer.Option(help="Which of the worlds lived in side by side.")] = 0,
+    row: Annotated[int, typer.Option(help="Which of the environments side by side.")] = 0,
     plugin: Plugin = None,
 ) -> None:
     """Look into a recorded run on a page of this machine: every message, future and fork."""
@@ -396,7 +334,7 @@ def bench(
     what: Annotated[str, typer.Argument(metavar="loop|world|memory|trace|learn")],
     json: Json = False,
 ) -> None:
-    """Measure a part of the house on this machine."""
+    """Measure the cost of a part of the program on this machine."""
     from agent.commands.bench import bench as go
 
     go(what, as_json=json)
@@ -411,20 +349,25 @@ def fork(
         typer.Option(
             "--set",
             metavar="MESSAGE.FIELD=VALUE",
-            help="What is to be else: directive.mode=2, directive.u.score=0, plan.action=3; "
+            help="The change: directive.mode=2, directive.u.score=0, plan.action=3; "
             "nothing: the control.",
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Turns to live on for.")] = 60,
-    hold: Annotated[int, typer.Option(help="Steps the change holds; 0: all of them.")] = 1,
-    row: Annotated[int | None, typer.Option(help="Change one world's row alone.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Turns of the loop after the change (60).")
+    ] = None,
+    hold: Annotated[
+        int | None, typer.Option(help="Steps the change holds (1); 0: all of them.")
+    ] = None,
+    row: Annotated[int | None, typer.Option(help="Change one environment alone.")] = None,
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Go back to a recorded moment, change a word between the modules, compare what follows."""
+    """Go back to a recorded step, change a message between the modules, compare the futures."""
     from agent.commands.fork import fork as go
 
-    go(run, at, tuple(change or ()), steps, hold, row, tuple(plugin or ()), as_json=json)
+    go(run, at, as_json=json, changes=change or (), row=row, plugins=plugin or (),
+       **_used(steps=steps, hold=hold))  # fmt: skip
 
 
 @app.command("check-module")
@@ -433,7 +376,7 @@ def check_module(
     plugin: Plugin = None,
     json: Json = False,
 ) -> None:
-    """Hold a module against the contract of its port; one line a property."""
+    """Check a module against the contract of its port; one line a promise."""
     from agent.commands.check import check as go
 
     go(kind, tuple(plugin or ()), as_json=json)
@@ -452,7 +395,7 @@ def gather_overrides(arguments: Sequence[str]) -> list[str]:
             return [*gathered, word, *waiting]
         name, equals, value = word.partition("=")
         if word == TRACES:
-            # As many recorded runs as are named; what does not exist is the world.
+            # Every recorded run that follows; a word that is no folder is the world.
             gathered += [word, *waiting[:1]]
             waiting = waiting[1:]
             while waiting and not waiting[0].startswith("-") and Path(waiting[0]).exists():
@@ -463,42 +406,26 @@ def gather_overrides(arguments: Sequence[str]) -> list[str]:
             continue
         if not equals:
             if not waiting or waiting[0].startswith("--"):
-                raise ValueError(f"option {name}: expected a value, as in {name}=VALUE")
+                raise typer.BadParameter(f"{name}: expected a value, as in {name}=VALUE")
             value = waiting.pop(0)
         gathered += ["--set", f"{name.removeprefix('--')}={value}"]
     return gathered
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command and leaves with its exit code."""
-    _keep_freed_memory()
+    """Runs the command and exits with its code."""
+    keep_freed_memory()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
-def _keep_freed_memory() -> None:
-    """Asks the C library to keep what tensors free for the next ones.
-
-    By itself glibc gives tensors of more than 128 KiB back to the system and asks for them anew,
-    each page of them a fault: a seventh of the time of an update (docs/LOG.md, 2026-11-27).
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library, which has its own ways
-        return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # as <malloc.h> numbers them
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, 1 << 30)
-    mallopt(top_pad, 1 << 26)
-
-
 def run(arguments: Sequence[str]) -> int:
-    """Runs the command; its exit code. Whatever goes wrong is one line on stderr."""
+    """Runs the command and returns its exit code; an error is one line on stderr."""
     # One thread a process: the tensors here are small, and on two shared cores a second thread
     # is slower, sometimes tenfold. Set before torch is first imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     command = typer.main.get_command(app)
     try:
-        # Not by its `main`, which has answers of its own to Ctrl-C and to a reader that left.
+        # Not by its `main`, which handles Ctrl-C and a closed pipe in its own way.
         with command.make_context("sextet", gather_overrides(arguments)) as context:
             command.invoke(context)
     except typer.Exit as done:
@@ -506,7 +433,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _complain("stopped", 130)
     except BrokenPipeError:
-        # Whoever read our output has seen enough (`sextet list games | head`).
+        # The reader of the output has closed it (`sextet list games | head`).
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         return 0
     except Exception as error:
@@ -515,32 +442,27 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _explain(error: Exception) -> int:
-    """One line for what went wrong, and the exit code it means."""
+    """Prints an error in one line; returns its exit code."""
     if os.environ.get("SEXTET_TRACEBACK"):
         import traceback
 
         traceback.print_exception(error)
-    if hasattr(error, "format_message"):
+    if hasattr(error, "format_message"):  # an error of typer
         return _complain(_usage(error), 2)
-    if isinstance(error, ValueError) and str(error).startswith("option "):
-        return _complain(str(error), 2)
-    from modules.messages import SextetError
-
-    if isinstance(error, SextetError):
-        return _complain(str(error), getattr(error, "exit_code", 2))
+    if hasattr(error, "exit_code"):  # a SextetError
+        return _complain(str(error), error.exit_code)
     return _complain(f"{type(error).__name__}: {error}", 1)
 
 
 def _usage(error: Any) -> str:
-    """A usage error with a suggestion where a verb or flag is merely misspelt."""
-    import difflib
-
+    """A usage error, with the present name of a renamed verb or flag, or a similar verb."""
     text = str(error.format_message())
-    if "Did you mean" not in text and (context := getattr(error, "ctx", None)) is not None:
-        given = getattr(error, "option_name", None) or text.split("'")[1::2][:1]
-        given = given[0] if isinstance(given, list) and given else given
-        names = list(getattr(context.command, "commands", {}))
-        if close := difflib.get_close_matches(str(given), names, n=1):
+    if (context := getattr(error, "ctx", None)) is not None:
+        word = getattr(error, "option_name", None) or "".join(text.split("'")[1:2])
+        verbs = list(getattr(context.command, "commands", {}))
+        if word in RENAMED:
+            return f"{word} is now {RENAMED[word]}"
+        if "Did you mean" not in text and (close := difflib.get_close_matches(word, verbs, n=1)):
             text = f"{text} Did you mean '{close[0]}'?"
     return text
 

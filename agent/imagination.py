@@ -1,31 +1,36 @@
-"""Imagination: the world model and the cost, joined under a directive (LeCun 2022, §3.1.2)."""
+"""Imagination: world model and cost under one directive (LeCun 2022, §3.1.2 steps 3 and 4)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modules.messages import ActionSpec, Directive, Situation, State
-from modules.ports import Cost, Trajectory, WorldModel
+from modules.ports import Cost, Futures, WorldModel
 
 
 class Imagination:
-    """What may follow from a situation, and what it would cost.
+    """Imagined futures of B situations, and what they cost.
 
-    Counts one model call for each row, candidate and step imagined, into `spent` [B] int64.
-    Everything is raw tensors and differentiable in actions and z; whoever only searches wraps
-    its search in `torch.no_grad()`.
+    The cost of a plan of H actions, lower is better:
 
-    A plan costs Σ_{t=1..H} γ^{t-1} a_t u·IC(s_t) + γ^H a_{H+1} v·TC(s_H) with
-    a_t = Π_{k<t} (1 - ended_k): the energies of the states it leads to while it lasts, then what
-    the critic expects after the last. The paper's F = Σ C(s[t]) (§3.1.2 step 4) adds the critic
-    at every step; a critic that already holds the discounted future would be counted many times,
-    so that sum is there as `literal`, not as the default.
+        F_H = Σ_{t=1..H} γ^{t-1} p_t E(s_t) + γ^H p_{H+1} v·TC(s_H)
+        E(s) = u·IC(s) + risk·uncertainty(s),   p_t = Π_{k<t} (1 - ended_k)
 
-    Below 1, `lookahead` λ mixes what plans of 0 to H steps cost, as a λ-return does (Sutton 1988):
-    Σ_{h<H} (1-λ) λ^h F_h + λ^H F_H, F_0 being what the critic says of the first action at once,
-    where it knows actions. A model's errors grow with the horizon, a critic's do not: so each
-    corrects the other.
+    so the state in which an episode ends still counts. The paper's F = Σ_t C(s[t]) adds the
+    critic at every step; a critic that already is a discounted sum would then be counted many
+    times, so that form is the option `sum_critic_every_step`.
+
+    With `td_lambda` λ < 1 the cost is the λ-return over horizons (Sutton 1988),
+
+        Σ_{h<H} (1-λ) λ^h F_h + λ^H F_H,   F_0 = v·TC(s_0, a_1), or 0 without action values
+
+    because the error of a model grows with the horizon and that of a critic does not.
+
+    `model_calls` [B] int64 counts each row, candidate and step imagined. Tensors are unchecked,
+    and differentiable in actions and z: planners that need no gradient use `torch.no_grad()`.
     """
 
     def __init__(
@@ -34,144 +39,156 @@ class Imagination:
         cost: Cost,
         situation: Situation,
         directive: Directive,
+        *,
         actions: ActionSpec,
         discount: float,
-        literal: bool = False,
-        td_lambda: float = 1.0,
-        spent: Tensor | None = None,
+        sum_critic_every_step: bool,
+        td_lambda: float,
     ) -> None:
-        self.world_model, self.costs = world_model, cost
+        self.world_model, self.cost_module = world_model, cost
         self.situation, self.directive = situation, directive
         self.actions, self.discount = actions, discount
-        self.literal, self.td_lambda = literal, td_lambda
-        self.spent = torch.zeros(situation.batch, dtype=torch.int64) if spent is None else spent
-        self._index: Tensor | None = None
-        self._parent: Imagination | None = None
-        self._asked: tuple[State, Tensor | None] | None = None
+        self.sum_critic_every_step, self.td_lambda = sum_critic_every_step, td_lambda
+        self.model_calls = torch.zeros(situation.batch, dtype=torch.int64)
+        self._whole: tuple[Imagination, Tensor] | None = None
+        self._last_values: tuple[State, Tensor | None] | None = None
 
     def select(self, index: Tensor) -> Imagination:
-        """The same for the rows at `index` [M]; what it spends is counted here too."""
+        """Imagination of the rows `index` [M] alone; its model calls are counted here too."""
         part = Imagination(
             self.world_model,
-            self.costs,
+            self.cost_module,
             self.situation.select(index),
             self.directive.select(index),
-            self.actions,
-            self.discount,
-            self.literal,
-            self.td_lambda,
+            actions=self.actions,
+            discount=self.discount,
+            sum_critic_every_step=self.sum_critic_every_step,
+            td_lambda=self.td_lambda,
         )
-        part._index, part._parent = index, self
+        part._whole = self, index
         return part
 
+    # -- states -----------------------------------------------------------------------------
+
     def start(self) -> State:
-        """The present state of each row, [B ...]; costs no model call."""
+        """The present states, B rows; costs no model call."""
         return self.world_model.start(self.situation, self.directive)
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
-        """The states after `action` [M A]; M = B*N, the N candidates of a row side by side."""
-        self._spend(torch.full_like(self.spent, len(action) // self.situation.batch))
+        """The states after `action` [M A]; M = B·N, the N candidates of a row side by side."""
+        self._count(torch.full_like(self.model_calls, len(action) // self.situation.batch))
         after = self.world_model.step(state, action, z)
-        return self.world_model.complete(after) if self.costs.needs_latent() else after
+        return self.world_model.complete(after) if self.cost_module.needs_latent() else after
 
-    def _spend(self, calls: Tensor) -> None:
-        """Counts `calls` [B] here and in whatever this is a part of."""
-        self.spent += calls
-        if self._parent is not None and self._index is not None:
-            whole = torch.zeros_like(self._parent.spent)
-            self._parent._spend(whole.index_add_(0, self._index, calls))
+    def _count(self, calls: Tensor) -> None:
+        """Adds model calls [B] here and in the imagination that this is a part of."""
+        self.model_calls += calls
+        if self._whole is not None:
+            whole, index = self._whole
+            whole._count(torch.zeros_like(whole.model_calls).index_add_(0, index, calls))
 
-    def _weights(self, weights: Tensor, states: int) -> Tensor:
-        """Each row's weights [B K] for its candidates, [M K]."""
-        return weights.repeat_interleave(states // len(weights), 0)
+    def state_ids(self, state: State) -> Tensor | None:
+        """Numbers [M] that are equal where states look alike, from a world model that has them
+        (`modules.ports.WorldModel`); None where latents are to be compared.
+        """
+        state_ids: Any = getattr(self.world_model, "state_ids", None)
+        if state_ids is None or self.cost_module.needs_latent():
+            return None
+        numbers: Tensor = state_ids(state)
+        return numbers
+
+    # -- energies of states -----------------------------------------------------------------
+
+    def _per_candidate(self, weights: Tensor, candidates: int) -> Tensor:
+        """Weights of each row [B ...] repeated for its candidates, [M ...]."""
+        return weights.repeat_interleave(candidates // len(weights), 0)
 
     def energy(self, state: State) -> Tensor:
-        """u·IC(s) plus risk times uncertainty, [M]."""
-        felt = self.costs.intrinsic(state)
-        total = (felt * self._weights(self.directive.u, len(felt))).sum(-1)
-        return total + self._weights(self.directive.risk, len(felt)) * state.uncertainty
+        """E(s) = u·IC(s) + risk·uncertainty(s), [M]."""
+        intrinsic = self.cost_module.intrinsic(state)
+        energy = (intrinsic * self._per_candidate(self.directive.u, len(intrinsic))).sum(-1)
+        risk = self._per_candidate(self.directive.risk, len(intrinsic))
+        return energy + risk * state.uncertainty
 
-    def value(self, state: State) -> Tensor:
-        """v·TC(s), [M]: what the critic expects to come; 0 while the critic is fresh."""
-        if not self.costs.is_initialised():
-            return state.ended.new_zeros(len(state.ended))
-        if (expected := self.expected(state)) is not None:
-            return expected.amin(-1)
-        state = self.world_model.complete(state)
-        return self.costs.critic_value(state, self._weights(self.directive.v, len(state.ended)))
-
-    def expected(self, state: State) -> Tensor | None:
-        """v·TC(s, a) of each discrete action, [M A], which is what a policy would go by; None where
-        the critic knows no actions or is fresh.
+    def critic_value(self, state: State) -> Tensor:
+        """v·TC(s), [M], at the best action where the critic has action values; 0 before the
+        critic's first update.
         """
-        if not self.costs.is_initialised():
+        if not self.cost_module.is_initialised():
+            return state.ended.new_zeros(len(state.ended))
+        if (values := self.action_values(state)) is not None:
+            return values.amin(-1)
+        state = self.world_model.complete(state)
+        v = self._per_candidate(self.directive.v, len(state.ended))
+        return self.cost_module.critic_value(state, v)
+
+    def action_values(self, state: State) -> Tensor | None:
+        """v·TC(s, a) of each discrete action, [M A], by which a greedy policy acts; None where
+        the critic has no action values or no update yet.
+        """
+        if not self.cost_module.is_initialised():
             return None
-        # A plan asks several times about a state: for its toll, its rest and what is done next.
-        if self._asked is None or self._asked[0] is not state:
-            whole = self.world_model.complete(state)
-            weights = self._weights(self.directive.v, len(state.ended))
-            self._asked = state, self.costs.action_values(whole, weights)
-        return self._asked[1]
+        # Planners read the values of one state up to three times: as step cost, as final value
+        # and to choose the next action.
+        if self._last_values is None or self._last_values[0] is not state:
+            v = self._per_candidate(self.directive.v, len(state.ended))
+            values = self.cost_module.action_values(self.world_model.complete(state), v)
+            self._last_values = state, values
+        return self._last_values[1]
 
-    def first(self, action: Tensor) -> Tensor:
-        """What the first actions [M A] of plans add by themselves: (1-λ)·F_0, [M]."""
+    # -- costs of plans ---------------------------------------------------------------------
+
+    def begin(self, candidates: int) -> Futures:
+        """`candidates` N futures of each row, of 0 steps."""
+        rows = self.situation.batch
+        zero = torch.zeros(rows, candidates, dtype=torch.float64)
+        state = self.start().select(torch.arange(rows).repeat_interleave(candidates))
+        return Futures(state, cost=zero, survival=zero + 1, steps=0)
+
+    def extend(self, futures: Futures, action: Tensor, z: Tensor | None = None) -> Futures:
+        """The futures after one more `action` [M A] under the latent z [M Z], M = B·N."""
+        t, survival, cost = futures.steps, futures.survival, futures.cost
+        if t == 0:
+            cost = cost + self._first_action_cost(action).view(cost.shape)
+        state = self.step(futures.state, action, z)
+        cost = cost + self.discount**t * survival * self._step_cost(state, t).view(cost.shape)
+        survival = survival * (1 - state.ended.view(cost.shape))
+        return Futures(state, cost, survival, t + 1)
+
+    def rollout(self, actions: Tensor, z: Tensor | None = None) -> Futures:
+        """The futures of sequences `actions` [B N H A] under latents `z` [B N H Z]."""
+        futures = self.begin(actions.shape[1])
+        for t in range(actions.shape[2]):
+            latent = None if z is None else z[:, :, t].flatten(0, 1)
+            futures = self.extend(futures, actions[:, :, t].flatten(0, 1), latent)
+        return futures
+
+    def cost(self, futures: Futures) -> Tensor:
+        """Cost of plans that end where the futures stand, F_H or its λ-return, [B N] float64."""
+        final = self._final_cost(futures.state, futures.steps).view(futures.cost.shape)
+        return futures.cost + self.discount**futures.steps * futures.survival * final
+
+    def _first_action_cost(self, action: Tensor) -> Tensor:
+        """(1-λ) F_0 of plans that begin with `action` [M A], [M]."""
         heads = self.situation.energies.critic_actions
-        if self.literal or self.td_lambda == 1 or heads is None:
+        if self.sum_critic_every_step or self.td_lambda == 1 or heads is None:
             return action.new_zeros(len(action))
-        said = (heads * self.directive.v.unsqueeze(1)).sum(-1)
-        said = said.repeat_interleave(len(action) // len(said), 0)
-        return (1 - self.td_lambda) * (action * said).sum(-1)
+        values = (heads * self.directive.v.unsqueeze(1)).sum(-1)
+        return (1 - self.td_lambda) * (action * self._per_candidate(values, len(action))).sum(-1)
 
-    def toll(self, state: State, t: int) -> Tensor:
-        """What being in `state` after step t (from 0) adds to a plan's cost, [M], before γ^t."""
+    def _step_cost(self, state: State, t: int) -> Tensor:
+        """What the state after step t, counted from 0, adds to a plan's cost before γ^t p_t."""
         energy = self.energy(state)
-        if self.literal:
-            return energy + self.value(state)
+        if self.sum_critic_every_step:
+            return energy + self.critic_value(state)
         if self.td_lambda == 1:
             return energy
-        later = self.discount * (1 - state.ended) * self.value(state)
+        later = self.discount * (1 - state.ended) * self.critic_value(state)
         return self.td_lambda ** (t + 1) * (energy + (1 - self.td_lambda) * later)
 
-    def rest(self, state: State, steps: int) -> Tensor:
-        """What the critic has to add after the last of `steps`, [M], before γ^steps."""
-        if self.literal:
+    def _final_cost(self, state: State, steps: int) -> Tensor:
+        """What the critic adds after the last of `steps`, before γ^steps p_{steps+1}."""
+        if self.sum_critic_every_step:
             return state.ended.new_zeros(len(state.ended))
-        value = self.value(state)
+        value = self.critic_value(state)
         return value if self.td_lambda == 1 else self.td_lambda ** (steps + 1) * value
-
-    def rollout(self, actions: Tensor, z: Tensor | None = None) -> Trajectory:
-        """Imagines the sequences `actions` [B N H A] under latents `z` [B N H Z]."""
-        rows, several, horizon, _ = actions.shape
-        state = self.start().select(torch.arange(rows).repeat_interleave(several))
-        states, tolls = [], []
-        for t in range(horizon):
-            chosen = None if z is None else z[:, :, t].flatten(0, 1)
-            action = actions[:, :, t].flatten(0, 1)
-            state = self.step(state, action, chosen)
-            toll = self.toll(state, t)
-            states.append(state)
-            tolls.append(toll + self.first(action) if t == 0 else toll)
-        grid = (rows, several, horizon)
-        return Trajectory(
-            states=states,
-            energies=torch.stack(tolls, -1).view(grid),
-            ended=torch.stack([s.ended for s in states], -1).view(grid),
-            value=self.rest(state, horizon).view(rows, several),
-            uncertainty=torch.stack([s.uncertainty for s in states], -1).view(grid),
-        )
-
-    def cost(self, trajectory: Trajectory) -> Tensor:
-        """What each future costs, [B N]; lower is better."""
-        return plan_cost(trajectory.energies, trajectory.ended, trajectory.value, self.discount)
-
-
-def plan_cost(energies: Tensor, ended: Tensor, value: Tensor, discount: float) -> Tensor:
-    """Σ γ^{t-1} a_t e_t + γ^H a_{H+1} value, with a_t = Π_{k<t} (1 - ended_k).
-
-    `energies`, `ended` are [... H], `value` [...]; the result is [...].
-    """
-    horizon = energies.shape[-1]
-    lasting = torch.cumprod(1 - ended, -1)
-    alive = torch.cat([torch.ones_like(lasting[..., :1]), lasting[..., :-1]], -1)
-    powers = discount ** torch.arange(horizon, dtype=energies.dtype)
-    return (powers * alive * energies).sum(-1) + discount**horizon * lasting[..., -1] * value

@@ -1,4 +1,4 @@
-"""Living: the world and the agent take turns."""
+"""The interaction loop: the agent acts, the world responds."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ if TYPE_CHECKING:
 
 
 def live(agent: Agent, world: World, steps: int, seed: int) -> Iterator[Moment]:
-    """Moments of one life: `steps` turns of the loop summed over the world's rows.
+    """Yields the moments of a run of `steps` steps, summed over the world's rows.
 
-    A generator: whoever iterates decides what to log, draw, learn or stop. The moment is yielded
-    before its action is carried out. Seed and row decide every random number.
+        for moment in live(agent, world, steps=500, seed=0):
+            screen.show(moment)
+
+    Agent and world are reset first. A moment holds all B rows and is yielded before its action is
+    carried out, so the caller can log, draw, learn or stop in between. Seed and row derive every
+    random number.
     """
     agent.reset(world.num_envs, seed)
-    yield from go_on(agent, world, world.reset(seed), steps)
+    yield from continue_from(agent, world, world.reset(seed), steps)
 
 
-def go_on(agent: Agent, world: World, observation: Observation, steps: int) -> Iterator[Moment]:
-    """The same from where agent and world stand: `observation` is what the world shows now."""
+def continue_from(
+    agent: Agent, world: World, observation: Observation, steps: int
+) -> Iterator[Moment]:
+    """As `live`, from the present state of agent and world, which shows `observation`."""
     for _ in range(-(-steps // world.num_envs)):
         moment = agent.step(observation)
         yield moment

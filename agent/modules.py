@@ -1,4 +1,4 @@
-"""The six modules of an agent, and what stands before its first moment."""
+"""The six modules of an agent, and the moment before its first."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Modules:
 
 
 def initial_moment(m: Modules, w: WorldSpec, rows: int) -> Moment:
-    """What stands before the first moment of an episode: zeros, each module's defaults."""
+    """The moment before the first of an episode, step -1: zeros and each module's `initial`."""
     none, zeros = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows)
-    state = m.perception.initial(rows)
+    state, directive = m.perception.initial(rows), m.configurator.initial(rows)
     return Moment(
         step=-1,
         observation=Observation(
@@ -39,11 +39,11 @@ def initial_moment(m: Modules, w: WorldSpec, rows: int) -> Moment:
         ),
         state=state,
         recollection=m.memory.initial(rows),
-        energies=m.cost.energy(state),
+        energies=m.cost.energy(state).at_best_action(directive),
         surprise=zeros,
         episode_model_calls=zeros.long(),
         episode_step=zeros.long() - 1,
-        directive=m.configurator.initial(rows),
+        directive=directive,
         plan=m.actor.initial(rows),
         expected=state.replace(hidden=torch.zeros(rows, 0)),
     )

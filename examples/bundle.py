@@ -67,7 +67,7 @@ def bundled(run: Path, name: str, commit: str, command: str) -> Path:
 def evaluated(name: str, episodes: int, protocol: str | None) -> dict[str, Any]:
     """What `sextet eval` says of a bundled agent, without the single returns."""
     command = [sys.executable, "-m", "agent.cli", "eval", name, "--episodes", str(episodes)]
-    command += ["--worlds", "10", "--json", *(["--protocol", protocol] if protocol else [])]
+    command += ["--num-envs", "10", "--json", *(["--protocol", protocol] if protocol else [])]
     shown = subprocess.run(command, check=True, capture_output=True, text=True)
     figures: dict[str, Any] = json.loads(shown.stdout.splitlines()[-1])
     return {key: value for key, value in figures.items() if key not in ("returns", "checkpoint")}

@@ -43,7 +43,7 @@ LIVES: dict[str, tuple[str, int, tuple[str, ...]]] = {
 
 def recorded(folder: Path, world: str, rows: int, settings: tuple[str, ...], steps: int) -> Path:
     """A run of so many turns, recorded in a new folder."""
-    flags = {"seed": 3, "worlds": rows}
+    flags = {"seed": 3, "num_envs": rows}
     assembly = prepared(RunRequest(agent=world, overrides=settings, flags=flags))
     place = RunFolder.create(folder, "fork")
     place.write_config(assembly.config.tree())

@@ -63,7 +63,7 @@ def train(
 ) -> Iterator[Assembly]:
     """One training, shown each time it has lived as many steps as the next of `budgets`."""
     made = assemble(settings(seed, primed, overrides), known_kinds(()), training=True)
-    learner = Learner(made.agent.modules, seed=seed, **made.config.settings.learner.model_dump())
+    learner = Learner(made.agent, config=made.config.settings.learner, seed=seed)
     left, done = list(budgets), 0
     for _ in live(made.agent, made.world, max(budgets), seed):
         done += made.world.num_envs

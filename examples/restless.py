@@ -9,17 +9,17 @@ from modules.configurator.fixed import Fixed
 
 
 class Restless(Fixed):
-    """Thinks at every third step."""
+    """Plans at every third step."""
 
     class Config(Fixed.Config):
         kind: Literal["restless"] = "restless"  # type: ignore[assignment]
 
     def configure(self, situation):
         directive = super().configure(situation)
-        thinks = situation.episode_step % 3 == 0
+        plans = situation.episode_step % 3 == 0
         return directive.replace(
-            mode=thinks.long() + 1,
-            reason=tuple("thinks: a third step" if t else "reacts" for t in thinks.tolist()),
+            mode=plans.long() + 1,
+            reason=tuple("plans: a third step" if p else "reacts" for p in plans.tolist()),
         )
 
 

@@ -25,24 +25,20 @@ The paper gives no schema for its messages; this one is ours (LeCun 2022, Fig. 2
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import struct
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import (
     Annotated,
     Any,
     ClassVar,
     Self,
-    Union,
-    cast,
     get_args,
-    get_origin,
-    get_type_hints,
 )
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 SIGNALS: tuple[str, ...] = ("reward", "life_lost", "lives", "end", "effort", "novelty")
@@ -67,6 +63,8 @@ class SextetError(Exception):
     ├── WorldError     a world cannot be made, stepped or restored; exit 2 when it cannot be made
     └── TraceError     a recorded run cannot be read
     """
+
+    exit_code = 2
 
 
 class ConfigError(SextetError):
@@ -99,6 +97,15 @@ class MessageError(SextetError):
         return f"{where}: expected {self.expected}, got {self.received}"
 
 
+_DTYPES_BY_KIND = {
+    "float": (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    "bool": (torch.bool,),
+    "int": (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+}
+_DTYPES_BY_KIND["any"] = tuple(itertools.chain(*_DTYPES_BY_KIND.values()))
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES_BY_KIND["any"]}
+
+
 class Shape:
     """The axes of a tensor field, `Shape("B D")`, and the kind of its numbers.
 
@@ -108,77 +115,48 @@ class Shape:
     def __init__(self, axes: str, kind: str = "float") -> None:
         self.axes = tuple(axes.split())
         self.kind = kind
+        self.dtypes = frozenset(_DTYPES_BY_KIND[kind])
 
     def __repr__(self) -> str:
         return f"{self.kind} [{' '.join(self.axes)}]"
 
 
-def _fits(value: Tensor, shape: Shape) -> bool:
-    return len(value.shape) == len(shape.axes) and _is_kind(value, shape.kind)
-
-
-def _is_kind(value: Tensor, kind: str) -> bool:
-    if kind == "float":
-        return value.dtype.is_floating_point
-    if kind == "bool":
-        return value.dtype is torch.bool
-    if kind == "int":
-        return not value.dtype.is_floating_point and value.dtype is not torch.bool
-    return True
-
-
-def _shape_of(hint: Any) -> Shape | None:
-    """The Shape inside `Annotated[Tensor, Shape]` or an optional of it."""
-    if get_origin(hint) is Annotated:
-        return next((m for m in get_args(hint)[1:] if isinstance(m, Shape)), None)
-    if get_origin(hint) in (Union, types.UnionType):
-        return next((s for s in map(_shape_of, get_args(hint)) if s is not None), None)
-    return None
+def _parts(hint: Any) -> Iterator[Any]:
+    """A type hint and all that is nested in it: members of unions, marks of `Annotated`."""
+    yield hint
+    for part in get_args(hint):
+        yield from _parts(part)
 
 
 _KINDS: dict[str, type[Message]] = {}
-_DTYPES = {
-    str(d).removeprefix("torch."): d
-    for d in (
-        torch.float32,
-        torch.float64,
-        torch.float16,
-        torch.bfloat16,
-        torch.uint8,
-        torch.int8,
-        torch.int16,
-        torch.int32,
-        torch.int64,
-        torch.bool,
-    )
-}
 _MAGIC = b"SXT1"
-_FORMS_KEPT = 256
 
 
-def _fill(message: Message, values: dict[str, Any], axes: dict[str, int] | None) -> None:
-    """Makes these the fields of a new message, as pydantic would; `axes` where they are known."""
-    put = object.__setattr__
-    put(message, "__dict__", values)
-    put(message, "__pydantic_fields_set__", set(values))
-    put(message, "__pydantic_extra__", None)
-    put(message, "__pydantic_private__", None)
-    put(message, "_axes", axes)
+@functools.lru_cache(maxsize=4096)
+def _axes(
+    kind: type[Message], form: tuple[Any, ...], known: tuple[tuple[str, int], ...] = ()
+) -> dict[str, int]:
+    """The length of every axis of a message of `form` (`Message._form`), with those `known`.
 
-
-def _form(fields: Mapping[str, Any]) -> tuple[object, ...]:
-    """All that decides whether fields agree: names, kinds, shapes, and the rows of messages."""
-    form: list[object] = list(fields)
-    for value in fields.values():
-        if isinstance(value, Tensor):
-            form.append(value.shape)
-            form.append(value.dtype)
-        elif type(value) is tuple:
-            form.append(tuple(map(type, value)))
-        else:
-            form.append(type(value))
-            form.append(getattr(value, "batch", None))
-    return tuple(form)
+    Messages are made many times a step, in few forms: each form is checked once. Raises
+    MessageError where an axis has two lengths, or a tensor too few axes or another dtype.
+    """
+    axes = dict(known)
+    for (name, shape), entry in zip(kind._tensors, form, strict=False):
+        if entry is None:
+            continue
+        lengths, dtype = entry
+        received = f"{str(dtype).removeprefix('torch.')} {list(lengths)}"
+        if len(lengths) != len(shape.axes) or dtype not in shape.dtypes:
+            raise MessageError(kind.__name__, name, repr(shape), received)
+        for axis, length in zip(shape.axes, lengths, strict=True):
+            if axes.setdefault(axis, length) != length:
+                expected = " ".join(f"{a}={axes.get(a, '?')}" for a in shape.axes)
+                raise MessageError(kind.__name__, name, f"[{expected}]", received)
+    for name, rows in zip(kind._nested, form[len(kind._tensors) :], strict=True):
+        if rows is not None and axes.setdefault("B", rows) != rows:
+            raise MessageError(kind.__name__, name, f"{axes['B']} rows", f"{rows} rows")
+    return axes
 
 
 class Message(BaseModel):
@@ -192,21 +170,9 @@ class Message(BaseModel):
     _tensors: ClassVar[tuple[tuple[str, Shape], ...]] = ()
     _nested: ClassVar[tuple[str, ...]] = ()
     _others: ClassVar[tuple[str, ...]] = ()
-    _agreed: ClassVar[dict[tuple[object, ...], tuple[dict[str, int], dict[str, Any]]]] = {}
     __slots__ = ("_axes",)
 
-    def __init_subclass__(cls, **settings: Any) -> None:
-        super().__init_subclass__(**settings)
-        cls._agreed = {}
-
     def __init__(self, **fields: Any) -> None:
-        # Messages are made many times a step, in few forms: fields of a form that once agreed
-        # agree again. A new form is left to pydantic, which converts or says what is wrong.
-        form = _form(fields)
-        if (known := self._agreed.get(form)) is not None:
-            axes, defaults = known
-            _fill(self, {**defaults, **fields}, axes)
-            return
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -215,29 +181,28 @@ class Message(BaseModel):
             raise MessageError(
                 type(self).__name__, name, first["msg"], _describe(first.get("input"))
             ) from None
-        values = self.__dict__
-        if form == _form({name: values[name] for name in fields}):  # nothing was converted
-            if len(self._agreed) >= _FORMS_KEPT:
-                self._agreed.clear()
-            defaults = {name: value for name, value in values.items() if name not in fields}
-            self._agreed[form] = cast(Any, self)._axes, defaults
+        object.__setattr__(self, "_axes", _axes(type(self), self._form()))
 
     @classmethod
-    def declare(cls) -> None:
-        """Reads the axes out of the field types, once for each class below."""
-        hints = get_type_hints(cls, include_extras=True)
+    def __pydantic_init_subclass__(cls, **settings: Any) -> None:
+        """Reads the axes out of the field types. Raises TypeError where a type is not yet known,
+        since such a class could check nothing.
+        """
         tensors, nested, others = [], [], []
-        for name in cls.model_fields:
-            shape = _shape_of(hints[name])
-            parts = get_args(hints[name]) or (hints[name],)
-            if shape is not None:
-                tensors.append((name, shape))
+        if not cls.__pydantic_complete__:
+            raise TypeError(
+                f"message {cls.__name__}: expected fields whose types are known where the class is "
+                "defined, got a forward reference; define those types first"
+            )
+        for name, field in cls.model_fields.items():
+            parts = [*field.metadata, *_parts(field.annotation)]
+            if shapes := [part for part in parts if isinstance(part, Shape)]:
+                tensors.append((name, shapes[0]))
             elif any(isinstance(part, type) and issubclass(part, Message) for part in parts):
                 nested.append(name)
             else:
                 others.append(name)
         cls._tensors, cls._nested, cls._others = tuple(tensors), tuple(nested), tuple(others)
-        cls._agreed = {}
         _KINDS[cls.__name__] = cls
 
     def __eq__(self, other: object) -> bool:
@@ -246,38 +211,24 @@ class Message(BaseModel):
     def __hash__(self) -> int:
         return id(self)
 
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        object.__setattr__(self, "_axes", self._read_axes({}))
-        return self
-
-    def _read_axes(self, dims: dict[str, int]) -> dict[str, int]:
-        """Gives every axis its length in `dims`, or raises where one has two."""
-        values = self.__dict__
-        for name, shape in self._tensors:
+    def _form(self) -> tuple[object, ...]:
+        """All that decides whether the fields agree: shape and dtype of each tensor, and the rows
+        of each nested message.
+        """
+        values, form = self.__dict__, []
+        for name, _ in self._tensors:
             value = values[name]
-            if value is None:
-                continue
-            if not isinstance(value, Tensor) or not _fits(value, shape):
-                raise MessageError(type(self).__name__, name, repr(shape), _describe(value))
-            for axis, length in zip(shape.axes, value.shape, strict=True):
-                if dims.setdefault(axis, length) != length:
-                    wanted = " ".join(f"{a}={dims.get(a, '?')}" for a in shape.axes)
-                    raise MessageError(type(self).__name__, name, f"[{wanted}]", _describe(value))
+            form.append(None if value is None else (value.shape, value.dtype))
         for name in self._nested:
-            if (message := values[name]) is not None and message._tensors:
-                rows = message.batch
-                if dims.setdefault("B", rows) != rows:
-                    raise MessageError(
-                        type(self).__name__, name, f"{dims['B']} rows", f"{rows} rows"
-                    )
-        return dims
+            message = values[name]
+            form.append(message.batch if message is not None and message._tensors else None)
+        return tuple(form)
 
     def check(self, dims: Mapping[str, int]) -> Self:
         """Itself, if its axes have the lengths in `dims`; else MessageError."""
         axes: dict[str, int] | None = getattr(self, "_axes", None)
         if axes is None or any(dims.get(axis, axes[axis]) != axes[axis] for axis in axes):
-            self._read_axes(dict(dims))
+            _axes(type(self), self._form(), tuple(dims.items()))
         return self
 
     @property
@@ -292,9 +243,7 @@ class Message(BaseModel):
     @classmethod
     def unchecked(cls, **fields: Any) -> Self:
         """A message made without any check, for the inside of planning."""
-        made = cls.__new__(cls)
-        _fill(made, fields, None)
-        return made
+        return cls.model_construct(**fields)
 
     def replace(self, **changes: Any) -> Self:
         """A checked copy with some fields changed."""
@@ -571,16 +520,16 @@ def latents_of(states: Sequence[State]) -> Tensor:
 
 
 class Energy(Message):
-    """Cost → actor, configurator, memory: how bad a state is, unweighted; lower is better.
+    """Cost → actor, configurator, memory: the energies of a state, unweighted; lower is better.
 
-    `intrinsic` is IC_i(s), `critic` the heads TC_j(s) (LeCun 2022, eqs. 1-3). In worlds of
-    discrete actions `critic_actions` holds the heads for each action to be taken in s, and
-    `critic` those of the action that is best under equal weights. `disagreement` >= 0 is the
+    `intrinsic` is IC_i(s), `critic` the heads TC_j(s) (LeCun 2022, eqs. 1-3). A critic of actions
+    gives the heads of each action in s, `critic_actions`; its `critic` is None until a directive
+    is known, then TC_j at the action of least v·TC (`at_best_action`). `disagreement` >= 0 is the
     spread of the critic's ensemble.
     """
 
     intrinsic: Annotated[Tensor, Shape("B K")]
-    critic: Annotated[Tensor, Shape("B L")]
+    critic: Annotated[Tensor, Shape("B L")] | None
     disagreement: Annotated[Tensor, Shape("B")]
     critic_actions: Annotated[Tensor, Shape("B A L")] | None = None
 
@@ -590,9 +539,17 @@ class Energy(Message):
 
     def critic_value(self, directive: Directive) -> Tensor:
         """v·TC(s), [B]."""
+        if self.critic_actions is not None:
+            return (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).amin(-1)
+        assert self.critic is not None
+        return (self.critic * directive.v).sum(-1)
+
+    def at_best_action(self, directive: Directive) -> Energy:
+        """Itself, `critic` filled in with the heads [B L] of the action of least v·TC(s, a)."""
         if self.critic_actions is None:
-            return (self.critic * directive.v).sum(-1)
-        return (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).amin(-1)
+            return self
+        best = (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).argmin(-1)
+        return self.replace(critic=self.critic_actions[torch.arange(len(best)), best])
 
 
 class Recollection(Message):
@@ -659,26 +616,6 @@ class Plan(Message):
         return self.actions[:, 0]
 
 
-class Situation(Message):
-    """Everyone → configurator, actor, world model: the moment as known before deciding.
-
-    `surprise` is this state against the last expectation, `spent` the model calls and `age` the
-    steps of this episode so far, `chance` a random key a row from which every port derives its
-    own random numbers. `before` is the previous moment, neutral where an episode begins. `row`
-    is the world's row each stands for, also where `rows` has picked some.
-    """
-
-    env_index: Annotated[Tensor, Shape("B", "int")]
-    state: State
-    recollection: Recollection
-    energies: Energy
-    surprise: Annotated[Tensor, Shape("B")]
-    episode_model_calls: Annotated[Tensor, Shape("B", "int")]
-    episode_step: Annotated[Tensor, Shape("B", "int")]
-    rng_key: Annotated[Tensor, Shape("B", "int")]
-    previous: Moment
-
-
 class Moment(Message):
     """Loop → memory, trace, view: everything said in one step. `step` counts from 0."""
 
@@ -709,6 +646,26 @@ class Moment(Message):
             rng_key=chance,
             previous=before,
         )
+
+
+class Situation(Message):
+    """Everyone → configurator, actor, world model: the moment as known before deciding.
+
+    `surprise` is this state against the last expectation, `spent` the model calls and `age` the
+    steps of this episode so far, `chance` a random key a row from which every port derives its
+    own random numbers. `before` is the previous moment, neutral where an episode begins. `row`
+    is the world's row each stands for, also where `rows` has picked some.
+    """
+
+    env_index: Annotated[Tensor, Shape("B", "int")]
+    state: State
+    recollection: Recollection
+    energies: Energy
+    surprise: Annotated[Tensor, Shape("B")]
+    episode_model_calls: Annotated[Tensor, Shape("B", "int")]
+    episode_step: Annotated[Tensor, Shape("B", "int")]
+    rng_key: Annotated[Tensor, Shape("B", "int")]
+    previous: Moment
 
 
 class Experience(Message):
@@ -745,18 +702,3 @@ class Experience(Message):
             if "W" in shape.axes and fields[name] is not None:
                 fields[name] = fields[name][:, start:stop]
         return self.unchecked(**fields)
-
-
-Situation.model_rebuild()
-for _kind in (
-    Observation,
-    State,
-    Energy,
-    Recollection,
-    Directive,
-    Plan,
-    Situation,
-    Moment,
-    Experience,
-):
-    _kind.declare()

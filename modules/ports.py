@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from modules.messages import (
@@ -42,19 +43,55 @@ class Batch(NamedTuple):
     targets: list[State]
 
 
-class Trajectory(NamedTuple):
-    """Imagined futures: N sequences of H actions for each row.
+def encoded_states(experience: Experience, latents: Tensor) -> list[State]:
+    """The first T of W steps of `experience` as T states, from their `latents` [B T D].
 
-    `states` holds H states of B*N rows (row-major); `energies` [B N H] is u·IC at each of them;
-    `ended` [B N H] the probability that the episode was over when reached; `value` [B N] is
-    v·TC at the last; `uncertainty` [B N H].
+    `ended` is 1 where the episode ends at the step; `hidden` is empty [B 0], `uncertainty` 0.
+    """
+    rows = len(latents)
+    return [
+        State.unchecked(
+            latent=latents[:, t],
+            hidden=latents.new_zeros(rows, 0),
+            signals=experience.signals[:, t],
+            ended=(experience.terminated[:, t] | experience.truncated[:, t]).float(),
+            uncertainty=latents.new_zeros(rows),
+            goal=None if experience.goals is None else experience.goals[:, t],
+        )
+        for t in range(latents.shape[1])
+    ]
+
+
+class Futures(NamedTuple):
+    """N imagined futures of each of B rows, `steps` steps long.
+
+    `state`: where they stand, B·N rows, the futures of a row side by side. `cost` [B N] float64:
+    Σ of the discounted costs of their steps. `survival` [B N] float64: probability that the
+    episode lasts beyond the last step.
     """
 
-    states: list[State]
-    energies: Tensor
-    ended: Tensor
-    value: Tensor
-    uncertainty: Tensor
+    state: State
+    cost: Tensor
+    survival: Tensor
+    steps: int
+
+    def select(self, index: Tensor) -> Futures:
+        """Of each row the futures `index` [B M]."""
+        rows = torch.arange(len(index))[:, None] * self.cost.shape[1]
+        state = self.state.select((rows + index).flatten())
+        return Futures(
+            state, self.cost.gather(1, index), self.survival.gather(1, index), self.steps
+        )
+
+    def where(self, mask: Tensor, other: Futures) -> Futures:
+        """These futures in the rows `mask` [B] (bool), `other` in the rest; N is 1."""
+        column = mask[:, None]
+        return Futures(
+            self.state.where(mask, other.state),
+            self.cost.where(column, other.cost),
+            self.survival.where(column, other.survival),
+            self.steps,
+        )
 
 
 @runtime_checkable
@@ -84,7 +121,9 @@ class World(Protocol):
 
 
 class SimStep(NamedTuple):
-    """What one imagined step of one row of a simulator shows: a new handle and what is felt."""
+    """One imagined step of one row of a simulator: the handle of the state after it, its signals
+    in the order of `WorldSpec.signals`, and whether the episode is over.
+    """
 
     handle: Any
     signals: tuple[float, ...]
@@ -93,23 +132,24 @@ class SimStep(NamedTuple):
 
 @runtime_checkable
 class Simulator(Protocol):
-    """A world that can also be imagined from: stepped from any state, itself undisturbed.
+    """A world that can also be stepped from any of its states without changing where it stands.
 
-    A handle is an immutable state of one row, kept in this process only.
+    A handle is an immutable, hashable state of one row, valid in this process only; equal handles
+    are one state.
     """
 
     def save_state(self, row: int) -> Any:
-        """The present state of a row."""
+        """A handle of the present state of a row."""
 
     def simulate(self, handle: Any, action: Any, seed: int | None) -> SimStep:
         """One step from `handle` with a native action (int or array [A]).
 
-        With `seed` None the row's own random numbers are used (*clairvoyant*: it foresees luck);
-        else the step's luck is drawn anew from `seed` (*fair*).
+        With `seed` None the row's own random numbers are used (*clairvoyant*: it foresees chance);
+        else the random numbers of the step are drawn from `seed` (*fair*).
         """
 
     def render_observation(self, handle: Any) -> Any:
-        """What would be observed there, numpy: pixels [H W C] uint8 or vector [N] float32."""
+        """The observation of that state, numpy: pixels [H W C] uint8 or vector [N] float32."""
 
 
 @runtime_checkable
@@ -141,7 +181,11 @@ class Perception(Protocol):
 
 @runtime_checkable
 class WorldModel(Protocol):
-    """State and action → what may follow, and what perception could not see (§3, roles 1, 2)."""
+    """State and action → what may follow, and what perception could not see (§3, roles 1, 2).
+
+    A model whose imagined states have identities may also offer `state_ids(state) -> Tensor`: [M]
+    int64, equal where states look alike. Planners then compare these instead of latents.
+    """
 
     def start(self, situation: Situation, directive: Directive) -> State:
         """The present state, ready to be imagined from; row i of the result is row i given."""
@@ -222,61 +266,61 @@ class Memory(Protocol):
 
 @runtime_checkable
 class Imagination(Protocol):
-    """World model and cost under a directive: what planners may ask (§3.1.2 steps 3 and 4).
+    """World model and cost under a directive, for planners (§3.1.2 steps 3 and 4).
 
-    Works on raw states of M rows; every `step` is counted. Differentiable in actions and z.
-    A plan of H actions costs first + Σ_t γ^t·toll_t while it lasts + γ^H·rest; `rollout` and `cost`
-    say so of whole sequences.
+    States are unchecked and have M = B·N rows, the N candidates of a row side by side. Every
+    `step` is counted in `model_calls` [B] int64. Differentiable in actions and z.
     """
 
     actions: ActionSpec
-    discount: float
-    spent: Tensor
+    model_calls: Tensor
 
     def select(self, index: Tensor) -> Imagination:
-        """The same for the rows at `index` [M]; what it spends is counted here too."""
+        """Imagination of the rows `index` [M] alone; its model calls are counted here too."""
 
     def start(self) -> State:
-        """The present state of each row, B rows."""
+        """The present states, B rows."""
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
-        """The next state of any M = B*N candidates, candidates of a row side by side."""
+        """The next states, after the encoded `action` [M A]."""
+
+    def state_ids(self, state: State) -> Tensor | None:
+        """Numbers [M], equal where states look alike; None where latents are to be compared."""
 
     def energy(self, state: State) -> Tensor:
-        """u·IC(s) of imagined states, [M]."""
+        """u·IC(s) + risk·uncertainty(s), [M]."""
 
-    def value(self, state: State) -> Tensor:
-        """v·TC(s) of imagined states, [M]; exactly 0 where the critic is fresh."""
+    def critic_value(self, state: State) -> Tensor:
+        """v·TC(s), [M]; exactly 0 before the critic's first update."""
 
-    def expected(self, state: State) -> Tensor | None:
-        """v·TC(s, a) of each discrete action, [M A]; None where the critic does not say."""
+    def action_values(self, state: State) -> Tensor | None:
+        """v·TC(s, a) of each discrete action, [M A]; None where the critic has none."""
 
-    def first(self, action: Tensor) -> Tensor:
-        """What the first actions [M A] of plans cost by themselves, [M]."""
+    def begin(self, candidates: int) -> Futures:
+        """`candidates` futures of each row, of 0 steps."""
 
-    def toll(self, state: State, t: int) -> Tensor:
-        """What the state after step t (from 0) adds to a plan's cost, [M]."""
+    def extend(self, futures: Futures, action: Tensor, z: Tensor | None = None) -> Futures:
+        """The futures after one more action [M A], its discounted cost added."""
 
-    def rest(self, state: State, steps: int) -> Tensor:
-        """What is to come after the last of `steps`, [M]."""
+    def rollout(self, actions: Tensor, z: Tensor | None = None) -> Futures:
+        """The futures of N sequences of H actions for each row, [B N H A]."""
 
-    def rollout(self, actions: Tensor, z: Tensor | None = None) -> Trajectory:
-        """Imagines N sequences of H actions for each row, [B N H A]."""
-
-    def cost(self, trajectory: Trajectory) -> Tensor:
-        """What each imagined future costs, [B N] (§3.1.2 step 4)."""
+    def cost(self, futures: Futures) -> Tensor:
+        """Cost of plans that end where the futures stand, [B N] float64 (§3.1.2 step 4)."""
 
 
 @runtime_checkable
 class Actor(Protocol):
-    """Situation → action, directly (Mode-1) or by optimising in imagination (Mode-2)."""
+    """Situation → action, directly (Mode-1, §3.1.1) or by optimisation in imagination (Mode-2,
+    §3.1.2).
+    """
 
     def act(self, situation: Situation, imagination: Imagination, directive: Directive) -> Plan:
-        """What to do now; rows in different modes are served together."""
+        """The plan of every row, whose first action is carried out; rows in both modes together."""
 
     def initial(self, rows: int) -> Plan:
-        """The plan that stands before an episode: nothing committed, all zeros. Its shapes are
-        those of every plan of this actor.
+        """The plan before the first of an episode: nothing committed, zeros in the shapes of
+        every plan of this actor.
         """
 
 
@@ -288,32 +332,31 @@ class Configurator(Protocol):
         """How the rest of this step is to work, a reason included."""
 
     def initial(self, rows: int) -> Directive:
-        """The standing directive where an episode begins."""
+        """The directive before the first step of an episode."""
 
 
 @runtime_checkable
 class Learnable(Protocol):
-    """A module that learns says what it would have less of; the learner adds and descends."""
+    """A module with losses. The learner sums those of all modules and descends the sum."""
 
     def losses(self, batch: Batch, key: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Named scalar losses and, where it has a view, priorities [B].
+        """Named scalar losses, and priorities of the windows [B] >= 0 or None.
 
-        `targets` are the target encodings of all W steps, `states` the online ones of the first
-        of them: as many as the learner encodes with a gradient.
+        `key` [1] int64 is the random key of this update (`modules.chance`).
         """
 
     def on_update(self) -> None:
-        """Called after each optimiser step: target networks follow."""
+        """Called after each optimiser step: target networks follow, schedules advance."""
 
     def on_reset(self) -> None:
-        """Called after the learner has reset weights: schedules begin once more."""
+        """Called after the learner has reset weights: schedules begin again."""
 
     def window_steps(self) -> int:
-        """Steps of experience that the next losses ask for."""
+        """Steps of experience that the next `losses` reads, W."""
 
     def target_mask(self, experience: Experience, steps: int) -> Tensor:
-        """Whose target states the next losses of the first `steps` read, [B W] (bool); the
-        latents of others may be 0.
+        """The steps whose target states the next `losses` reads, [B W] bool, where the first
+        `steps` have online states; the latents of other targets may be 0.
         """
 
 

@@ -25,7 +25,8 @@ def validated(
 
     Raises ConfigError, one line, for the first value that is wrong: `where` and its dotted path,
     what is allowed, what it is. `others` are names allowed beside the fields of `model`. `renamed`
-    maps dotted paths in `model` of an older version to full present ones.
+    maps dotted paths in `model` of an older version to full present ones, `*.NAME` a field of any
+    part of it.
     """
     try:
         return model.model_validate(dict(values))
@@ -36,7 +37,8 @@ def validated(
     path = f"{where}{space}{'.'.join(location)}"
     holder = _holder(model, location[:-1])
     if first["type"] == "extra_forbidden":
-        if (new := (renamed or {}).get(".".join(location))) is not None:
+        paths = (".".join(location), f"*.{location[-1]}")
+        if new := next((now for old in paths if (now := (renamed or {}).get(old))), None):
             raise ConfigError(f"{path}: is called {new} now; write that")
         allowed = (*holder.model_fields, *(others if holder is model else ()))
         raise ConfigError(

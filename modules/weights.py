@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -10,40 +9,50 @@ import torch
 from torch import Tensor
 
 from modules.messages import ConfigError
+from modules.suggest import suggestion
 
-STANDARD: Mapping[str, float] = MappingProxyType({"score": 1.0, "pain": 1.0, "goal": 1.0})
-"""How much each drive counts where nobody says otherwise; one not named here counts 0."""
+DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
+    {"score": 1.0, "pain": 1.0, "goal": 1.0, "effort": 0.0, "novelty": 0.0}
+)
+"""The weight of each shipped drive where no setting names it.
+
+A drive of a plugin has weight 1: the agent has it only because `cost.drives` names it. A sub-goal
+head has weight 0: it is set by the configurator.
+"""
 
 
 def weights(
     named: Mapping[str, float],
     names: Sequence[str],
     where: str,
-    over: Mapping[str, float] = STANDARD,
+    over: Mapping[str, float] = DEFAULT_WEIGHTS,
 ) -> Tensor:
-    """The weight of each of `names`, [len(names)]: as `named` says, else as `over` does, else 0.
+    """The weight of each of `names`, [len(names)]: from `named`, else `over`, else the default.
 
-    Raises ConfigError, beginning with `where`, if `named` has a name that is none of `names`.
+    Raises ConfigError, beginning with `where`, if `named` has a name that is not in `names`.
     """
     known(named, names, where)
-    return torch.tensor([float(named.get(name, over.get(name, 0.0))) for name in names])
+    other = [0.0 if is_subgoal else 1.0 for is_subgoal in subgoals(names)]
+    pairs = zip(names, other, strict=True)
+    return torch.tensor([float(named.get(name, over.get(name, weight))) for name, weight in pairs])
 
 
-def known(given: Iterable[str], names: Sequence[str], where: str) -> None:
-    """Raises ConfigError, beginning with `where`, for the first `given` that is none of `names`."""
-    for name in given:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f". Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"config {where}: {name!r} is not one of {', '.join(names)}{hint}")
+def known(names: Iterable[str], allowed: Sequence[str], where: str) -> None:
+    """Raises ConfigError, beginning with `where`, for the first of `names` not in `allowed`."""
+    for name in names:
+        if name not in allowed:
+            raise ConfigError(
+                f"config {where}: {name!r} is not one of {', '.join(allowed)}"
+                f"{suggestion(name, allowed)}"
+            )
 
 
 def subgoals(heads: Sequence[str]) -> list[bool]:
-    """Which heads are those of sub-goals."""
+    """Which critic heads are those of sub-goals."""
     named = {subgoal(task) for task in range(len(heads))}
     return [head in named for head in heads]
 
 
 def subgoal(task: int) -> str:
-    """The name of the critic's head for a task: what a critic calls it, a configurator weighs."""
+    """The name of the critic's head for a task."""
     return f"subgoal {task}"

@@ -127,27 +127,28 @@ def directive(
 
 
 class LatentCost:
-    """Energy is a function of the latent; a critic that says `critic` times the first number, and
-    of actions what `reactions` of latents [M D] is, [M A 1].
+    """Energy is a function of the latent; the critic's value is `critic` times its first number,
+    its action values are `action_values_of` latents [M D], [M A 1].
     """
 
     drives = heads = ("distance",)
 
-    def __init__(self, energy, critic: float = 0.0, reactions=None) -> None:
-        self.energy, self.critic, self.reactions = energy, critic, reactions
+    def __init__(self, energy, critic: float = 0.0, action_values_of=None) -> None:
+        self.energy, self.critic = energy, critic
+        self.action_values_of = action_values_of
 
     def intrinsic(self, state: State) -> Tensor:
         return self.energy(state.latent).unsqueeze(-1)
 
     def critic_value(self, state: State, v: Tensor) -> Tensor:
-        if (said := self.action_values(state, v)) is not None:
-            return said.amin(-1)
+        if (values := self.action_values(state, v)) is not None:
+            return values.amin(-1)
         return v.sum(-1) * self.critic * state.latent[:, 0]
 
     def action_values(self, state: State, v: Tensor) -> Tensor | None:
-        if self.reactions is None:
+        if self.action_values_of is None:
             return None
-        return (self.reactions(state.latent) * v.unsqueeze(1)).sum(-1)
+        return (self.action_values_of(state.latent) * v.unsqueeze(1)).sum(-1)
 
     def needs_latent(self) -> bool:
         return False
@@ -185,7 +186,7 @@ class LatentModel:
 def linear_quadratic() -> tuple[LatentModel, LatentCost]:
     """A mass pushed by a force, [position, speed]: energy is |s'|² + what the force cost.
 
-    The force is remembered as the third number of the latent, so that the energy can see it.
+    The third number of the latent is the force, so that the energy can read it.
     """
 
     def move(latent: Tensor, action: Tensor) -> Tensor:
@@ -224,16 +225,25 @@ def imagine(
     world: WorldSpec,
     actor,
     discount: float = 0.95,
-    literal: bool = False,
+    sum_critic_every_step: bool = False,
     td_lambda: float = 1.0,
     seed: int = 0,
     **orders,
 ) -> tuple[Situation, Imagination, Directive]:
     orders = directive(len(latent), **orders)
-    said = None if cost.reactions is None else cost.reactions(latent)
-    moment = situation(latent, actor.initial(len(latent)), orders, seed=seed, critic_actions=said)
+    values = None if cost.action_values_of is None else cost.action_values_of(latent)
+    moment = situation(latent, actor.initial(len(latent)), orders, seed=seed, critic_actions=values)
     return (
         moment,
-        Imagination(model, cost, moment, orders, world.actions, discount, literal, td_lambda),
+        Imagination(
+            model,
+            cost,
+            moment,
+            orders,
+            actions=world.actions,
+            discount=discount,
+            sum_critic_every_step=sum_critic_every_step,
+            td_lambda=td_lambda,
+        ),
         orders,
     )

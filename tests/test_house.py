@@ -53,12 +53,7 @@ RANKS: dict[str, int] = {
 lower rank only: neither upward nor sideways.
 """
 
-WAITING = {
-    "agent.studies.grid imports agent.commands.train.for_training",
-    "agent.studies.worker imports agent.commands.train.Watching",
-    "agent.studies.worker imports agent.commands.train.begin",
-    "agent.studies.worker imports agent.commands.train.for_training",
-}
+WAITING: set[str] = set()
 """Imports that still go up. This set may only shrink."""
 
 

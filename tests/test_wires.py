@@ -363,7 +363,7 @@ def test_every_wire_is_read():
 def test_messages_ports_and_settings_are_recognised_wherever_they_lie():
     wires = _wires()
     assert {"Situation", "Directive", "WorldSpec"} <= {one.node.name for one in wires.messages}
-    assert {"World", "Actor", "Trajectory"} <= {one.node.name for one in wires.ports}
+    assert {"World", "Actor", "Futures"} <= {one.node.name for one in wires.ports}
     assert len(wires.settings) > 30
     assert {one.source.path.split("/")[0] for one in wires.settings} <= set(PACKAGES)
 

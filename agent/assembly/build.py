@@ -5,8 +5,9 @@ its module, and is passed by name what it has further parameters for:
 
 `world` WorldSpec · `rows` · `live_world` the World itself · `latent_size` D · `encode_frame` of
 perception · `context_frames` that it stacks before the present one · `drives`, `heads` their
-names · `token_shape` (T, E) · `discount` · `horizon_max` the longest plan, steps · `base` the
-BaseDirective of a configurator · and the modules of its inner slots.
+names · `intrinsic_cost`, the drives in this world · `token_shape` (T, E) · `discount` ·
+`horizon_max` the longest plan, steps · `base` the BaseDirective of a configurator · and the
+modules of its inner slots.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from agent.recording.run_folder import RunFolder
 from modules.configurator import interventions
 from modules.configurator.base_directive import BaseDirective, DirectiveSettings
 from modules.configurator.fixed import Fixed
-from modules.cost.drives import drives_in
+from modules.cost.drives import DRIVES, IntrinsicCost
 from modules.messages import ConfigError
 from modules.ports import World
 from modules.weights import subgoals
@@ -65,6 +66,7 @@ KINDS: dict[str, dict[str, str]] = {
         "none": "modules.objectives.none:Unregularised",
     },
     "cost": {"cost": "modules.cost.cost:Cost"},
+    "drive": {name: f"{cls.__module__}:{cls.__name__}" for name, cls in DRIVES.items()},
     "critic": {
         "scalar": "modules.cost.critic:ScalarCritic",
         "actions": "modules.cost.critic:ActionCritic",
@@ -168,11 +170,13 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
         sensor=sensor,
         training=training,
         vector=training and settings.training.vectorized_env and not simulates,
+        observation_signals=config.observation_signals,
     )
     try:
         agent = build_agent(config, world)
-        # A plugin that was imported may have replaced a shipped drive.
-        require_same(SHIPPED, drive_hashes(agent), "config cost.drives")
+        # Importing a plugin may have changed a drive.
+        registered = {**SHIPPED, **kinds.drive_hashes}
+        require_same(registered, drive_hashes(agent), "config cost.drives")
         return Assembly(config, world, agent)
     except BaseException:
         world.close()
@@ -239,8 +243,9 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     if hasattr(perception, "encode_frame"):
         facts["encode_frame"] = perception.encode_frame
     # The critic within the cost has a head for each drive, so these names come first.
-    if (names := getattr(slots["cost"].settings, "drives", None)) is not None:
-        facts["drives"] = facts["heads"] = drives_in(world.spec, names)
+    if config.drives:
+        facts["intrinsic_cost"] = IntrinsicCost(config.drives, world.spec.signals)
+        facts["drives"] = facts["heads"] = tuple(config.drives)
     cost = construct("cost")
     facts["drives"], facts["heads"] = cost.drives, cost.heads
     construct("memory")
@@ -261,9 +266,9 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     return Agent(
         Modules(**modules),
         world.spec,
-        settings.discount,
-        settings.sum_critic_every_step,
-        settings.td_lambda,
+        discount=settings.discount,
+        sum_critic_every_step=settings.sum_critic_every_step,
+        td_lambda=settings.td_lambda,
     )
 
 

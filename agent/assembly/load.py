@@ -8,24 +8,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import Tensor
 
 from agent.agent import Agent
 from agent.assembly.build import Assembly, assemble, describe, known_kinds
 from agent.assembly.merge import ConfigTree, dotted, merge, read_yaml
-from agent.assembly.resolve import BUNDLED, ResolvedConfig, preset, settings_of, suggestion
+from agent.assembly.resolve import BUNDLED, ResolvedConfig, preset, settings_of
 from agent.live import live
 from agent.recording import checkpoint
 from agent.recording.drive_guard import drive_hashes, require_same
 from agent.recording.run_folder import RunFolder
 from agent.recording.trace import Trace
-from agent.recording.weights import load_weights, trainable, under
+from agent.recording.weights import load_weights, parametric_modules, under
 from modules.messages import ConfigError, Moment, Observation, TraceError
 from modules.ports import World
 
@@ -38,7 +39,7 @@ class RunRequest:
     """What a user asked for, before anything is looked up.
 
     `agent`: a bundled agent, a run or checkpoint folder, or a world. `flags`: seed, steps,
-    episodes, worlds, protocol, where given. `interventions`: `clamp:mode=1` and the like, around
+    episodes, num_envs, protocol, where given. `interventions`: `clamp:mode=1` and the like, around
     those of the configuration. `overrides`: `a.b=c`, the last word.
     """
 
@@ -49,6 +50,49 @@ class RunRequest:
     overrides: tuple[str, ...] = ()
     interventions: tuple[str, ...] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
+
+
+AgentName = str | os.PathLike[str]
+"""A bundled agent, a run folder, a world, or a run that the API returned."""
+
+
+class AgentOptions(TypedDict, total=False):
+    """Which agent and world, beside its name; None is the same as leaving an option out.
+
+    `num_envs`: environments side by side. `config`: a YAML file of settings. `plugins`: packages
+    whose modules may be used. `interventions`: laid around the configurator, as "clamp:mode=1".
+    """
+
+    seed: int | None
+    steps: int | None
+    num_envs: int | None
+    protocol: str | None
+    preset: str | None
+    config: Path | None
+    plugins: Sequence[str]
+    interventions: Sequence[str]
+
+
+def request_for(
+    agent: AgentName | None,
+    overrides: Sequence[str] = (),
+    *,
+    preset: str | None = None,
+    config: Path | None = None,
+    plugins: Sequence[str] = (),
+    interventions: Sequence[str] = (),
+    **flags: int | str | None,
+) -> RunRequest:
+    """A request; `overrides` are settings as "world_model.kind=fair". `flags`: see AgentOptions."""
+    return RunRequest(
+        agent=None if agent is None else os.fspath(agent),
+        preset=preset,
+        config=config,
+        plugins=tuple(plugins),
+        overrides=tuple(overrides),
+        interventions=tuple(interventions),
+        flags={name: value for name, value in flags.items() if value is not None},
+    )
 
 
 def bundled_agents() -> tuple[str, ...]:
@@ -98,7 +142,7 @@ def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]
     }
     world = {
         key: request.flags[flag]
-        for key, flag in (("num_envs", "worlds"), ("protocol", "protocol"))
+        for key, flag in (("num_envs", "num_envs"), ("protocol", "protocol"))
         if flag in request.flags
     }
     if world:
@@ -219,7 +263,7 @@ def init_from(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
     kept = found[1]
     require_same(kept.facts.get("drives", {}), drive_hashes(agent), where)
     fresh = []
-    for port, module in trainable(agent.modules).items():
+    for port, module in parametric_modules(agent.modules).items():
         own, theirs = module.state_dict(), under(kept.tensors["weights"], port)
         if {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in theirs.items()}:
             module.load_state_dict(theirs)
@@ -230,7 +274,7 @@ def init_from(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
                 f"{where} has another {port}, and that is not to learn; use its kinds and sizes, "
                 f"or add {port} to learner.train_modules"
             )
-    if len(fresh) == len(trainable(agent.modules)):
+    if len(fresh) == len(parametric_modules(agent.modules)):
         raise ConfigError(f"{where} has none of these modules; use its kinds and sizes")
     return fresh
 
@@ -262,30 +306,10 @@ class Player:
         return live(self.agent, self.world, steps, self.config.settings.seed)
 
 
-def load(
-    agent: str | Path,
-    *overrides: str,
-    plugins: tuple[str, ...] = (),
-    interventions: tuple[str, ...] = (),
-    **flags: Any,
-) -> Player:
+def load(agent: AgentName, *overrides: str, **options: Unpack[AgentOptions]) -> Player:
     """An agent by name, ready to play: a bundled one, a run or checkpoint folder, or a world.
 
-    `overrides` are settings as on the command line, `"world_model.kind=fair"`; `flags` are seed,
-    worlds, protocol; `interventions` are laid around the configurator, `("clamp:mode=1",)`. Raises
-    ConfigError or WorldError, one line.
+    `overrides` are settings as on the command line, "world_model.kind=fair". Raises ConfigError or
+    WorldError, one line.
     """
-    known = ("seed", "worlds", "protocol", "steps", "episodes")
-    for name in flags:
-        if name not in known:
-            raise ConfigError(
-                f"load {name}: is none of {', '.join(known)}{suggestion(name, known)}"
-            )
-    request = RunRequest(
-        agent=str(agent),
-        plugins=plugins,
-        overrides=overrides,
-        interventions=interventions,
-        flags=flags,
-    )
-    return Player(prepared(request))
+    return Player(prepared(request_for(agent, overrides, **options)))

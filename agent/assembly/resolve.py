@@ -18,7 +18,7 @@ from importlib import metadata
 from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel
@@ -27,6 +27,7 @@ from agent.assembly.merge import ConfigTree, merge, one_line, read_yaml
 from agent.assembly.settings import RunSettings
 from agent.recording.renames import KINDS, SETTINGS
 from modules.configurator.base_directive import DirectiveSettings
+from modules.cost.drives import Drive, drives_in, observation_signals, register
 from modules.messages import ConfigError, WorldSpec
 from modules.suggest import suggestion as suggestion
 from modules.validation import validated
@@ -41,7 +42,11 @@ SLOTS: dict[str, tuple[str, ...]] = {
 }
 """The slots of an agent, and the slots a module there may have within (if its class asks)."""
 
-SLOT_NAMES: tuple[str, ...] = (*SLOTS, *(name for inner in SLOTS.values() for name in inner))
+SLOT_NAMES: tuple[str, ...] = (
+    *SLOTS,
+    *(name for inner in SLOTS.values() for name in inner),
+    "drive",
+)
 
 ENTRY_POINTS = "sextet.modules"
 """Installed packages offer modules under this entry-point group."""
@@ -82,6 +87,10 @@ class ResolvedConfig:
     settings: RunSettings
     slots: dict[str, Slot]
     others: dict[str, tuple[Slot, DirectiveSettings]] = field(default_factory=dict)
+    drives: Mapping[str, Drive] = field(default_factory=dict)
+    """The drives that `cost.drives` names, and `goal` where the world sets one."""
+    observation_signals: tuple[int, ...] = ()
+    """The entries of the observed vector that drives take: signals of the world."""
 
     def tree(self) -> ConfigTree:
         """The configuration as a plain dictionary, as in `config.yaml`."""
@@ -107,6 +116,7 @@ class Kinds:
         }
         self._from: dict[tuple[str, str], str] = {}
         self.plugged: set[str] = set()
+        self.drive_hashes: dict[str, str] = {}
 
     def names(self, slot: str) -> tuple[str, ...]:
         """The kinds of a slot."""
@@ -169,7 +179,9 @@ class Kinds:
                 if self._classes[slot].get(kind, cls) is not cls:
                     raise ConfigError(f"{here} exists already; name it differently")
                 model = getattr(cls, "Config", None)
-                if not (
+                if slot == "drive":
+                    self.drive_hashes[kind] = register(kind, cast(type, cls))
+                elif not (
                     isinstance(cls, type)
                     and isinstance(model, type)
                     and issubclass(model, BaseModel)
@@ -264,14 +276,22 @@ def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved
         )
         for name in SLOTS
     }
-    used = {
-        origin
-        for slot in slots.values()
-        for one in (slot, *slot.inner.values())
-        if (origin := kinds.origin(one.name, one.kind)) is not None
-    }
+    drives = dict[str, Drive]()
+    if (names := getattr(slots["cost"].settings, "drives", None)) is not None:
+        in_world = drives_in(world, names, kinds.names("drive"))
+        drives = {name: kinds.find("drive", name)() for name in in_world}
+    chosen = [
+        (one.name, one.kind) for slot in slots.values() for one in (slot, *slot.inner.values())
+    ]
+    chosen += [("drive", name) for name in drives]
+    used = {origin for one in chosen if (origin := kinds.origin(*one)) is not None}
     plugins = tuple(dict.fromkeys((*settings.plugins, *sorted(used))))
-    return ResolvedConfig(settings.model_copy(update={"plugins": plugins}), slots)
+    return ResolvedConfig(
+        settings.model_copy(update={"plugins": plugins}),
+        slots,
+        drives=drives,
+        observation_signals=observation_signals(drives, world),
+    )
 
 
 def resolve_swapped(

@@ -5,10 +5,11 @@ The settings of a module are fields of its own `Config`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.learning.learner import Learner
 from modules.configurator.base_directive import DirectiveSettings
 
 
@@ -31,51 +32,13 @@ class TokenSettings(BaseModel):
     width: int = Field(default=32, ge=1, le=1024)
 
 
-class LearnerSettings(BaseModel):
-    """How the modules learn.
-
-    train_modules: which modules learn, all where none is named; the others stay as they are.
-    batch: windows an update, as long as the modules ask for. online_steps: how many of their first
-    steps the learning perception encodes; the average one encodes all. learning_rate,
-    weight_decay, epsilon: of AdamW. max_grad_norm: largest norm of the gradient. ema_rate: share
-    of the modules that their averages take over in an update, 1: all; the averages encode what
-    followed, are evaluated and kept. precision: of what perceptions compute in learning; bfloat16
-    is up to twice as fast on a processor that has it, another computes in float32.
-    replay_ratio: may be a fraction. warmup_steps: lived before the first update. reset_every:
-    updates between resets, 0: never. shrink_perturb_alpha: what perception and world model keep of
-    themselves then. imagination_horizon: how far the critic learns from imagined futures, 0: from
-    experience alone. rollouts_per_state: how many such futures of each state. imagination_weight:
-    of that loss. critic_unroll_steps: how far the critic also learns from what the world model
-    foretells of what was done. critic_unroll_weight: of that loss.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    train_modules: tuple[str, ...] = ()
-    batch: int = Field(default=32, ge=1)
-    online_steps: int = Field(default=1, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    epsilon: float = Field(default=1e-8, gt=0)
-    max_grad_norm: float = Field(default=10.0, gt=0)
-    ema_rate: float = Field(default=1.0, gt=0, le=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    replay_ratio: float = Field(default=1.0, ge=0)
-    warmup_steps: int = Field(default=500, ge=2)
-    reset_every: int = Field(default=0, ge=0)
-    shrink_perturb_alpha: float = Field(default=0.5, ge=0, le=1)
-    imagination_horizon: int = Field(default=0, ge=0, le=100)
-    rollouts_per_state: int = Field(default=1, ge=1, le=64)
-    imagination_weight: float = Field(default=1.0, ge=0)
-    critic_unroll_steps: int = Field(default=0, ge=0, le=100)
-    critic_unroll_weight: float = Field(default=1.0, ge=0)
-
-
 class TrainingSettings(BaseModel):
-    """When things happen in training, in steps summed over rows; 0: at its end alone.
+    """The schedule of a training, in steps summed over environments; an interval of 0: only at the
+    end.
 
-    `init_from`: a trained agent whose weights it begins with, bundled or a folder; None: fresh.
-    `vectorized_env`: Atari at training speed; without effect where the world model is the emulator.
-    `evaluation`: what is set otherwise while evaluating.
+    `init_from`: a bundled agent, run or checkpoint whose weights are loaded first; None: fresh.
+    `vectorized_env`: the vectorised Atari environment; not used where the world model is the
+    emulator. `evaluation`: settings that differ in evaluation, a configuration tree.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -115,5 +78,5 @@ class RunSettings(BaseModel):
     directive: DirectiveSettings = DirectiveSettings()
     interventions: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
-    learner: LearnerSettings = LearnerSettings()
+    learner: Learner.Config = Learner.Config()
     training: TrainingSettings = TrainingSettings()

@@ -27,7 +27,7 @@ from agent.assembly.build import assemble, known_kinds
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset
 from agent.learning.learner import Learner
-from agent.live import go_on
+from agent.live import continue_from
 from modules import chance
 from modules.cost.cost import Cost
 from modules.cost.critic import ActionCritic
@@ -114,10 +114,10 @@ def _learner(tree: ConfigTree, steps: int) -> Learner:
     assembly = assemble(tree, known_kinds(), training=True)
     agent, world = assembly.agent, assembly.world
     agent.reset(world.num_envs, 0)
-    for _ in go_on(agent, world, world.reset(0), steps):
+    for _ in continue_from(agent, world, world.reset(0), steps):
         pass
     world.close()
-    return Learner(agent.modules, seed=0, **assembly.config.settings.learner.model_dump())
+    return Learner(agent, config=assembly.config.settings.learner, seed=0)
 
 
 def _shares(turns: int) -> dict[str, float]:
@@ -125,7 +125,7 @@ def _shares(turns: int) -> dict[str, float]:
     tree = merge(preset("atari-small"), {"world": TREE["world"], "learner": {"warmup_steps": 2}})
     assembly = assemble(merge(tree, {"memory": {"capacity": 10_000}}), known_kinds(), training=True)
     agent, world = assembly.agent, assembly.world
-    learner = Learner(agent.modules, seed=0, **assembly.config.settings.learner.model_dump())
+    learner = Learner(agent, config=assembly.config.settings.learner, seed=0)
     agent.reset(world.num_envs, 0)
     observation, spent = world.reset(0), dict.fromkeys(("env", "act", "sample", "update"), 0.0)
     for turn in range(200 + turns):
@@ -138,7 +138,7 @@ def _shares(turns: int) -> dict[str, float]:
         if turn >= 190:
             # Sampled once more by itself: within an update it cannot be told apart.
             key = chance.keys(0, 1, learner.updates)
-            agent.memory.sample(learner.batch, learner.window_steps(), key)
+            agent.memory.sample(learner.config.batch, learner.window_steps(), key)
             sampled = time.perf_counter()
             learner.update()
             spent["sample"] += sampled - acted
@@ -240,7 +240,7 @@ class Handwritten:
     """The update of one agent, with the weights and the replay that a learner has now."""
 
     def __init__(self, learner: Learner) -> None:
-        m, self.halved = learner.modules, learner.halved
+        m, self.autocast = learner.modules, learner.autocast
         seen, model = cast(PixelsSmall, m.perception), cast(JEPA, m.world_model)
         critic = cast(ActionCritic, cast(Cost, m.cost).critic)
         self.online = Encoder(seen)
@@ -251,15 +251,19 @@ class Handwritten:
             *(Block(*of) for of in zip(trunk.norms, trunk.inner, trunk.outer, strict=True)),
             copy.deepcopy(model.change),
         )
-        self.energy, self.heads = _mlp(model.felt), model.ensemble_size
+        self.energy, self.heads = _mlp(model.signal_head), model.config.ensemble_size
         self.critics = nn.ModuleList(_mlp(member) for member in critic.members)
         self.critic_targets = copy.deepcopy(self.critics).requires_grad_(False)
         # The rest is averaged too: averages are what is evaluated and kept.
         self.rest = nn.ModuleList([self.predict, self.energy, self.critics])
         self.rest_averages = copy.deepcopy(self.rest).requires_grad_(False)
         size = seen.latent_size
-        self.latents, self.strides, self.misses = Running(size), Running(size), Running(size)
-        self.feelings = Running(len(SIGNALS))
+        self.latent_stats, self.delta_stats, self.error_stats = (
+            Running(size),
+            Running(size),
+            Running(size),
+        )
+        self.signal_stats = Running(len(SIGNALS))
         self.parameters = [
             p
             for part in (self.online, self.predict, self.energy, self.critics)
@@ -268,7 +272,7 @@ class Handwritten:
         self.optimiser = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=DECAY, fused=True)
         kept = {name: t.numpy() for name, t in m.memory.tensors().items() if "." not in name}
         self.replay, self.steps = kept, len(kept["began"])
-        self.actions, self.drives = critic.shape[0], len(critic.heads)
+        self.actions, self.drives = critic.values.shape[0], len(critic.heads)
         self.luck = np.random.default_rng(0)
 
     def update(self) -> dict[str, float]:
@@ -340,7 +344,7 @@ class Handwritten:
     def losses(self, batch: _Batch) -> dict[str, Tensor]:
         """What this agent would have less of."""
         valid, rows = batch.valid, torch.arange(BATCH)
-        with torch.autocast("cpu", torch.bfloat16, self.halved):
+        with torch.autocast("cpu", torch.bfloat16, self.autocast):
             first = self._encoded(self.online, batch, valid[:, :1], True)
             with torch.no_grad():
                 later = valid & (torch.arange(valid.shape[1]) > 0)
@@ -354,18 +358,18 @@ class Handwritten:
         valid, signals = batch.valid, _symlog(batch.signals)
         over = batch.terminated | batch.truncated
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
-        self.latents.update(target[:, 1:][valid[:, 1:]])
-        self.strides.update((target[:, 2:] - target[:, 1:-1])[usable[:, 1:]])
-        self.feelings.update(signals[:, 1:][usable])
-        scale = self.latents.var.sqrt().clamp_min(1e-3)
-        stride = torch.maximum(self.strides.magnitude(), 1e-3 * scale)
+        self.latent_stats.update(target[:, 1:][valid[:, 1:]])
+        self.delta_stats.update((target[:, 2:] - target[:, 1:-1])[usable[:, 1:]])
+        self.signal_stats.update(signals[:, 1:][usable])
+        scale = self.latent_stats.var.sqrt().clamp_min(1e-3)
+        stride = torch.maximum(self.delta_stats.magnitude(), 1e-3 * scale)
         reached = usable.cumprod(1).bool()
         latent, row = first, torch.arange(BATCH)
         made, states, changes, rows, times = [], [], [], [], []
         for t in range(UNROLL):
             alive = reached[row, t]
             latent, row = latent[alive], row[alive]
-            standard = (latent - self.latents.mean) / scale
+            standard = (latent - self.latent_stats.mean) / scale
             out = self.predict(torch.cat([standard, batch.actions[row, t]], -1))
             change = out.view(len(row), self.heads, -1)
             made.append(latent[:, None] + stride * change)
@@ -376,15 +380,15 @@ class Handwritten:
             latent = latent + stride * changes[-1]
         row, after = torch.cat(rows), torch.cat(times)
         missed = torch.cat(made) - target[row, after][:, None]
-        self.misses.update(missed[: len(made[0])].detach().flatten(0, 1))
-        unit = torch.maximum((scale * stride).sqrt(), self.misses.magnitude())
-        standard = (torch.cat(states) - self.latents.mean) / scale
+        self.error_stats.update(missed[: len(made[0])].detach().flatten(0, 1))
+        unit = torch.maximum((scale * stride).sqrt(), self.error_stats.magnitude())
+        standard = (torch.cat(states) - self.latent_stats.mean) / scale
         felt = self.energy(
             torch.cat([standard, batch.actions[row, after - 1], torch.cat(changes).detach()], -1)
         )
-        wanted = (signals[row, after] - self.feelings.mean) / self.feelings.var.sqrt().clamp_min(
-            1e-2
-        )
+        wanted = (
+            signals[row, after] - self.signal_stats.mean
+        ) / self.signal_stats.var.sqrt().clamp_min(1e-2)
         ends = batch.terminated[row, after].float()
         return {
             "world_model/prediction": ((missed / unit).square().mean(2) * batch.heard[row]).mean(),
@@ -435,7 +439,7 @@ def agree(learner: Learner, hand: Handwritten) -> None:
     ring = cast(Ring, learner.modules.memory)
     batch = _as_batch(ring.sample(BATCH, WINDOW, key), key, hand.heads)
     exact_hand, exact_learner = copy.deepcopy(hand), copy.deepcopy(learner)
-    exact_hand.halved = exact_learner.halved = False
+    exact_hand.autocast = exact_learner.autocast = False
     theirs, mine = exact_hand.losses(batch), exact_learner.update()
     for name, loss in theirs.items():
         if abs(float(loss.detach()) - mine[name]) > 1e-4 * max(1.0, abs(mine[name])):

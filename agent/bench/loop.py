@@ -1,15 +1,15 @@
-"""What the messages cost: the loop against the same work done by hand.
+"""Cost of the messages: `Agent.step` against the same computation written by hand.
 
-Three ways to live through the same recorded observations, in turn, piece by piece:
+Three ways to process the same recorded observations, in turn, piece by piece:
 
 by hand   the networks, the memory and the arithmetic of every module, called one after another on
-          plain tensors; no message is made, nothing is checked
-checked   `Agent.step`: every message made and checked at its port
-traced    the same, told to the scorekeeper and written to a trace
+          plain tensors; no message is constructed, nothing is checked
+checked   `Agent.step`: every message constructed and checked at its port
+traced    the same, with episode statistics and a trace written
 
-All three choose the same actions, which is checked: the work is the same. The world is not
-stepped while the clock runs. Nature CNN at 84×84, four frames, JEPA, drives and a critic that
-speaks, ring and associative memory, a Mode-1 policy, all on one thread.
+All three must choose the same actions. The world is not stepped while the clock runs. Nature CNN
+at 84×84, four frames, JEPA, drives and a critic of random weights, ring and associative memory, a
+Mode-1 policy, all on one thread.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Turn = Callable[[Observation], Tensor]
 
 
 class ByHand:
-    """The loop without messages: what somebody would write who wanted only these modules."""
+    """The loop without messages: direct code for exactly these modules."""
 
     def __init__(self, agent: Agent, rows: int, directive: Directive) -> None:
         m = agent.modules
@@ -64,14 +64,13 @@ class ByHand:
         self.tokens, self.mode = directive.tokens, directive.mode
         start = m.perception.initial(rows)
         self.hidden, self.latent, self.signals = start.hidden, start.latent, start.signals
-        self.spent = torch.zeros(rows, dtype=torch.int64)
-        self.age = self.spent - 1
+        self.age = torch.full((rows,), -1)
         self.over = torch.zeros(rows, dtype=torch.bool)
 
     @torch.no_grad()
     def step(self, observation: Observation) -> Tensor:
         """The actions [B A], by the steps of `Agent.step`."""
-        # An episode that ended leaves nothing behind.
+        # An episode that ended is followed by initial values.
         first = observation.first
         if bool(self.over.any()):
             fresh, keep = self.perception.initial(self.rows), ~self.over
@@ -93,8 +92,8 @@ class ByHand:
         self.expected = self.cost.critic.expect(latent)
         error = (latent - self.latent).square().sum(-1)
         scale = latent.square().sum(-1) + self.latent.square().sum(-1)
-        felt = (signals.tanh() - self.signals.tanh())[:, [0, 1, 3]].abs().amax(-1)
-        self.surprise = (error / scale.clamp_min(1e-8) + felt) * ~first
+        signal_error = (signals.tanh() - self.signals.tanh())[:, [0, 1, 3]].abs().amax(-1)
+        self.surprise = (error / scale.clamp_min(1e-8) + signal_error) * ~first
         self.age = self.age + 1
         key = chance.keys(_SEED, self.rows, self.steps)
         logits = self.policy.logits(latent, self.tokens)
@@ -113,21 +112,21 @@ class ByHand:
             truncated=observation.truncated,
             ended=observation.ended,
         )
-        kept = SimpleNamespace(
+        moment = SimpleNamespace(
             observation=seen,
             plan=SimpleNamespace(action=action, mode=self.mode),
             state=state,
             directive=SimpleNamespace(tokens=self.tokens),
         )
-        # One directive stands for good: before an episode it is the same as in its midst.
-        kept.where = lambda mask, neutral: kept
-        self.ring.write(cast(Moment, kept))
+        # The directive never changes, so the moment before an episode equals any other.
+        moment.where = lambda mask, initial: moment
+        self.ring.write(cast(Moment, moment))
         self.over = observation.ended
         self.steps += 1
         return action
 
     def _recall(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Novelty [B] and all that a recollection tells: the reading of `Associative`."""
+        """Novelty [B] and the other fields of a recollection, as `Associative` computes them."""
         memory = self.recall
         match = memory._match(latent)
         coefficients = match.near / match.total
@@ -135,14 +134,14 @@ class ByHand:
         place = memory._every[:, None], index
         weights = coefficients[place]
         ages = ((memory.time - memory.used[place]) * (weights > 0)).astype(np.float32)
-        told = (memory.keys[place], memory.values[place], weights, ages)
+        fields = (memory.keys[place], memory.values[place], weights, ages)
         value = (coefficients[:, None] @ memory.values)[:, 0]
         novelty = torch.from_numpy(memory.gamma / match.total[:, 0])
-        return novelty, (*map(torch.from_numpy, told), torch.from_numpy(value))
+        return novelty, (*map(torch.from_numpy, fields), torch.from_numpy(value))
 
 
 def _recorded(world: World, steps: int) -> list[Observation]:
-    """What a random life in the world shows."""
+    """Observations of a run with random actions."""
     seen, size = [world.reset(_SEED)], world.spec.actions.size
     for step in range(steps - 1):
         key = chance.keys(_SEED, world.num_envs, step)
@@ -150,8 +149,8 @@ def _recorded(world: World, steps: int) -> list[Observation]:
     return seen
 
 
-def _speaking(agent: Agent) -> None:
-    """Gives the critic something to say: a fresh one says 0 without being asked."""
+def _initialise_critic(agent: Agent) -> None:
+    """Gives the critic random weights: one without updates returns 0 and is not evaluated."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(_SEED)
         for member in cast(Any, agent.modules.cost).critic.members:
@@ -170,7 +169,7 @@ def _agent(rows: int) -> tuple[Agent, World]:
                 "configurator.kind=fixed",
                 "configurator.mode=1",
             ),
-            flags={"seed": _SEED, "worlds": rows},
+            flags={"seed": _SEED, "num_envs": rows},
         )
     )
     return assembly.agent, assembly.world
@@ -205,17 +204,17 @@ def compare(
 ) -> dict[str, float]:
     """Milliseconds a turn of the three ways, and the ratios, for `rows` worlds side by side.
 
-    The ways take turns of `piece` steps, in an order that changes, so that whatever else the
-    machine does strikes all three; each ratio is the median over rounds.
+    The ways take turns of `piece` steps, in an order that changes, so that other load on the
+    machine affects all three alike; each ratio is the median over rounds.
     """
-    made = [make(rows) for _ in range(3)]
-    agents = cast("tuple[Agent, Agent, Agent]", tuple(agent for agent, _ in made))
+    assemblies = [make(rows) for _ in range(3)]
+    agents = cast("tuple[Agent, Agent, Agent]", tuple(agent for agent, _ in assemblies))
     for agent in agents:
-        _speaking(agent)
-    world = made[0][1]
+        _initialise_critic(agent)
+    world = assemblies[0][1]
     observations = _recorded(world, steps)
     spec = world.spec
-    for _, used in made:
+    for _, used in assemblies:
         used.close()
     spent: list[list[float]] = [[], [], []]
     with tempfile.TemporaryDirectory() as folder:
@@ -234,7 +233,9 @@ def compare(
                     spent[way].append((time.perf_counter() - began) / len(part) * 1e3)
                 for a, b, c in zip(*chosen, strict=True):
                     if not (torch.equal(a, b) and torch.equal(a, c)):
-                        raise AssertionError("bench loop: the three ways do not do the same")
+                        raise AssertionError(
+                            "bench loop: expected equal actions of the three ways, got others"
+                        )
     by_hand, checked, traced = (np.array(each[1:]) for each in spent)
     return {
         "by_hand_ms": float(median(by_hand)),
@@ -253,11 +254,11 @@ def run(quick: bool = False) -> dict[str, float]:
     try:
         for rows in (1, 16):
             steps, piece = (60, 10) if quick else ((1260, 30) if rows == 1 else (420, 10))
-            found = compare(_agent, rows, steps, piece)
+            result = compare(_agent, rows, steps, piece)
             for name in ("ratio", "ratio_trace"):
-                figures[f"{name}_b{rows}"] = found[name]
+                figures[f"{name}_b{rows}"] = result[name]
             for name in ("by_hand_ms", "checked_ms", "traced_ms"):
-                figures[f"{name}_b{rows}"] = found[name]
+                figures[f"{name}_b{rows}"] = result[name]
     finally:
         torch.set_num_threads(threads)
     return figures

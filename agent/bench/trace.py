@@ -56,7 +56,7 @@ def _measured(folder: RunFolder, steps: int) -> dict[str, Any]:
             overrides=(
                 "perception.kind=pixels-nature", "configurator.kind=fixed", "configurator.mode=1"
             ),
-            flags={"seed": SEED, "worlds": 1},
+            flags={"seed": SEED, "num_envs": 1},
         )
     )  # fmt: skip
     spent: list[float] = []

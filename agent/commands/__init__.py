@@ -1,1 +1,1 @@
-"""What each verb of the command does, one file a verb."""
+"""The verbs of the command, one file each: call the API and print the result."""

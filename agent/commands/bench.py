@@ -1,4 +1,4 @@
-"""`sextet bench`: what a part of the house costs on this machine."""
+"""`sextet bench`: the cost of a part of the program on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modules.messages import ConfigError
 
 
 def benches() -> tuple[str, ...]:
-    """What can be measured: the modules of `agent.bench`."""
+    """The names of the benchmarks: the modules of `agent.bench`."""
     import agent.bench
 
     folder = Path(agent.bench.__path__[0])
@@ -19,9 +19,9 @@ def benches() -> tuple[str, ...]:
 
 
 def bench(what: str, as_json: bool) -> None:
-    """Runs one and prints its figures, a line each; as JSON in one line where asked.
+    """Runs one and prints its figures, a line each, or as JSON in one line with `as_json`.
 
-    Raises ConfigError where there is none of that name.
+    Raises ConfigError where no benchmark has the name.
     """
     names = benches()
     if what not in names:

@@ -1,49 +1,43 @@
-"""`sextet fork`: what would have happened from a recorded moment on, had something been else."""
+"""`sextet fork`: replays a run up to a step, changes a message there, compares the futures."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from agent.counterfactual.fork import Fork, Replay
+from agent.counterfactual.fork import Fork
+from agent.counterfactual.fork import fork as call
 
 
-def fork(
-    run: Path,
-    at: int,
-    changes: Sequence[str],
-    steps: int,
-    hold: int,
-    row: int | None,
-    plugins: Sequence[str],
-    as_json: bool,
-) -> None:
-    """Forks a run and prints what came of it; as one JSON object where asked."""
-    with Replay(run, plugins) as replay:
-        found = replay.fork(at, changes, steps, row, hold)
+def fork(run: Path, at: int, as_json: bool, **options: Any) -> None:
+    """Forks a run and prints the comparison; as one JSON object with `as_json`.
+
+    `options` are those of `agent.fork`.
+    """
+    result = call(run, at, **options)
     if as_json:
-        print(json.dumps(found.as_dict()))
+        print(json.dumps(result.as_dict()))
         return
-    _say(found)
+    _print(result)
 
 
-def _say(found: Fork) -> None:
-    """The comparison for a person."""
-    changed = ", ".join(found.changes) or "nothing: the control"
-    held = "" if not found.changes else f", held for {found.hold or 'all'} of {found.steps} steps"
-    print(f"changed   {changed}{held}")
-    ends = "" if found.compared == found.steps else "; the record ends there"
-    print(f"compared  steps {found.at} to {found.at + found.compared - 1}{ends}")
-    if found.identical:
+def _print(result: Fork) -> None:
+    changed = ", ".join(result.changes) or "nothing: the control"
+    length = f", for {result.hold or 'all'} of {result.steps} steps" if result.changes else ""
+    print(f"changed   {changed}{length}")
+    ends = "" if result.compared == result.steps else "; the record ends there"
+    print(f"compared  steps {result.at} to {result.at + result.compared - 1}{ends}")
+    if result.identical:
         print("future    identical, bit for bit")
     else:
-        parts = "never" if found.diverged is None else f"from step {found.diverged}"
+        parts = "never" if result.diverged is None else f"from step {result.diverged}"
         print(
-            f"future    said otherwise from step {found.first_difference}, lived otherwise {parts}"
+            f"future    messages differ from step {result.first_difference}, what the agent "
+            f"observes and does {parts}"
         )
-    was, now = found.original, found.fork
-    print(f"{'':<12}{'as it was':>12}{'the fork':>12}")
+    was, now = result.original, result.fork
+    print(f"{'':<12}{'recorded':>12}{'the fork':>12}")
     print(f"{'score':<12}{was.score:>12g}{now.score:>12g}")
     print(f"{'Mode-2':<12}{was.mode2_share:>12.0%}{now.mode2_share:>12.0%}")
     print(f"{'model calls':<12}{was.model_calls:>12}{now.model_calls:>12}")

@@ -1,4 +1,4 @@
-"""`sextet list`: what there is to choose from, one id first on each line."""
+"""`sextet list`: the names of games, worlds, modules and so on, one first on each line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LISTS = ("games", "worlds", "modules", "agents", "studies", "presets")
 
 
 def listing(what: str, plugins: tuple[str, ...] = ()) -> None:
-    """Prints one list. Raises ConfigError where there is none of that name."""
+    """Prints one list. Raises ConfigError where no list has the name."""
     if what not in LISTS:
         raise ConfigError(
             f"list: {what!r} is not one of {', '.join(LISTS)}{suggestion(what, LISTS)}"
@@ -48,27 +48,28 @@ def _modules(plugins: tuple[str, ...]) -> list[str]:
     for slot in SLOT_NAMES:
         for kind in kinds.names(slot):
             origin, doc = kinds.origin(slot, kind), kinds.find(slot, kind).__doc__ or ""
-            said = doc.strip().split("\n")[0] + (f" (from {origin})" if origin else "")
-            lines.append(f"{kind:<20} {slot:<12} {said}".rstrip())
+            about = doc.strip().split("\n")[0] + (f" (from {origin})" if origin else "")
+            lines.append(f"{kind:<20} {slot:<12} {about}".rstrip())
     return lines
 
 
 def _agents() -> list[str]:
-    """Each with its world and, where it was trained, how it plays by protocol (HNS: share of the
-    way from chance to human), and after how many steps.
+    """Each with its world; a trained one with its mean returns and the steps of its training.
+
+    HNS: (return − random) / (human − random).
     """
     lines = []
     for path in sorted(BUNDLED.glob("*/config.yaml")):
-        said = [f"{path.parent.name:<16} {read_yaml(path)['world']['id']:<18}"]
+        parts = [f"{path.parent.name:<16} {read_yaml(path)['world']['id']:<18}"]
         if (origin := path.with_name("provenance.json")).is_file():
-            told = json.loads(origin.read_text(encoding="utf-8"))
-            for played in told["evaluations"]:
+            provenance = json.loads(origin.read_text(encoding="utf-8"))
+            for played in provenance["evaluations"]:
                 share = played["human_normalised"]
                 human = "" if share is None else f" (HNS {share:.2f})"
                 score = f"{played['mean_return']:.1f}{human}"
-                said.append(f"{played['protocol'] or 'score'} {score:<18}")
-            said.append(f"{told['steps']} steps")
-        lines.append(" ".join(said).rstrip())
+                parts.append(f"{played['protocol'] or 'score'} {score:<18}")
+            parts.append(f"{provenance['steps']} steps")
+        lines.append(" ".join(parts).rstrip())
     return lines
 
 

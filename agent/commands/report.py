@@ -20,13 +20,13 @@ from agent.reporting.score_table import (
 from modules.messages import ConfigError
 
 COMPARE = "SPR,BBF_RR2"
-"""The published agents a report stands beside where nothing else was said."""
+"""The published agents that a report compares with by default."""
 
 
 def report(places: Sequence[Path], out: Path | None, compare: str | None, as_json: bool) -> None:
-    """Writes `report.md`, `curves.png` and `scores.png` into the new folder `out`, and says so.
+    """Writes `report.md`, `curves.png` and `scores.png` into the new folder `out`; prints a table.
 
-    Everything is read and drawn before the folder is made.
+    All is read and drawn before the folder is created.
     """
     columns = compared_columns(COMPARE if compare is None else compare)
     runs = find_runs(places)
@@ -48,10 +48,10 @@ def report(places: Sequence[Path], out: Path | None, compare: str | None, as_jso
 def _page(runs: Sequence[TrainedRun], table: ScoreTable, columns: Sequence[str]) -> str:
     """The report as Markdown."""
     parts = [
-        "# What was learned\n",
+        "# Trained runs\n",
         as_markdown(table),
         "Intervals hold with a confidence of 95 % (bootstrap): over runs where a world has several"
-        " of one setting, else over the episodes of its one evaluation, which tells nothing of "
+        " of one setting, else over the episodes of its one evaluation, which does not cover "
         "other seeds. Where a game was run in several ways there are no figures of all. HNS is "
         "(score − random) / (human − random); intervals of all games together are stratified by "
         "game (Agarwal et al. 2021). A human or published score that is not known is –.\n",

@@ -1,12 +1,13 @@
-"""`sextet config`: the complete configuration a command would run with."""
+"""`sextet config`: the complete configuration that a command would run with."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from agent.assembly.load import RunRequest, resolved
+from agent.assembly.load import request_for, resolved
 
 
-def show(request: RunRequest) -> None:
+def show(agent: str | None, *overrides: str, **options: Any) -> None:
     """Prints it as YAML, fit for `--config`."""
-    sys.stdout.write(resolved(request).yaml())
+    sys.stdout.write(resolved(request_for(agent, overrides, **options)).yaml())

@@ -1,4 +1,4 @@
-"""A film of a run, by the ffmpeg that imageio-ffmpeg brings."""
+"""A film of a run, written by the ffmpeg of imageio-ffmpeg."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Film:
             )
 
     def add(self, frame: Tensor) -> None:
-        """One more frame [H W 3] uint8; small ones are enlarged by whole numbers."""
+        """Adds a frame [H W 3] uint8; a small one is enlarged by a whole factor."""
         import imageio_ffmpeg
 
         times = max(1, round(420 / frame.shape[0]))

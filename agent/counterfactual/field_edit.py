@@ -78,6 +78,10 @@ def field_edit(text: str, template: Moment, trace: Trace) -> FieldEdit:
         "A": trace.world.actions.names,
     }
     part = path.part(getattr(template, path.message), names)
+    if path.field == "critic" and template.energies.critic_actions is not None:
+        raise ConfigError(
+            f"{where}: follows from energies.critic_actions and directive.v here; set one of those"
+        )
     if (path.message, path.field) == ("state", "signals") and part.index[:1] in (
         (),
         (SIGNALS.index("novelty"),),

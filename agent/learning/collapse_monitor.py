@@ -116,10 +116,12 @@ class Health:
 
     def _critic_and_policy(self, state: State) -> None:
         m, rows = self.agent.modules, len(state.latent)
-        energies = m.cost.energy(state)
+        directive = m.configurator.initial(rows)
+        energies = m.cost.energy(state).at_best_action(directive)
         critic = getattr(m.cost, "critic", m.cost)
         name = f"critic {_kind(critic)}"
         expected = energies.critic
+        assert expected is not None
         usual, spread = expected.abs().amax(0), expected.std(0, correction=0)
         self.figures["health/critic_deviation"] = float(spread.max())
         # A drive's head can expect what that drive was at worst; a sub-goal's, what all were.
@@ -148,7 +150,7 @@ class Health:
                     f"{float(most[worst] / (1 - self.agent.discount)):.3g} can come"
                 )
         name = f"policy {_kind(getattr(m.actor, 'policy', m.actor))}"
-        v = m.configurator.initial(rows).v
+        v = directive.v
         # Where no head counts before a task is known, no action is preferred.
         if energies.critic_actions is not None and m.cost.is_initialised() and bool(v.any()):
             best = (energies.critic_actions * v.unsqueeze(1)).sum(-1).argmin(-1)

@@ -29,7 +29,7 @@ class ImaginedExperience:
         self.modules, self.steps, self.branches = modules, steps, branches
 
     @torch.no_grad()
-    def dream(self, experience: Experience, start: State, key: Tensor) -> Batch:
+    def rollout(self, experience: Experience, start: State, key: Tensor) -> Batch:
         """Dreams of `steps` from `start` [B ...], M = B·branches: the experience [M steps+1 ...],
         its states but for the last, and all of them, as `modules.ports.Learnable.losses` takes
         them.

@@ -1,276 +1,276 @@
-"""Learning is one sum: every module says what it would have less of, one optimiser descends."""
+"""The learner: one optimiser descends the sum of all modules' losses."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any, Literal, cast
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from agent.agent import Agent
 from agent.learning.imagined_experience import ImaginedExperience
-from agent.modules import Modules
-from agent.recording.weights import named_weights, trainable, under
+from agent.recording.weights import named_weights, parametric_modules, under
 from modules import chance
 from modules.messages import ConfigError, Experience, MessageError, Situation, State
-from modules.ports import Batch, Learnable, Perception
+from modules.ports import Batch, Learnable, Perception, encoded_states
 from modules.weights import known, subgoals
 
 
 class Learner:
-    """Turns experience into better modules (no module knows another's loss).
+    """Trains the modules of an agent on experience sampled from its memory.
 
-    Beside the modules stand their `averages`, which follow them at `ema_rate` (1: they are the
-    modules themselves). A batch is encoded once: its first `online_steps` by the perception that
-    learns, the steps that modules read of what followed by the average one, without gradient,
-    both in `precision` where there are means for it, else in float32. The averages are also what
-    is evaluated and kept to play: they swing less.
-    Each module that is to learn (`ports`; all, where none is named) then gives named losses; their
-    sum is descended by AdamW with a group a module. The others stay as they are.
-    `taught` are those that have losses and are to learn, by port.
-    With a `device` of its own it learns copies there, and the modules that act follow after every
-    turn; without one they are the same.
-    What an update draws at random derives from (seed, number of the update), so a resumed
-    learner goes on as if never stopped.
+    An update samples B windows, encodes them, collects the named losses of each trained module and
+    takes one AdamW step on their sum, with a parameter group per module. No module knows another's
+    loss.
+
+    `online_modules` are trained; `ema` are their exponential moving averages, which encode the
+    targets, are evaluated and saved (at `ema_rate` 1 they are the online modules themselves). The
+    online encoder encodes the first `online_steps` with gradient; the EMA encoder encodes, without
+    gradient, the steps that some loss reads. `inference_modules` are those the agent acts with: the
+    online modules, or, with a `device`, the modules of which these are copies; weights are copied
+    back after each `learn`.
+
+    Random numbers of an update derive from (seed, index of the update), so a resumed training
+    equals an uninterrupted one.
     """
 
+    class Config(BaseModel):
+        """Settings of learning.
+
+        train_modules: ports whose modules are trained; empty: all. batch: windows per update, B.
+        online_steps: steps of a window that the online encoder encodes. learning_rate,
+        weight_decay, epsilon: of AdamW. max_grad_norm: the gradient is rescaled to at most this
+        norm. ema_rate: the average moves this fraction of the way per update. precision: of the
+        encoders in training; bfloat16 is up to twice as fast where the processor computes in it,
+        elsewhere float32 is used. replay_ratio: updates per step, may be below 1. warmup_steps:
+        steps before the first update. reset_every: updates between resets, 0: never.
+        shrink_perturb_alpha: fraction of their weights that perception and world model retain in a
+        reset. imagination_horizon: steps of the imagined rollouts that the critic also learns from,
+        0: none. rollouts_per_state: rollouts from each state. imagination_weight: of that loss.
+        critic_unroll_steps: steps that the world model predicts from the first state, each
+        prediction a state the critic also learns from, 0: none. critic_unroll_weight: of that loss.
+        """
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        train_modules: tuple[str, ...] = ()
+        batch: int = Field(default=32, ge=1)
+        online_steps: int = Field(default=1, ge=1)
+        learning_rate: float = Field(default=1e-3, gt=0)
+        weight_decay: float = Field(default=0.0, ge=0)
+        epsilon: float = Field(default=1e-8, gt=0)
+        max_grad_norm: float = Field(default=10.0, gt=0)
+        ema_rate: float = Field(default=1.0, gt=0, le=1)
+        precision: Literal["float32", "bfloat16"] = "float32"
+        replay_ratio: float = Field(default=1.0, ge=0)
+        warmup_steps: int = Field(default=500, ge=2)
+        reset_every: int = Field(default=0, ge=0)
+        shrink_perturb_alpha: float = Field(default=0.5, ge=0, le=1)
+        imagination_horizon: int = Field(default=0, ge=0, le=100)
+        rollouts_per_state: int = Field(default=1, ge=1, le=64)
+        imagination_weight: float = Field(default=1.0, ge=0)
+        critic_unroll_steps: int = Field(default=0, ge=0, le=100)
+        critic_unroll_weight: float = Field(default=1.0, ge=0)
+
     def __init__(
-        self,
-        modules: Modules,
-        *,
-        seed: int,
-        train_modules: Sequence[str],
-        batch: int,
-        online_steps: int,
-        learning_rate: float,
-        weight_decay: float,
-        epsilon: float,
-        max_grad_norm: float,
-        ema_rate: float,
-        precision: str,
-        replay_ratio: float,
-        warmup_steps: int,
-        reset_every: int,
-        shrink_perturb_alpha: float,
-        imagination_horizon: int,
-        rollouts_per_state: int,
-        imagination_weight: float,
-        critic_unroll_steps: int,
-        critic_unroll_weight: float,
-        device: torch.device | None = None,
+        self, agent: Agent, *, config: Config, seed: int, device: torch.device | None = None
     ) -> None:
-        self.seed, self.device, self.acting = seed, device, trainable(modules)
-        self.ports = _named_ports(train_modules, tuple(self.acting))
-        self.learners = self.acting
+        self.config, self.seed, self.device = config, seed, device
+        self.inference_modules = parametric_modules(agent.modules)
+        self.trained_ports = _trained_ports(config, tuple(self.inference_modules))
+        self.online_modules = self.inference_modules
         if device is not None:
-            if imagination_horizon:
+            if config.imagination_horizon:
                 raise ConfigError(
-                    "config learner.imagination_horizon: expected 0 where "
-                    "learning has a device of its "
-                    f"own, got {imagination_horizon}; use --device cpu"
+                    "config learner.imagination_horizon: expected 0 where learning has a device of "
+                    f"its own, got {config.imagination_horizon}; use --device cpu"
                 )
-            self.learners = {p: copy.deepcopy(m).to(device) for p, m in self.acting.items()}
-        self.modules = dataclasses.replace(modules, **cast(dict[str, Any], self.learners))
-        self.batch, self.online_steps = batch, online_steps
-        self.reset_every, self.shrink_perturb_alpha = reset_every, shrink_perturb_alpha
-        self.imagination_weight = imagination_weight
-        self.critic_unroll_steps, self.critic_unroll_weight = (
-            critic_unroll_steps,
-            critic_unroll_weight,
-        )
-        self.max_grad_norm, self.ema_rate = max_grad_norm, ema_rate
-        self.halved = precision == "bfloat16" and _has_bfloat16(device)
-        self.replay_ratio, self.warmup_steps = replay_ratio, warmup_steps
-        self.updates, self.owed = 0, 0.0
-        self.averages = self.learners
-        if ema_rate < 1:
-            self.averages = {
-                port: copy.deepcopy(module).requires_grad_(False)
-                for port, module in self.learners.items()
+            self.online_modules = {
+                port: copy.deepcopy(module).to(device)
+                for port, module in self.inference_modules.items()
             }
-        if not any(isinstance(self.learners[port], Learnable) for port in self.ports):
-            able = [port for port, module in self.learners.items() if isinstance(module, Learnable)]
+        self.modules = dataclasses.replace(agent.modules, **cast(Any, self.online_modules))
+        self.autocast = config.precision == "bfloat16" and _computes_in_bfloat16(device)
+        self.updates, self.pending_updates = 0, 0.0
+        self.ema = self.online_modules
+        if config.ema_rate < 1:
+            self.ema = {
+                port: copy.deepcopy(module).requires_grad_(False)
+                for port, module in self.online_modules.items()
+            }
+        # Resolved once: an isinstance check of a protocol per update took as long as an optimiser
+        # step.
+        learnable = {
+            port: module
+            for port, module in self.online_modules.items()
+            if isinstance(module, Learnable)
+        }
+        self.trainable = {p: module for p, module in learnable.items() if p in self.trained_ports}
+        if not self.trainable:
             raise ConfigError(
                 "config learner.train_modules: expected one that has losses "
-                f"({', '.join(able) or 'none'} "
-                f"here), got {list(self.ports)}, and there is nothing to learn"
+                f"({', '.join(learnable) or 'none'} here), got {list(self.trained_ports)}, and "
+                "there is nothing to learn"
             )
-        # Looked up once: at every update that took as long as the optimiser's step.
-        self.taught: list[tuple[str, Learnable]] = [
-            (port, module)
-            for port in self.ports
-            if isinstance(module := self.learners[port], Learnable)
-        ]
-        self._followed = list(
-            zip(_tensors(self.averages), _tensors(self.learners), strict=True)
-            if self.averages is not self.learners
+        self._ema_pairs = list(
+            zip(_tensors(self.ema), _tensors(self.online_modules), strict=True)
+            if self.ema is not self.online_modules
             else ()
         )
-        self.dreamer = None
-        if imagination_horizon:
-            heads, v = modules.cost.heads, modules.configurator.initial(1).v[0]
-            # Where tasks have heads of their own, score is in those and not in what else counts.
-            told = torch.tensor(subgoals(heads))
-            if not bool((v[told] if bool(told.any()) else v).any()):
-                raise ConfigError(
-                    "config learner.imagination_horizon: expected 0 where no "
-                    "head of the critic counts, "
-                    f"or none without a task, got {imagination_horizon}; a dream has no task"
-                )
-            average = dataclasses.replace(modules, **cast(dict[str, Any], self.averages))
-            self.dreamer = ImaginedExperience(average, imagination_horizon, rollouts_per_state)
-        # A reset goes back to how the weights began, which the run's seed decides.
-        self._first = {
+        self.imagined_experience: ImaginedExperience | None = None
+        if config.imagination_horizon:
+            _require_task_free_heads(config, agent)
+            averaged = dataclasses.replace(agent.modules, **cast(Any, self.ema))
+            self.imagined_experience = ImaginedExperience(
+                averaged, config.imagination_horizon, config.rollouts_per_state
+            )
+        # A reset returns to the initial weights, which derive from the run's seed.
+        self._initial_weights = {
             port: [p.detach().clone() for p in module.parameters()]
-            for port, module in self.learners.items()
-            if reset_every and port in self.ports
+            for port, module in self.online_modules.items()
+            if config.reset_every and port in self.trained_ports
         }
         self.optimiser = torch.optim.AdamW(
             [
                 {"params": [p for p in module.parameters() if p.requires_grad], "name": port}
-                for port, module in self.learners.items()
-                if port in self.ports
+                for port, module in self.online_modules.items()
+                if port in self.trained_ports
             ],
-            lr=learning_rate,
-            weight_decay=weight_decay,
-            eps=epsilon,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            eps=config.epsilon,
             fused=True,
         )
 
     def learn(self, steps: int, steps_done: int) -> Iterator[dict[str, float]]:
-        """The updates owed for `steps` more steps of life, `steps_done` in all: their losses."""
-        if steps_done < self.warmup_steps:
+        """Yields the losses of the updates due for `steps` more steps, `steps_done` in all."""
+        if steps_done < self.config.warmup_steps:
             return
-        self.owed += steps * self.replay_ratio
-        behind = self.owed >= 1
-        while self.owed >= 1:
-            self.owed -= 1
+        self.pending_updates += steps * self.config.replay_ratio
+        due = self.pending_updates >= 1
+        while self.pending_updates >= 1:
+            self.pending_updates -= 1
             yield self.update()
-        if behind:
-            self._hand_over()
+        if due:
+            self._copy_to_inference()
 
     def update(self) -> dict[str, float]:
-        """One step downhill: each loss by `port/name`, their sum `total`, the gradient's norm."""
+        """One optimiser step. Returns each loss as `port/name`, their sum `total` and
+        `gradient_norm`. Raises MessageError where one of them is not finite.
+        """
         key = chance.keys(self.seed, 1, self.updates)
-        memory = self.modules.memory
-        experience = memory.sample(self.batch, self.window_steps(), key)
+        memory, cost = self.modules.memory, self.trainable.get("cost")
+        experience = memory.sample(self.config.batch, self.window_steps(), key)
         if self.device is not None:
             experience = experience.to(self.device)
         states, targets = self.encode(experience, key)
-        named: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         priorities: Tensor | None = None
-        for port, module in self.taught:
-            losses, urgent = module.losses(Batch(experience, states, targets), key)
-            named |= {f"{port}/{name}": loss for name, loss in losses.items()}
-            priorities = priorities if urgent is None else urgent
-        cost = self.modules.cost
-        if self.dreamer is not None and isinstance(cost, Learnable) and "cost" in self.ports:
-            losses, _ = cost.losses(self.dreamer.dream(experience, states[0], key), key)
-            named |= {
-                f"cost/imagined {name}": self.imagination_weight * loss
-                for name, loss in losses.items()
-            }
-        if self.critic_unroll_steps and isinstance(cost, Learnable) and "cost" in self.ports:
-            loss = self._foretold(experience, states[0], targets, cost, key)
-            named["cost/foretold critic"] = self.critic_unroll_weight * loss
-        total = torch.stack(list(named.values())).sum()
+        for port, module in self.trainable.items():
+            named, own_priorities = module.losses(Batch(experience, states, targets), key)
+            losses |= {f"{port}/{name}": loss for name, loss in named.items()}
+            priorities = priorities if own_priorities is None else own_priorities
+        if cost is not None and self.imagined_experience is not None:
+            rollout = self.imagined_experience.rollout(experience, states[0], key)
+            named, _ = cost.losses(rollout, key)
+            weight = self.config.imagination_weight
+            losses |= {f"cost/imagined {name}": weight * loss for name, loss in named.items()}
+        if cost is not None and self.config.critic_unroll_steps:
+            loss = self._unrolled_critic_loss(experience, states[0], targets, cost, key)
+            losses["cost/unrolled critic"] = self.config.critic_unroll_weight * loss
+        total = torch.stack(list(losses.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
-        if total.requires_grad:  # not where all there was to learn from is missing in the batch
+        if total.requires_grad:  # False where the batch has no step that any loss counts
             total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
             [p for group in self.optimiser.param_groups for p in group["params"]],
-            self.max_grad_norm,
+            self.config.max_grad_norm,
         )
-        reported = self._reported(named, total, norm)
+        reported = self._reported(losses, total, norm)
         self.optimiser.step()
         if priorities is not None:
             memory.update_priorities(experience.indices.cpu(), priorities.detach().cpu())
-        for _, module in self.taught:
+        for module in self.trainable.values():
             module.on_update()
-        self._follow()
+        self._update_ema()
         self.updates += 1
-        if self.reset_every and self.updates % self.reset_every == 0:
+        if self.config.reset_every and self.updates % self.config.reset_every == 0:
             self.reset()
         return reported
 
-    def _reported(self, named: dict[str, Tensor], total: Tensor, norm: Tensor) -> dict[str, float]:
-        """What an update says of itself. Raises MessageError, naming the module and its loss, where
-        one is no number: a step along that would undo all that was learned.
+    def _reported(self, losses: dict[str, Tensor], total: Tensor, norm: Tensor) -> dict[str, float]:
+        """The figures of an update as floats. Raises MessageError, naming the module and its loss,
+        where one is not finite: the optimiser step would destroy all weights.
         """
-        values = torch.stack([*(loss.detach() for loss in named.values()), total.detach(), norm])
-        said = dict(zip([*named, "total", "gradient_norm"], values.tolist(), strict=True))
-        for name, value in said.items():
+        values = torch.stack([*(loss.detach() for loss in losses.values()), total.detach(), norm])
+        figures = dict(zip([*losses, "total", "gradient_norm"], values.tolist(), strict=True))
+        for name, value in figures.items():
             if not math.isfinite(value):
                 port, _, own = name.rpartition("/")
                 where = f"update {self.updates}: losses"
                 error = MessageError(where, own, "a finite number", f"{value}")
                 error.module = port or None
                 raise error
-        return said
+        return figures
 
     def window_steps(self) -> int:
-        """Steps of experience that the next update looks at: the most any module asks for."""
-        return max([2, *(module.window_steps() for _, module in self.taught)])
+        """Steps of a window that the next update reads: the largest any trained module reads."""
+        return max([2, *(module.window_steps() for module in self.trainable.values())])
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Perception and world model go back to how they began but for `shrink_perturb_alpha` of
-        what they are, all else wholly; the optimiser forgets (Nikishin et al. 2022; Schwarzer et
-        al. 2023).
+        """Shrinks the weights of perception and world model towards their initial values, of which
+        `shrink_perturb_alpha` of the present ones remains, sets those of other modules to their
+        initial values, and clears the optimiser (Nikishin et al. 2022; Schwarzer et al. 2023).
         """
-        for port, first in self._first.items():
-            keep = self.shrink_perturb_alpha if port in ("perception", "world_model") else 0.0
-            module = self.learners[port]
-            for now, began in zip(module.parameters(), first, strict=True):
-                now.lerp_(began, 1 - keep)
+        for port, initial in self._initial_weights.items():
+            shrinks = port in ("perception", "world_model")
+            retained = self.config.shrink_perturb_alpha if shrinks else 0.0
+            module = self.online_modules[port]
+            for weight, first in zip(module.parameters(), initial, strict=True):
+                weight.lerp_(first, 1 - retained)
             if isinstance(module, Learnable):
                 module.on_reset()
-            self.averages[port].load_state_dict(module.state_dict())
+            self.ema[port].load_state_dict(module.state_dict())
         self.optimiser.state.clear()
 
     def encode(self, experience: Experience, key: Tensor) -> tuple[list[State], list[State]]:
-        """The batch's first steps as the perception sees them; as the target does, all W steps
-        that a module reads (latents of others are 0).
+        """The online states of the first steps, and the target states of all W steps. A target that
+        no loss reads has latent 0.
 
-        Of the very first step the target sees another view than the perception, later ones in the
-        same view: what differs between views is to be forgotten, what changes with time foretold.
-        Foretelling other views, a model learns to shrink towards what they have in common.
+        The target of step 0 is another augmentation (invariance); later targets share step 0's
+        augmentation, so the predictor learns dynamics and not augmentation noise. A perception that
+        is not trained encodes everything as in acting, without augmentation.
         """
         perception = self.modules.perception
-        first = min(self.online_steps, experience.mask.shape[1])
+        first = min(self.config.online_steps, experience.mask.shape[1])
         beginning = experience.slice_steps(0, first)
         read = torch.zeros_like(experience.mask)
-        for _, module in self.taught:
+        for module in self.trainable.values():
             read |= module.target_mask(experience, first)
-        if "perception" not in self.ports:
-            return self._as_seen(experience, beginning, read)
-        with torch.autocast(read.device.type, torch.bfloat16, self.halved):
+        if "perception" not in self.trained_ports:
+            with torch.no_grad():
+                online = perception.encode_windows(beginning, beginning.tokens, None)
+                target = perception.encode_windows(experience, experience.tokens, None, read)
+            return encoded_states(experience, online), encoded_states(experience, target)
+        with torch.autocast(read.device.type, torch.bfloat16, self.autocast):
             online = perception.encode_windows(beginning, beginning.tokens, key)
             with torch.no_grad():
-                target = cast(Perception, self.averages.get("perception", perception))
+                encoder = cast(Perception, self.ema.get("perception", perception))
                 later = read.clone()
                 later[:, 0] = False
-                seen = target.encode_windows(experience, experience.tokens, key, later)
+                target = encoder.encode_windows(experience, experience.tokens, key, later)
                 if bool(read[:, 0].any()):
-                    one = experience.slice_steps(0, 1)
-                    again = target.encode_windows(one, one.tokens, key + 1, read[:, :1])
-                    seen = torch.cat([again, seen[:, 1:]], 1)
-        return self._states(experience, online), self._states(experience, seen)
+                    step = experience.slice_steps(0, 1)
+                    other = encoder.encode_windows(step, step.tokens, key + 1, read[:, :1])
+                    target = torch.cat([other, target[:, 1:]], 1)
+        return encoded_states(experience, online), encoded_states(experience, target)
 
-    @torch.no_grad()
-    def _as_seen(
-        self, experience: Experience, beginning: Experience, read: Tensor
-    ) -> tuple[list[State], list[State]]:
-        """`encode` by a perception that stays as it is: as in acting, nothing augmented."""
-        perception = self.modules.perception
-        online = perception.encode_windows(beginning, beginning.tokens, None)
-        seen = perception.encode_windows(experience, experience.tokens, None, read)
-        return self._states(experience, online), self._states(experience, seen)
-
-    def _foretold(
+    def _unrolled_critic_loss(
         self,
         experience: Experience,
         state: State,
@@ -278,100 +278,86 @@ class Learner:
         cost: Learnable,
         key: Tensor,
     ) -> Tensor:
-        """How far off the critic is where the world model foretells to be after 1, 2, ... of the
-        actions done since `state` [B ...], for what was then felt; the mean over these steps, a
-        scalar, 0 where the critic looks no further than one step.
+        """The mean loss of the critic at the states that the world model predicts 1, 2, ... steps
+        after `state` [B ...] under the recorded actions, a scalar; 0 where the critic's window has
+        no room for one step.
 
-        Its gradient also reaches the model: that is to foretell what matters to the critic, and
-        the critic to know its way among what is foretold, where plans are made (Schrittwieser et
-        al. 2020; Hansen et al. 2024). What came is reckoned to the step that the critic of the
-        first state looks at, so nothing more need be encoded.
+        Its gradient also reaches the world model: it learns to predict what the critic needs, and
+        the critic learns on the states that planning visits (Schrittwieser et al. 2020; Hansen et
+        al. 2024). The bootstrap states are those of step 0's loss, so nothing more is encoded.
         """
         rows, model = len(state.latent), self.modules.world_model
         directive = self.modules.configurator.initial(rows)
-        primes = directive.tokens.to(state.latent.device)
+        tokens = directive.tokens.to(state.latent.device)
         if experience.tokens is not None:
-            primes = experience.tokens[:, 1]
-        here = Situation.unchecked(state=state)
-        state, stop = model.start(here, directive.replace(tokens=primes)), cost.window_steps()
+            tokens = experience.tokens[:, 1]
+        situation = Situation.unchecked(state=state)
+        state = model.start(situation, directive.replace(tokens=tokens))
+        stop = cost.window_steps()
         losses: list[Tensor] = []
-        for t in range(1, min(self.critic_unroll_steps, stop - 2) + 1):
+        for t in range(1, min(self.config.critic_unroll_steps, stop - 2) + 1):
             state = model.complete(model.step(state, experience.actions[:, t - 1]))
-            missed, _ = cost.losses(
+            named, _ = cost.losses(
                 Batch(experience.slice_steps(t, stop), [state], targets[t:stop]), key
             )
-            losses += missed.values()
+            losses += named.values()
         return torch.stack(losses).mean() if losses else state.latent.new_zeros(())
 
-    def _states(self, experience: Experience, latents: Tensor) -> list[State]:
-        return [
-            State.unchecked(
-                latent=latents[:, t],
-                hidden=latents.new_zeros(len(latents), 0),
-                signals=experience.signals[:, t],
-                ended=(experience.terminated[:, t] | experience.truncated[:, t]).float(),
-                uncertainty=latents.new_zeros(len(latents)),
-                goal=None if experience.goals is None else experience.goals[:, t],
-            )
-            for t in range(latents.shape[1])
-        ]
-
     @torch.no_grad()
-    def _follow(self) -> None:
-        """The averages come nearer: over the first 1/`ema_rate` updates all count alike, so
-        that what is usual is no average with what it was before anything was seen.
+    def _update_ema(self) -> None:
+        """Moves the averages by `ema_rate`, and by 1/n at update n while that is larger: a plain
+        average at first, in which the untrained statistics do not linger.
         """
-        drawn = [pair for pair in self._followed if pair[1].is_floating_point()]
-        if drawn:
-            theirs, mine = map(list, zip(*drawn, strict=True))
-            torch._foreach_lerp_(theirs, mine, max(self.ema_rate, 1 / (self.updates + 1)))
-        for average, now in self._followed:
-            if not now.is_floating_point():
-                average.copy_(now)
+        floating = [pair for pair in self._ema_pairs if pair[1].is_floating_point()]
+        if floating:
+            averages, weights = map(list, zip(*floating, strict=True))
+            rate = max(self.config.ema_rate, 1 / (self.updates + 1))
+            torch._foreach_lerp_(averages, weights, rate)
+        for average, value in self._ema_pairs:
+            if not value.is_floating_point():
+                average.copy_(value)
 
     @torch.no_grad()
-    def _hand_over(self) -> None:
-        """Gives what was learned elsewhere to the modules that act."""
+    def _copy_to_inference(self) -> None:
+        """Copies the weights trained on another device to the modules that act."""
         if self.device is not None:
-            for mine, theirs in zip(
-                named_weights(self.learners).values(),
-                named_weights(self.acting).values(),
+            for trained, acting in zip(
+                named_weights(self.online_modules).values(),
+                named_weights(self.inference_modules).values(),
                 strict=True,
             ):
-                theirs.copy_(mine)
+                acting.copy_(trained)
 
     # -- checkpoints ------------------------------------------------------------------------
 
     def weights(self) -> dict[str, Tensor]:
-        """Every weight and buffer of the averages as `port/name`: what an agent needs to act."""
-        return _at_home(named_weights(self.averages))
+        """Each weight and buffer of the averages as `port/name`: what an agent needs to act."""
+        return _on_cpu(named_weights(self.ema))
 
     def tensors(self) -> dict[str, Tensor]:
-        """What learning needs besides: the modules as they are now, Adam's moments, and what a
-        reset goes back to.
+        """What continuing needs besides `weights`: the online modules as `now/port/name`, AdamW's
+        moments as `adam/number/name`, the initial weights as `first/port/number`.
         """
         named: dict[str, Tensor] = {}
-        if self.averages is not self.learners:
-            named |= {
-                f"now/{name}": tensor for name, tensor in named_weights(self.learners).items()
-            }
+        if self.ema is not self.online_modules:
+            named |= {f"now/{name}": t for name, t in named_weights(self.online_modules).items()}
         for number, state in self.optimiser.state_dict()["state"].items():
             named |= {f"adam/{number}/{name}": value for name, value in state.items()}
-        for port, first in self._first.items():
-            named |= {f"first/{port}/{number}": value for number, value in enumerate(first)}
-        return _at_home(named)
+        for port, initial in self._initial_weights.items():
+            named |= {f"first/{port}/{number}": value for number, value in enumerate(initial)}
+        return _on_cpu(named)
 
     def load(self, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-        """Goes on from what `weights` and `tensors` gave."""
-        now = under(tensors, "now") or weights
-        for port, module in self.learners.items():
-            module.load_state_dict(under(now, port))
-            self.averages[port].load_state_dict(under(weights, port))
-        self._hand_over()
-        began = under(tensors, "first")
-        for port, first in self._first.items():
-            for at, value in enumerate(first):
-                value.copy_(began.get(f"{port}/{at}", value))
+        """Continues from what `weights` and `tensors` returned."""
+        online = under(tensors, "now") or weights
+        for port, module in self.online_modules.items():
+            module.load_state_dict(under(online, port))
+            self.ema[port].load_state_dict(under(weights, port))
+        self._copy_to_inference()
+        stored = under(tensors, "first")
+        for port, initial in self._initial_weights.items():
+            for i, value in enumerate(initial):
+                value.copy_(stored.get(f"{port}/{i}", value))
         state = self.optimiser.state_dict()
         state["state"] = {}
         for name, value in under(tensors, "adam").items():
@@ -380,15 +366,29 @@ class Learner:
         self.optimiser.load_state_dict(state)
 
 
-def _named_ports(wanted: Sequence[str], there: tuple[str, ...]) -> tuple[str, ...]:
-    """The ports that are to learn: those `wanted`, all where none is named. Raises ConfigError."""
-    known(wanted, there, "learner.train_modules")
-    return tuple(port for port in there if port in wanted or not wanted)
+def _trained_ports(config: Learner.Config, ports: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `ports` that are trained. Raises ConfigError for a name that is none of them."""
+    known(config.train_modules, ports, "learner.train_modules")
+    return tuple(p for p in ports if p in config.train_modules or not config.train_modules)
 
 
-def _has_bfloat16(device: torch.device | None) -> bool:
-    """Whether networks compute in bfloat16 there, not in float32 made to look like it, which is
-    slower than float32: so a processor with AVX-512 alone does, though it is said to support it.
+def _require_task_free_heads(config: Learner.Config, agent: Agent) -> None:
+    """Raises ConfigError where an imagined rollout would act on no critic head: rollouts have no
+    task, and where sub-goals have heads of their own the reward is in those alone.
+    """
+    modules = agent.modules
+    v = modules.configurator.initial(1).v[0]
+    of_tasks = torch.tensor(subgoals(modules.cost.heads))
+    if not bool((v[of_tasks] if bool(of_tasks.any()) else v).any()):
+        raise ConfigError(
+            "config learner.imagination_horizon: expected 0 where no head of the critic counts, or "
+            f"none without a task, got {config.imagination_horizon}; a dream has no task"
+        )
+
+
+def _computes_in_bfloat16(device: torch.device | None) -> bool:
+    """Whether the hardware multiplies in bfloat16. With AVX-512 alone PyTorch reports support but
+    emulates it in float32, which is slower than float32.
     """
     if device is not None:
         return bool(torch.cuda.is_bf16_supported())
@@ -396,11 +396,11 @@ def _has_bfloat16(device: torch.device | None) -> bool:
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
-def _at_home(named: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same on the CPU, where files are made; nothing is copied that is there."""
+def _on_cpu(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors on the CPU; those already there are not copied."""
     return {name: tensor.cpu() for name, tensor in named.items()}
 
 
 def _tensors(modules: dict[str, nn.Module]) -> list[Tensor]:
-    """Every weight and buffer that a checkpoint keeps: the very tensors, no views of them."""
+    """Each weight and buffer of a state dict: the tensors themselves, no detached views."""
     return [t for m in modules.values() for t in m.state_dict(keep_vars=True).values()]

@@ -14,7 +14,7 @@ from agent.learning.collapse_monitor import Health
 from agent.learning.evaluation import Score, score
 from agent.learning.learner import Learner
 from agent.learning.metrics import JSONLines, Metrics
-from agent.live import go_on
+from agent.live import continue_from
 from agent.recording import checkpoint
 from agent.recording.drive_guard import drive_hashes, require_same
 from agent.recording.episode_stats import EpisodeStats
@@ -42,7 +42,7 @@ class Progress:
     `losses` are means since the last report, as `module/name`. `returns` are those of the last
     episodes lived; `evaluation` is that of held seeds, `best` the best mean so far. `warnings`
     say by name what has collapsed. `fresh`: there was a report since the last look. `seconds`,
-    `cpu_seconds`: what it took so far, also before it was resumed.
+    `cpu_seconds`: what it took so far, also before it was resumed. `run`: its folder.
     """
 
     steps: int = 0
@@ -60,6 +60,9 @@ class Progress:
     fresh: bool = False
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    world: str = ""
+    seed: int = 0
+    run: str = ""
 
     @property
     def mean_return(self) -> float | None:
@@ -109,7 +112,9 @@ class Training:
         self.metrics: list[Metrics] = [JSONLines(folder / "metrics.jsonl"), *metrics]
         self.keeper = EpisodeStats(world.spec.id, world.num_envs)
         self.health = Health(agent, seed)
-        self.progress = Progress(of_steps=schedule.steps)
+        self.progress = Progress(
+            of_steps=schedule.steps, world=world.spec.id, seed=seed, run=str(folder)
+        )
         self.stopping = False
         self._sums: dict[str, float] = {}
         self._updates_seen = 0
@@ -162,7 +167,10 @@ class Training:
             self._restore(resume)
             observation = self.world.step(self.agent.memory.last_written().plan.action)
         left = self.schedule.steps - self.progress.steps
-        return (self._live(moment) for moment in go_on(self.agent, self.world, observation, left))
+        return (
+            self._live(moment)
+            for moment in continue_from(self.agent, self.world, observation, left)
+        )
 
     def _live(self, moment: Moment) -> int:
         """Counts a moment and learns what is owed; the steps it was."""
@@ -247,7 +255,7 @@ class Training:
         return {
             "steps": progress.steps,
             "updates": self.learner.updates,
-            "owed": self.learner.owed,
+            "owed": self.learner.pending_updates,
             "episodes": progress.episodes,
             "returns": list(progress.returns),
             "running": self.keeper.running.tolist(),
@@ -283,7 +291,7 @@ class Training:
         facts, progress = kept.facts, self.progress
         require_same(facts["drives"], drive_hashes(self.agent), "checkpoint")
         self.learner.load(kept.tensors.pop("weights"), kept.tensors.pop("learner"))
-        self.learner.updates, self.learner.owed = facts["updates"], facts["owed"]
+        self.learner.updates, self.learner.pending_updates = facts["updates"], facts["owed"]
         self.agent.memory.load_tensors(kept.tensors.pop("memory"))
         self.agent.steps_done = facts["agent_steps"]
         if "world" in kept.blobs:

@@ -27,6 +27,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from agent.recording.renames import current_weights
 from modules.messages import ConfigError
 
 FORMAT = 2
@@ -111,6 +112,7 @@ def load(place: Path, only: Collection[str] | None = None) -> Checkpoint:
                 made.tensors[piece["group"]][piece["name"]] = _joined(place, manifest, piece)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"checkpoint {place}: unreadable ({error})") from None
+    made.tensors = {group: current_weights(named) for group, named in made.tensors.items()}
     return made
 
 

@@ -1,8 +1,8 @@
-"""The intrinsic cost is immutable, and this is who sees to it (LeCun 2022, §3.2).
+"""Checks that the intrinsic cost is immutable (LeCun 2022, §3.2).
 
-What each drive makes of a fixed set of states is hashed when an agent is made, kept with whatever
-it leaves behind (traces, checkpoints), and compared where that is used again and where a run ends.
-A drive that means something else than it did is refused by name.
+The energies of each drive on a fixed set of states are hashed when an agent is built, stored with
+its traces and checkpoints, and compared when those are used and at the end of a run. A drive that
+has changed is refused by name. The drives of plugins are guarded like those of this package.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from agent.agent import Agent
 from modules import chance
-from modules.cost import drives
+from modules.cost.drives import DRIVES, IntrinsicCost, probe_hash
 from modules.messages import ConfigError, State, WorldSpec
 
 SHIPPED: Mapping[str, str] = {
@@ -25,62 +25,68 @@ SHIPPED: Mapping[str, str] = {
     "novelty": "322d9f617ea3786d212ee1e2b9c229a85342816b9a942c904cf34781c4b19260",
     "goal": "c80e59eb1214ef092349e40fe4166de56d16193d48be3448f87176b161503592",
 }
-"""The probe hash of every drive that comes with the package."""
+"""The probe hash of every drive of this package."""
 
-_PROBES, _NEAR = 64, 1e-4
+PROBES, TOLERANCE = 64, 1e-4
+"""States on which a cost is compared with its drives, and the largest difference."""
 
 
 def drive_hashes(agent: Agent) -> dict[str, str]:
-    """What each drive of an agent's cost means: its probe hash, by name.
+    """The probe hash of each drive of an agent's cost, by name.
 
-    The cost itself is asked too: where it makes something else of states than the drive of that
-    name does, or has a drive that only it knows, the hash is that of what it makes of them.
+    Where the cost's energies differ from those of its drive of that name, or no such drive is
+    known, the hash is that of the cost's energies.
     """
     cost = agent.modules.cost
-    shown = _probes(agent.modules.perception.latent_size, agent.world)
+    own: IntrinsicCost | None = getattr(cost, "intrinsic_cost", None)
+    known = {name: cls() for name, cls in DRIVES.items()} | ({} if own is None else {**own.drives})
+    probes = _probes(agent.modules.perception.latent_size, agent.world)
     with torch.no_grad():
-        felt = cost.intrinsic(shown)
+        energies = cost.intrinsic(probes)
         hashes = dict[str, str]()
-        for at, name in enumerate(cost.drives):
-            drive, own = drives.DRIVES.get(name), felt[:, at].double()
-            if drive is not None and torch.allclose(own, drive(shown).double(), 0, _NEAR):
-                hashes[name] = drives.probe_hash((name,))
-            else:
-                rounded = (own / _NEAR).round().to(torch.int64).tolist()
-                hashes[name] = hashlib.sha256(f"{name}={rounded}".encode()).hexdigest()
+        for column, name in enumerate(cost.drives):
+            energy = energies[:, column].double()
+            if name in known:
+                alone = IntrinsicCost({name: known[name]}, agent.world.signals).energies(probes)
+                if torch.allclose(energy, alone[:, 0].double(), 0, TOLERANCE):
+                    hashes[name] = probe_hash(name, known[name])
+                    continue
+            rounded = (energy / TOLERANCE).round().to(torch.int64).tolist()
+            hashes[name] = hashlib.sha256(f"{name}={rounded}".encode()).hexdigest()
     return hashes
 
 
 def _probes(latent_size: int, world: WorldSpec) -> State:
     """States of a world's shape, the same on every machine."""
-    felt, goal = len(world.signals), world.goal or 0
-    drawn = chance.uniform(torch.arange(_PROBES), "guard", felt + goal + latent_size) * 8 - 4
-    zeros = torch.zeros(_PROBES)
+    signals, goal = len(world.signals), world.goal or 0
+    drawn = chance.uniform(torch.arange(PROBES), "guard", signals + goal + latent_size) * 8 - 4
+    zeros = torch.zeros(PROBES)
     return State(
-        latent=drawn[:, felt + goal :],
-        hidden=torch.zeros(_PROBES, 0),
-        signals=drawn[:, :felt],
+        latent=drawn[:, signals + goal :],
+        hidden=torch.zeros(PROBES, 0),
+        signals=drawn[:, :signals],
         ended=zeros,
         uncertainty=zeros,
-        goal=drawn[:, felt : felt + goal] if goal else None,
+        goal=drawn[:, signals : signals + goal] if goal else None,
     )
 
 
 def require_same(before: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
-    """Raises ConfigError, naming the drive, where one does not mean what it meant `before`."""
-    for name, wanted in before.items():
-        if name in now and now[name] != wanted:
+    """Raises ConfigError, naming the drive, where its hash differs from that `before`."""
+    for name, expected in before.items():
+        if name in now and now[name] != expected:
             raise ConfigError(
-                f"{where}: drive {name!r} is not what it was: expected probe hash {wanted[:12]}…, "
-                f"got {now[name][:12]}…; drives are immutable, give a new one a name of its own"
+                f"{where}: drive {name!r} is not what it was: expected probe hash "
+                f"{expected[:12]}…, got {now[name][:12]}…; drives are immutable, give a new one a "
+                "name of its own"
             )
 
 
 @contextmanager
 def guarded(agent: Agent) -> Iterator[dict[str, str]]:
-    """Around a run: gives the drives' hashes, and holds those at its end against them.
+    """Yields the hashes of the drives, and compares those at the end of the block with them.
 
-    Raises ConfigError, naming the drive, where one was changed meanwhile.
+    Raises ConfigError, naming the drive, where one has changed.
     """
     before = drive_hashes(agent)
     yield before

@@ -49,7 +49,7 @@ class EpisodeStats:
 
     def __init__(self, world: str, rows: int) -> None:
         self.world, self.rows = world, rows
-        self.steps, self.mode2_mask, self.model_calls, self.score = 0, 0, 0, 0.0
+        self.steps, self.planned_steps, self.model_calls, self.score = 0, 0, 0, 0.0
         self.running = torch.zeros(rows, dtype=torch.float64)
         self.returns: list[float] = []
         self._digest = TraceDigest()
@@ -66,7 +66,7 @@ class EpisodeStats:
         self.returns += [value for _, value in ended]
         self.running[over] = 0.0
         self.steps += self.rows
-        self.mode2_mask += int((moment.plan.mode == 2).sum())
+        self.planned_steps += int((moment.plan.mode == 2).sum())
         self.model_calls += int(moment.plan.model_calls.sum())
         return ended
 
@@ -80,7 +80,7 @@ class EpisodeStats:
             mean_return=sum(returns) / len(returns) if returns else None,
             score=self.score,
             steps_per_s=self.steps / seconds if seconds > 0 else 0.0,
-            mode2_share=self.mode2_mask / self.steps if self.steps else 0.0,
+            mode2_share=self.planned_steps / self.steps if self.steps else 0.0,
             model_calls=self.model_calls,
             run=run,
             trace_digest=self._digest.hexdigest(),

@@ -13,7 +13,7 @@ from agent.recording.drive_guard import drive_hashes, require_same
 from agent.recording.keyframe import agent_bytes
 from agent.recording.run_folder import RunFolder
 from agent.recording.trace import TraceWriter
-from agent.recording.weights import named_weights, trainable
+from agent.recording.weights import named_weights, parametric_modules
 from modules.messages import Moment, WorldError
 from modules.ports import World
 
@@ -39,7 +39,7 @@ class RunRecorder:
         cost = agent.modules.cost
         self.drives = drive_hashes(agent)
         if trained is not None:
-            weights = named_weights(trainable(agent.modules))
+            weights = named_weights(parametric_modules(agent.modules))
             facts = {"from": str(trained), "drives": self.drives}
             copied = checkpoint.Checkpoint(tensors={"weights": weights}, facts=facts)
             checkpoint.save(folder.checkpoints, "best", copied)

@@ -101,6 +101,15 @@ FIELDS: dict[str, str] = {
 }
 """Dotted path of a field of a recorded moment in 0.1 → its path now."""
 
+WEIGHTS: dict[str, str] = {
+    "world_model/felt.": "world_model/signal_head.",
+    "world_model/latents.": "world_model/latent_stats.",
+    "world_model/strides.": "world_model/delta_stats.",
+    "world_model/feelings.": "world_model/signal_stats.",
+    "world_model/misses.": "world_model/error_stats.",
+}
+"""Prefix of the name of a weight in 0.1 → its prefix now."""
+
 SIGNALS: dict[str, str] = {"score": "reward"}
 """Signals of 0.1 → their names now."""
 
@@ -115,6 +124,21 @@ def current_world(spec: Mapping[str, Any]) -> dict[str, Any]:
         renamed = {"factors" if name == "parts" else name: v for name, v in actions.items()}
         current["actions"] = renamed
     current.pop("steps_limit", None)
+    return current
+
+
+def current_weights(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors of a checkpoint, named `port/weight` or `group/port/weight`, by their present names,
+    in the same order.
+    """
+    current: dict[str, Any] = {}
+    for name, tensor in named.items():
+        for old, new in WEIGHTS.items():
+            head, matched, tail = name.partition(old)
+            if matched and (not head or head.endswith("/")):
+                name = head + new + tail
+                break
+        current[name] = tensor
     return current
 
 

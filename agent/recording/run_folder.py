@@ -109,11 +109,16 @@ class RunFolder:
         return current_settings(config)
 
 
-def write_json(place: Path, said: Mapping[str, Any]) -> None:
-    """Writes JSON whole or not at all."""
+def write_text(place: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
     partial = place.with_name(f".{place.name}.partial")
-    partial.write_text(json.dumps(said, indent=1), encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(place)
+
+
+def write_json(place: Path, values: Mapping[str, Any]) -> None:
+    """Writes JSON whole or not at all."""
+    write_text(place, json.dumps(values, indent=1))
 
 
 def _make(place: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The weights of an agent by name, `port/parameter`: what checkpoints hold and loading restores."""
+"""The weights of an agent, named `port/parameter` as in checkpoints."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from agent.modules import Modules
 from modules.messages import ConfigError
 
 
-def trainable(modules: Modules) -> dict[str, nn.Module]:
-    """The modules with trainable parameters, by port: each gets a parameter group."""
+def parametric_modules(modules: Modules) -> dict[str, nn.Module]:
+    """The modules with trainable parameters, by port."""
     return {
         port: module
         for port in ("perception", "world_model", "cost", "actor")
@@ -21,7 +21,7 @@ def trainable(modules: Modules) -> dict[str, nn.Module]:
 
 
 def named_weights(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Every weight and buffer as `port/name`, without copying."""
+    """Each weight and buffer as `port/name`, without copying."""
     return {
         f"{port}/{name}": tensor
         for port, module in modules.items()
@@ -41,10 +41,10 @@ def under(named: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def load_weights(modules: Modules, weights: Mapping[str, Tensor], where: str) -> None:
     """Loads `weights`, named `port/parameter`, into the modules.
 
-    Weights of a port without trainable parameters are ignored, so a simulator can replace a
-    learned world model. Raises ConfigError, beginning with `where`, if names or shapes differ.
+    Weights of a port without trainable parameters are ignored, so that a simulator can replace a
+    learned world model. Raises ConfigError, naming `where`, if names or shapes differ.
     """
-    targets = trainable(modules)
+    targets = parametric_modules(modules)
     expected = {name: tuple(tensor.shape) for name, tensor in named_weights(targets).items()}
     received = {
         name: tuple(tensor.shape)

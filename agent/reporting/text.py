@@ -115,6 +115,7 @@ class Words:
         """How good or bad it is, by drive and by critic head."""
         energy, directive = moment.energies, moment.directive
         now = _named(self.drives, energy.intrinsic[row].tolist())
+        assert energy.critic is not None  # every moment has it
         coming = _named(self.heads, energy.critic[row].tolist())
         total = float(energy.total(directive)[row])
         lines = [f"now {now}", f"to come {coming}; in all {number(total)}"]

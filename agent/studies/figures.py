@@ -19,29 +19,29 @@ _LABEL: dict[str, Any] = {"loc": "left", "size": 9.5, "color": _INK}
 
 
 def draw(study: Study, findings: Findings, folder: Path) -> list[tuple[str, str]]:
-    """Draws all that there is to show; (file name, caption) of each figure."""
+    """Draws the figures that a study has data for; returns (file name, caption) of each."""
     import matplotlib
 
     matplotlib.use("Agg")
     folder.mkdir(exist_ok=True)
-    made: list[tuple[str, str]] = []
+    drawn: list[tuple[str, str]] = []
     for name, caption, figure in (
         ("front.png", "Return against imagined steps; means with 95 % intervals. The line is the "
-         "front: nothing beside it gives more for less.", _front(study, findings)),
+         "front: no other arm has more return for fewer imagined steps.", _front(study, findings)),
         ("measures.png", "Each measure by arm and world; means with 95 % intervals.",
          _measures(study, findings)),
         ("trends.png", "What the arms' order does to a measure; means with 95 % intervals. Green "
          "where the trend holds.", _trends(findings.trends)),
-        ("curves.png", "How often an arm thinks at each level of what it could know: filled, "
-         "share of Mode-2; hollow, share of steps that imagine anew. Bins of equally many moments, "
+        ("curves.png", "Share of Mode-2 at each level of what the configurator observes (filled), "
+         "and share of steps with model calls (hollow). Bins of equally many moments, "
          "95 % intervals over runs.", _curves(findings)),
         ("energies.png", "Energy of each drive over the episode, unweighted, lower is better; "
          "means over seeds with 95 % intervals.", _energies(study, findings)),
     ):  # fmt: skip
         if figure is not None:
             figure.savefig(folder / name, dpi=110, facecolor="white")
-            made.append((name, caption))
-    return made
+            drawn.append((name, caption))
+    return drawn
 
 
 def _figure(columns: int, rows: int, width: float, height: float) -> tuple[Any, list[Any]]:
@@ -86,7 +86,7 @@ def _point(axis: Any, study: Study, arm: str, x: Estimate, y: Estimate) -> None:
 
 
 def _front_line(axis: Any, points: Sequence[tuple[float, float]]) -> None:
-    """Joins the points that nothing to their left overtops."""
+    """Joins the points that are above all points to their left."""
     front: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda p: (p[0], -p[1])):
         if not front or y > front[-1][1]:
@@ -115,15 +115,15 @@ def _front(study: Study, findings: Findings) -> Any | None:
         axis = next(panels)
         none, whole = Estimate(0, 0, 0, 1), Estimate(1, 1, 1, 1)
         places = {study.gap.low: (none, none), study.gap.high: (whole, whole)}
-        places |= {one.arm: (one.calls, one.kept) for one in gap.kept}
+        places |= {one.arm: (one.calls, one.share) for one in gap.shares}
         for arm, (x, y) in places.items():
             _point(axis, study, arm, x, y)
-        for one in gap.kept:
+        for one in gap.shares:
             if one.control not in places:
                 colour, mark = _style(study, one.control)
-                places[one.control] = (one.control_calls, one.control_kept)
-                axis.errorbar([one.control_calls.mean], [one.control_kept.mean],
-                              xerr=_ends(one.control_calls), yerr=_ends(one.control_kept),
+                places[one.control] = (one.control_calls, one.control_share)
+                axis.errorbar([one.control_calls.mean], [one.control_share.mean],
+                              xerr=_ends(one.control_calls), yerr=_ends(one.control_share),
                               color=colour, marker=mark, ms=6, mfc="white", lw=1.2, capsize=2,
                               label=one.control)  # fmt: skip
         _front_line(axis, [(x.mean, y.mean) for x, y in places.values()])
@@ -198,8 +198,8 @@ def _trends(trends: Sequence[Trended]) -> Any | None:
                           ms=5, lw=1.2, capsize=2)  # fmt: skip
         axis.plot(range(len(trend.means)), [e.mean for e in trend.means], color=colour, lw=1.2)
         axis.set_xticks(range(len(trend.arms)), trend.arms, rotation=20, ha="right")
-        held = "" if trend.holds else ": does not hold"
-        axis.set_title(f"{trend.world}\n{trend.measure} {trend.direction}{held}", **_LABEL)
+        fails = "" if trend.holds else ": does not hold"
+        axis.set_title(f"{trend.world}\n{trend.measure} {trend.direction}{fails}", **_LABEL)
     for axis in axes[len(trends) :]:
         axis.axis("off")
     return figure

@@ -1,4 +1,4 @@
-"""What a study's finished runs say: estimates, contrasts, gap, trends, distances, verdicts."""
+"""Statistics of a study's finished runs: estimates, contrasts, gap, trends, distances, verdicts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from agent.learning import statistics as stats
 from agent.learning.statistics import CurvePoint, Estimate, Numbers
 from agent.studies.grid import PlannedRun
 from agent.studies.measures import Series
-from agent.studies.study import Gap, Study, Trend
+from agent.studies.study import Contrast, Gap, Study, Trend
 from agent.studies.worker import SERIES
 
 SIGNIFICANT = 0.05
 EVERYWHERE = "all worlds"
 FEATURES = ("surprise", "disagreement", "energy")
-"""What the probability of Mode-2 is drawn against."""
+"""The variables of the response curves of Mode-2."""
 
 _CODES = 2**6
 
@@ -47,25 +47,25 @@ class Contrasted:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """How much of the gap an arm keeps, for which share of the model calls, beyond its control."""
+class GapShare:
+    """The share of the gap that an arm keeps, its share of the model calls, and its control's."""
 
     arm: str
     control: str
-    kept: Estimate
+    share: Estimate
     calls: Estimate
-    control_kept: Estimate
+    control_share: Estimate
     control_calls: Estimate
     over_control: Estimate
 
 
 @dataclass(frozen=True)
-class GapFound:
-    """The worlds in which there is a gap, with the difference and corrected p of each; the rest."""
+class GapResult:
+    """The worlds with a gap, difference and corrected p of each world, the share of each arm."""
 
     worlds: tuple[str, ...]
     differences: dict[str, tuple[Estimate, float]]
-    kept: tuple[Kept, ...]
+    shares: tuple[GapShare, ...]
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class Trended:
 
 @dataclass(frozen=True)
 class Distance:
-    """How far two arms' behaviour is apart on the same seeds, total variation 0 to 1.
+    """The distance of two arms' behaviour on the same seeds, total variation 0 to 1.
 
-    `usual` is how far two seeds of one arm are apart: what chance alone does to so few steps.
+    `usual` is that of two seeds of one arm: the effect of chance alone in so few steps.
     """
 
     world: str
@@ -106,7 +106,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A bar, what was found, and whether it is met."""
+    """A bar, the result, and whether it meets the bar."""
 
     text: str
     met: bool
@@ -114,13 +114,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a study's runs say."""
+    """All statistics of a study's finished runs; `missing` are the other runs."""
 
     runs: list[dict[str, Any]]
     missing: list[str]
     table: dict[tuple[str, str, str], Estimate]
     contrasts: list[Contrasted]
-    gap: GapFound | None
+    gap: GapResult | None
     trends: list[Trended]
     distances: list[Distance]
     curves: dict[str, dict[str, list[CurvePoint]]]
@@ -130,7 +130,7 @@ class Findings:
 
 
 class _Runs:
-    """The finished runs of a study, looked up by world and arm, seeds in their order."""
+    """The finished runs of a study by world, arm and seed."""
 
     def __init__(self, study: Study, runs: Sequence[Mapping[str, Any]], folder: Path) -> None:
         self.study, self.folder = study, folder
@@ -142,8 +142,8 @@ class _Runs:
 
     def values(self, world: str, arm: str, measure: str, seeds: Iterable[int]) -> Numbers:
         """A measure, one a seed; NaN where it is undefined."""
-        found = [self.by[world, arm, seed]["measures"].get(measure) for seed in seeds]
-        return np.array([math.nan if value is None else value for value in found], dtype=float)
+        values = [self.by[world, arm, seed]["measures"].get(measure) for seed in seeds]
+        return np.array([math.nan if value is None else value for value in values], dtype=float)
 
     def paired(self, world: str, measure: str, *arms: str) -> list[Numbers]:
         """A measure of several arms on the seeds where all have it."""
@@ -158,13 +158,13 @@ class _Runs:
 
 
 def find(study: Study, runs: Sequence[Mapping[str, Any]], folder: Path) -> Findings:
-    """What the finished `runs` in `folder` say about a study's questions."""
-    kept = [dict(one) for one in runs if _belongs(study, one)]
-    looked = _Runs(study, kept, folder)
+    """The statistics of the finished `runs` in `folder` that a study asks for."""
+    own = [dict(one) for one in runs if _belongs(study, one)]
+    finished = _Runs(study, own, folder)
     measures = list(dict.fromkeys((*study.measures, "return", "model_calls", "length")))
     table = {
         (world.id, arm, measure): stats.mean(
-            looked.values(world.id, arm, measure, looked.seeds(world.id, arm))
+            finished.values(world.id, arm, measure, finished.seeds(world.id, arm))
         )
         for world in study.worlds
         for arm in study.arms
@@ -175,28 +175,28 @@ def find(study: Study, runs: Sequence[Mapping[str, Any]], folder: Path) -> Findi
         for world in study.worlds
         for arm in study.arms
         for seed in study.seeds
-        if (world.id, arm, seed) not in looked.by
+        if (world.id, arm, seed) not in finished.by
     ]
-    contrasts = _contrasts(study, looked)
-    gap = None if study.gap is None else _gap(study, study.gap, looked)
-    trends = [_trend(trend, world.id, looked) for trend in study.trends for world in study.worlds]
+    contrasts = _contrasts(study, finished)
+    gap = None if study.gap is None else _gap(study, study.gap, finished)
+    trends = [_trend(trend, world.id, finished) for trend in study.trends for world in study.worlds]
     return Findings(
-        runs=kept,
+        runs=own,
         missing=missing,
         table=table,
         contrasts=contrasts,
         gap=gap,
         trends=trends,
         distances=[
-            found
+            distance
             for world in study.worlds
             for pair in study.distances
-            for found in _distances(world.id, pair, looked)
+            for distance in _distances(world.id, pair, finished)
         ],
-        curves={arm: _curves(arm, looked, thought=False) for arm in study.curves},
-        thoughts={arm: _curves(arm, looked, thought=True) for arm in study.curves},
+        curves={arm: _curves(arm, finished, thought=False) for arm in study.curves},
+        thoughts={arm: _curves(arm, finished, thought=True) for arm in study.curves},
         energies={
-            (world.id, arm): _energies(world.id, arm, looked)
+            (world.id, arm): _energies(world.id, arm, finished)
             for world in study.worlds
             for arm in study.energies
         },
@@ -213,7 +213,7 @@ def _belongs(study: Study, run: Mapping[str, Any]) -> bool:
 
 
 def _contrasts(study: Study, runs: _Runs) -> list[Contrasted]:
-    found: list[Contrasted] = []
+    differences: list[tuple[str, str, Contrast, Numbers]] = []
     for contrast in study.comparisons:
         for arm in contrast.arms:
             scaled: list[Numbers] = []
@@ -222,36 +222,23 @@ def _contrasts(study: Study, runs: _Runs) -> list[Contrasted]:
                 difference = mine - theirs
                 spread = float(np.concatenate([mine, theirs]).std()) if len(mine) else 0.0
                 scaled.append(difference / spread if spread > 0 else difference * 0)
-                found.append(_contrasted(world.id, arm, contrast.against, contrast.measure,
-                                         difference, stats.mean(difference)))  # fmt: skip
+                differences.append((world.id, arm, contrast, difference))
             if len(study.worlds) > 1:
-                together = np.concatenate(scaled)
-                found.append(_contrasted(EVERYWHERE, arm, contrast.against, contrast.measure,
-                                         together, stats.mean(together)))  # fmt: skip
-    corrected = stats.holm([one.p for one in found])
+                differences.append((EVERYWHERE, arm, contrast, np.concatenate(scaled)))
+    p_values = [stats.sign_flip(difference) for *_, difference in differences]
     return [
-        Contrasted(**{**vars(one), "p_corrected": p})
-        for one, p in zip(found, corrected, strict=True)
-    ]
+        Contrasted(
+            world=world, arm=arm, against=contrast.against, measure=contrast.measure,
+            difference=stats.mean(difference), p=p, p_corrected=corrected,
+            effect=stats.effect_size(difference), better=stats.share_better(difference),
+        )
+        for (world, arm, contrast, difference), p, corrected in zip(
+            differences, p_values, stats.holm(p_values), strict=True
+        )
+    ]  # fmt: skip
 
 
-def _contrasted(
-    world: str, arm: str, against: str, measure: str, difference: Numbers, estimate: Estimate
-) -> Contrasted:
-    return Contrasted(
-        world=world,
-        arm=arm,
-        against=against,
-        measure=measure,
-        difference=estimate,
-        p=stats.sign_flip(difference),
-        p_corrected=1.0,
-        effect=stats.effect_size(difference),
-        better=stats.share_better(difference),
-    )
-
-
-def _gap(study: Study, gap: Gap, runs: _Runs) -> GapFound:
+def _gap(study: Study, gap: Gap, runs: _Runs) -> GapResult:
     differences, p_values = dict[str, Numbers](), list[float]()
     for world in study.worlds:
         high, low = runs.paired(world.id, gap.measure, gap.high, gap.low)
@@ -262,9 +249,9 @@ def _gap(study: Study, gap: Gap, runs: _Runs) -> GapFound:
         for (name, values), p in zip(differences.items(), stats.holm(p_values), strict=True)
     }
     worlds = tuple(
-        name for name, (found, p) in estimates.items() if found.mean > 0 and p < SIGNIFICANT
+        name for name, (gain, p) in estimates.items() if gain.mean > 0 and p < SIGNIFICANT
     )
-    kept = []
+    shares = []
     for arm, control in gap.arms.items():
         both, alone, other, calls, theirs_spent = [], [], [], [], []
         for there in worlds:
@@ -279,18 +266,18 @@ def _gap(study: Study, gap: Gap, runs: _Runs) -> GapFound:
             spent, also, most = runs.paired(there, "model_calls", arm, control, gap.high)
             calls.append((spent, most))
             theirs_spent.append((also, most))
-        kept.append(
-            Kept(
+        shares.append(
+            GapShare(
                 arm=arm,
                 control=control,
-                kept=stats.gap_kept(alone),
+                share=stats.gap_kept(alone),
                 calls=stats.ratio(calls),
-                control_kept=stats.gap_kept(other),
+                control_share=stats.gap_kept(other),
                 control_calls=stats.ratio(theirs_spent),
                 over_control=stats.gap_kept(both),
             )
         )
-    return GapFound(worlds, estimates, tuple(kept))
+    return GapResult(worlds, estimates, tuple(shares))
 
 
 def _trend(trend: Trend, world: str, runs: _Runs) -> Trended:
@@ -326,10 +313,10 @@ def _distances(world: str, pair: tuple[str, str], runs: _Runs) -> list[Distance]
     series = {(arm, seed): runs.series(world, arm, seed) for arm in pair for seed in seeds}
     actions = {key: one.actions[one.acting] for key, one in series.items()}
     size = 1 + max(int(codes.max(initial=0)) for codes in actions.values())
-    seen = {key: one.sketch[one.counts] for key, one in series.items()}
-    middle = np.median(np.concatenate(list(seen.values())), axis=0)
+    sketches = {key: one.sketch[one.counts] for key, one in series.items()}
+    middle = np.median(np.concatenate(list(sketches.values())), axis=0)
     places = 2 ** np.arange(len(middle))
-    cells = {key: (values > middle) @ places for key, values in seen.items()}
+    cells = {key: (values > middle) @ places for key, values in sketches.items()}
     result = []
     for what, codes, several in (("actions", actions, size), ("places", cells, _CODES)):
         shares = {
@@ -386,20 +373,20 @@ def _energies(world: str, arm: str, runs: _Runs, stretches: int = 20) -> dict[st
     drives = runs.by[world, arm, seeds[0]]["drives"]
     cap = max(len(one.counts) for one in lives)
     edges = np.linspace(0, cap, min(stretches, cap) + 1).astype(int)
-    found: dict[str, list[Estimate]] = {}
+    energies: dict[str, list[Estimate]] = {}
     for place, drive in enumerate(drives):
-        found[drive] = []
+        energies[drive] = []
         for begin, end in itertools.pairwise(edges.tolist()):
             part = [
                 one.energies[begin:end, :, place][one.counts[begin:end]].astype(float)
                 for one in lives
             ]
-            found[drive].append(stats.mean([float(p.mean()) for p in part if p.size]))
-    return found
+            energies[drive].append(stats.mean([float(p.mean()) for p in part if p.size]))
+    return energies
 
 
 def _of_contrasts(study: Study, contrasts: Sequence[Contrasted]) -> list[Verdict]:
-    """Whether the contrasts that expect something found it, over all worlds or in the one."""
+    """Whether contrasts with an expectation meet it, over all worlds or in the only one."""
     where = EVERYWHERE if len(study.worlds) > 1 else study.worlds[0].id
     verdicts = []
     for contrast in study.comparisons:
@@ -412,19 +399,19 @@ def _of_contrasts(study: Study, contrasts: Sequence[Contrasted]) -> list[Verdict
                 if (c.world, c.arm, c.against, c.measure)
                 == (where, arm, contrast.against, contrast.measure)
             )
-            found = one.difference
+            difference = one.difference
             verdicts.append(
                 Verdict(
                     f"{one.measure} of {arm} less that of {one.against}, {where}: "
-                    f"{found.mean:.3g} [{found.low:.3g}, {found.high:.3g}] "
+                    f"{difference.mean:.3g} [{difference.low:.3g}, {difference.high:.3g}] "
                     f"(bar: interval {contrast.expect} 0)",
-                    found.low > 0 if contrast.expect == "above" else found.high < 0,
+                    difference.low > 0 if contrast.expect == "above" else difference.high < 0,
                 )
             )
     return verdicts
 
 
-def _verdicts(study: Study, gap: GapFound | None, trends: Sequence[Trended]) -> list[Verdict]:
+def _verdicts(study: Study, gap: GapResult | None, trends: Sequence[Trended]) -> list[Verdict]:
     verdicts = []
     if study.gap is not None and study.gap.keep is not None and gap is not None:
         bar = study.gap
@@ -435,15 +422,15 @@ def _verdicts(study: Study, gap: GapFound | None, trends: Sequence[Trended]) -> 
                 len(gap.worlds) >= bar.worlds,
             )
         )
-        for one in gap.kept if gap.worlds else ():
+        for one in gap.shares if gap.worlds else ():
             met = (
-                one.kept.mean >= (bar.keep or 0)
+                one.share.mean >= (bar.keep or 0)
                 and one.calls.mean <= bar.calls
                 and one.over_control.low > 0
             )
             verdicts.append(
                 Verdict(
-                    f"{one.arm} keeps {_percent(one.kept)} of the gap (bar: "
+                    f"{one.arm} keeps {_percent(one.share)} of the gap (bar: "
                     f"{100 * (bar.keep or 0):.0f} %) with {_percent(one.calls)} of the model calls "
                     f"(bar: {100 * bar.calls:.0f} %) and is {_percent(one.over_control)} of the "
                     f"gap above {one.control} (bar: interval above 0)",

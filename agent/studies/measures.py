@@ -1,4 +1,4 @@
-"""What is kept of every moment of a run, and what a run amounts to."""
+"""The series of numbers recorded from every moment of a run, and the measures of a run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from modules.messages import SIGNALS, ActionSpec, Moment, Observation
 Array = npt.NDArray[Any]
 
 MEASURES: dict[str, str] = {
-    "return": "score of the episode, cut at the cap: of n steps the rewards of n - 1 are felt",
+    "return": "score of the episode, cut at the cap: n steps observe the rewards of n - 1",
     "length": "steps of the episode",
-    "mode2_share": "share of steps in Mode-2, plans carried out included",
-    "thought_share": "share of steps in which something was imagined",
+    "mode2_share": "share of steps in Mode-2, steps that carry out a plan included",
+    "thought_share": "share of steps with model calls",
     "model_calls": "imagined steps, one row × candidate × step each",
     "return_per_kcall": "score per thousand model calls",
     "switch_rate": "changes of mode per 100 steps",
@@ -29,8 +29,8 @@ MEASURES: dict[str, str] = {
     "effort": "share of full effort in the actions, mean",
     "lives_lost": "lives lost in the episode",
     "surprise": "surprise, mean",
-    "wall_s": "seconds by the clock, without making the agent",
-    "cpu_s": "seconds of processor, without making the agent",
+    "wall_s": "seconds by the clock, without assembly of the agent",
+    "cpu_s": "seconds of processor, without assembly of the agent",
 }
 """Measures of a run by name. There are `energy.DRIVE` and `signal.NAME` besides: the mean energy
 of a drive, and the sum of a signal over the episode."""
@@ -39,10 +39,10 @@ TIMED = ("wall_s", "cpu_s")
 """Measures that differ from one time to the next."""
 
 SKETCH = 6
-"""Numbers kept of a percept: its places along so many fixed random directions."""
+"""Size of the sketch of an observation: its projections onto fixed random directions."""
 
 _GRID = 12
-"""Frames are averaged to so many rows and columns before they are sketched."""
+"""Frames are averaged to this number of rows and columns before they are projected."""
 
 _SCORE, _LOST, _EFFORT = (SIGNALS.index(n) for n in ("reward", "life_lost", "effort"))
 _END = SIGNALS.index("end")
@@ -52,9 +52,9 @@ _END = SIGNALS.index("end")
 class Series:
     """A run's moments as arrays, [T B …]: T turns, B rows, each row's first episode.
 
-    `counts` [T B] says which moments belong to it, `acting` which of these an action followed.
+    `counts` [T B] marks the moments of it, `acting` those of them that an action followed.
     `signals` [T B S], `energies` [T B K] unweighted, `actions` [T B] as whole numbers (continuous
-    ones by third of their range), `sketch` [T B 6] of the percept, the same for every agent.
+    ones by third of their range), `sketch` [T B 6] of the observation, the same for every agent.
     """
 
     counts: Array
@@ -70,36 +70,36 @@ class Series:
     sketch: Array
 
     def save(self, path: Path) -> None:
-        """Writes itself, compressed."""
+        """Writes the arrays, compressed."""
         np.savez_compressed(path, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Series:
-        """What `save` wrote."""
+        """Reads what `save` wrote."""
         with np.load(path) as stored:
             return cls(**{name: stored[name] for name in cls.__dataclass_fields__})
 
 
-class Recorder:
-    """Told every moment of a run, in order; gives its series."""
+class SeriesRecorder:
+    """Collects the series of a run from its moments, added in order."""
 
     def __init__(self, actions: ActionSpec, rows: int) -> None:
         self.actions = actions
         self.over = np.zeros(rows, dtype=bool)
         self._directions: torch.Tensor | None = None
-        self._kept: list[tuple[Array, ...]] = []
+        self._columns: list[tuple[Array, ...]] = []
 
     def add(self, moment: Moment) -> bool:
-        """Takes one more moment in; true once every row's first episode is over."""
+        """Adds a moment; true once every row's first episode is over."""
         observation, signals = moment.observation, moment.observation.signals.numpy()
         counts = ~self.over
-        # A life's end that the protocol treats as an episode's goes on counting; the game's does
-        # not, and where no game ends (`end` unused) the world's own word counts.
+        # A lost life that the protocol treats as an episode's end does not end the series; the end
+        # of the game does, or a limit.
         ends = (signals[:, _END] > 0) | observation.truncated.numpy()
         waits = observation.ended.numpy()
         self.over = self.over | (counts & ends)
         weighted = (moment.energies.intrinsic * moment.directive.u).sum(-1).numpy()
-        self._kept.append(
+        self._columns.append(
             (
                 counts,
                 counts & ~waits,
@@ -110,13 +110,13 @@ class Recorder:
                 moment.energies.disagreement.numpy().astype(np.float32),
                 moment.energies.intrinsic.numpy().astype(np.float32),
                 weighted.astype(np.float32),
-                self._coded(moment.plan.action),
-                self._sketched(observation),
+                self._action_codes(moment.plan.action),
+                self._sketch(observation),
             )
         )
         return bool(self.over.all())
 
-    def _coded(self, action: torch.Tensor) -> Array:
+    def _action_codes(self, action: torch.Tensor) -> Array:
         """Actions [B A] as whole numbers."""
         if self.actions.discrete:
             return action.argmax(-1).numpy().astype(np.int32)
@@ -124,21 +124,21 @@ class Recorder:
         places = 3 ** torch.arange(thirds.shape[1])
         return (thirds * places).sum(-1).numpy().astype(np.int32)
 
-    def _sketched(self, observation: Observation) -> Array:
-        """What is seen [B …] as `SKETCH` numbers a row."""
+    def _sketch(self, observation: Observation) -> Array:
+        """Pixels or vector projected onto `SKETCH` directions, [B 6]."""
         if observation.pixels is not None:
             shades = observation.pixels.float().mean(-1) / 255
-            seen = torch.nn.functional.adaptive_avg_pool2d(shades[:, None], _GRID).flatten(1)
+            features = torch.nn.functional.adaptive_avg_pool2d(shades[:, None], _GRID).flatten(1)
         else:
             assert observation.vector is not None
-            seen = observation.vector.float()
+            features = observation.vector.float()
         if self._directions is None:
-            self._directions = chance.normal(torch.arange(SKETCH), "sketch", seen.shape[1])
-        return (seen @ self._directions.T).numpy().astype(np.float32)
+            self._directions = chance.normal(torch.arange(SKETCH), "sketch", features.shape[1])
+        return (features @ self._directions.T).numpy().astype(np.float32)
 
     def series(self) -> Series:
-        """All that was taken in."""
-        return Series(*(np.stack(column) for column in zip(*self._kept, strict=True)))
+        """The series of all moments added."""
+        return Series(*(np.stack(column) for column in zip(*self._columns, strict=True)))
 
 
 def measured(
@@ -154,9 +154,9 @@ def _of_row(
     series: Series, row: int, drives: Sequence[str], signals: Sequence[str]
 ) -> dict[str, float | None]:
     counts, acting = series.counts[:, row], series.acting[:, row]
-    felt = series.signals[counts, row].astype(np.float64)
+    signal = series.signals[counts, row].astype(np.float64)
     mode, calls = series.mode[acting, row], series.calls[acting, row].astype(np.float64)
-    score, spent = float(felt[:, _SCORE].sum()), float(calls.sum())
+    score, spent = float(signal[:, _SCORE].sum()), float(calls.sum())
     stays = _stays(mode)
     result: dict[str, float | None] = {
         "return": score,
@@ -168,16 +168,16 @@ def _of_row(
         "switch_rate": 100 * float((mode[1:] != mode[:-1]).mean()) if len(mode) > 1 else None,
         "dwell_1": _mean(length for which, length in stays if which == 1),
         "dwell_2": _mean(length for which, length in stays if which == 2),
-        # What is felt in a moment was done before it: the first moment of an episode felt nothing.
-        "effort": _mean(felt[1:, _EFFORT]),
-        "lives_lost": float(felt[:, _LOST].sum()),
+        # A signal follows the action before it: that of an episode's first moment has none.
+        "effort": _mean(signal[1:, _EFFORT]),
+        "lives_lost": float(signal[:, _LOST].sum()),
         "surprise": _mean(series.surprise[acting, row]),
     }
     energies = series.energies[counts, row].astype(np.float64)
     for place, drive in enumerate(drives):
         result[f"energy.{drive}"] = _mean(energies[:, place])
-    for place, signal in enumerate(signals):
-        result[f"signal.{signal}"] = float(felt[:, place].sum())
+    for place, name in enumerate(signals):
+        result[f"signal.{name}"] = float(signal[:, place].sum())
     return result
 
 
@@ -191,6 +191,6 @@ def _stays(mode: Array) -> list[tuple[int, int]]:
 
 
 def _mean(values: Iterable[Any]) -> float | None:
-    """The mean of what is known; None where nothing is."""
+    """The mean of the values that are not None; None where all are."""
     known = [float(value) for value in values if value is not None]
     return sum(known) / len(known) if known else None

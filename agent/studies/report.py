@@ -9,13 +9,13 @@ import html
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.learning.statistics import LEVEL, RESAMPLES, Estimate
+from agent.recording.run_folder import write_text
 from agent.studies.figures import draw
 from agent.studies.findings import Findings, find
 from agent.studies.runner import reopen, results_in
@@ -63,25 +63,18 @@ _Block = _Heading | _Text | _Items | _Table | _Picture
 
 
 def write_report(folder: Path) -> Findings:
-    """Writes `report.md`, `report.html`, `results.csv`, `results.json` and `figures/` from what is
-    finished in a study's folder; what it says.
+    """Writes `report.md`, `report.html`, `results.csv`, `results.json` and `figures/` from the
+    finished runs of a study's folder, and returns their findings.
     """
     study = reopen(folder)
     findings = find(study, results_in(folder), folder)
     pictures = draw(study, findings, folder / "figures")
     blocks = _blocks(study, findings, pictures)
-    _put(folder / "report.md", _markdown(study.name, blocks))
-    _put(folder / "report.html", _html(study.name, blocks, folder / "figures"))
-    _put(folder / "results.csv", _csv(findings))
-    _put(folder / "results.json", json.dumps(_plain(findings), indent=1, allow_nan=False))
+    write_text(folder / "report.md", _markdown(study.name, blocks))
+    write_text(folder / "report.html", _html(study.name, blocks, folder / "figures"))
+    write_text(folder / "results.csv", _csv(findings))
+    write_text(folder / "results.json", json.dumps(_plain(findings), indent=1, allow_nan=False))
     return findings
-
-
-def _put(place: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = place.with_name(f".{place.name}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, place)
 
 
 def figure(value: float) -> str:
@@ -123,7 +116,7 @@ def _blocks(study: Study, findings: Findings, pictures: Sequence[tuple[str, str]
             _Text(f"Unfinished: {count} of {count + len(findings.runs)} runs are missing.")
         )
     if findings.verdicts:
-        blocks.append(_Heading("What it came to"))
+        blocks.append(_Heading("Results"))
         met = [f"Met: {v.text}." for v in findings.verdicts if v.met]
         short = [f"Falls short: {v.text}." for v in findings.verdicts if not v.met]
         blocks.append(_Items((*met, *short)))
@@ -133,10 +126,10 @@ def _blocks(study: Study, findings: Findings, pictures: Sequence[tuple[str, str]
     blocks += _trended(findings, drawn)
     blocks += _apart(findings)
     if "curves.png" in drawn:
-        blocks += [_Heading("When it thinks"), drawn["curves.png"]]
+        blocks += [_Heading("When Mode-2 is chosen"), drawn["curves.png"]]
     if "energies.png" in drawn:
-        blocks += [_Heading("What it felt"), drawn["energies.png"]]
-    blocks += [_Heading("How it was done"), _Items(tuple(_how(study)))]
+        blocks += [_Heading("Energies"), drawn["energies.png"]]
+    blocks += [_Heading("Method"), _Items(tuple(_how(study)))]
     return blocks
 
 
@@ -150,8 +143,8 @@ def _front(study: Study, findings: Findings, drawn: dict[str, _Picture]) -> list
             _Table(
                 ("world", f"{gap.high} less {gap.low}", "p (Holm)", "counts"),
                 tuple(
-                    (world, interval(found), _p(p), "yes" if world in findings.gap.worlds else "no")
-                    for world, (found, p) in findings.gap.differences.items()
+                    (world, interval(gain), _p(p), "yes" if world in findings.gap.worlds else "no")
+                    for world, (gain, p) in findings.gap.differences.items()
                 ),
             )
         )
@@ -161,10 +154,10 @@ def _front(study: Study, findings: Findings, drawn: dict[str, _Picture]) -> list
                     ("arm", "control", "% of the gap kept", "control keeps %", "beyond it, %",
                      f"% of {gap.high}'s calls", "control's"),
                     tuple(
-                        (one.arm, one.control, _percent(one.kept), _percent(one.control_kept),
+                        (one.arm, one.control, _percent(one.share), _percent(one.control_share),
                          _percent(one.over_control), _percent(one.calls),
                          _percent(one.control_calls))
-                        for one in findings.gap.kept
+                        for one in findings.gap.shares
                     ),
                 )
             )  # fmt: skip
@@ -252,9 +245,9 @@ def _apart(findings: Findings) -> list[_Block]:
         for one in findings.distances
     )  # fmt: skip
     note = (
-        "Total variation between two arms' shares of actions, and of places (64 cells of what was "
-        "seen), on the same seeds; 'usual' is that between two seeds of one arm, which chance "
-        "alone makes in episodes this short."
+        "Total variation between two arms' shares of actions, and of places (64 cells of the "
+        "observations), on the same seeds; 'usual' is that between two seeds of one arm, the "
+        "effect of chance in episodes this short."
     )
     head = ("world", "arms", "of", "apart", "usual", "beyond")
     return [_Heading("How far behaviour moves"), _Table(head, rows), _Text(note)]
@@ -265,7 +258,7 @@ def _how(study: Study) -> list[str]:
     lines = [
         "Worlds, with the cap of steps an episode: "
         + "; ".join(f"{w.id} ({_rules(w)}, {w.steps})" for w in study.worlds),
-        f"Seeds: {seeds}. The same seed is the same luck of the world in every arm.",
+        f"Seeds: {seeds}. A seed draws the same random numbers of the world in every arm.",
         f"Settings of every run: {_flat(study.base)}",
     ]
     for world in study.worlds:
@@ -273,7 +266,7 @@ def _how(study: Study) -> list[str]:
         if world.settings:
             parts.append(_flat(world.settings))
         if world.price is not None:
-            parts.append(f"a model call costs {world.price:g} where an arm is tutored")
+            parts.append(f"a model call costs {world.price:g} where an arm is tuned")
         if parts:
             lines.append(f"World {world.id}: {'; '.join(parts)}")
     for name, arm in study.arms.items():
@@ -286,17 +279,17 @@ def _how(study: Study) -> list[str]:
             parts.append(
                 f"{arm.match.setting} is the mean {arm.match.measure} of {arm.match.arm} there"
             )
-        if arm.tutor is not None:
-            parts.append(f"trained in each world first, {_flat(arm.tutor.model_dump())}")
-        if arm.school is not None:
-            parts.append(f"a training for each seed first, {_flat(arm.school.model_dump())}")
+        if arm.tune is not None:
+            parts.append(f"tuned in each world first, {_flat(arm.tune.model_dump())}")
+        if arm.train is not None:
+            parts.append(f"trained for each seed first, {_flat(arm.train.model_dump())}")
         lines.append(f"Arm {name}: {'; '.join(parts) or 'as every run'}")
     lines += [
         f"Intervals are {100 * LEVEL:.0f} % bootstraps of {RESAMPLES} resamples: BCa for means and "
         "paired differences, percentiles stratified by world for shares of the gap.",
         "p: two-sided sign-flip permutation test of paired differences; Holm's correction over all "
         "comparisons of the study.",
-        "Model calls: one row × candidate × step imagined each. Energies are unweighted.",
+        "Model calls: one row × candidate × step each. Energies are unweighted.",
     ]
     return lines
 
@@ -379,7 +372,7 @@ def _csv(findings: Findings) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Anything of the findings as JSON has it: keys are joined, what is not a number is null."""
+    """Findings as plain values for JSON: keys are joined, NaN and infinity become null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)

@@ -1,26 +1,23 @@
-"""Carrying out a study: what is finished is kept, what is half done is done again."""
+"""Runs what is missing in the folder of a study; finished runs stay as they are."""
 
 from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
-import os
 import shutil
-import signal
 import statistics
-import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from agent.recording.run_folder import RunFolder
+from agent.assembly.merge import one_line
+from agent.engines.engine import Engine, Job, SerialEngine
+from agent.engines.processes import ProcessEngine
+from agent.recording.run_folder import RunFolder, write_text
 from agent.studies.grid import (
     PlannedRun,
     check,
@@ -28,58 +25,62 @@ from agent.studies.grid import (
     matched,
     request_of,
     runs_of,
-    schooled_folder,
     settings_of_arm,
     stages,
-    tutored_folder,
+    trained_folder,
+    tuned_folder,
 )
-from agent.studies.study import Study, study_of
-from agent.studies.worker import RESULT, carry_out, school, teach
-from modules.messages import ConfigError, SextetError
+from agent.studies.study import OLD_FOLDERS, Study, present_names, study_of
+from agent.studies.worker import PARTIAL, RESULT, carry_out, train_arm, tune_arm
+from modules.messages import ConfigError
 
 STUDY = "study.yaml"
 
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """How far a study is. `done` of `total` pieces of work; `what` was just finished."""
+    """`done` of `total` jobs are finished, `what` is the last of them."""
 
     done: int
     total: int
     what: str
     remaining_s: float
 
+    def __str__(self) -> str:
+        minutes, seconds = divmod(round(self.remaining_s), 60)
+        left = f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
+        return f"{self.done}/{self.total}  left {left}  {self.what}"
 
-Tell = Callable[[StudyProgress], None]
-_Job = tuple[str, str, Callable[[], str | None]]
-"""What it is, the arm, and the work, which answers None or why it could not be done."""
+
+OnProgress = Callable[[StudyProgress], object]
+_ArmJob = tuple[str, Job]
+"""Arm and kind of a job, by which its duration is estimated, and the job."""
 
 
 def begin(study: Study, place: Path | None) -> Path:
-    """A new folder for a study, which has been checked. Raises ConfigError; nothing is made."""
+    """A new folder for a study. Raises ConfigError where one of its runs cannot be made."""
     check(study)
     folder = RunFolder.create(place, f"study-{study.name}").path
     text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, width=100)
-    (folder / STUDY).write_text(text, encoding="utf-8")
+    write_text(folder / STUDY, text)
     return folder
 
 
 def reopen(folder: Path) -> Study:
-    """The study a folder was begun with. Raises ConfigError where there is none."""
+    """The study of a folder, also of version 0.1. Raises ConfigError where there is none."""
     try:
         tree = yaml.safe_load((folder / STUDY).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        line = " ".join(str(error).split())
         raise ConfigError(
-            f"study: expected a folder with {STUDY}, got '{folder}' ({line})"
+            f"study: expected a folder with {STUDY}, got '{folder}' ({one_line(error)})"
         ) from None
     if not isinstance(tree, dict):
         raise ConfigError(f"study: expected a study in {folder / STUDY}, got {tree!r:.60}")
-    return study_of(tree, str(folder / STUDY))
+    return study_of(present_names(tree), str(folder / STUDY))
 
 
 def results_in(folder: Path) -> list[dict[str, Any]]:
-    """What every finished run of a study's folder came to, in the order of their names."""
+    """The results of all finished runs of a study's folder, in the order of their names."""
     return [
         json.loads(path.read_text(encoding="utf-8"))
         for path in sorted((folder / "runs").glob(f"*/{RESULT}"))
@@ -87,37 +88,42 @@ def results_in(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def run_study(study: Study, folder: Path, jobs: int, tell: Tell) -> None:
-    """Carries out what is not finished yet, `jobs` runs at a time.
+def run_study(study: Study, folder: Path, jobs: int, on_progress: OnProgress) -> None:
+    """Runs what is not finished yet, `jobs` runs at a time.
 
     Raises SextetError, one line, at the first run that fails; what is finished stays.
     """
     runs = folder / "runs"
     runs.mkdir(exist_ok=True)
-    for left in (*runs.glob(".part-*"), *(folder / "schooled").glob(".part-*")):
-        shutil.rmtree(left)
-    ahead = _Count(study, runs, folder)
-    given = dict[tuple[str, str], Mapping[str, Any]]()
-    lessons = list(_lessons(study, folder, given))
-    _work(lessons, jobs, ahead, tell)
+    # Unfinished runs and trainings are done again; a tuning is continued, but not one of 0.1.
+    for name in ("runs", "trained", *OLD_FOLDERS.values()):
+        for partial in (folder / name).glob(f"{PARTIAL}*"):
+            shutil.rmtree(partial)
+    settings = dict[tuple[str, str], Mapping[str, Any]]()
+    lessons = list(_lessons(study, folder, settings))
+    planned = [run for stage in stages(study) for run in runs_of(study, stage, {}, folder)]
+    waiting = [run.arm for run in planned if not _finished(run, runs)]
+    count = _Count([*waiting, *(arm for arm, _ in lessons)])
+    _work(lessons, jobs, count, on_progress)
     for stage in stages(study):
         for world, arm in stage:
             match = study.arms[arm].match
             if match is not None:
-                found = [
+                measures = [
                     one["measures"]
                     for one in results_in(folder)
                     if (one["world"], one["arm"]) == (world, match.arm)
                     and one["seed"] in study.seeds
                 ]
-                given[world, arm] = {**given.get((world, arm), {}), **matched(study, arm, found)}
-        waiting = [run for run in runs_of(study, stage, given, folder) if not _finished(run, runs)]
-        jobs_of_stage: list[_Job] = [
-            (f"{run.arm} · {run.world} · seed {run.seed}", run.arm,
-             functools.partial(carry_out, run, runs))
-            for run in waiting
+                own = settings.get((world, arm), {})
+                settings[world, arm] = {**own, **matched(study, arm, measures)}
+        stage_jobs: list[_ArmJob] = [
+            (run.arm, Job(f"{run.arm} · {run.world} · seed {run.seed}",
+                          functools.partial(carry_out, run, runs)))
+            for run in runs_of(study, stage, settings, folder)
+            if not _finished(run, runs)
         ]  # fmt: skip
-        _work(jobs_of_stage, jobs, ahead, tell)
+        _work(stage_jobs, jobs, count, on_progress)
 
 
 def _finished(run: PlannedRun, runs: Path) -> bool:
@@ -125,126 +131,62 @@ def _finished(run: PlannedRun, runs: Path) -> bool:
 
 
 def _lessons(
-    study: Study, folder: Path, given: dict[tuple[str, str], Mapping[str, Any]]
-) -> Iterator[_Job]:
-    """What must be learned before any run; writes into `given` where the weights will be."""
+    study: Study, folder: Path, settings: dict[tuple[str, str], Mapping[str, Any]]
+) -> Iterator[_ArmJob]:
+    """Trainings and tunings that must precede all runs.
+
+    Writes into `settings` where the weights of tuned arms will be.
+    """
     for world in study.worlds:
         for name, arm in study.arms.items():
-            if arm.school is not None:
-                for seed in study.seeds:
-                    place = schooled_folder(folder, world.id, name, seed)
-                    if not place.is_dir():
-                        work = functools.partial(school, lesson_of(study, world, name, seed), place)
-                        what = f"{name} · {world.id} · schooled for seed {seed}"
-                        yield what, f"{name}, schooled", work
-            if arm.tutor is None:
+            for seed in study.seeds if arm.train is not None else ():
+                place = trained_folder(folder, world.id, name, seed)
+                if not place.is_dir():
+                    lesson = lesson_of(study, world, name, seed)
+                    work = functools.partial(train_arm, lesson, place)
+                    yield (
+                        f"{name}, trained",
+                        Job(f"{name} · {world.id} · trained for seed {seed}", work),
+                    )
+            if arm.tune is None:
                 continue
-            place = tutored_folder(folder, world.id, name)
-            given[world.id, name] = {"configurator.weights": str(place)}
+            place = tuned_folder(folder, world.id, name)
+            settings[world.id, name] = {"configurator.weights": str(place)}
             if not place.is_dir():
-                settings = settings_of_arm(study, world, arm, {})
-                request = request_of(settings, study.plugins, world.agent)
-                price = arm.tutor.price if world.price is None else world.price
-                lesson = arm.tutor.model_copy(update={"price": price})
-                work = functools.partial(teach, request, lesson, place)
-                yield f"{name} · {world.id} · tutored", f"{name}, tutored", work
+                own = settings_of_arm(study, world, arm, {})
+                price = arm.tune.price if world.price is None else world.price
+                tuning = arm.tune.model_copy(update={"price": price})
+                request = request_of(own, study.plugins, world.agent)
+                work = functools.partial(tune_arm, request, tuning, place)
+                yield f"{name}, tuned", Job(f"{name} · {world.id} · tuned", work)
 
 
 class _Count:
-    """Counts work done, and how long what is left will take."""
+    """Counts finished jobs by arm, and estimates the time that the others take."""
 
-    def __init__(self, study: Study, runs: Path, folder: Path) -> None:
-        every = [run for stage in stages(study) for run in runs_of(study, stage, {}, folder)]
-        self.left: dict[str, int] = {}
-        for run in every:
-            if not _finished(run, runs):
-                self.left[run.arm] = self.left.get(run.arm, 0) + 1
-        for world in study.worlds:
-            for name, arm in study.arms.items():
-                if arm.school:
-                    for seed in study.seeds:
-                        if not schooled_folder(folder, world.id, name, seed).is_dir():
-                            key = f"{name}, schooled"
-                            self.left[key] = self.left.get(key, 0) + 1
-                if arm.tutor and not tutored_folder(folder, world.id, name).is_dir():
-                    key = f"{name}, tutored"
-                    self.left[key] = self.left.get(key, 0) + 1
-        self.total = sum(self.left.values())
-        self.took: dict[str, list[float]] = {}
+    def __init__(self, waiting: Sequence[str]) -> None:
+        self.left, self.total = Counter(waiting), len(waiting)
+        self.durations: dict[str, list[float]] = {}
 
     def finished(self, arm: str, seconds: float, what: str, jobs: int) -> StudyProgress:
-        """One more is done, which took so long."""
+        """The progress after one more job of an arm, which took `seconds`."""
         self.left[arm] -= 1
-        self.took.setdefault(arm, []).append(seconds)
-        usual = statistics.fmean(one for took in self.took.values() for one in took)
+        self.durations.setdefault(arm, []).append(seconds)
+        usual = statistics.fmean(one for some in self.durations.values() for one in some)
         remaining = sum(
-            count * (statistics.fmean(self.took[name]) if name in self.took else usual)
+            count * (statistics.fmean(self.durations[name]) if name in self.durations else usual)
             for name, count in self.left.items()
         )
-        left = sum(self.left.values())
+        left = self.left.total()
         return StudyProgress(self.total - left, self.total, what, remaining / min(jobs, left or 1))
 
 
-def _timed(work: Callable[[], str | None]) -> tuple[str | None, float]:
-    """What a piece of work answers, and how long it took, seconds."""
-    began = time.perf_counter()
-    return work(), time.perf_counter() - began
+def _work(waiting: Sequence[_ArmJob], jobs: int, count: _Count, on_progress: OnProgress) -> None:
+    """Runs jobs, here where there is one alone or one at a time, else in `jobs` processes.
 
-
-def _work(waiting: Sequence[_Job], jobs: int, count: _Count, tell: Tell) -> None:
-    """Does all that waits, here or in `jobs` processes."""
-    if jobs == 1 or len(waiting) < 2:
-        for what, arm, work in waiting:
-            failed, seconds = _timed(work)
-            _say(what, arm, failed, seconds, jobs, count, tell)
-        return
-    ours = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(
-        min(jobs, len(waiting)),
-        multiprocessing.get_context("spawn"),
-        initializer=_serve,
-        initargs=(os.getpid(),),
-    )
-    try:
-        going = {pool.submit(_timed, work): (what, arm) for what, arm, work in waiting}
-        while going:
-            for done in wait(going, return_when=FIRST_COMPLETED).done:
-                what, arm = going.pop(done)
-                failed, seconds = done.result()
-                _say(what, arm, failed, seconds, jobs, count, tell)
-    except BaseException as error:
-        pool.shutdown(wait=False, cancel_futures=True)
-        # Whether interrupted or failed, what is still going on would only be done again. A training
-        # that is asked to stop would keep a checkpoint first, and its process take more work.
-        workers = set(multiprocessing.active_children()) - ours
-        for process in workers:
-            process.kill()
-        for process in workers:
-            process.join(5)
-        if isinstance(error, BrokenProcessPool):
-            raise SextetError(
-                "study: a process was killed, perhaps for want of memory; use fewer --jobs"
-            ) from None
-        raise
-    pool.shutdown()
-
-
-def _serve(parent: int) -> None:
-    """A worker leaves Ctrl-C to the process that started it, and does not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _say(
-    what: str, arm: str, failed: str | None, seconds: float, jobs: int, count: _Count, tell: Tell
-) -> None:
-    if failed is not None:
-        raise SextetError(f"study: {what}: {failed}")
-    tell(count.finished(arm, seconds, what, jobs))
+    Interrupted processes are killed: an unfinished run is done again anyway.
+    """
+    engine: Engine = SerialEngine() if jobs == 1 or len(waiting) < 2 else ProcessEngine(jobs)
+    arms = {job.name: arm for arm, job in waiting}
+    for done in engine.map([job for _, job in waiting]):
+        on_progress(count.finished(arms[done.job.name], done.seconds, done.job.name, jobs))

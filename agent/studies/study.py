@@ -1,4 +1,4 @@
-"""A study as a small typed file: worlds × arms × seeds, what is measured, what is compared."""
+"""A study as a typed YAML file: worlds × arms × seeds, measures, comparisons."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.assembly.merge import ConfigTree, merge, read_yaml
 from agent.assembly.resolve import suggestion
+from agent.recording.renames import SETTINGS, current_settings
 from agent.studies.measures import MEASURES
 from agent.tuning.evolution import HELD_OUT, JUDGED_IN
 from modules.messages import ConfigError
 from modules.validation import validated
 
 STUDIES = Path(__file__).parent / "catalog"
-"""The studies that come with the package."""
+"""The studies of the package."""
+
+OLD_KEYS = {"school": "train", "tutor": "tune", "rows": "num_envs"}
+"""Keys of version 0.1 and their present names: refused in a study file, read in a study folder."""
+
+OLD_FOLDERS = {"trained": "schooled", "tuned": "tutored"}
+"""Folders of version 0.1, which a study begun by it goes on using."""
 
 
 class _Part(BaseModel):
@@ -28,23 +35,22 @@ class StudyWorld(_Part):
     """A world of a study. `steps` cuts every episode; `settings` hold in this world alone.
 
     `agent`: a trained agent that plays there, a bundled one or a run folder; None: a fresh one.
-    `price`: what a model call costs in this world's points where an arm is tutored; None: as the
-    arm says.
+    `price`: return subtracted for each model call where an arm is tuned; None: that of the arm.
     """
 
     id: str
     agent: str | None = None
     price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     protocol: str | None = None
-    rows: int = Field(default=1, ge=1, le=256)
+    num_envs: int = Field(default=1, ge=1, le=256)
     steps: int = Field(default=500, ge=1, le=1_000_000)
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
 class Matching(_Part):
-    """The arm is given what another did: the mean of its `measure` in the same world.
+    """Sets `setting`, a dotted path, to the mean `measure` of another arm in the same world.
 
-    `setting` is where that number goes, a dotted path. The arm runs after the other.
+    The matched arm runs after the other.
     """
 
     arm: str
@@ -52,11 +58,11 @@ class Matching(_Part):
     setting: str
 
 
-class Tutoring(_Part):
-    """The arm's configurator is trained first, in each world (`agent.tuning.evolution`).
+class ArmTuning(_Part):
+    """The arm's learned configurator is tuned first, in each world (`agent.tuning.evolution`).
 
-    `price`: return given up per model call. `population`: even, candidates come in mirrored pairs.
-    `seed`: where the seeds of its episodes begin.
+    `price`: return subtracted per model call. `population`: even, as candidates come in mirrored
+    pairs. `seed`: the first seed of its episodes.
     """
 
     price: float = Field(default=0.0, ge=0, allow_inf_nan=False)
@@ -66,18 +72,18 @@ class Tutoring(_Part):
     steps: int = Field(default=200, ge=2)
     seed: int = Field(default=1_000_000, ge=0, lt=2**31)
 
-    def sees(self, seed: int) -> bool:
-        """Whether a seed teaches, as one does in each generation, or judges what it was taught."""
+    def uses(self, seed: int) -> bool:
+        """Whether the tuning uses a seed: one in each generation, and those that are held out."""
         since = seed - self.seed
         return 1 <= since <= self.generations or HELD_OUT <= since < HELD_OUT + JUDGED_IN
 
 
-class Schooling(_Part):
-    """The arm's agent learns first, a whole training for each seed in each world.
+class ArmTraining(_Part):
+    """The arm's agent is trained first, anew for each seed in each world.
 
     With the arm's own settings over `preset` (None: the usual one for such a world) and
-    `settings`. Its seed is `seed` plus that of the run, so that no training sees the luck that
-    the arm is judged by.
+    `settings`. Its seed is `seed` plus that of the run, so that no training shares an episode with
+    a run.
     """
 
     steps: int = Field(ge=1)
@@ -87,21 +93,18 @@ class Schooling(_Part):
 
 
 class Arm(_Part):
-    """One way of doing it: settings over those of the study and the world.
-
-    `interventions` are laid around the configurator, as with `--intervene`.
-    """
+    """Settings over those of the study and the world; `interventions` as with `--intervene`."""
 
     about: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     interventions: tuple[str, ...] = ()
     match: Matching | None = None
-    tutor: Tutoring | None = None
-    school: Schooling | None = None
+    tune: ArmTuning | None = None
+    train: ArmTraining | None = None
 
 
 class Contrast(_Part):
-    """Arms each against another, in pairs of the same seed, world by world and over worlds.
+    """Each of `arms` less `against`, paired by seed, in each world and over all worlds.
 
     `expect`: the bar, an interval of the difference wholly above or below zero.
     """
@@ -113,11 +116,11 @@ class Contrast(_Part):
 
 
 class Gap(_Part):
-    """How much of the way from one arm to another the others keep, and for how many model calls.
+    """The share of the difference `high` − `low` that other arms keep, for their model calls.
 
-    Counts the worlds where `high` is above `low` significantly. `arms` maps each arm asked about
-    to its control. The bar: some arm keeps at least `keep` with at most `calls` of `high`'s model
-    calls and beats its control, on at least `worlds` worlds; None: no bar.
+    Counts the worlds where `high` is significantly above `low`. `arms` maps each arm to its
+    control. The bar: some arm keeps at least `keep` with at most `calls` of `high`'s model calls
+    and beats its control, on at least `worlds` worlds; None: no bar.
     """
 
     low: str
@@ -130,7 +133,7 @@ class Gap(_Part):
 
 
 class Trend(_Part):
-    """A measure that is to rise or fall from arm to arm, in this order."""
+    """A measure that is expected to rise or fall from arm to arm, in this order."""
 
     measure: str
     arms: tuple[str, ...] = Field(min_length=2)
@@ -138,26 +141,25 @@ class Trend(_Part):
 
 
 class Quick(_Part):
-    """What is smaller when there is little time; says how it works, not what is true."""
+    """Smaller settings, with which a study shows how it works and not what is true."""
 
     worlds: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1)
     steps: int = Field(default=20, ge=1)
     settings: dict[str, Any] = Field(default_factory=dict)
-    tutor: dict[str, Any] = Field(default_factory=dict)
-    school: dict[str, Any] = Field(default_factory=dict)
+    tune: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
 
 
 class Study(_Part):
-    """What is asked, of whom, how often, and what would answer it.
+    """A question, and the experiment that answers it.
 
-    `base` are the settings of every run; `arms` the ways compared; each runs in each world with
-    each seed, and the same seed means the same luck of the world in every arm. `measures` are
-    shown in the report, all are kept. `curves`: arms whose probability of Mode-2 is drawn against
-    surprise, disagreement and energy. `energies`: arms whose energies are drawn over time.
-    `distances`: pairs of arms whose behaviour is held against each other. `trace`: whole traces
-    are kept, to look at and fork from. `trend_worlds`: the bar, on how many worlds each trend must
-    hold; None: no bar.
+    `base` are the settings of every run. Each of `arms` runs in each world with each seed; a seed
+    draws the same random numbers of the world in every arm. `measures` are those of the report;
+    results hold all. `curves`: arms whose probability of Mode-2 is drawn against surprise,
+    disagreement and energy. `energies`: arms whose energies are drawn over time. `distances`: pairs
+    of arms whose behaviour is compared. `trace`: records whole traces, to view and fork.
+    `trend_worlds`: the bar, on how many worlds each trend must hold; None: no bar.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -201,60 +203,51 @@ class Study(_Part):
         _tell_apart("worlds", ids)
         _tell_apart("arms", self.arms)
         for name, arm in self.arms.items():
-            if arm.tutor is not None and arm.school is not None:
+            if arm.tune is not None and arm.train is not None:
                 raise ValueError(
-                    f"arms.{name}: has tutor and school, and would be tutored before it is "
-                    "schooled; leave one out"
+                    f"arms.{name}: has tune and train, and would be tuned before it is trained; "
+                    "leave one out"
                 )
             if arm.match is not None and self.arms[arm.match.arm].match is not None:
                 raise ValueError(
                     f"arms.{name}.match.arm: {arm.match.arm!r} is matched itself; name a plain arm"
                 )
-            if arm.tutor is not None and (seen := [*filter(arm.tutor.sees, self.seeds)]):
+            if arm.tune is not None and (shared := [*filter(arm.tune.uses, self.seeds)]):
                 raise ValueError(
-                    f"arms.{name}.tutor.seed: from {arm.tutor.seed} on it sees seed {seen[0]}, "
-                    "which the arms are judged by; begin elsewhere"
+                    f"arms.{name}.tune.seed: from {arm.tune.seed} on it uses seed {shared[0]}, "
+                    "which is a seed of the study; begin elsewhere"
                 )
-            if arm.school is not None and arm.school.seed <= max(self.seeds) - min(self.seeds):
+            if arm.train is not None and arm.train.seed <= max(self.seeds) - min(self.seeds):
                 raise ValueError(
-                    f"arms.{name}.school.seed: from {arm.school.seed} on it would see seeds the "
-                    "arms are judged by; begin elsewhere"
+                    f"arms.{name}.train.seed: from {arm.train.seed} on it uses seeds of the study; "
+                    "begin elsewhere"
                 )
         return self
 
     def _arms_named(self) -> Iterator[tuple[str, str]]:
-        for i, contrast in enumerate(self.comparisons):
-            for name in (*contrast.arms, contrast.against):
-                yield f"comparisons.{i}", name
-        if self.gap is not None:
-            for name in (self.gap.low, self.gap.high, *self.gap.arms, *self.gap.arms.values()):
-                yield "gap", name
-        for i, trend in enumerate(self.trends):
-            for name in trend.arms:
-                yield f"trends.{i}.arms", name
-        for i, pair in enumerate(self.distances):
-            for name in pair:
-                yield f"distances.{i}", name
-        for field in ("curves", "energies"):
-            for name in getattr(self, field):
-                yield field, name
-        for name, arm in self.arms.items():
-            if arm.match is not None:
-                yield f"arms.{name}.match.arm", arm.match.arm
+        gap, matches = self.gap, self._matches()
+        named: list[tuple[str, Iterable[str]]] = [
+            *((f"comparisons.{i}", (*c.arms, c.against)) for i, c in enumerate(self.comparisons)),
+            ("gap", () if gap is None else (gap.low, gap.high, *gap.arms, *gap.arms.values())),
+            *((f"trends.{i}.arms", trend.arms) for i, trend in enumerate(self.trends)),
+            *((f"distances.{i}", pair) for i, pair in enumerate(self.distances)),
+            ("curves", self.curves),
+            ("energies", self.energies),
+            *((f"{where}.arm", (match.arm,)) for where, match in matches),
+        ]
+        yield from ((where, arm) for where, arms in named for arm in arms)
+
+    def _matches(self) -> list[tuple[str, Matching]]:
+        arms = self.arms.items()
+        return [(f"arms.{name}.match", arm.match) for name, arm in arms if arm.match is not None]
 
     def measures_named(self) -> Iterator[tuple[str, str]]:
-        """Every measure that is asked for: where, and its name."""
-        for name in self.measures:
-            yield "measures", name
-        for i, contrast in enumerate(self.comparisons):
-            yield f"comparisons.{i}.measure", contrast.measure
-        if self.gap is not None:
-            yield "gap.measure", self.gap.measure
-        for i, trend in enumerate(self.trends):
-            yield f"trends.{i}.measure", trend.measure
-        for name, arm in self.arms.items():
-            if arm.match is not None:
-                yield f"arms.{name}.match.measure", arm.match.measure
+        """Each measure that the study names: where, and its name."""
+        yield from (("measures", name) for name in self.measures)
+        yield from ((f"comparisons.{i}.measure", c.measure) for i, c in enumerate(self.comparisons))
+        yield from (("gap.measure", gap.measure) for gap in (self.gap,) if gap is not None)
+        yield from ((f"trends.{i}.measure", t.measure) for i, t in enumerate(self.trends))
+        yield from ((f"{where}.measure", match.measure) for where, match in self._matches())
 
     def world(self, name: str) -> StudyWorld:
         """The world of that id."""
@@ -267,7 +260,7 @@ def plain(name: str) -> str:
 
 
 def _tell_apart(where: str, names: Iterable[str]) -> None:
-    """Raises ValueError where two names, or one, would not do as the names of folders."""
+    """Raises ValueError where a name has no folder name of its own."""
     known: dict[str, str] = {}
     for name in names:
         if not plain(name):
@@ -282,7 +275,7 @@ def _tell_apart(where: str, names: Iterable[str]) -> None:
 
 
 def shipped() -> tuple[str, ...]:
-    """The names of the studies that come with the package."""
+    """The names of the studies of the package."""
     return tuple(sorted(path.stem for path in STUDIES.glob("*.yaml")))
 
 
@@ -300,8 +293,30 @@ def read_study(name: str | Path) -> Study:
 
 
 def study_of(tree: Mapping[str, Any], where: str) -> Study:
-    """The study a tree describes. Raises ConfigError: where, what is wrong, what was meant."""
-    return validated(Study, tree, f"study {where}: ")
+    """The study of a tree. Raises ConfigError: where, what is wrong, what to try."""
+    renamed = {f"*.{old}": new for old, new in OLD_KEYS.items()}
+    return validated(Study, tree, f"study {where}: ", renamed=renamed)
+
+
+def present_names(part: Any) -> Any:
+    """A study's tree, or a part of it, with the keys and settings of version 0.1 renamed."""
+    if isinstance(part, list):
+        return [present_names(item) for item in part]
+    if not isinstance(part, Mapping):
+        return part
+    present = {}
+    for key, value in part.items():
+        if key == "arms" and isinstance(value, Mapping):  # their names are no keys of ours
+            value = {name: present_names(arm) for name, arm in value.items()}
+        elif key in ("settings", "base") and isinstance(value, Mapping):
+            tree = branch(value)
+            value = value if (now := current_settings(tree)) == tree else now
+        elif key == "setting":
+            value = SETTINGS.get(str(value), value)
+        else:
+            value = present_names(value)
+        present[OLD_KEYS.get(key, key)] = value
+    return present
 
 
 def branch(settings: Mapping[str, Any]) -> ConfigTree:
@@ -309,17 +324,17 @@ def branch(settings: Mapping[str, Any]) -> ConfigTree:
     tree: ConfigTree = {}
     for path, value in settings.items():
         names = path.split(".")
-        made: Any = branch(value) if isinstance(value, Mapping) else value
+        part: Any = branch(value) if isinstance(value, Mapping) else value
         for name in reversed(names):
-            made = {name: made}
-        tree = merge(tree, made)
+            part = {name: part}
+        tree = merge(tree, part)
     return tree
 
 
 def quick(study: Study) -> Study:
     """The study made small: fewer worlds and seeds, short episodes, cheap settings.
 
-    Raises ConfigError where `quick` of the study says what its parts do not know.
+    Raises ConfigError where `quick` of the study has a key that its parts do not know.
     """
     small = study.quick
     chosen = small.worlds or (study.worlds[0].id,)
@@ -333,13 +348,13 @@ def quick(study: Study) -> Study:
         study.world(name).model_copy(update={"steps": min(small.steps, study.world(name).steps)})
         for name in chosen
     )
-    made = study.model_copy(
+    reduced = study.model_copy(
         update={
             "worlds": worlds,
             "seeds": small.seeds,
             "base": merge(branch(study.base), branch(small.settings)),
             "method": f"Made small: shows how the study works, not what is true. {study.method}",
-            # So little can neither meet a bar nor miss it.
+            # So few runs can neither meet a bar nor miss it.
             "gap": None if study.gap is None else study.gap.model_copy(update={"keep": None}),
             "trend_worlds": None,
             "comparisons": tuple(
@@ -347,19 +362,18 @@ def quick(study: Study) -> Study:
             ),
         }
     )
-    tree = made.model_dump(mode="json")
+    tree = reduced.model_dump(mode="json")
     for arm in tree["arms"].values():
-        for part, less in (("tutor", small.tutor), ("school", small.school)):
+        for part, less in (("tune", small.tune), ("train", small.train)):
             if arm[part] is not None:
                 arm[part] = merge(arm[part], branch(less))
     return study_of(tree, f"{study.name} made quick")
 
 
 def chosen(study: Study, seeds: tuple[int, ...] | None, worlds: tuple[str, ...] | None) -> Study:
-    """The study with other seeds, or in other worlds; one it does not know has the first's cap.
+    """The study with other seeds, or in other worlds; a new world has the first world's cap.
 
-    What is chosen stays where the study is then made `quick`. Raises ConfigError where its parts
-    no longer agree.
+    `quick` keeps both. Raises ConfigError where the parts of the study no longer agree.
     """
     changes: dict[str, Any] = {}
     small = study.quick

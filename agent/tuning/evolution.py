@@ -1,18 +1,17 @@
-"""Tutoring: teaching a configurator when to think (LeCun 2022, §6 and §8.1 leave it open).
+"""Tuning: training a configurator when to think (LeCun 2022 leaves it open, §6 and §8.1).
 
-What it is taught to have more of is the return of an episode minus a price for each model call.
-Two ways, which may follow each other:
+The objective is the return of an episode minus a price for each model call. Two ways, of which the
+second may precede the first:
 
 *By evolution* (OpenAI-ES: Salimans et al. 2017). Each generation draws directions in the space of
-weights, tries each and its mirror image in the same episodes (paired seeds: what differs is the
-configurator, not the luck), ranks what they came to and steps along the directions weighed by
-rank. No gradient goes through the world, the plan or the choice to think.
+weights, evaluates each and its mirror image in the same episodes (paired seeds), ranks the values
+and steps along the directions weighed by rank. No gradient passes through world, plan or choice.
 
 *From recorded runs*: see `agent.tuning.from_traces`.
 
-A folder holds `tutoring.json` (what was asked, and the history), `config.yaml` (of the agent that
-was tutored), `generations/` (to go on from) and `best/`: the weights that did best in episodes
-that taught nothing, the untaught ones included, with where they come from.
+A folder holds `tuning.json` (the request and the history), `config.yaml` (of the agent),
+`generations/` (to continue from) and `best/`: the weights with the best value in held-out episodes,
+the initial ones included, with their provenance.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from agent.agent import Agent
@@ -34,32 +32,33 @@ from agent.assembly.load import RunRequest, prepared
 from agent.live import live
 from agent.recording import checkpoint
 from agent.recording.checkpoint import Checkpoint
-from agent.tuning.from_traces import Taught, learn_from
+from agent.recording.run_folder import RunFolder, write_json
+from agent.tuning.from_traces import Tunable, learn_from
 from modules import chance
 from modules.messages import SIGNALS, ConfigError
 from modules.ports import World
 
 SPREAD = 0.3
-"""How far from the mean a generation looks, in each weight."""
+"""Standard deviation of the candidates around the mean, in each weight."""
 
 STRIDE = 2.0
-"""How far the mean then goes, against `SPREAD`."""
+"""Step size of the mean, in units of `SPREAD`."""
 
 HELD_OUT = 100_000
-"""Added to the seed of a tutoring for the episodes that judge and do not teach."""
+"""Added to the seed of a tuning for its held-out episodes."""
 
 JUDGED_IN = 2
-"""So many lives of `episodes` rows judge what a generation came to."""
+"""Lives of `episodes` rows by which the mean of a generation is judged."""
 
-NOTES, STATES = "tutoring.json", "generations"
-"""In a folder: what was asked and what it came to, and where to go on from."""
+NOTES, STATES = "tuning.json", "generations"
+"""In a folder: the request and the history, and the states to continue from."""
 
 _SCORE, _END = SIGNALS.index("reward"), SIGNALS.index("end")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What episodes came to, means over them: `value` is return minus price times model calls."""
+    """Means over episodes: `value` is return minus price times model calls."""
 
     value: float
     score: float
@@ -68,7 +67,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Generation:
-    """What a generation's candidates came to, best and mean, and their mean held-out."""
+    """Best and mean value of a generation's candidates, and the held-out outcome of its mean."""
 
     number: int
     of: int
@@ -84,7 +83,7 @@ class Generation:
         )
 
 
-def tutor(
+def tune(
     request: RunRequest,
     folder: Path,
     *,
@@ -94,115 +93,111 @@ def tutor(
     episodes: int,
     steps: int,
     seed: int,
-    report: Callable[[object], object] = print,
+    report: Callable[[Generation], object] | None = None,
     traces: Sequence[Path] = (),
 ) -> Path:
-    """Teaches the `learned` configurator of an agent in its world; the folder with what it became.
+    """Tunes the `learned` configurator of an agent in its world; returns `folder/best`.
 
-    `configurator.weights=FOLDER` gives an agent what was learned; so does the path returned,
-    `FOLDER/best`. `request` is an agent in a world as any other verb takes it; its configurator
-    becomes `learned` if it is not. `price`: return given up for one model call. `population`:
-    candidates of a generation, an even number. Each lives `episodes` rows of one episode, cut at
-    `steps`, with seeds from `seed` on. `report` is told each `Generation`. `traces`: recorded
-    runs to begin from; with `generations` 0 nothing else is done.
+    `configurator.weights=FOLDER` loads the result. The configurator of `request` becomes `learned`
+    unless an override sets another kind. `price`: return subtracted for one model call.
+    `population`: candidates of a generation, an even number. Each plays `episodes` rows of one
+    episode, cut at `steps`, with seeds from `seed` on. `report` receives each `Generation`.
+    `traces`: recorded runs to begin from; `generations` 0 learns from them alone.
 
-    A folder that was left unfinished is gone on with; what comes out is the same. Raises
-    ConfigError, one line, before anything is made, where the request does not fit.
+    An unfinished folder is continued, with the same result. Raises ConfigError, one line, before
+    the folder is created, where the request does not fit.
     """
     if population < 2 or population % 2:
         raise ConfigError(
-            "tutor population: expected an even number of at least 2, got "
-            f"{population}; candidates "
+            f"tune population: expected an even number of at least 2, got {population}; candidates "
             "come in mirrored pairs"
         )
     for name, value, least in (
         ("generations", generations, 0), ("episodes", episodes, 1), ("steps", steps, 2),
     ):  # fmt: skip
         if value < least:
-            raise ConfigError(f"tutor {name}: expected at least {least}, got {value}")
+            raise ConfigError(f"tune {name}: expected at least {least}, got {value}")
     if not 0 <= price < float("inf"):
-        raise ConfigError(f"tutor price: expected 0 or more a model call, got {price:g}")
+        raise ConfigError(f"tune price: expected 0 or more a model call, got {price:g}")
     if not generations and not traces:
-        raise ConfigError("tutor generations: 0, and no recorded runs; there is nothing to learn")
-    asked = {
+        raise ConfigError("tune generations: 0, and no recorded runs; there is nothing to learn")
+    order = {
         "price": price, "population": population, "episodes": episodes, "steps": steps,
         "seed": seed, "traces": [str(path) for path in traces],
     }  # fmt: skip
     assembly = prepared(_rows(request, episodes))
     try:
-        taught = _taught(assembly)
-        asked["config"] = assembly.config.tree()
-        _opened(folder, asked)
-        lesson = _Lesson(assembly.agent, assembly.world, taught, price, steps, seed)
-        start = taught.vector
+        tunable = _tunable(assembly)
+        order["config"] = assembly.config.tree()
+        _require_same_order(folder, order)
+        lesson = _Lesson(assembly.agent, assembly.world, tunable, price, steps, seed)
+        start = tunable.vector
         if traces and checkpoint.newest(folder / STATES) is None:
-            learn_from(taught, [Path(p) for p in traces], assembly, price)
+            learn_from(tunable, [Path(p) for p in traces], assembly, price)
         folder.mkdir(parents=True, exist_ok=True)
         if not (notes := folder / NOTES).is_file():
-            # From here on it can be gone on with, though nothing is judged yet.
-            notes.write_text(json.dumps({"asked": asked}, indent=1), encoding="utf-8")
-        (folder / "config.yaml").write_text(
-            yaml.safe_dump(assembly.config.tree(), sort_keys=False), encoding="utf-8"
-        )
-        return _evolve(lesson, folder, asked, start, generations, population, report)
+            # From here on it can be continued, though nothing is judged yet.
+            write_json(notes, {"asked": order})
+        RunFolder(folder).write_config(assembly.config.tree())
+        return _evolve(lesson, folder, order, start, generations, population, report)
     finally:
         assembly.world.close()
 
 
 def _rows(request: RunRequest, episodes: int) -> RunRequest:
     """The request with as many rows as episodes and the `learned` configurator."""
-    said = [o for o in request.overrides if o.partition("=")[0] == "configurator.kind"]
-    # A bundle or preset that directs otherwise gives way; settings of `learned` stay.
-    kind = () if said else ("configurator.kind=learned",)
+    named = [o for o in request.overrides if o.partition("=")[0] == "configurator.kind"]
+    # Replaces the kind of a bundle or preset; settings of `learned` stay.
+    kind = () if named else ("configurator.kind=learned",)
     rows = (f"world.num_envs={episodes}", "memory.capacity=1000")
     return replace(request, overrides=(*kind, *request.overrides, *rows))
 
 
-def _taught(assembly: Assembly) -> Taught:
-    """The configurator that is taught, within whatever interventions lie around it."""
-    found: Any = assembly.agent.modules.configurator
-    while hasattr(found, "wrapped"):
-        found = found.wrapped
-    if not isinstance(found, Taught):
+def _tunable(assembly: Assembly) -> Tunable:
+    """The configurator inside the interventions around it."""
+    inner: Any = assembly.agent.modules.configurator
+    while hasattr(inner, "wrapped"):
+        inner = inner.wrapped
+    if not isinstance(inner, Tunable):
         raise ConfigError(
             f"config configurator.kind: {assembly.config.slots['configurator'].kind!r} cannot be "
-            "tutored; use learned"
+            "tuned; use learned"
         )
-    return found
+    return inner
 
 
-def _opened(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Raises ConfigError where the folder holds anything but this tutoring, or nothing."""
+def _require_same_order(folder: Path, order: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the folder is neither new nor of this tuning."""
     notes = folder / NOTES
     if not notes.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"tutor: expected a new folder, got '{folder}', which exists")
+            raise ConfigError(f"tune: expected a new folder, got '{folder}', which exists")
         return
     try:
         before = json.loads(notes.read_text(encoding="utf-8"))["asked"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"tutor {notes}: is not readable ({error!r:.80})") from None
-    for name, value in json.loads(json.dumps(asked)).items():
+        raise ConfigError(f"tune {notes}: is not readable ({error!r:.80})") from None
+    for name, value in json.loads(json.dumps(order)).items():
         if before.get(name) != value:
             what = "another config" if name == "config" else f"{name} {before.get(name)!r:.60}"
             raise ConfigError(
-                f"tutor: '{folder}' was begun with {what}; go on as it was begun, or use another "
-                "--run"
+                f"tune: '{folder}' was begun with {what}; continue it as it was begun, or "
+                "use another --run"
             )
 
 
 class _Lesson:
-    """An agent in its world, to be lived in with any weights."""
+    """An agent in its world, to be evaluated with any weights of its configurator."""
 
     def __init__(
-        self, agent: Agent, world: World, taught: Taught, price: float, steps: int, seed: int
+        self, agent: Agent, world: World, tunable: Tunable, price: float, steps: int, seed: int
     ) -> None:
-        self.agent, self.world, self.taught = agent, world, taught
+        self.agent, self.world, self.tunable = agent, world, tunable
         self.price, self.steps, self.seed = price, steps, seed
 
-    def lived(self, vector: Tensor, seed: int) -> Outcome:
-        """What each row's first episode came to with these weights, [N], means over rows."""
-        self.taught.vector = vector
+    def outcome(self, vector: Tensor, seed: int) -> Outcome:
+        """Means over each row's first episode with the weights `vector` [N]."""
+        self.tunable.vector = vector
         rows = self.world.num_envs
         score, calls = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows)
         alive = torch.ones(rows, dtype=torch.bool)
@@ -217,10 +212,10 @@ class _Lesson:
         return Outcome(earned - self.price * spent, earned, spent)
 
     def judged(self, vector: Tensor) -> Outcome:
-        """The same in episodes that teach nothing."""
-        found = [self.lived(vector, self.seed + HELD_OUT + life) for life in range(JUDGED_IN)]
+        """The same in held-out episodes."""
+        outcomes = [self.outcome(vector, self.seed + HELD_OUT + life) for life in range(JUDGED_IN)]
         mean: Callable[[str], float] = lambda name: statistics.fmean(  # noqa: E731
-            getattr(outcome, name) for outcome in found
+            getattr(outcome, name) for outcome in outcomes
         )
         return Outcome(mean("value"), mean("score"), mean("model_calls"))
 
@@ -228,25 +223,25 @@ class _Lesson:
 def _evolve(
     lesson: _Lesson,
     folder: Path,
-    asked: Mapping[str, Any],
-    untaught: Tensor,
+    order: Mapping[str, Any],
+    initial: Tensor,
     generations: int,
     population: int,
-    report: Callable[[object], object],
+    report: Callable[[Generation], object] | None,
 ) -> Path:
-    taught, states = lesson.taught, folder / STATES
+    tunable, states = lesson.tunable, folder / STATES
     history: list[dict[str, Any]] = []
-    found = checkpoint.newest(states)
-    if found is None:
-        vector = taught.vector
-        prior = lesson.judged(untaught)
-        # What recorded runs taught is judged like any generation.
-        begun = prior if torch.equal(vector, untaught) else lesson.judged(vector)
-        best, judged = (vector, begun) if begun.value > prior.value else (untaught, prior)
+    newest = checkpoint.newest(states)
+    if newest is None:
+        vector = tunable.vector
+        prior = lesson.judged(initial)
+        # The weights from recorded runs are judged like those of a generation.
+        begun = prior if torch.equal(vector, initial) else lesson.judged(vector)
+        best, judged = (vector, begun) if begun.value > prior.value else (initial, prior)
         from_traces = None if begun is prior else asdict(begun)
         done = 0
     else:
-        state = found[1]
+        state = newest[1]
         vector, best = state.tensors["search"]["vector"], state.tensors["search"]["best"]
         prior, judged = Outcome(**state.facts["untaught"]), Outcome(**state.facts["judged"])
         from_traces, history = state.facts["from_traces"], state.facts["history"]
@@ -258,16 +253,14 @@ def _evolve(
             "from_traces": from_traces, "history": history,
         }  # fmt: skip
         search = {"vector": vector.clone(), "best": best.clone()}
-        notes = json.dumps({"asked": asked, **facts}, indent=1)
-        taught.vector = best
-        provenance = {**facts, **{n: v for n, v in asked.items() if n != "config"}}
-        made = Checkpoint({"weights": taught.weights}, {}, provenance)
-        checkpoint.save(folder, "best", made)
-        (folder / NOTES).write_text(notes, encoding="utf-8")
-        # Last, as this is where it is gone on from: what it leads to is there.
+        tunable.vector = best
+        provenance = {**facts, **{n: v for n, v in order.items() if n != "config"}}
+        checkpoint.save(folder, "best", Checkpoint({"weights": tunable.weights}, {}, provenance))
+        write_json(folder / NOTES, {"asked": order, **facts})
+        # Last, as it is continued from here: what precedes is then complete.
         checkpoint.save(states, str(generation), Checkpoint({"search": search}, {}, facts), keep=2)
 
-    if found is None:
+    if newest is None:
         keep(0)
     pairs = population // 2
     for generation in range(done, generations):
@@ -275,25 +268,26 @@ def _evolve(
         directions = chance.normal(keys, "tutor", len(vector))
         tried = torch.cat([directions, -directions])
         seed = lesson.seed + 1 + generation
-        values = [lesson.lived(vector + SPREAD * d, seed).value for d in tried]
+        values = [lesson.outcome(vector + SPREAD * d, seed).value for d in tried]
         vector = vector + STRIDE * SPREAD * step_of(directions, torch.tensor(values))
         outcome = lesson.judged(vector)
         if outcome.value > judged.value:
             best, judged = vector, outcome
-        told = Generation(
+        generation_result = Generation(
             generation + 1, generations, max(values), statistics.fmean(values), outcome
         )
-        history.append(asdict(told))
+        history.append(asdict(generation_result))
         keep(generation + 1)
-        report(told)
+        if report is not None:
+            report(generation_result)
     return folder / "best"
 
 
 def step_of(directions: Tensor, values: Tensor) -> Tensor:
-    """Where to go, [N]: mirrored `directions` [P N] weighed by the ranks of what they came to.
+    """The step of the mean, [N]: mirrored `directions` [P N] weighed by the ranks of `values`.
 
     `values` [2P] are those of the directions, then of their mirror images. Ranks go from -1/2 to
-    1/2, equals share theirs: where everything came to the same, nowhere.
+    1/2, and equal values share theirs: where all values are equal the step is 0.
     """
     count = len(values)
     above = (values[:, None] > values[None]).double().sum(-1)

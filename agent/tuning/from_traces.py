@@ -1,10 +1,11 @@
-"""Recorded runs as lessons in when to think: what followed a thought, and what followed none.
+"""Learning when to think from recorded runs: returns after thinking against returns without.
 
-Wherever no plan was under way the row either thought or did not; two ridge regressions, of what
-followed the one and the other on what was heard, say for each moment what thinking was worth. The
-network is then taught to think where that is above 0, by gradient, moments that mattered counting
-more. This is sound as far as what was heard decides who thought and who did not: record with
-`random-rate`, where chance alone did.
+At each moment without a plan under way the row either began to think or acted at once. Two ridge
+regressions on the configurator's features, one for each case, predict the discounted return net of
+the price of model calls; their difference estimates the advantage of thinking. The network is then
+fitted to think where it is above 0, moments weighted by its size. The estimate is unbiased as far
+as the features determine the probability of thinking: record with `random-rate`, where it is
+constant.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from modules import chance
 from modules.messages import SIGNALS, ConfigError, Directive, Situation
 
 DISCOUNT = 0.95
-"""Of what follows a moment in a recorded run, a step: some 20 steps count."""
+"""A step, of the return in recorded runs: a horizon of some 20 steps."""
 
 _SCORE = SIGNALS.index("reward")
 
 
 @runtime_checkable
-class Taught(Protocol):
-    """A configurator that can be tutored: `learned`, or anyone's with the same parts."""
+class Tunable(Protocol):
+    """A configurator that can be tuned: `learned`, or a plugin with the same parts."""
 
     weights: dict[str, Tensor]
     vector: Tensor
 
     def initial(self, rows: int) -> Directive:
-        """The standing directive where an episode begins."""
+        """The base directive at the start of an episode."""
 
     def features(self, situation: Situation) -> tuple[Tensor, Tensor]:
         """Inputs of its network, [B F], and the next `configurator_state`, [B Q]."""
@@ -50,51 +51,49 @@ class Taught(Protocol):
 
 @dataclass(frozen=True)
 class _Decisions:
-    """Moments free to begin a thought: what was heard, whether one began, what followed."""
+    """Moments without a plan under way: features, whether thinking began, the net return after."""
 
     features: Tensor
     thought: Tensor
-    followed: Tensor
+    net_return: Tensor
 
 
-def learn_from(taught: Taught, runs: Sequence[Path], assembly: Assembly, price: float) -> None:
-    """Teaches from recorded runs. Raises ConfigError or TraceError, one line."""
+def learn_from(tunable: Tunable, runs: Sequence[Path], assembly: Assembly, price: float) -> None:
+    """Fits the weights to recorded runs. Raises ConfigError or TraceError, one line."""
     free: list[_Decisions] = []
     for run in runs:
         with Trace.open(run) as trace:
             drives = assembly.agent.modules.cost.drives
             if trace.drives != drives or trace.world.actions != assembly.world.spec.actions:
                 raise ConfigError(
-                    f"tutor: '{run}' is a run in {trace.world.id} with drives "
+                    f"tune: '{run}' is a run in {trace.world.id} with drives "
                     f"{', '.join(trace.drives)}; expected one of {assembly.world.spec.id} with "
                     f"{', '.join(drives)}"
                 )
-            free += _decisions(taught, trace, price)
+            free += _decisions(tunable, trace, price)
     if not free:
         raise ConfigError(
-            "tutor: in the recorded runs a plan was always under way, so no thought was ever free "
-            "to begin; record with configurator.kind=random-rate"
+            "tune: in the recorded runs a plan was always under way, so the configurator never had "
+            "a choice; record with configurator.kind=random-rate"
         )
-    heard = torch.cat([d.features for d in free])
+    features = torch.cat([d.features for d in free])
     thought = torch.cat([d.thought for d in free])
-    followed = torch.cat([d.followed for d in free])
-    least = 2 * heard.shape[1]
+    net_return = torch.cat([d.net_return for d in free])
+    least = 2 * features.shape[1]
     for what, count in (("thinks", int(thought.sum())), ("acts", int((~thought).sum()))):
         if count < least:
             raise ConfigError(
-                f"tutor: the recorded runs hold {count} moments at which it {what} though it could "
-                f"do otherwise; expected at least {least}: record with "
-                "configurator.kind=random-rate"
+                f"tune: the recorded runs hold {count} moments at which it {what} and could do "
+                f"otherwise; expected at least {least}: record with configurator.kind=random-rate"
             )
-    worth = advantage(heard, thought, followed)
-    _fit(taught, heard, worth)
+    _fit(tunable, features, advantage(features, thought, net_return))
 
 
-def _decisions(taught: Taught, trace: Trace, price: float) -> Iterator[_Decisions]:
+def _decisions(tunable: Tunable, trace: Trace, price: float) -> Iterator[_Decisions]:
     """The free moments of a trace, one item for each row."""
     rows = trace.rows
-    heard: list[Tensor] = []
-    standing = taught.initial(rows)
+    all_features: list[Tensor] = []
+    base = tunable.initial(rows)
     before = None
     columns: dict[str, list[Tensor]] = {
         n: [] for n in ("thought", "free", "net", "score", "first", "over")
@@ -103,25 +102,21 @@ def _decisions(taught: Taught, trace: Trace, price: float) -> Iterator[_Decision
         first = moment.observation.first
         if before is None:
             before = moment
-        configurator_state = torch.where(
-            first[:, None],
-            torch.zeros_like(standing.configurator_state),
-            standing.configurator_state,
+        state = torch.where(
+            first[:, None], torch.zeros_like(base.configurator_state), base.configurator_state
         )
-        said = before.replace(
-            directive=moment.directive.replace(
-                configurator_state=configurator_state, tokens=standing.tokens
-            ),
+        previous = before.replace(
+            directive=moment.directive.replace(configurator_state=state, tokens=base.tokens),
             step=moment.step,
         )
-        features, configurator_state = taught.features(
-            moment.situation(said, chance.keys(0, rows, moment.step))
+        features, state = tunable.features(
+            moment.situation(previous, chance.keys(0, rows, moment.step))
         )
         calls = moment.plan.model_calls
         thought = calls > 0
-        standing = standing.replace(configurator_state=configurator_state)
+        base = base.replace(configurator_state=state)
         over = moment.observation.ended
-        heard.append(features)
+        all_features.append(features)
         columns["thought"].append(thought)
         columns["free"].append(~first & ~over & (before.plan.remaining_commit == 0))
         columns["net"].append(-price * calls.double())
@@ -129,62 +124,62 @@ def _decisions(taught: Taught, trace: Trace, price: float) -> Iterator[_Decision
         columns["first"].append(first)
         columns["over"].append(over)
         before = moment
-    if not heard:
+    if not all_features:
         return
     table = {name: torch.stack(values) for name, values in columns.items()}  # [T B]
-    followed = torch.zeros_like(table["net"])
+    net_return = torch.zeros_like(table["net"])
     later = torch.zeros(rows, dtype=torch.float64)
-    for t in range(len(heard) - 1, -1, -1):
+    for t in range(len(all_features) - 1, -1, -1):
         gained = torch.zeros(rows, dtype=torch.float64)
-        if t + 1 < len(heard):
-            # What is felt at a moment was earned by the action before it.
+        if t + 1 < len(all_features):
+            # The score of a moment follows from the action before it.
             same = ~table["first"][t + 1]
             gained = (table["score"][t + 1] + DISCOUNT * later) * same
         later = table["net"][t] + gained * ~table["over"][t]
-        followed[t] = later
-    stacked = torch.stack(heard)
+        net_return[t] = later
+    stacked = torch.stack(all_features)
     for row in range(rows):
         free = table["free"][:, row]
         if bool(free.any()):
             yield _Decisions(
-                stacked[free, row], table["thought"][free, row], followed[free, row].float()
+                stacked[free, row], table["thought"][free, row], net_return[free, row].float()
             )
 
 
-def advantage(heard: Tensor, thought: Tensor, followed: Tensor, ridge: float = 1.0) -> Tensor:
-    """What thinking is worth at each of the moments, [M], by two ridge regressions.
+def advantage(features: Tensor, thought: Tensor, net_return: Tensor, ridge: float = 1.0) -> Tensor:
+    """The estimated advantage of thinking at each moment, [M], by two ridge regressions.
 
-    `heard` [M F], `thought` [M] bool, `followed` [M]: discounted return less what was paid.
+    `features` [M F], `thought` [M] bool, `net_return` [M]: discounted, less the price of calls.
     """
-    scale = heard.std(0).clamp_min(1e-6)
-    x = torch.cat([(heard - heard.mean(0)) / scale, torch.ones(len(heard), 1)], -1).double()
+    scaled = (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
+    x = torch.cat([scaled, torch.ones(len(features), 1)], -1).double()
     penalty = ridge * torch.eye(x.shape[1], dtype=torch.float64)
     penalty[-1, -1] = 1e-9
-    foretold = []
+    predicted = []
     for which in (thought, ~thought):
-        a, b = x[which], followed[which].double()
-        foretold.append(x @ torch.linalg.solve(a.T @ a + penalty, a.T @ b))
-    difference: Tensor = foretold[0] - foretold[1]
+        a, b = x[which], net_return[which].double()
+        predicted.append(x @ torch.linalg.solve(a.T @ a + penalty, a.T @ b))
+    difference: Tensor = predicted[0] - predicted[1]
     return difference.float()
 
 
-def _fit(taught: Taught, heard: Tensor, worth: Tensor, updates: int = 300) -> None:
-    """Teaches the odds of thinking: even or better where `worth` [M] is above 0."""
-    names = list(taught.weights)
-    leaves = {name: taught.weights[name].clone().requires_grad_() for name in names}
+def _fit(tunable: Tunable, features: Tensor, gain: Tensor, updates: int = 300) -> None:
+    """Fits the log odds of thinking to the sign of `gain` [M], moments weighted by its size."""
+    names = list(tunable.weights)
+    leaves = {name: tunable.weights[name].clone().requires_grad_() for name in names}
     optimiser = torch.optim.Adam(list(leaves.values()), lr=0.03)
-    weight = worth.abs() / worth.abs().mean().clamp_min(1e-9)
-    wanted = (worth > 0).float()
+    weight = gain.abs() / gain.abs().mean().clamp_min(1e-9)
+    target = (gain > 0).float()
     with torch.enable_grad():
         for _ in range(updates):
-            taught.weights = leaves
-            odds = taught.outputs(heard)[:, 0]
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(odds, wanted, weight)
-            # Weights that explain nothing stay small.
+            tunable.weights = leaves
+            odds = tunable.outputs(features)[:, 0]
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(odds, target, weight)
+            # Weights that do not reduce the loss stay small.
             loss = (
                 loss + 1e-3 * torch.stack([leaf.square().sum() for leaf in leaves.values()]).sum()
             )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-    taught.weights = {name: leaf.detach() for name, leaf in leaves.items()}
+    tunable.weights = {name: leaf.detach() for name, leaf in leaves.items()}

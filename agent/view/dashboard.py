@@ -69,7 +69,7 @@ class _Tally:
         self.began = time.monotonic()
         self.step, self.rows, self.moments = 0, 1, 0
         self.episode, self.score, self.total, self.last = 1, 0.0, 0.0, None
-        self.mode2_mask = 0
+        self.planned_steps = 0
         self.recent: deque[tuple[float, int]] = deque([(self.began, 0)], maxlen=50)
         self.over = False
 
@@ -91,11 +91,11 @@ class _Tally:
         self.score += signals[_SCORE]
         self.total += float(observation.signals[:, _SCORE].sum())
         self.over = signals[_END] > 0 or bool(observation.truncated[0])
-        self.mode2_mask += int((moment.plan.mode == 2).sum())
+        self.planned_steps += int((moment.plan.mode == 2).sum())
 
     @property
     def mode2_share(self) -> float:
-        return self.mode2_mask / max(self.moments * self.rows, 1)
+        return self.planned_steps / max(self.moments * self.rows, 1)
 
     def speed(self) -> float:
         """Steps per second of the last few looks, rows counted."""

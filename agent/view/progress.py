@@ -35,10 +35,12 @@ class ProgressView(Protocol):
         """Shows how it stands; called after every turn."""
 
 
-def progress_view(title: str, live: bool) -> ProgressView:
-    """A live page where the output is a terminal and `live` is wanted, else plain lines."""
+def progress_view(title: str, live: bool, prefix: str = "") -> ProgressView:
+    """A page where `live` and the output is a terminal, else lines that begin with `prefix`."""
     console = Console()
-    return LiveProgress(title, console) if live and console.is_terminal else PlainProgress(title)
+    if live and console.is_terminal:
+        return LiveProgress(title, console)
+    return PlainProgress(title, prefix)
 
 
 def grouped(losses: dict[str, float]) -> dict[str, str]:
@@ -64,14 +66,14 @@ def _number(value: float | None) -> str:
 
 
 class PlainProgress:
-    """A line for each report, each evaluation and each new warning."""
+    """A line for each report and each new warning, each after `prefix`."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self, title: str, prefix: str = "") -> None:
+        self.title, self.prefix = title, prefix
         self._warned: list[str] = []
 
     def __enter__(self) -> Self:
-        print(self.title, flush=True)
+        self._print(self.title)
         return self
 
     def __exit__(
@@ -87,18 +89,20 @@ class PlainProgress:
         if not progress.fresh:
             return
         losses = "  ".join(f"{m}: {line}" for m, line in grouped(progress.losses).items())
-        print(
+        self._print(
             f"{progress.steps}/{progress.of_steps} steps  {progress.frames} frames  "
             f"{progress.steps_per_s:.0f}/s  left {lasting(progress.remaining_s)}  "
             f"return {_number(progress.mean_return)}  eval "
             f"{'–' if progress.evaluation is None else progress.evaluation}  "
-            f"best {_number(progress.best)}  {losses}".rstrip(),
-            flush=True,
+            f"best {_number(progress.best)}  {losses}".rstrip()
         )
         for warning in progress.warnings:
             if warning not in self._warned:
-                print(f"warning   {warning}", flush=True)
+                self._print(f"warning   {warning}")
         self._warned = list(progress.warnings)
+
+    def _print(self, line: str) -> None:
+        print(f"{self.prefix}{line}", flush=True)
 
 
 class LiveProgress:

@@ -181,7 +181,7 @@ def _evaluate(
 ) -> None:
     lines = deadline.run(
         ["eval", str(folder), "--protocol", asked.protocol, "--episodes", str(asked.episodes),
-         "--worlds", str(min(asked.worlds, asked.episodes)), "--seed", str(HELD_SEED + seed),
+         "--num-envs", str(min(asked.worlds, asked.episodes)), "--seed", str(HELD_SEED + seed),
          "--json"],
         log,
     )  # fmt: skip

@@ -1,25 +1,24 @@
-"""How good are the critic, the model, and both together, measured against what really follows.
+"""Accuracy of critic, model and both together, measured against what the emulator shows.
 
     python examples/benchmarks/foresight.py --agents krull,boxing --states 200
 
-Trained agents live in Mode-1. In some of their states every first action is tried in the emulator
-itself, the critic's choice (Mode-1 of a greedy policy) goes on from each, and after `--steps` steps
-the critic says the rest: that is what really follows. Against it stand: the critic at once; the
-same for some steps in the model the agent learned, the critic at their end (what Mode-2 has to
-choose by); and the same with the emulator in the model's place, the most a model could give.
+Trained agents act in Mode-1. In some of their states every first action is tried in the emulator
+itself, followed by the critic's greedy policy for `--steps` steps, and the critic's value at the
+end is added: that is the reference cost of the action. Compared with it are the critic's action
+values; the cost of d steps in the learned model plus the critic's value after them (what Mode-2
+chooses by); and the same with the emulator in the model's place, the best a model could do.
 
-Printed for each agent: how wrong the model is after 1, 2, ... steps, as a share of the error of
-expecting that nothing changes; how well it foretells what these steps cost (correlation); what the
-critic says too much or too little (bias); and for each way to choose, the correlation of what it
-says of an action with what really follows, both about the state's mean over actions, and how much
-better than that mean its choice is. A choice worth less than the critic's explains a Mode-2 that
+Printed for each agent: the squared error of the model's latents after d steps relative to
+predicting that nothing changes; the correlation of its step costs with those of the emulator; the
+critic's mean and the reference mean of its own choice (its bias); and for each way of choosing the
+correlation of its costs with the reference, both centred over the actions of a state, and the gain
+of its choice over the mean action. A choice worth less than the critic's explains a Mode-2 that
 harms.
 
-In a world without luck of its own one such life also holds what nobody could have known: where a
-small change is soon a large one, the best of 18 futures is best by accident. With `--lives 10
---noise .1` each action is tried ten times, one step in ten of what then follows is any action, and
-what really follows is the mean: what an action is worth on the whole. What is best by half of
-these lives is then judged by the other half.
+In a deterministic world one future per action is partly chance: where small changes grow fast, the
+best of 18 futures is best by accident. With `--lives 10 --noise .1` each action is tried ten times,
+one later action in ten is random, and the reference is the mean: the value of the action in
+expectation. What is best by one half of these futures is then evaluated by the other half.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from torch import Tensor
 
 from agent.agent import Agent
 from agent.assembly.load import RunRequest, prepared
-from agent.imagination import Imagination, plan_cost
+from agent.imagination import Imagination
 from modules import chance
 from modules.actor.planner import one_hot
 from modules.messages import ConfigError, Directive, Moment, Situation, State, WorldError
@@ -44,69 +43,70 @@ from modules.world_model.simulator import Clairvoyant
 
 ROWS = 8
 APART = 25
-"""Steps from one state that is looked at to the next, so that they differ."""
+"""Steps between two examined states, so that they differ."""
 
 
 @dataclass
 class Futures:
-    """Every action tried from B states, then Mode-1: what steps cost [H][B A], where they end."""
+    """Every first action tried from B states, then the critic's policy, for H steps.
+
+    `actions` [H] of [B·A A], `states` [H] of B·A rows, `energies` [H] of [B A]: u·IC of each state.
+    `totals` [H] of [B A]: cost of the plan that ends after each step, the critic's value included.
+    """
 
     actions: list[Tensor] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
-    costs: list[Tensor] = field(default_factory=list)
-    ended: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-
-    def total(self, steps: int, discount: float) -> Tensor:
-        """What the first action leads to, [B A]: `steps` steps, and the critic at their end."""
-        costs, ended = torch.stack(self.costs[:steps], -1), torch.stack(self.ended[:steps], -1)
-        return plan_cost(costs, ended, self.values[steps - 1], discount)
+    energies: list[Tensor] = field(default_factory=list)
+    totals: list[Tensor] = field(default_factory=list)
 
 
-def followed(
+def imagine_every_action(
     imagination: Imagination,
     steps: int,
-    told: list[Tensor] | None = None,
+    actions: list[Tensor] | None = None,
     noise: float = 0.0,
     life: int = 0,
 ) -> Futures:
-    """`Futures` in a world model; with the actions `told` [H][M A] instead of the critic's own.
-    Of those after the first that share `noise` is any action, another in each `life`.
+    """`Futures` in a world model; with `actions` [H] of [B·A A] instead of the critic's policy.
+
+    With probability `noise` an action after the first is random, another one in each `life`.
     """
     rows, choices = imagination.situation.batch, imagination.actions.size
-    state = imagination.start().select(torch.arange(rows).repeat_interleave(choices))
+    futures = imagination.begin(choices)
     action = torch.eye(choices).repeat(rows, 1)
-    made = Futures()
+    result = Futures()
     for step in range(steps):
-        action = action if told is None else told[step]
-        made.actions.append(action)
-        state = imagination.world_model.complete(imagination.step(state, action))
-        made.states.append(state)
-        made.costs.append(imagination.energy(state).view(rows, choices))
-        made.ended.append(state.ended.view(rows, choices))
-        made.values.append(imagination.value(state).view(rows, choices))
-        action = one_hot(learned(imagination, state).argmin(-1), choices)
+        action = action if actions is None else actions[step]
+        futures = imagination.extend(futures, action)
+        state = imagination.world_model.complete(futures.state)
+        futures = futures._replace(state=state)
+        result.actions.append(action)
+        result.states.append(state)
+        result.energies.append(imagination.energy(state).view(rows, choices))
+        result.totals.append(imagination.cost(futures))
+        action = one_hot(action_values(imagination, state).argmin(-1), choices)
         if noise:
-            action = strayed(action, noise, imagination.situation.rng_key, f"life {life} {step}")
-    return made
+            name = f"life {life} {step}"
+            action = with_noise(action, noise, imagination.situation.rng_key, name)
+    return result
 
 
-def strayed(action: Tensor, noise: float, key: Tensor, name: str) -> Tensor:
-    """Actions [B·A A], of which that share is any action, as the rows' `key` [B] and `name` say."""
+def with_noise(action: Tensor, noise: float, key: Tensor, name: str) -> Tensor:
+    """Actions [B·A A], each random with probability `noise`; `key` [B] and `name` derive which."""
     choices = action.shape[1]
-    stray = chance.uniform(key, name, choices).flatten() < noise
+    random = chance.uniform(key, name, choices).flatten() < noise
     other = chance.integers(key, f"{name} action", choices, choices).flatten()
-    return torch.where(stray.unsqueeze(-1), one_hot(other, choices), action)
+    return torch.where(random.unsqueeze(-1), one_hot(other, choices), action)
 
 
-def learned(imagination: Imagination, state: State) -> Tensor:
-    """What the critic expects of each action in states [M], [M A]. ConfigError where it cannot."""
-    expected = imagination.expected(state)
-    if expected is None:
+def action_values(imagination: Imagination, state: State) -> Tensor:
+    """v·TC(s, a) in states [M], [M A]. Raises ConfigError where the critic has none."""
+    values = imagination.action_values(state)
+    if values is None:
         raise ConfigError(
-            "agent: expected one whose critic has learned of actions; name a trained one"
+            "agent: expected a critic trained on action values, got none; name a trained agent"
         )
-    return expected
+    return values
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
@@ -114,125 +114,129 @@ def correlation(one: Tensor, other: Tensor) -> float:
     return float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]).double())[0, 1])
 
 
-def about_mean(said: Tensor) -> Tensor:
-    """What is said of actions [B A], about the mean over them."""
-    return said - said.mean(-1, keepdim=True)
+def centred(costs: Tensor) -> Tensor:
+    """Costs of actions [B A] minus their mean over actions."""
+    return costs - costs.mean(-1, keepdim=True)
 
 
 class Foresight:
-    """What was found in the states of one agent."""
+    """The measurements of one agent, gathered over states."""
 
     def __init__(self, depths: list[int], steps: int, lives: int, noise: float) -> None:
         self.depths, self.steps, self.lives, self.noise = depths, steps, lives, noise
-        self.came: list[Tensor] = []
-        self.said: dict[str, list[Tensor]] = {}
+        self.references: list[Tensor] = []
+        self.costs: dict[str, list[Tensor]] = {}
         self.errors: dict[int, list[tuple[float, float]]] = {depth: [] for depth in depths}
-        self.felt: dict[int, list[tuple[Tensor, Tensor]]] = {depth: [] for depth in depths}
+        self.energies: dict[int, list[tuple[Tensor, Tensor]]] = {depth: [] for depth in depths}
 
-    def look(
+    def add(
         self,
         moment: Moment,
         imagined: Callable[[WorldModel], Imagination],
         model: WorldModel,
         emulator: Callable[[], WorldModel],
     ) -> None:
-        """Adds the states of a moment, imagined by the model and by an emulator. That is made anew
-        for every life: it remembers each state it was ever in.
+        """Adds the states of a moment, imagined by the model and by a new emulator each time,
+        because that holds each state it has reached.
         """
-        learnt = imagined(model)
-        discount = learnt.discount
+        learned = imagined(model)
         reach = max(self.depths) if self.noise else self.steps
-        real = followed(imagined(emulator()), reach)
-        own = followed(learnt, max(self.depths))
-        same = followed(learnt, max(self.depths), real.actions)
-        critic = learned(learnt, learnt.start())
+        real = imagine_every_action(imagined(emulator()), reach)
+        own = imagine_every_action(learned, max(self.depths))
+        same = imagine_every_action(learned, max(self.depths), real.actions)
+        critic = action_values(learned, learned.start())
         lives = [real]
         if self.noise:
             lives = [
-                followed(imagined(emulator()), self.steps, noise=self.noise, life=life)
+                imagine_every_action(imagined(emulator()), self.steps, noise=self.noise, life=life)
                 for life in range(self.lives)
             ]
-        came = torch.stack([life.total(self.steps, discount) for life in lives])
-        self.came.append(came.double())
-        found = {"critic": critic}
+        self.references.append(torch.stack([life.totals[self.steps - 1] for life in lives]))
+        costs = {"critic": critic}
         for depth in self.depths:
-            found[f"model, {depth}"] = own.total(depth, discount)
-            found[f"emulator, {depth}"] = real.total(depth, discount)
+            costs[f"model, {depth}"] = own.totals[depth - 1]
+            costs[f"emulator, {depth}"] = real.totals[depth - 1]
             there = real.states[depth - 1].latent
             now = moment.state.latent.repeat_interleave(len(there) // len(critic), 0)
-            missed = (same.states[depth - 1].latent - there).square().mean()
-            self.errors[depth].append((float(missed), float((now - there).square().mean())))
-            self.felt[depth].append((same.costs[depth - 1], real.costs[depth - 1]))
-        for name, value in found.items():
-            self.said.setdefault(name, []).append(value.double())
+            error = (same.states[depth - 1].latent - there).square().mean()
+            self.errors[depth].append((float(error), float((now - there).square().mean())))
+            self.energies[depth].append((same.energies[depth - 1], real.energies[depth - 1]))
+        for name, value in costs.items():
+            self.costs.setdefault(name, []).append(value.double())
 
     def lines(self) -> list[str]:
-        """The findings, a line each."""
-        every = {name: torch.cat(values) for name, values in self.said.items()}
-        lives = torch.cat(self.came, 1)
-        truth = lives.mean(0)
+        """The results, a line each."""
+        costs = {name: torch.cat(values) for name, values in self.costs.items()}
+        lives = torch.cat(self.references, 1)
+        reference = lives.mean(0)
         lines = []
         for depth in self.depths:
-            missed, still = (sum(column) for column in zip(*self.errors[depth], strict=True))
-            foretold, came = (torch.cat(column) for column in zip(*self.felt[depth], strict=True))
+            error, change = (sum(column) for column in zip(*self.errors[depth], strict=True))
+            predicted, real = (torch.cat(each) for each in zip(*self.energies[depth], strict=True))
             lines.append(
-                f"  model after {depth} steps: error {missed / still:.2f} of nothing changing, "
-                f"cost of the step foretold with correlation {correlation(foretold, came):.2f}"
+                f"  model after {depth} steps: squared error {error / change:.2f} of that of no "
+                f"change, correlation of step costs {correlation(predicted, real):.2f}"
             )
-        chosen = every["critic"].argmin(-1, keepdim=True)
-        said, came = every["critic"].gather(-1, chosen), truth.gather(-1, chosen)
+        chosen = costs["critic"].argmin(-1, keepdim=True)
+        critic, real = costs["critic"].gather(-1, chosen), reference.gather(-1, chosen)
         lines.append(
-            f"  critic of its own choice: said {float(said.mean()):.3f}, came "
-            f"{float(came.mean()):.3f}, correlation {correlation(said, came):.2f}"
+            f"  critic of its own choice: mean {float(critic.mean()):.3f}, reference "
+            f"{float(real.mean()):.3f}, correlation {correlation(critic, real):.2f}"
         )
-        lines.append(
-            f"  {'chosen by':<14}{'correlation':>12}{'better than the mean action by':>34}"
-        )
-        for name, value in every.items():
-            lines.append(_line(name, [(value, truth)]))
+        lines.append(f"  {'chosen by':<14}{'correlation':>12}{'gain over the mean action':>34}")
+        for name, value in costs.items():
+            lines.append(_line(name, [(value, reference)]))
         if len(lives) == 1:
-            return [*lines, _line("the truth", [(truth, truth)])]
+            return [*lines, _line("reference", [(reference, reference)])]
         one, other = lives[::2].mean(0), lives[1::2].mean(0)
-        return [*lines, _line("other lives", [(one, other), (other, one)])]
+        return [*lines, _line("other futures", [(one, other), (other, one)])]
 
 
 def _line(name: str, pairs: list[tuple[Tensor, Tensor]]) -> str:
-    """How well actions are chosen by what is said of them, given with what came, [B A] each."""
-    gains = [-about_mean(came).gather(-1, said.argmin(-1, keepdim=True)) for said, came in pairs]
+    """How well costs choose actions: pairs of costs and reference costs, [B A] each."""
+    gains = [-centred(real).gather(-1, costs.argmin(-1, keepdim=True)) for costs, real in pairs]
     gain = torch.cat(gains, -1).mean(-1)
     error = float(gain.std()) / len(gain) ** 0.5
-    said, came = (
-        torch.cat([about_mean(part) for part in parts]) for parts in zip(*pairs, strict=True)
+    costs, real = (
+        torch.cat([centred(part) for part in parts]) for parts in zip(*pairs, strict=True)
     )
-    close = correlation(said, came)
+    close = correlation(costs, real)
     return f"  {name:<14}{close:>12.2f}{float(gain.mean()):>25.3f} ± {error:.3f}"
 
 
 def imagination(
-    player: Agent, known: Situation, directive: Directive, by: WorldModel
+    player: Agent, situation: Situation, directive: Directive, world_model: WorldModel
 ) -> Imagination:
-    """What a world model and the agent's cost imagine of a situation."""
-    cost, actions = player.modules.cost, player.world.actions
-    return Imagination(by, cost, known, directive, actions, player.discount)
+    """A world model and the agent's cost in a situation; plans cost F_H, without λ-return."""
+    return Imagination(
+        world_model,
+        player.modules.cost,
+        situation,
+        directive,
+        actions=player.world.actions,
+        discount=player.discount,
+        sum_critic_every_step=False,
+        td_lambda=1.0,
+    )
 
 
-def looked(agent: str, given: argparse.Namespace) -> list[str]:
-    """What `--states` states of an agent's life show. Raises ConfigError or WorldError."""
-    flags = {"worlds": ROWS, "seed": given.seed}
-    if given.protocol is not None:
-        flags["protocol"] = given.protocol
-    made = prepared(RunRequest(agent=agent, flags=flags, interventions=("clamp:mode=1",)))
+def examined(agent: str, options: argparse.Namespace) -> list[str]:
+    """The results of `--states` states of an agent. Raises ConfigError or WorldError."""
+    flags = {"num_envs": ROWS, "seed": options.seed}
+    if options.protocol is not None:
+        flags["protocol"] = options.protocol
+    assembly = prepared(RunRequest(agent=agent, flags=flags, interventions=("clamp:mode=1",)))
     try:
-        return _lived(made.agent, made.world, given)
+        return _measured(assembly.agent, assembly.world, options)
     finally:
-        made.world.close()
+        assembly.world.close()
 
 
 @torch.no_grad()
-def _lived(player: Agent, world: World, given: argparse.Namespace) -> list[str]:
-    """`looked` by an agent in its world."""
+def _measured(player: Agent, world: World, options: argparse.Namespace) -> list[str]:
+    """`examined` by an agent in its world."""
     modules = player.modules
-    player.reset(ROWS, given.seed)
+    player.reset(ROWS, options.seed)
 
     def emulator() -> Clairvoyant:
         return Clairvoyant(
@@ -242,21 +246,22 @@ def _lived(player: Agent, world: World, given: argparse.Namespace) -> list[str]:
             encode_frame=modules.perception.encode_frame,  # type: ignore[attr-defined]
         )
 
-    found = Foresight(given.depths, given.steps, given.lives, given.noise)
-    observation = world.reset(given.seed)
-    for step in range(1, APART * -(-given.states // ROWS) + 1):
+    foresight = Foresight(options.depths, options.steps, options.lives, options.noise)
+    observation = world.reset(options.seed)
+    for step in range(1, APART * -(-options.states // ROWS) + 1):
         before = modules.memory.previous()
         moment = player.step(observation)
         if step % APART == 0:
-            known = moment.situation(before, chance.keys(given.seed, ROWS, moment.step))
-            imagined = partial(imagination, player, known, moment.directive)
-            found.look(moment, imagined, modules.world_model, emulator)
+            keys = chance.keys(options.seed, ROWS, moment.step)
+            situation = moment.situation(before, keys)
+            imagined = partial(imagination, player, situation, moment.directive)
+            foresight.add(moment, imagined, modules.world_model, emulator)
         observation = world.step(moment.plan.action)
-    return found.lines()
+    return foresight.lines()
 
 
 def number(text: str) -> int:
-    """A whole number above 0. Raises ValueError, which argparse says in a line."""
+    """A whole number above 0. Raises ValueError, which argparse reports."""
     if (value := int(text)) < 1:
         raise ValueError
     return value
@@ -275,28 +280,32 @@ def numbers(text: str) -> list[int]:
 
 
 def main() -> None:
-    """Looks at every agent, one after the other."""
+    """Measures every agent, one after the other."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--agents", required=True, help="bundled agents, runs or checkpoints")
-    parser.add_argument("--states", type=number, default=200, help="looked at in all (200)")
-    parser.add_argument("--steps", type=number, default=20, help="really lived from each (20)")
+    parser.add_argument("--states", type=number, default=200, help="examined in all (200)")
+    parser.add_argument("--steps", type=number, default=20, help="in the emulator from each (20)")
     parser.add_argument("--lives", type=number, default=1, help="of each action, with noise (1)")
-    parser.add_argument("--noise", type=share, default=0.0, help="share of any actions in them (0)")
+    parser.add_argument(
+        "--noise", type=share, default=0.0, help="share of random actions in them (0)"
+    )
     parser.add_argument("--depths", type=numbers, default="1,2,5", help="steps imagined (1,2,5)")
     parser.add_argument("--protocol", help="v5 or 100k (the agent's own)")
     parser.add_argument("--seed", type=int, default=5_000_000)
-    given = parser.parse_args()
-    if (given.lives > 1) != (given.noise > 0):
+    options = parser.parse_args()
+    if (options.lives > 1) != (options.noise > 0):
         parser.error(
             "--lives, --noise: expected several lives with noise or one without, "
-            f"got {given.lives} "
-            f"with {given.noise:g}; try --lives 10 --noise 0.1"
+            f"got {options.lives} "
+            f"with {options.noise:g}; try --lives 10 --noise 0.1"
         )
-    if max(given.depths) > given.steps:
-        parser.error(f"--depths: expected at most --steps {given.steps}, got {max(given.depths)}")
-    for agent in given.agents.split(","):
+    if max(options.depths) > options.steps:
+        parser.error(
+            f"--depths: expected at most --steps {options.steps}, got {max(options.depths)}"
+        )
+    for agent in options.agents.split(","):
         try:
-            lines = looked(agent, given)
+            lines = examined(agent, options)
         except (ConfigError, WorldError) as error:
             print(f"foresight: {agent}: {error}", file=sys.stderr)
             sys.exit(2)

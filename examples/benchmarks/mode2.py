@@ -1,18 +1,17 @@
-"""What thinking brings: trained agents in Mode-1, in Mode-2 with the model they learned, distilled.
+"""Gain of planning: trained agents in Mode-1, in Mode-2 with their learned model, and distilled.
 
     python examples/benchmarks/mode2.py --agents pong,boxing --episodes 10 --out runs/mode2
 
-Every agent, a bundled one or a run, plays the same whole episodes three times: as it reacts,
-planning every action (the preset `rollouts`), and, after `sextet train AGENT --preset
-distil`, with a policy that does what planning would have done (LeCun 2022, §3.1.3). Arms of an
-agent have the same seed: their episodes are pairs. `--out` keeps what each `sextet eval --json`
-said; the same command again goes on, with more agents or arms too. Printed are the table and the
-ratio of mean human-normalised scores with its interval (95 %, episodes redrawn in pairs within each
-game; Agarwal et al. 2021).
+Each agent, a bundled one or a run, plays the same episodes three times: in Mode-1, planning every
+action (the preset `rollouts`), and, after `sextet train AGENT --preset distil`, with a policy
+trained to act as planning did (LeCun 2022, §3.1.3). The arms of an agent share a seed: their
+episodes are pairs. `--out` stores the output of each `sextet eval --json`; the same command
+continues from there, also with more agents or arms. Printed are the table and the ratio of mean
+human-normalised scores with its 95 % interval (bootstrap of paired episodes within each game;
+Agarwal et al. 2021).
 
-Words this program does not know are passed on wherever an agent plans, as
-`--actor.planner.min_gain_std=1`; with `--world_model.kind=clairvoyant` it plans in the emulator
-itself, which says how much a model could give.
+Unknown options are passed to the commands that plan, as `--actor.planner.min_gain_std=1`; with
+`--world_model.kind=clairvoyant` the emulator replaces the model, an upper bound.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from modules import chance
 from worlds.scores import human_normalised
 
 SEED = 4_000_000
-"""Neither lived by a training nor used to choose a checkpoint."""
+"""A seed used neither in training nor to choose a checkpoint."""
 
 ARMS = ("Mode-1", "Mode-2", "distilled")
 RESAMPLES = 4_000
@@ -55,69 +54,73 @@ def sextet(words: list[str], log: Path) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def called(agent: str) -> str:
-    """A bundled agent's name, or a run's whole path, as the name of a file."""
+def file_name(agent: str) -> str:
+    """File name of an agent: a bundled agent's name, or the path of a run joined by dashes."""
     if agent in bundled_agents():
         return agent
     return "-".join(["run", *(part for part in Path(agent).parts if part not in ("/", ".."))])
 
 
-def distilled(agent: str, who: Path, given: argparse.Namespace, more: list[str], log: Path) -> None:
-    """Distils an agent into the folder `who`, or goes on with it. Raises SystemExit where it was
+def distil(agent: str, run: Path, options: argparse.Namespace, more: list[str], log: Path) -> None:
+    """Distils an agent into the folder `run`, or continues that. Raises SystemExit where it was
     stopped or fails.
     """
 
-    def over() -> bool:
-        result = who / "result.json"
+    def is_finished() -> bool:
+        result = run / "result.json"
         return result.is_file() and not json.loads(result.read_text(encoding="utf-8"))["stopped"]
 
-    if not over():
-        words = ["train", agent, "--preset", "distil", "--run", str(who), *more]
-        if any(who.glob("checkpoints/[0-9]*")):
-            words = ["train", "--resume", str(who)]
+    if not is_finished():
+        words = ["train", agent, "--preset", "distil", "--run", str(run), *more]
+        if any(run.glob("checkpoints/[0-9]*")):
+            words = ["train", "--resume", str(run)]
         else:
-            shutil.rmtree(who, ignore_errors=True)  # killed before its first checkpoint
-            words += ["--steps", str(given.steps), "--training.evaluate_every=0"]
+            shutil.rmtree(run, ignore_errors=True)  # killed before its first checkpoint
+            words += ["--steps", str(options.steps), "--training.evaluate_every=0"]
         sextet([*words, "--no-live"], log)
-    if not over():
-        raise SystemExit(f"mode2: {agent}: its distillation was stopped; the same command goes on")
+    if not is_finished():
+        raise SystemExit(
+            f"mode2: {agent}: its distillation was stopped; the same command continues it"
+        )
 
 
-def played(agent: str, arm: str, given: argparse.Namespace, more: list[str]) -> dict[str, Any]:
-    """What an agent came to in an arm; looked up where it has played."""
-    name = called(agent)
-    kept, log = given.out / f"{name}-{arm}.json", given.out / f"{name}.log"
-    if not kept.is_file():
-        who, told = agent, []
+def played(agent: str, arm: str, options: argparse.Namespace, more: list[str]) -> dict[str, Any]:
+    """The evaluation of an agent in an arm, read from `--out` where it exists."""
+    name = file_name(agent)
+    file, log = options.out / f"{name}-{arm}.json", options.out / f"{name}.log"
+    if not file.is_file():
+        player, extra = agent, []
         if arm == "Mode-2":
-            told = ["--preset", "rollouts", *more]
+            extra = ["--preset", "rollouts", *more]
         if arm == "distilled":
-            who = str(given.out / f"{name}-distilled")
-            distilled(agent, Path(who), given, more, log)
-        words = ["eval", who, "--episodes", str(given.episodes), "--worlds", str(given.episodes)]
-        protocol = ["--protocol", given.protocol]
-        said = sextet([*words, *protocol, "--seed", str(SEED), "--json", *told], log)
-        kept.write_text(said + "\n", encoding="utf-8")
-    said = dict(json.loads(kept.read_text(encoding="utf-8")))
-    if said["human_normalised"] is None:
-        raise SystemExit(f"mode2: {agent}: expected a game with human scores, got {said['world']}")
-    return said
+            player = str(options.out / f"{name}-distilled")
+            distil(agent, Path(player), options, more, log)
+        count, protocol = str(options.episodes), ["--protocol", options.protocol]
+        words = ["eval", player, "--episodes", count, "--num-envs", count, *protocol]
+        line = sextet([*words, "--seed", str(SEED), "--json", *extra], log)
+        file.write_text(line + "\n", encoding="utf-8")
+    result = dict(json.loads(file.read_text(encoding="utf-8")))
+    if result["human_normalised"] is None:
+        raise SystemExit(
+            f"mode2: {agent}: expected a game with human scores, got {result['world']}"
+        )
+    return result
 
 
-def hold(out: Path, asked: dict[str, Any]) -> None:
-    """Opens the folder of results, new or of the same settings. Raises ValueError, a line, where
-    they are others: what was played otherwise is no pair.
+def open_results(out: Path, settings: dict[str, Any]) -> None:
+    """Creates the folder of results, or checks that it has the same settings. Raises ValueError
+    where they differ: episodes played otherwise are no pairs.
     """
     out.mkdir(parents=True, exist_ok=True)
-    kept = out / "settings.json"
-    played = any(place != kept and place.suffix != ".log" for place in out.iterdir())
-    if not (played and kept.is_file()):
-        kept.write_text(json.dumps(asked, indent=2) + "\n", encoding="utf-8")
-    held = json.loads(kept.read_text(encoding="utf-8"))
-    for name, value in asked.items():
-        if held.get(name) != value:
+    file = out / "settings.json"
+    played = any(place != file and place.suffix != ".log" for place in out.iterdir())
+    if not (played and file.is_file()):
+        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    for name, value in settings.items():
+        if stored.get(name) != value:
             raise ValueError(
-                f"--out {out}: was played with {name} {held.get(name)!r}, got {value!r}; try "
+                f"--out {out}: was played with {name} {stored.get(name)!r}, got {value!r}; try "
                 "another folder"
             )
 
@@ -128,12 +131,14 @@ def normalised(figures: dict[str, Any]) -> torch.Tensor:
     return torch.tensor(each, dtype=torch.float64)
 
 
-def described(said: dict[str, Any]) -> str:
-    """What an agent came to and what it cost, on a line."""
-    low, high = said["interval"]
+def described(result: dict[str, Any]) -> str:
+    """Return, interval, model calls and time of an evaluation, on a line."""
+    low, high = result["interval"]
+    calls = result["model_calls"] / result["steps"]
     return (
-        f"{said['mean_return']:>9.4g} [{low:.4g}, {high:.4g}]  HNS {said['human_normalised']:.3f}  "
-        f"{said['model_calls'] / said['steps']:.0f} calls  {said['ms_per_step']:.2f} ms a step"
+        f"{result['mean_return']:>9.4g} [{low:.4g}, {high:.4g}]  "
+        f"HNS {result['human_normalised']:.3f}  {calls:.0f} calls  "
+        f"{result['ms_per_step']:.2f} ms a step"
     )
 
 
@@ -151,7 +156,7 @@ def interval(over: list[torch.Tensor], under: list[torch.Tensor]) -> tuple[float
 
 
 def main() -> None:
-    """Plays what was not played yet, then prints."""
+    """Plays the arms without a result, then prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument(
         "--agents", default="", help="bundled agents or runs (all bundled in Atari)"
@@ -162,31 +167,31 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS), help="of Mode-1, Mode-2, distilled")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/mode2"))
-    given, more = parser.parse_known_args()
-    asked = [arm.strip() for arm in given.arms.split(",")]
-    if unknown := [arm for arm in asked if arm not in ARMS]:
+    options, more = parser.parse_known_args()
+    names = [arm.strip() for arm in options.arms.split(",")]
+    if unknown := [arm for arm in names if arm not in ARMS]:
         parser.error(f"--arms: {unknown[0]!r} is not one of {', '.join(ARMS)}")
-    arms = [arm for arm in ARMS if arm in asked]
-    # Arms with other seeds or worlds were no pairs.
+    arms = [arm for arm in ARMS if arm in names]
+    # Arms with other seeds or worlds would be no pairs.
     for word in more:
-        if word.partition("=")[0] in ("--seed", "--worlds", "--preset", "--config"):
+        if word.partition("=")[0] in ("--seed", "--num-envs", "--preset", "--config"):
             parser.error(f"{word}: is the same for every arm; leave it out")
     apart = ("cartpole", "showpiece")
-    agents = [a for a in given.agents.split(",") if a] or [
+    agents = [a for a in options.agents.split(",") if a] or [
         name for name in bundled_agents() if name not in apart
     ]
-    how = {name: getattr(given, name) for name in ("protocol", "episodes", "steps")}
+    how = {name: getattr(options, name) for name in ("protocol", "episodes", "steps")}
     try:
-        hold(given.out, {**how, "more": more})
+        open_results(options.out, {**how, "more": more})
     except ValueError as error:
         parser.error(str(error))
-    with ThreadPoolExecutor(given.jobs) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
         rows = list(
-            pool.map(lambda who: {arm: played(who, arm, given, more) for arm in arms}, agents)
+            pool.map(lambda agent: {arm: played(agent, arm, options, more) for arm in arms}, agents)
         )
     for agent, row in zip(agents, rows, strict=True):
-        for arm, said in row.items():
-            print(f"{agent:<14} {arm:<11}{described(said)}")
+        for arm, result in row.items():
+            print(f"{agent:<14} {arm:<11}{described(result)}")
     scores = {arm: [normalised(row[arm]) for row in rows] for arm in arms}
     means = {arm: sum(float(t.mean()) for t in scores[arm]) / len(rows) for arm in arms}
     for arm in arms:

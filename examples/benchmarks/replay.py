@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from agent.api.training import training_config
 from agent.assembly.build import assemble, known_kinds
 from agent.assembly.load import RunRequest
-from agent.commands.train import for_training, keep_pages
+from agent.engines.allocator import keep_freed_memory
 from agent.learning.learner import Learner
 from agent.learning.training import Schedule, Training
 from agent.recording import checkpoint
@@ -45,14 +46,14 @@ def peak_gb() -> float:
 
 def run(world: str, steps: int, rows: int, folder: Path) -> dict[str, Any]:
     """Lives, learns a little, keeps ten checkpoints; then loads the last one anew."""
-    keep_pages()
+    keep_freed_memory()
     asked = (f"memory.capacity={steps}", "learner.replay_ratio=0.002")
-    tree = for_training(
-        RunRequest(agent=world, overrides=asked, flags={"protocol": "100k", "worlds": rows})
+    tree = training_config(
+        RunRequest(agent=world, overrides=asked, flags={"protocol": "100k", "num_envs": rows})
     )
     assembly = assemble(tree, known_kinds(), training=True)
     settings = assembly.config.settings
-    learner = Learner(assembly.agent.modules, seed=0, **settings.learner.model_dump())
+    learner = Learner(assembly.agent, config=settings.learner, seed=0)
     schedule = Schedule(steps, report_every=5_000, evaluate_every=0, checkpoint_every=steps // 10)
     training = Timed(
         assembly.agent, assembly.world, learner, folder, schedule, lambda: [0.0], seed=0

@@ -54,7 +54,7 @@ CASES = {
         "ALE/Breakout-v5",
         800,
         (
-            "--protocol", "100k", "--worlds", "4", "--perception.kind=pixels-small",
+            "--protocol", "100k", "--num-envs", "4", "--perception.kind=pixels-small",
             "--perception.latent_size=64", "--learner.warmup_steps=100", "--learner.batch=8",
             "--learner.replay_ratio=0.1",
             # A greedy beginner may never serve a ball, and a game would last for half an hour.

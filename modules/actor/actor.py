@@ -1,38 +1,38 @@
-"""The actor: reacts (Mode-1) or plans (Mode-2), as the directive has it (LeCun 2022, §3.1)."""
+"""The actor: reacts (Mode-1) or plans (Mode-2), as the directive says (LeCun 2022, §3.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from modules.actor.planner import Planned, Planner
-from modules.actor.policy import Follows, Policy
+from modules.actor.planner import Planner
+from modules.actor.policy import Distillable, Policy
 from modules.messages import Directive, Experience, Plan, Situation, WorldSpec, latents_of
 from modules.ports import Batch, Imagination
 
 
 class Actor(nn.Module):
-    """A policy that acts at once and a planner that thinks first; rows in both are served together.
+    """A policy that acts at once and a planner that searches first; rows in both are served
+    together.
 
-    Mode-1 is the policy's action. Mode-2 begins from the rest of the last plan and the policy's
-    proposal and lets the planner search, within the row's budget. Having committed to a plan it
-    carries on without thinking, unless the last step surprised it or the directive's
-    `commit_steps` no longer allow what the plan still promises. A row whose episode is over does
-    nothing and spends nothing.
+    Mode-1 is the policy's action. Mode-2 starts from the rest of the last plan and from the
+    policy's action and lets the planner search within the row's budget. A committed plan is
+    carried out without a new search until a surprise exceeds `replan_threshold` or more steps are
+    committed than `commit_steps` of the directive allows. A row whose episode is over acts in
+    Mode-1 and spends nothing.
 
-    A policy that can learn follows what Mode-2 chose (§3.1.3): so it comes to act without it, or
-    to give it better proposals.
+    A policy that can learn is distilled from the actions that Mode-2 chose (§3.1.3, Fig. 5), to
+    act without planning or to make better proposals.
     """
 
     class Config(BaseModel):
         """Policy and planner joined.
 
         `replan_threshold`: a surprise above this ends the commitment to a plan.
-        `num_logged_candidates`: how many candidates a plan carries along to be looked at.
+        `num_logged_candidates`: candidates that a plan holds for the trace and the page.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,8 +43,7 @@ class Actor(nn.Module):
     def __init__(
         self,
         *,
-        replan_threshold: float,
-        num_logged_candidates: int,
+        config: Config,
         policy: Policy,
         planner: Planner,
         world: WorldSpec,
@@ -52,12 +51,13 @@ class Actor(nn.Module):
     ) -> None:
         super().__init__()
         self.policy, self.planner = policy, planner
-        self.replan_threshold, self.num_logged_candidates = replan_threshold, num_logged_candidates
+        self.replan_threshold = config.replan_threshold
+        self.num_logged_candidates = config.num_logged_candidates
         self.size, self.horizon_max = world.actions.size, horizon_max
-        self._still: dict[int, Plan] = {}
+        self._reactions: dict[int, Plan] = {}
 
     def initial(self, rows: int) -> Plan:
-        """Nothing committed, all zeros, no candidates."""
+        """The plan before an episode: zeros, no candidates (energies inf), nothing committed."""
         whole = torch.zeros(rows, dtype=torch.int64)
         return Plan(
             actions=torch.zeros(rows, self.horizon_max, self.size),
@@ -73,10 +73,10 @@ class Actor(nn.Module):
     def _react(self, situation: Situation, directive: Directive) -> Plan:
         """Every row in Mode-1: the policy's action, nothing imagined, nothing committed."""
         rows = situation.batch
-        if rows not in self._still:
-            still = self.initial(rows)
-            self._still[rows] = still.replace(steps=still.steps + 1)
-        fields = dict(self._still[rows].__dict__)
+        if rows not in self._reactions:
+            initial = self.initial(rows)
+            self._reactions[rows] = initial.replace(steps=initial.steps + 1)
+        fields = dict(self._reactions[rows].__dict__)
         fields["actions"] = torch.zeros_like(fields["actions"])
         fields["actions"][:, 0] = self.policy.act(situation, directive)
         return Plan(**fields)
@@ -84,12 +84,12 @@ class Actor(nn.Module):
     # -- learning ---------------------------------------------------------------------------
 
     def losses(self, batch: Batch, key: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """`distillation`: the mean divergence D(ǎ[t], A(s[t])) of the policy from what was planned
-        (Fig. 5), over steps that Mode-2 chose; 0 where there are none. Latents get no gradient:
-        the policy is to follow the state, not to shape it. No priorities.
+        """`distillation`: mean divergence D(ǎ[t], A(s[t])) of the policy from the planned actions
+        (§3.1.3, Fig. 5) over the steps of Mode-2; 0 without any. Latents get no gradient, so that
+        distillation does not shape the representation. No priorities.
         """
         experience, states, _ = batch
-        if not isinstance(self.policy, Follows) or experience.mode2_mask is None:
+        if not isinstance(self.policy, Distillable) or experience.mode2_mask is None:
             return {}, None
         steps = min(len(states), experience.mask.shape[1] - 1)
         latents = latents_of(states[:steps]).detach()
@@ -101,28 +101,28 @@ class Actor(nn.Module):
             return {"distillation": latents.new_zeros(())}, None
         tokens = None if experience.tokens is None else experience.tokens[:, 1 : steps + 1][chosen]
         planned = experience.actions[:, :steps][chosen]
-        apart = self.policy.divergence(latents[chosen], planned, tokens)
+        divergence = self.policy.divergence(latents[chosen], planned, tokens)
         weights = experience.importance_weights.unsqueeze(1).expand_as(chosen)[chosen]
-        return {"distillation": (weights * apart).mean()}, None
+        return {"distillation": (weights * divergence).mean()}, None
 
     def on_update(self) -> None:
-        """Nothing follows."""
+        """No target network."""
 
     def on_reset(self) -> None:
-        """Nothing is scheduled."""
+        """No schedule."""
 
     def window_steps(self) -> int:
-        """Steps of experience that losses ask for."""
+        """Two steps: the tokens of a step primed the perception of the next."""
         return 2
 
     def target_mask(self, experience: Experience, steps: int) -> Tensor:
-        """No target state is read."""
+        """The losses read no target state."""
         return torch.zeros_like(experience.mask)
 
     # -- acting -----------------------------------------------------------------------------
 
     def act(self, situation: Situation, imagination: Imagination, directive: Directive) -> Plan:
-        """What to do now; never more than `directive.model_calls` in any row."""
+        """The plan of every row; no row spends more than `directive.model_calls`."""
         rows, before = situation.batch, situation.previous.plan
         planning = (directive.mode == 2) & (situation.state.ended < 0.5)
         if not bool(planning.any()):
@@ -134,82 +134,74 @@ class Actor(nn.Module):
             & (before.remaining_commit < directive.commit_steps)
             & (situation.surprise <= self.replan_threshold)
         )
-        thinking = planning & ~holding & (directive.model_calls > 0) & (directive.horizon_steps > 0)
-
-        neutral = self.initial(rows)
-        actions, energy = neutral.actions.clone(), neutral.energy.clone()
-        steps, remaining_commit, mode = (
-            neutral.steps + 1,
-            neutral.remaining_commit.clone(),
-            neutral.mode.clone(),
+        searching = (
+            planning & ~holding & (directive.model_calls > 0) & (directive.horizon_steps > 0)
         )
-        candidates, costs = neutral.candidates.clone(), neutral.candidate_energies.clone()
-        rest = torch.cat([before.actions[:, 1:], torch.zeros_like(actions[:, :1])], 1)
-
-        actions[holding], energy[holding] = rest[holding], before.energy[holding]
-        steps[holding] = before.steps[holding] - 1
-        remaining_commit[holding] = before.remaining_commit[holding] - 1
-        if not bool(holding.all()):
+        initial = self.initial(rows)
+        candidates, costs = initial.candidates.clone(), initial.candidate_energies.clone()
+        rest = torch.cat([before.actions[:, 1:], torch.zeros_like(before.actions[:, :1])], 1)
+        actions = rest.where(holding[:, None, None], initial.actions)
+        energy = before.energy.where(holding, initial.energy)
+        steps = (before.steps - 1).where(holding, initial.steps + 1)
+        commit = (before.remaining_commit - 1).where(holding, initial.remaining_commit)
+        # The only wait for a device once some row plans.
+        groups, all_hold = self._groups(searching, holding, directive)
+        if not all_hold:
             reaction = self.policy.act(situation, directive)
-            actions[~holding, 0] = reaction[~holding]
-            known = (before.steps - 1) * (before.mode == 2)
-            proposals = self._proposals(rest, known, reaction)
-            for index, found in self._think(thinking, proposals, situation, imagination, directive):
-                several, reach = (
-                    min(self.num_logged_candidates, found.energies.shape[1]),
-                    found.candidates.shape[2],
-                )
-                num_logged_candidates = torch.arange(several)
-                actions[index] = 0.0
-                actions[index, :reach] = found.candidates[:, 0]
-                steps[index], energy[index] = reach, found.energies[:, 0]
-                candidates[index[:, None], num_logged_candidates, :reach] = found.candidates[
-                    :, :several
-                ]
-                costs[index[:, None], num_logged_candidates] = found.energies[:, :several]
-            ahead = torch.minimum(directive.commit_steps, steps) - 1
-            remaining_commit[thinking] = ahead[thinking].clamp_min(0)
-        mode[holding | thinking] = 2
+            actions[:, 0] = actions[:, 0].where(holding[:, None], reaction)
+            left = (before.steps - 1) * (before.mode == 2)
+            proposals = self._proposals(rest, left, reaction)
+        for horizon, budget, members in groups:
+            index = torch.tensor(members)
+            part = imagination if len(members) == rows else imagination.select(index)
+            starts, key = proposals[index, :, :horizon], situation.rng_key[index]
+            planned = self.planner.plan(part, starts, key, budget)
+            reach = planned.candidates.shape[2]
+            actions[index] = 0.0
+            actions[index, :reach] = planned.candidates[:, 0]
+            steps[index], energy[index] = reach, planned.energies[:, 0]
+            logged = torch.arange(min(self.num_logged_candidates, planned.energies.shape[1]))
+            candidates[index[:, None], logged, :reach] = planned.candidates[:, logged]
+            costs[index[:, None], logged] = planned.energies[:, logged]
+        promised = (torch.minimum(directive.commit_steps, steps) - 1).clamp_min(0)
+        commit = promised.where(searching, commit)
         return Plan(
             actions=actions,
             steps=steps,
-            remaining_commit=remaining_commit,
+            remaining_commit=commit,
             energy=energy,
-            mode=mode,
-            model_calls=imagination.spent.clone(),
+            mode=initial.mode + (holding | searching),
+            model_calls=imagination.model_calls.clone(),
             candidates=candidates,
             candidate_energies=costs,
         )
 
-    def _think(
-        self,
-        thinking: Tensor,
-        proposals: Tensor,
-        situation: Situation,
-        imagination: Imagination,
-        directive: Directive,
-    ) -> Iterator[tuple[Tensor, Planned]]:
-        """Plans for the rows `thinking` [B], those with the same horizon and budget together."""
-        groups: dict[tuple[int, int], list[int]] = {}
+    def _groups(
+        self, searching: Tensor, holding: Tensor, directive: Directive
+    ) -> tuple[list[tuple[int, int, list[int]]], bool]:
+        """Horizon, budget and rows of each search of equal size among the rows `searching` [B], and
+        whether all rows are `holding` [B].
+        """
         horizons = directive.horizon_steps.clamp_max(self.horizon_max)
-        for row in thinking.nonzero().flatten().tolist():
-            size = int(horizons[row]), int(directive.model_calls[row])
-            groups.setdefault(size, []).append(row)
-        for (horizon, budget), members in groups.items():
-            index = torch.tensor(members)
-            part = imagination if len(members) == len(thinking) else imagination.select(index)
-            begin, key = proposals[index, :, :horizon], situation.rng_key[index]
-            yield index, self.planner.plan(part, begin, key, budget)
+        table = torch.stack([searching.long(), holding.long(), horizons, directive.model_calls])
+        size_of = getattr(self.planner, "size", None)
+        groups: dict[tuple[int, ...], tuple[int, int, list[int]]] = {}
+        columns = table.T.tolist()
+        for row, (search, _, horizon, budget) in enumerate(columns):
+            if search:
+                size = size_of(horizon, budget) if size_of else (horizon, budget)
+                groups.setdefault(size, (horizon, budget, []))[2].append(row)
+        return list(groups.values()), all(hold for _, hold, _, _ in columns)
 
     @staticmethod
-    def _proposals(rest: Tensor, known: Tensor, reaction: Tensor) -> Tensor:
-        """What to begin from, [B 2 P A]: the `rest` [B P A] of the last plan, of which `known` [B]
-        steps count, and the policy's action held. Where the rest is too short its last action
-        goes on; where there is none the policy's stands in.
+    def _proposals(rest: Tensor, left: Tensor, reaction: Tensor) -> Tensor:
+        """Sequences to start from, [B 2 H A]: the first `left` [B] steps of the `rest` [B H A] of
+        the last plan, its last action repeated to the horizon; and the policy's action [B A]
+        repeated, which also replaces a rest of 0 steps.
         """
         horizon = rest.shape[1]
-        held = reaction.unsqueeze(1).expand(-1, horizon, -1)
-        last = torch.arange(horizon).minimum((known - 1).clamp_min(0).unsqueeze(1))
-        going_on = rest.gather(1, last.unsqueeze(-1).expand(-1, -1, rest.shape[-1]))
-        warm = torch.where((known > 0)[:, None, None], going_on, held)
-        return torch.stack([warm, held], 1)
+        repeated = reaction.unsqueeze(1).expand(-1, horizon, -1)
+        step = torch.arange(horizon).minimum((left - 1).clamp_min(0).unsqueeze(1))
+        continued = rest.gather(1, step.unsqueeze(-1).expand(-1, -1, rest.shape[-1]))
+        warm = torch.where((left > 0)[:, None, None], continued, repeated)
+        return torch.stack([warm, repeated], 1)

@@ -1,4 +1,4 @@
-"""Beam search: many short looks ahead, the cheapest kept (LeCun 2022, §3.1.2 step 5, §5)."""
+"""Beam search in imagination (LeCun 2022, §3.1.2 step 5, §5)."""
 
 from __future__ import annotations
 
@@ -10,43 +10,40 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modules import chance
-from modules.actor.planner import Planned, one_hot, ranked, require
-from modules.messages import State, WorldSpec
-from modules.ports import Imagination
+from modules.actor.planner import Planned, cheapest, one_hot, ranked, require
+from modules.messages import WorldSpec
+from modules.ports import Futures, Imagination
 
-_OVER = 1e-3
-"""A future this unlikely to last is not looked into further."""
-
-_LISTED = 16
-"""So many candidates are reported."""
+_MIN_SURVIVAL = 1e-3
+"""A future whose episode lasts with at most this probability is not extended further."""
 
 
 class Beam:
-    """Tries actions from each of the futures it holds, and holds on to the cheapest.
+    """Extends each future in the beam by several actions and keeps the cheapest.
 
-    All actions where the budget allows, else those the critic prefers.
+    All actions are tried where the budget allows, else those of least critic value.
 
-    Its width follows from the budget: as many as can be afforded at every level, more where few
-    were needed before. States that are the same are kept once. Where nothing yet tells futures
-    apart (energies all alike) those that look different are kept, then chance decides, so that
-    the beam spreads. The proposals (the rest of the last plan, the policy's) run beside it to
-    the horizon and enter wherever they are cheap.
+    The width of the beam at each level is what the budget affords, including what earlier levels
+    did not spend. Equal states are kept once. Among futures of equal cost those whose states look
+    different are kept, then chance decides, so that the beam spreads where energies do not yet
+    differ. The proposals (the rest of the last plan, the policy's action) are extended beside the
+    beam to the horizon and enter it where they are cheap.
 
-    What remains of the budget refines the best plan found: futures branch off at one decision
-    after another, at random to the horizon or for a while and then back to the plan; one that is
-    no dearer replaces it. A beam is wide where plans begin, branches repair where they end.
+    The rest of the budget refines the best plan: samples leave it at one decision after another,
+    to the horizon or for some decisions only; a sample of no higher cost replaces it. The beam is
+    wide near the start of a plan, refinement repairs its end.
 
-    Rows planned for together share width and what is left for each level, so beside others a row
-    may plan a little otherwise than alone, never beyond its budget.
+    Rows planned for together share the width of the beam and what is left for each level, so a
+    row may be planned for a little differently beside others than alone, never beyond its budget.
     """
 
     class Config(BaseModel):
         """Beam search for discrete actions.
 
         `action_repeat`: every decision lasts this many steps, so that a budget reaches further.
-        `search_fraction`: how much of the budget the beam may use; 1 is a beam search and no more.
-        `refine_samples`: how many futures branch off together. `branching_factor`: how many
-        actions are tried from each future, those the critic prefers; 0: all.
+        `search_fraction`: share of the budget that the beam may use, the rest refines; 1: beam
+        search alone. `refine_samples`: futures sampled together in refinement. `branching_factor`:
+        actions tried from each future, those of least critic value; 0: all.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,268 +53,211 @@ class Beam:
         refine_samples: int = Field(4, ge=1, le=64)
         branching_factor: int = Field(0, ge=0)
 
-    def __init__(
-        self,
-        *,
-        action_repeat: int,
-        search_fraction: float,
-        refine_samples: int,
-        world: WorldSpec,
-        branching_factor: int = 0,
-    ) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("beam", world, discrete=True)
-        self.action_repeat, self.search_fraction, self.refine_samples, self.branching_factor = (
-            action_repeat,
-            search_fraction,
-            refine_samples,
-            branching_factor,
-        )
+        self.action_repeat, self.search_fraction = config.action_repeat, config.search_fraction
+        self.refine_samples, self.branching_factor = config.refine_samples, config.branching_factor
         self.choices = world.actions.size
 
     @torch.no_grad()
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
     ) -> Planned:
-        """See `Planner.plan`. A budget too small costs branches, then actions tried, then the
-        horizon; what goes on from the last plan is given up last.
+        """See `Planner.plan`. A small budget reduces the width, then the actions tried, then the
+        horizon; the first proposal is given up last.
         """
         horizon = max(1, min(proposals.shape[2], budget // 2))
-        wanted = min(budget, max(int(self.search_fraction * budget), 2 * horizon))
-        paths, totals, left = self._search(imagination, proposals[:, :, :horizon], key, wanted)
+        for_beam = min(budget, max(int(self.search_fraction * budget), 2 * horizon))
+        paths, totals, left = self._search(imagination, proposals[:, :, :horizon], key, for_beam)
         # Of equals, chance decides which is first: no action may win by its number.
         shuffled = chance.uniform(key, "beam last", totals.shape[1]).argsort(-1)
         totals = totals.round(decimals=9).gather(1, shuffled)
         paths = paths.gather(1, shuffled.unsqueeze(-1).expand(-1, -1, horizon))
-        best = ranked(paths.unsqueeze(-1), totals, _LISTED)
-        left += budget - wanted
-        refined = self._refine(imagination, best.candidates[:, 0, :, 0], key, left)
+        paths, totals = cheapest(paths, totals)
+        refined = self._refine(imagination, paths[:, 0], key, left + budget - for_beam)
         if refined is not None:
             path, total = refined
-            best = ranked(
-                torch.cat([path[:, None, :, None], best.candidates], 1),
-                torch.cat([total[:, None], best.energies], 1),
-                _LISTED,
-            )
-        return Planned(one_hot(best.candidates.squeeze(-1), self.choices), best.energies.float())
+            paths = torch.cat([path[:, None], paths], 1)
+            totals = torch.cat([total[:, None], totals], 1)
+        return ranked(one_hot(paths, self.choices), totals)
 
-    def _stride(
-        self,
-        imagination: Imagination,
-        state: State,
-        cost: Tensor,
-        alive: Tensor,
-        actions: Tensor,
-        t: int,
-    ) -> tuple[State, Tensor, Tensor]:
-        """Some steps of several futures from step `t` on: `actions` [B N h] are carried out,
-        their energies added to `cost` [B N], weighed by `alive` [B N].
-        """
+    def _extend(self, imagination: Imagination, futures: Futures, actions: Tensor) -> Futures:
+        """The futures after the actions [B N h], of h steps."""
         for step in range(actions.shape[-1]):
             action = one_hot(actions[:, :, step].flatten(), self.choices)
-            if t + step == 0:
-                cost = cost + imagination.first(action).view(alive.shape)
-            state = imagination.step(state, action)
-            toll = imagination.toll(state, t + step).view(alive.shape)
-            cost = cost + imagination.discount ** (t + step) * alive * toll
-            alive = alive * (1 - state.ended.view(alive.shape))
-        return state, cost, alive
-
-    @staticmethod
-    def _total(
-        imagination: Imagination, state: State, cost: Tensor, alive: Tensor, t: int
-    ) -> Tensor:
-        """What futures cost if they end after `t` steps, [B N]."""
-        rest = imagination.rest(state, t).view(alive.shape)
-        return cost + imagination.discount**t * alive * rest
+            futures = imagination.extend(futures, action)
+        return futures
 
     def _search(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
     ) -> tuple[Tensor, Tensor, int]:
-        """The beam: paths [B N H] with their totals [B N] (inf: cut short), and calls left."""
+        """The beam: paths [B N H] with their costs [B N] (inf: cut short), and calls left."""
         choices, (rows, _, horizon, _) = self.choices, proposals.shape
         branching_factor = max(
             1, min(self.branching_factor or choices, choices, budget // horizon - 1)
         )
-        given = min(proposals.shape[1], budget // horizon - branching_factor)
-        tracks = proposals[:, :given].argmax(-1)
-        here = torch.arange(rows)
-        state = imagination.start().select(here.repeat_interleave(1 + given))
-        cost = torch.zeros(rows, 1 + given, dtype=torch.float64)
-        alive = torch.ones(rows, 1 + given, dtype=torch.float64)
-        path = torch.zeros(rows, 1 + given, 0, dtype=torch.int64)
+        count = min(proposals.shape[1], budget // horizon - branching_factor)
+        proposed = proposals[:, :count].argmax(-1)
+        futures = imagination.begin(1 + count)
+        path = torch.zeros(rows, 1 + count, 0, dtype=torch.int64)
         width, left, paths, totals = 1, budget, [], []
         for t in range(0, horizon, self.action_repeat):
             until = min(t + self.action_repeat, horizon)
-            tried = self._tried(imagination, state, width, given, branching_factor, key, t)
-            tried = tried.unsqueeze(-1).expand(-1, -1, until - t)
-            order = torch.cat(
+            tried = self._tried(imagination, futures, width, branching_factor, key)
+            actions = torch.cat(
+                [tried.unsqueeze(-1).expand(-1, -1, until - t), proposed[:, :, t:until]], 1
+            )
+            origin = torch.cat(
                 [
                     torch.arange(width).repeat_interleave(branching_factor),
-                    width + torch.arange(given),
+                    width + torch.arange(count),
                 ]
             )
-            several = len(order)
-            state = state.select(((width + given) * here[:, None] + order).flatten())
-            actions = torch.cat([tried, tracks[:, :, t:until]], 1)
-            state, cost, alive = self._stride(
-                imagination, state, cost[:, order], alive[:, order], actions, t
-            )
-            path = torch.cat([path[:, order], actions], -1)
-            total = self._total(imagination, state, cost, alive, until)
-            left -= several * (until - t)
-            done = (alive <= _OVER) | (until == horizon)
+            children = len(origin)
+            futures = self._extend(imagination, futures.select(origin.expand(rows, -1)), actions)
+            path = torch.cat([path[:, origin], actions], -1)
+            total = imagination.cost(futures)
+            left -= children * (until - t)
+            done = (futures.survival <= _MIN_SURVIVAL) | (until == horizon)
             if bool(done.any()):
                 paths.append(torch.nn.functional.pad(path, (0, horizon - until)))
                 totals.append(total.masked_fill(~done, torch.inf))
             if bool(done.all()):
                 break
-            afford = max(1, (left // (horizon - until) - given) // branching_factor)
-            noise = chance.uniform(key, f"beam {t}", several)
-            kept = self._select(state, total, alive, noise, afford)
-            width = kept.shape[1]
-            keep = torch.cat([kept, (several - given + torch.arange(given)).expand(rows, -1)], 1)
-            state = state.select((several * here[:, None] + keep).flatten())
-            cost, alive = cost.gather(1, keep), alive.gather(1, keep)
+            afford = max(1, (left // (horizon - until) - count) // branching_factor)
+            noise = chance.uniform(key, f"beam {t}", children)
+            best = self._select(imagination, futures, total, noise, afford)
+            width = best.shape[1]
+            keep = torch.cat([best, (children - count + torch.arange(count)).expand(rows, -1)], 1)
+            futures = futures.select(keep)
             path = path.gather(1, keep.unsqueeze(-1).expand(-1, -1, until))
         return torch.cat(paths, 1), torch.cat(totals, 1), left
 
     def _tried(
         self,
         imagination: Imagination,
-        state: State,
+        futures: Futures,
         width: int,
-        given: int,
         branching_factor: int,
         key: Tensor,
-        t: int,
     ) -> Tensor:
-        """The actions tried at step `t` from each future held, [B width·fan]: all, or the
-        `branching_factor` the critic expects least of; where it does not say, any by chance. A
-        budget that goes to every action of a large set would look at one future only.
+        """The actions tried from each of the first `width` futures, [B width·branching_factor]:
+        all, or those of least critic value; without action values, random ones. A budget spent
+        on every action of a large set would extend one future only.
         """
         rows = len(key)
         if branching_factor == self.choices:
             return torch.arange(branching_factor).repeat(width).expand(rows, -1)
-        order = chance.uniform(key, f"beam fan {t}", width, self.choices).argsort(-1)
-        held = torch.arange(width) + (width + given) * torch.arange(rows)[:, None]
-        expected = imagination.expected(state.select(held.flatten()))
-        if expected is not None:
-            # What the critic finds equal stays in the order chance gave it.
-            wish = expected.view(rows, width, -1).gather(-1, order)
-            order = order.gather(-1, wish.sort(stable=True, dim=-1).indices)
+        noise = chance.uniform(key, f"beam fan {futures.steps}", width, self.choices)
+        order = noise.argsort(-1)
+        beam = futures.select(torch.arange(width).expand(rows, -1))
+        values = imagination.action_values(beam.state)
+        if values is not None:
+            # Actions of equal value stay in random order.
+            shuffled = values.view(rows, width, -1).gather(-1, order)
+            order = order.gather(-1, shuffled.sort(stable=True, dim=-1).indices)
         return order[:, :, :branching_factor].flatten(1)
 
     def _refine(
         self, imagination: Imagination, path: Tensor, key: Tensor, budget: int
     ) -> tuple[Tensor, Tensor] | None:
-        """A plan [B H] no dearer than `path` [B H] and its total [B]; None without budget."""
+        """A plan [B H] of no higher cost than `path` [B H] and its cost [B], or None where the
+        budget is too small.
+        """
         rows, horizon = path.shape
-        bends = list(range(0, horizon, self.action_repeat))
-        if budget < horizon + self.refine_samples * (horizon - bends[-1]):
+        decisions = list(range(0, horizon, self.action_repeat))
+        if budget < horizon + self.refine_samples * (horizon - decisions[-1]):
             return None
         budget -= horizon
-        # The plan is imagined once more, its state kept at each decision.
-        state, here = imagination.start(), torch.arange(rows)
-        cost = torch.zeros(rows, 1, dtype=torch.float64)
-        alive = torch.ones(rows, 1, dtype=torch.float64)
-        kept = []
-        for t in bends:
-            kept.append((state, cost, alive))
-            state, cost, alive = self._stride(
-                imagination, state, cost, alive, path[:, None, t : t + self.action_repeat], t
-            )
-        best = self._total(imagination, state, cost, alive, horizon)[:, 0]
+        # The plan is imagined once more, with the future before each decision in `before`.
+        futures, before = imagination.begin(1), []
+        for t in decisions:
+            before.append(futures)
+            futures = self._extend(imagination, futures, path[:, None, t : t + self.action_repeat])
+        best = imagination.cost(futures)[:, 0]
         turn = -1
         while True:
             turn += 1
-            # Golden steps visit all decisions evenly, in an order no row's neighbours change.
-            bend = int(len(bends) * (turn * 0.6180339887 % 1))
-            if self.refine_samples * (horizon - bends[bend]) > budget:
-                bend = next(
-                    (
-                        b
-                        for b, t in enumerate(bends)
-                        if self.refine_samples * (horizon - t) <= budget
-                    ),
-                    len(bends),
+            # Multiples of the golden ratio visit all decisions evenly, in the same order for all
+            # rows.
+            first = int(len(decisions) * (turn * 0.6180339887 % 1))
+            if self.refine_samples * (horizon - decisions[first]) > budget:
+                affordable = (
+                    d
+                    for d, t in enumerate(decisions)
+                    if self.refine_samples * (horizon - t) <= budget
                 )
-                if bend == len(bends):
+                first = next(affordable, len(decisions))
+                if first == len(decisions):
                     break
-            actions = self._branch(path, key, turn, bends[bend])
-            state, cost, alive = kept[bend]
-            state = state.select(here.repeat_interleave(self.refine_samples))
-            cost, alive = (
-                cost.expand(-1, self.refine_samples),
-                alive.expand(-1, self.refine_samples),
-            )
-            seen = []
-            for t in bends[bend:]:
-                seen.append((state, cost, alive))
+            actions = self._sample(path, key, turn, decisions[first])
+            futures = before[first].select(torch.zeros(rows, self.refine_samples).long())
+            passed = []
+            for t in decisions[first:]:
+                passed.append(futures)
                 part = actions[:, :, t : t + self.action_repeat]
-                state, cost, alive = self._stride(imagination, state, cost, alive, part, t)
+                futures = self._extend(imagination, futures, part)
                 budget -= self.refine_samples * part.shape[-1]
-                if bool((alive <= _OVER).all()):
-                    # What lies behind the end is dead, whatever the plan before did there.
-                    dead = (state, cost, torch.zeros_like(alive))
-                    seen += [dead] * (len(bends) - bend - len(seen))
+                if bool((futures.survival <= _MIN_SURVIVAL).all()):
+                    # No later decision matters, also where the plan before lasted longer.
+                    over = futures._replace(survival=torch.zeros_like(futures.survival))
+                    later = decisions[first + len(passed) :]
+                    passed += [over._replace(steps=step) for step in later]
                     break
-            total = self._total(imagination, state, cost, alive, horizon)
-            found, which = total.min(-1)
-            better = found <= best + 1e-9
-            best = found.where(better, best)
-            path = actions[here, which].where(better[:, None], path)
-            chosen = self.refine_samples * here + which
-            for later, (state, cost, alive) in enumerate(seen[1:], bend + 1):
-                old = kept[later]
-                kept[later] = (
-                    state.select(chosen).where(better, old[0]),
-                    cost.gather(1, which[:, None]).where(better[:, None], old[1]),
-                    alive.gather(1, which[:, None]).where(better[:, None], old[2]),
-                )
+            total, which = imagination.cost(futures._replace(steps=horizon)).min(-1)
+            better = total <= best + 1e-9
+            best = total.where(better, best)
+            path = actions[torch.arange(rows), which].where(better[:, None], path)
+            for decision, sampled in enumerate(passed[1:], first + 1):
+                chosen = sampled.select(which[:, None])
+                before[decision] = chosen.where(better, before[decision])
         return path, best
 
-    def _branch(self, path: Tensor, key: Tensor, turn: int, bend: int) -> Tensor:
-        """Futures that leave `path` [B H] at step `bend`, [B N H]; every second one returns."""
-        horizon = path.shape[1]
-        decisions = -(-(horizon - bend) // self.action_repeat)
+    def _sample(self, path: Tensor, key: Tensor, turn: int, first_step: int) -> Tensor:
+        """Sequences [B N H] that leave `path` [B H] at `first_step`; every second one returns to
+        it after some decisions.
+        """
+        rest = path.shape[1] - first_step
+        decisions = -(-rest // self.action_repeat)
         drawn = chance.integers(
             key, f"beam branch {turn}", self.choices, self.refine_samples, decisions
         )
-        luck = chance.uniform(key, f"beam turn {turn}", self.refine_samples, decisions + 1)
-        # A decision goes on as the one before with even odds: what is kept up reaches further.
+        noise = chance.uniform(key, f"beam turn {turn}", self.refine_samples, decisions + 1)
+        # A decision repeats the one before with probability 1/2: longer holds reach further.
         for d in range(1, decisions):
-            drawn[:, :, d] = drawn[:, :, d - 1].where(luck[:, :, d] < 0.5, drawn[:, :, d])
-        drawn = drawn.repeat_interleave(self.action_repeat, -1)[:, :, : horizon - bend]
+            drawn[:, :, d] = drawn[:, :, d - 1].where(noise[:, :, d] < 0.5, drawn[:, :, d])
+        drawn = drawn.repeat_interleave(self.action_repeat, -1)[:, :, :rest]
         plan = path.unsqueeze(1).expand(-1, self.refine_samples, -1)
-        away = (luck[:, :, :1] * (horizon - bend)).ceil().long()
-        away[:, 1::2] = horizon
-        gone = torch.arange(horizon - bend) < away
-        return torch.cat([plan[:, :, :bend], drawn.where(gone, plan[:, :, bend:])], -1)
+        away_steps = (noise[:, :, :1] * rest).ceil().long()
+        away_steps[:, 1::2] = path.shape[1]
+        away = torch.arange(rest) < away_steps
+        return torch.cat([plan[:, :, :first_step], drawn.where(away, plan[:, :, first_step:])], -1)
 
     def _select(
-        self, state: State, total: Tensor, alive: Tensor, noise: Tensor, most: int
+        self, imagination: Imagination, futures: Futures, total: Tensor, noise: Tensor, most: int
     ) -> Tensor:
-        """Which children the beam holds on to, [B W] with W <= most."""
-        rows, several = total.shape
-        looks = state.latent.view(rows, several, -1).numpy()
-        places = state.hidden.view(rows, several, -1).numpy()
-        luck = noise.numpy()
-        scores, lasting = total.round(decimals=6).numpy(), (alive > _OVER).numpy()
+        """The futures kept in the beam, [B W] with W <= `most`."""
+        rows, children = total.shape
+        ids = imagination.state_ids(futures.state)
+        looks = (futures.state.latent if ids is None else ids).view(rows, children, -1).numpy()
+        hidden = futures.state.hidden.view(rows, children, -1).numpy()
+        random, scores = noise.numpy(), total.round(decimals=6).numpy()
+        lasting = (futures.survival > _MIN_SURVIVAL).numpy()
         chosen: list[list[int]] = []
         for row in range(rows):
-            met: set[tuple[bytes, bytes]] = set()
+            states: set[tuple[bytes, bytes]] = set()
             alike: dict[bytes, int] = {}
             ranks: list[tuple[float, int, int, int]] = []
-            for turn, child in enumerate(np.lexsort((luck[row], scores[row])).tolist()):
+            for rank, child in enumerate(np.lexsort((random[row], scores[row])).tolist()):
                 look = looks[row, child].tobytes()
-                face = (look, places[row, child].tobytes())
-                if not lasting[row, child] or face in met:
+                state = (look, hidden[row, child].tobytes())
+                if not lasting[row, child] or state in states:
                     continue
-                met.add(face)
+                states.add(state)
                 alike[look] = alike.get(look, 0) + 1
-                ranks.append((float(scores[row, child]), alike[look], turn, child))
+                ranks.append((float(scores[row, child]), alike[look], rank, child))
             # Of equally cheap futures those that look different come first.
             chosen.append([child for *_, child in sorted(ranks)[:most]] or [0])
         width = max(map(len, chosen))
         # A row with fewer futures than its neighbours repeats one; repeats merge again later.
-        return torch.tensor([held + held[:1] * (width - len(held)) for held in chosen])
+        return torch.tensor([row + row[:1] * (width - len(row)) for row in chosen])

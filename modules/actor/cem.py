@@ -1,4 +1,4 @@
-"""The cross-entropy method: sample plans, refit to the best, again (Rubinstein 1999; §3.1.2)."""
+"""The cross-entropy method: sample plans, refit to the best, repeat (Rubinstein 1999)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from modules.ports import Imagination
 
 
 def rounds(budget: int, horizon: int, samples: int, iterations: int) -> tuple[int, int, int]:
-    """(horizon, samples, iterations) whose product is within `budget` >= 1.
+    """(horizon, samples, iterations), each at least 1, whose product is at most `budget` >= 1.
 
-    Too small a budget first costs samples, down to an eighth of those wanted, then iterations,
-    then the horizon.
+    A budget below horizon·samples·iterations reduces first the samples, down to an eighth of
+    those configured, then the iterations, then the horizon.
     """
     fewest = max(2, samples // 8)
     iterations = max(1, min(iterations, budget // (fewest * horizon)))
@@ -28,89 +28,90 @@ def rounds(budget: int, horizon: int, samples: int, iterations: int) -> tuple[in
 
 
 def elites(sequences: Tensor, costs: Tensor, count: int) -> Tensor:
-    """The `count` cheapest of `sequences` [B N ...] by `costs` [B N], [B count ...]."""
+    """The `count` cheapest of `sequences` [B N ...] by `costs` [B N], as [B count ...]."""
     best = costs.topk(count, largest=False).indices
     return sequences[torch.arange(len(sequences))[:, None], best]
 
 
-def refit_gaussian(best: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (of the population) of the elites [B E ...], the latter at
-    `least` that; each [B ...].
+def refit_gaussian(best: Tensor, min_std: float) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation, at least `min_std`, of the elites [B E ...]; each
+    [B ...].
     """
-    return best.mean(1), best.std(1, correction=0).clamp_min(least)
+    return best.mean(1), best.std(1, correction=0).clamp_min(min_std)
 
 
 def refit_categorical(best: Tensor, smoothing: float) -> Tensor:
-    """(1 - smoothing) × how often the elites [B E H A] (one-hot) take an action + smoothing / A,
-    [B H A].
+    """Probability of each action [B K A]: (1 - smoothing) · its share of the elites [B E K A]
+    (one-hot) + smoothing / A.
     """
     return (1 - smoothing) * best.mean(1) + smoothing / best.shape[-1]
 
 
 class _Search(ABC):
-    """What both methods share: the rounds, the held decisions, the best plan kept."""
+    """The rounds of both methods; a distribution is a pair of tensors [B K A], K decisions."""
 
-    def __init__(
-        self, *, samples: int, iterations: int, elite_fraction: float, action_repeat: int
-    ) -> None:
-        self.samples, self.iterations = samples, iterations
-        self.elite_fraction, self.action_repeat = elite_fraction, action_repeat
+    def __init__(self, config: CEM.Config | CategoricalCEM.Config) -> None:
+        self.samples, self.iterations = config.samples, config.iterations
+        self.elite_fraction, self.action_repeat = config.elite_fraction, config.action_repeat
+
+    def size(self, horizon: int, budget: int) -> tuple[int, int, int]:
+        """Horizon, samples and iterations, see `rounds`."""
+        return rounds(budget, horizon, self.samples, self.iterations)
 
     @torch.no_grad()
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
     ) -> Planned:
         """See `Planner.plan`."""
-        wanted = proposals.shape[2]
-        horizon, samples, iterations = rounds(budget, wanted, self.samples, self.iterations)
-        knots = proposals[:, :, : horizon : self.action_repeat]
-        bends = knots.shape[2]
-        # The first round tries the proposals, each later one keeps the best plan of the last.
-        carried = knots[:, :samples]
-        found, costs = [], []
-        first, second = self._begin(carried)
+        horizon, samples, iterations = self.size(proposals.shape[2], budget)
+        decisions = proposals[:, :, : horizon : self.action_repeat]
+        count = decisions.shape[2]
+        # The first round tries the proposals; each later round keeps the best plan of the last.
+        carried = decisions[:, :samples]
+        tried, costs = [], []
+        distribution = self._initial(carried)
         for turn in range(iterations):
             fresh = samples - carried.shape[1]
-            drawn = self._draw(first, second, key, f"cem {turn}", fresh, bends)
-            knots = torch.cat([carried, drawn], 1)
-            sequences = knots.repeat_interleave(self.action_repeat, 2)[:, :, :horizon]
+            drawn = self._sample(*distribution, key, f"cem {turn}", fresh, count)
+            decisions = torch.cat([carried, drawn], 1)
+            sequences = decisions.repeat_interleave(self.action_repeat, 2)[:, :, :horizon]
             if turn == 0:
                 sequences[:, : carried.shape[1]] = proposals[:, : carried.shape[1], :horizon]
             cost = imagination.cost(imagination.rollout(sequences))
-            found.append(sequences)
+            tried.append(sequences)
             costs.append(cost)
-            best = elites(knots, cost, max(1, round(self.elite_fraction * samples)))
-            first, second = self._refit(best)
+            best = elites(decisions, cost, max(1, round(self.elite_fraction * samples)))
+            distribution = self._refit(best)
             carried = best[:, :1]
-        return ranked(torch.cat(found, 1), torch.cat(costs, 1), 16)
+        return ranked(torch.cat(tried, 1), torch.cat(costs, 1))
 
     @abstractmethod
-    def _begin(self, knots: Tensor) -> tuple[Tensor, Tensor]:
-        """The distribution to begin with, in two numbers a decision and action."""
+    def _initial(self, decisions: Tensor) -> tuple[Tensor, Tensor]:
+        """The first distribution, from the proposals [B P K A]."""
 
     @abstractmethod
-    def _draw(
-        self, first: Tensor, second: Tensor, key: Tensor, name: str, count: int, bends: int
+    def _sample(
+        self, first: Tensor, second: Tensor, key: Tensor, name: str, samples: int, count: int
     ) -> Tensor:
-        """`count` sequences of decisions, [B count bends A]."""
+        """Draws [B samples count A] from the distribution (first, second)."""
 
     @abstractmethod
     def _refit(self, best: Tensor) -> tuple[Tensor, Tensor]:
-        """The distribution fitted to the elites [B E bends A]."""
+        """The distribution fitted to the elites [B E K A]."""
 
 
 class CEM(_Search):
-    """For continuous actions: normal distributions, narrowed round by round.
+    """For continuous actions: independent normal distributions, narrowed round by round.
 
-    It begins around the rest of the last plan, as wide as `spread`.
+    The first mean is the rest of the last plan, the first standard deviation `init_std`.
     """
 
     class Config(BaseModel):
         """The cross-entropy method for continuous actions.
 
         `samples` a round and `iterations`: fewer where the budget is smaller. `elite_fraction` of
-        the samples is refitted to. `action_repeat`: every decision lasts this many steps. `spread`
-        and `min_std`: standard deviations at first and at least, actions being in [-1, 1].
+        the samples is refitted to. `action_repeat`: every decision lasts this many steps.
+        `init_std` and `min_std`: first and least standard deviation, actions being in [-1, 1].
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -122,43 +123,29 @@ class CEM(_Search):
         init_std: float = Field(0.6, gt=0, le=2)
         min_std: float = Field(0.05, ge=0, le=1)
 
-    def __init__(
-        self,
-        *,
-        samples: int,
-        iterations: int,
-        elite_fraction: float,
-        action_repeat: int,
-        init_std: float,
-        min_std: float,
-        world: WorldSpec,
-    ) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("cem", world, discrete=False)
-        super().__init__(
-            samples=samples,
-            iterations=iterations,
-            elite_fraction=elite_fraction,
-            action_repeat=action_repeat,
-        )
-        self.spread, self.least = init_std, min_std
+        super().__init__(config)
+        self.init_std, self.min_std = config.init_std, config.min_std
 
-    def _begin(self, knots: Tensor) -> tuple[Tensor, Tensor]:
-        return knots[:, 0], torch.full_like(knots[:, 0], self.spread)
+    def _initial(self, decisions: Tensor) -> tuple[Tensor, Tensor]:
+        return decisions[:, 0], torch.full_like(decisions[:, 0], self.init_std)
 
-    def _draw(
-        self, first: Tensor, second: Tensor, key: Tensor, name: str, count: int, bends: int
+    def _sample(
+        self, first: Tensor, second: Tensor, key: Tensor, name: str, samples: int, count: int
     ) -> Tensor:
-        luck = chance.normal(key, name, count, bends, first.shape[-1])
-        return (first.unsqueeze(1) + second.unsqueeze(1) * luck).clamp(-1, 1)
+        noise = chance.normal(key, name, samples, count, first.shape[-1])
+        return (first.unsqueeze(1) + second.unsqueeze(1) * noise).clamp(-1, 1)
 
     def _refit(self, best: Tensor) -> tuple[Tensor, Tensor]:
-        return refit_gaussian(best, self.least)
+        return refit_gaussian(best, self.min_std)
 
 
 class CategoricalCEM(_Search):
     """For discrete actions: a distribution over the actions of each decision, sharpened.
 
-    It begins leaning towards the rest of the last plan.
+    The rest of the last plan begins with probability `warm_start_prob` at each decision, any
+    action with the remainder.
     """
 
     class Config(BaseModel):
@@ -166,8 +153,8 @@ class CategoricalCEM(_Search):
 
         `samples` a round and `iterations`: fewer where the budget is smaller. `elite_fraction` of
         the samples is refitted to, mixed with `smoothing` of the uniform distribution.
-        `action_repeat`: every decision lasts this many steps. `warm_start_prob`: probability the
-        last plan begins with.
+        `action_repeat`: every decision lasts this many steps. `warm_start_prob`: weight of the
+        last plan in the first distribution.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -179,37 +166,25 @@ class CategoricalCEM(_Search):
         smoothing: float = Field(0.2, ge=0, le=1)
         warm_start_prob: float = Field(0.3, ge=0, lt=1)
 
-    def __init__(
-        self,
-        *,
-        samples: int,
-        iterations: int,
-        elite_fraction: float,
-        action_repeat: int,
-        smoothing: float,
-        warm_start_prob: float,
-        world: WorldSpec,
-    ) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("cem-categorical", world, discrete=True)
-        super().__init__(
-            samples=samples,
-            iterations=iterations,
-            elite_fraction=elite_fraction,
-            action_repeat=action_repeat,
+        super().__init__(config)
+        self.smoothing, self.warm_start_prob = config.smoothing, config.warm_start_prob
+
+    def _initial(self, decisions: Tensor) -> tuple[Tensor, Tensor]:
+        choices = decisions.shape[-1]
+        probabilities = (
+            self.warm_start_prob * decisions[:, 0] + (1 - self.warm_start_prob) / choices
         )
-        self.smoothing, self.warm_start_prob = smoothing, warm_start_prob
+        return probabilities, probabilities
 
-    def _begin(self, knots: Tensor) -> tuple[Tensor, Tensor]:
-        odds = self.warm_start_prob * knots[:, 0] + (1 - self.warm_start_prob) / knots.shape[-1]
-        return odds, odds
-
-    def _draw(
-        self, first: Tensor, second: Tensor, key: Tensor, name: str, count: int, bends: int
+    def _sample(
+        self, first: Tensor, second: Tensor, key: Tensor, name: str, samples: int, count: int
     ) -> Tensor:
         choices = first.shape[-1]
-        luck = chance.gumbel(key, name, count, bends, choices)
-        return one_hot((first.log().unsqueeze(1) + luck).argmax(-1), choices)
+        noise = chance.gumbel(key, name, samples, count, choices)
+        return one_hot((first.log().unsqueeze(1) + noise).argmax(-1), choices)
 
     def _refit(self, best: Tensor) -> tuple[Tensor, Tensor]:
-        odds = refit_categorical(best, self.smoothing)
-        return odds, odds
+        probabilities = refit_categorical(best, self.smoothing)
+        return probabilities, probabilities

@@ -13,23 +13,24 @@ from modules.actor.planner import Planned, ranked, require
 from modules.messages import WorldSpec
 from modules.ports import Imagination
 
-_INSIDE = 0.99
-"""Starting actions are brought this far inside the bounds, where tanh has a slope."""
+_MAX_START = 0.99
+"""Largest magnitude of an initial action, below the bound 1, where tanh has a slope."""
 
 
 class Gradient:
-    """Carries the energy's gradient back through cost and world model to the actions.
+    """Descends the gradient of a plan's cost, taken through cost and world model, to the actions.
 
-    Actions are the tanh of free numbers, so that they keep within bounds; Adam moves the numbers.
-    Several starts are improved side by side: the proposals, and noise around the first of them.
+    Actions are the tanh of free parameters, so that they stay within bounds; Adam changes the
+    parameters. Several restarts descend side by side: the proposals, and noise around the first
+    of them.
     """
 
     class Config(BaseModel):
         """Gradient descent for continuous actions and a differentiable world model.
 
         `num_restarts` and `iterations`: fewer where the budget is smaller. `learning_rate`: step
-        size of Adam, before the tanh. `init_std`: standard deviation of the starts, before the
-        tanh.
+        size of Adam, before the tanh. `init_std`: standard deviation of the restarts around the
+        first proposal, before the tanh.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,49 +40,47 @@ class Gradient:
         learning_rate: float = Field(0.2, gt=0, le=10)
         init_std: float = Field(0.5, ge=0, le=10)
 
-    def __init__(
-        self,
-        *,
-        num_restarts: int,
-        iterations: int,
-        learning_rate: float,
-        init_std: float,
-        world: WorldSpec,
-    ) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("gradient", world, discrete=False)
-        self.num_restarts, self.iterations = num_restarts, iterations
-        self.learning_rate, self.init_std = learning_rate, init_std
+        self.num_restarts, self.iterations = config.num_restarts, config.iterations
+        self.learning_rate, self.init_std = config.learning_rate, config.init_std
+
+    def size(self, horizon: int, budget: int) -> tuple[int, int, int]:
+        """Horizon, iterations and restarts. A small budget reduces restarts, then iterations, then
+        the horizon.
+        """
+        horizon = max(1, min(horizon, budget))
+        iterations = max(1, min(self.iterations, budget // horizon))
+        return horizon, iterations, max(1, min(self.num_restarts, budget // (horizon * iterations)))
 
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
     ) -> Planned:
-        """See `Planner.plan`. A budget too small costs starts, then iterations, then horizon."""
-        horizon = max(1, min(proposals.shape[2], budget))
-        iterations = max(1, min(self.iterations, budget // horizon))
-        num_restarts = max(1, min(self.num_restarts, budget // (horizon * iterations)))
-        given = proposals[:, :num_restarts, :horizon].clamp(-_INSIDE, _INSIDE).atanh()
-        more = num_restarts - given.shape[1]
-        luck = chance.normal(key, "gradient", more, horizon, given.shape[-1])
-        free = torch.cat([given, given[:, :1] + self.init_std * luck], 1).detach()
-        rise, square = torch.zeros_like(free), torch.zeros_like(free)
-        found, costs = [], []
+        """See `Planner.plan`."""
+        horizon, iterations, num_restarts = self.size(proposals.shape[2], budget)
+        start = proposals[:, :num_restarts, :horizon].clamp(-_MAX_START, _MAX_START).atanh()
+        more = num_restarts - start.shape[1]
+        noise = chance.normal(key, "gradient", more, horizon, start.shape[-1])
+        free = torch.cat([start, start[:, :1] + self.init_std * noise], 1).detach()
+        mean, square = torch.zeros_like(free), torch.zeros_like(free)
+        tried, costs = [], []
         for turn in range(1, iterations + 1):
             with torch.enable_grad():
                 free.requires_grad_(True)
                 actions = free.tanh()
                 cost = imagination.cost(imagination.rollout(actions))
-                # A model that is not differentiable leaves the starts as they are, though what it
-                # foretells may be felt by a critic with weights of its own.
+                # A model without a gradient leaves the restarts as they are, even where the cost
+                # has a graph because the critic has parameters.
                 slope = None
                 if cost.requires_grad:
                     (slope,) = torch.autograd.grad(cost.sum(), free, allow_unused=True)
                 if slope is None:
                     slope = torch.zeros_like(free)
-            found.append(actions.detach())
+            tried.append(actions.detach())
             costs.append(cost.detach())
-            # Adam (Kingma & Ba 2015) written out: every row and start is its own problem.
-            rise = 0.9 * rise + 0.1 * slope
+            # Adam (Kingma & Ba 2015) written out: every row and restart is its own problem.
+            mean = 0.9 * mean + 0.1 * slope
             square = 0.99 * square + 0.01 * slope.square()
-            step = (rise / (1 - 0.9**turn)) / ((square / (1 - 0.99**turn)).sqrt() + 1e-8)
+            step = (mean / (1 - 0.9**turn)) / ((square / (1 - 0.99**turn)).sqrt() + 1e-8)
             free = free.detach() - self.learning_rate * step
-        return ranked(torch.cat(found, 1), torch.cat(costs, 1), 16)
+        return ranked(torch.cat(tried, 1), torch.cat(costs, 1))

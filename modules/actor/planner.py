@@ -1,4 +1,4 @@
-"""What every planner is asked and answers (Mode-2, LeCun 2022, §3.1.2 steps 2 to 5)."""
+"""The interface of planners (Mode-2, LeCun 2022, §3.1.2 steps 2 to 5)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from torch import Tensor
 from modules.messages import ConfigError, WorldSpec
 from modules.ports import Imagination
 
+MAX_CANDIDATES = 16
+"""Candidates that a planner returns at most."""
+
 
 class Planned(NamedTuple):
-    """The sequences a planner considered, the cheapest first.
+    """The sequences a planner evaluated, cheapest first.
 
-    `candidates` [B N H A] encoded actions, `energies` [B N] what each is predicted to cost,
-    ascending; inf where a row had fewer than N. H may be shorter than asked where the budget is.
+    `candidates` [B N H A] encoded actions, `energies` [B N] float32 their predicted costs,
+    ascending; inf where a row had fewer than N. H may be shorter than that of the proposals where
+    the budget is small.
     """
 
     candidates: Tensor
@@ -23,35 +27,46 @@ class Planned(NamedTuple):
 
 
 class Planner(Protocol):
-    """Searches for a cheaper sequence of actions in imagination."""
+    """Searches in imagination for the sequence of actions of least cost.
+
+    A planner may also offer `size(horizon, budget) -> tuple`, what horizon and budget lead to, such
+    as horizon, samples and iterations: rows of equal size are planned for together.
+    """
 
     def plan(
         self, imagination: Imagination, proposals: Tensor, key: Tensor, budget: int
     ) -> Planned:
-        """The cheapest sequences found.
+        """The cheapest sequences evaluated.
 
-        `proposals` [B N H A] are the sequences to begin from, H the horizon; `key` [B] derives
-        the random numbers; no row spends more than `budget` >= 1 model calls.
+        `proposals` [B P H A] are sequences to begin from, H the horizon in steps; `key` [B] int64
+        derives the random numbers; each row spends at most `budget` >= 1 model calls.
         """
 
 
 def require(kind: str, world: WorldSpec, discrete: bool) -> None:
     """Raises ConfigError where a planner or policy does not fit the world's actions."""
     if world.actions.discrete != discrete:
-        wanted, got = ("discrete", "continuous") if discrete else ("continuous", "discrete")
+        expected, got = ("discrete", "continuous") if discrete else ("continuous", "discrete")
         other = "gaussian, cem or gradient" if discrete else "categorical, beam or cem-categorical"
         raise ConfigError(
-            f"config actor kind {kind!r}: expected {wanted} actions, {world.id} has {got} ones; "
+            f"config actor kind {kind!r}: expected {expected} actions, {world.id} has {got} ones; "
             f"try {other}"
         )
 
 
-def ranked(sequences: Tensor, costs: Tensor, most: int) -> Planned:
-    """The `most` cheapest of `sequences` [B N H A] by `costs` [B N]."""
-    energies, order = costs.sort(dim=-1, stable=True)
-    order = order[:, :most]
-    index = order[:, :, None, None].expand(-1, -1, *sequences.shape[2:])
-    return Planned(sequences.gather(1, index), energies[:, :most])
+def cheapest(sequences: Tensor, costs: Tensor) -> tuple[Tensor, Tensor]:
+    """The `MAX_CANDIDATES` cheapest of `sequences` [B N ...] by `costs` [B N], ascending; equal
+    costs keep their order.
+    """
+    costs, order = costs.sort(dim=-1, stable=True)
+    order = order[:, :MAX_CANDIDATES]
+    return sequences[torch.arange(len(order))[:, None], order], costs[:, :MAX_CANDIDATES]
+
+
+def ranked(sequences: Tensor, costs: Tensor) -> Planned:
+    """`Planned` of `sequences` [B N H A] that cost `costs` [B N]."""
+    candidates, energies = cheapest(sequences, costs)
+    return Planned(candidates, energies.float())
 
 
 def one_hot(index: Tensor, size: int) -> Tensor:

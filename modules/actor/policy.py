@@ -1,4 +1,4 @@
-"""Policies: from state to action without imagining, Mode-1 (LeCun 2022, §3.1.1)."""
+"""Policies: from state to action without imagination, Mode-1 (LeCun 2022, §3.1.1)."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ class Policy(Protocol):
 
 
 @runtime_checkable
-class Follows(Protocol):
-    """A policy that can learn to do what was chosen for it."""
+class Distillable(Protocol):
+    """A policy that can be trained towards actions that planning chose (§3.1.3)."""
 
     def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """D(ǎ, A(s)) of §3.1.3, [M] >= 0, of latents [M D] and chosen actions [M A]."""
+        """D(ǎ, A(s)) of §3.1.3, [M] >= 0, of latents [M D] and target actions
+        [M A], perception primed by tokens [M T E].
+        """
 
 
 class Categorical(nn.Module):
-    """One of several actions, drawn from the softmax of a network's output.
+    """A discrete action drawn from the softmax of a network's output.
 
-    Fresh, it is exactly uniform: its last layer begins at zero.
+    Exactly uniform before training: the last layer is initialised to zero.
     """
 
     class Config(BaseModel):
         """A network over discrete actions.
 
-        `width`, `layers`: of its hidden part. `temperature`: of the softmax actions are drawn
-        from; 0: the likeliest is taken.
+        `width`, `layers`: of its hidden layers. `temperature` of the softmax that actions are drawn
+        from; 0: the likeliest action.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,17 +53,22 @@ class Categorical(nn.Module):
     def __init__(
         self,
         *,
-        width: int,
-        layers: int,
-        temperature: float = 1.0,
+        config: Config,
         world: WorldSpec,
         latent_size: int,
         token_shape: tuple[int, int],
     ) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature = config.temperature
         require("categorical", world, discrete=True)
-        self.network = MLP(latent_size, width, world.actions.size, layers, token_shape, silent=True)
+        self.network = MLP(
+            latent_size,
+            config.width,
+            world.actions.size,
+            config.layers,
+            token_shape,
+            zero_output=True,
+        )
 
     def logits(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Unnormalised log-probabilities of the actions, [M A], of latents [M D] under [B T E]."""
@@ -71,13 +78,13 @@ class Categorical(nn.Module):
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """One-hot draws, [B A]."""
         logits = self.logits(situation.state.latent, directive.tokens)
-        luck = chance.gumbel(situation.rng_key, "policy", logits.shape[-1])
-        drawn = (logits + self.temperature * luck).argmax(-1)
+        noise = chance.gumbel(situation.rng_key, "policy", logits.shape[-1])
+        drawn = (logits + self.temperature * noise).argmax(-1)
         return one_hot(drawn, logits.shape[-1])
 
     def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """D(ǎ, A(s)) of §3.1.3, [M]: cross-entropy of target probabilities [M A] (one-hot, or
-        soft); 0 where the policy is certain of a certain target.
+        """D(ǎ, A(s)) of §3.1.3, [M]: cross-entropy of the policy relative to target probabilities
+        [M A], one-hot or soft.
         """
         return -(target * self.logits(latent, tokens).log_softmax(-1)).sum(-1)
 
@@ -88,7 +95,7 @@ class Gaussian(nn.Module):
     class Config(BaseModel):
         """A network over continuous actions.
 
-        `width`, `layers`: of its hidden part. `noise`: standard deviation of the exploration,
+        `width`, `layers`: of its hidden layers. `noise`: standard deviation of the exploration,
         before the tanh.
         """
 
@@ -101,17 +108,22 @@ class Gaussian(nn.Module):
     def __init__(
         self,
         *,
-        width: int,
-        layers: int,
-        noise: float,
+        config: Config,
         world: WorldSpec,
         latent_size: int,
         token_shape: tuple[int, int],
     ) -> None:
         super().__init__()
         require("gaussian", world, discrete=False)
-        self.noise = noise
-        self.network = MLP(latent_size, width, world.actions.size, layers, token_shape, silent=True)
+        self.noise = config.noise
+        self.network = MLP(
+            latent_size,
+            config.width,
+            world.actions.size,
+            config.layers,
+            token_shape,
+            zero_output=True,
+        )
 
     def mean(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
         """The action without noise, [M A] in (-1, 1)."""
@@ -129,20 +141,20 @@ class Gaussian(nn.Module):
 
 
 class Greedy:
-    """The action the critic expects least energy from, argmin_a v·TC(s, a); sometimes any.
+    """The action of least critic value, argmin_a v·TC(s, a); with probability ε a random one.
 
-    Needs a critic of actions; `agent.assembly.build` refuses any other. Ties, and so a fresh
-    critic, are broken by chance, but what was done last goes on for a while: where a reward is
-    many steps away, a new direction at every step never gets there (temporally extended
-    exploration: Dabney, Ostrovski & Barreto 2021).
+    Needs a critic with action values; `agent.assembly.build` refuses any other. Ties, which
+    before the critic's first update are all actions, are broken at random, the last action being
+    repeated with probability `repeat_prob`: where a reward is many steps away, a random walk does
+    not reach it (temporally extended exploration: Dabney, Ostrovski & Barreto 2021).
     """
 
     class Config(BaseModel):
         """ε-greedy on the critic.
 
-        `epsilon`: share of steps in which any action is taken. `repeat_prob`: chance that of
-        actions the critic does not tell apart the last one taken is taken again; without a critic
-        an action so lasts for 1 / (1 - persistence) steps, or a little longer.
+        `epsilon`: probability of a random action. `repeat_prob`: probability that a tie goes to
+        the last action; where all actions tie, an action lasts at least 1 / (1 - repeat_prob)
+        steps in the mean.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -150,22 +162,23 @@ class Greedy:
         epsilon: float = Field(0.05, ge=0, le=1)
         repeat_prob: float = Field(0.0, ge=0, lt=1)
 
-    def __init__(self, *, epsilon: float, repeat_prob: float = 0.0, world: WorldSpec) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("greedy", world, discrete=True)
-        self.epsilon, self.repeat_prob, self.size = epsilon, repeat_prob, world.actions.size
+        self.epsilon, self.repeat_prob = config.epsilon, config.repeat_prob
+        self.size = world.actions.size
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
-        """One-hot actions, [B A]; uniform where the critic does not tell actions apart."""
+        """One-hot actions, [B A]; uniform among actions of equal value."""
         heads, rows = situation.energies.critic_actions, situation.batch
         if heads is None:
-            expected = torch.zeros(rows, self.size)
+            values = torch.zeros(rows, self.size)
         else:
-            expected = (heads * directive.v.unsqueeze(1)).sum(-1)
-        wander = chance.uniform(situation.rng_key, "policy wander") < self.epsilon
-        equal = (expected == expected.amin(-1, keepdim=True)) | wander.unsqueeze(-1)
-        luck = chance.uniform(situation.rng_key, "policy", self.size)
+            values = (heads * directive.v.unsqueeze(1)).sum(-1)
+        explore = chance.uniform(situation.rng_key, "policy wander") < self.epsilon
+        ties = (values == values.amin(-1, keepdim=True)) | explore.unsqueeze(-1)
+        order = chance.uniform(situation.rng_key, "policy", self.size)
         if self.repeat_prob:
-            on = chance.uniform(situation.rng_key, "policy on") < self.repeat_prob
-            last = (situation.previous.plan.action > 0) & (on & ~wander).unsqueeze(-1)
-            luck = luck.masked_fill(last, 1)
-        return one_hot(luck.masked_fill(~equal, -1).argmax(-1), self.size)
+            repeat = chance.uniform(situation.rng_key, "policy on") < self.repeat_prob
+            last = (situation.previous.plan.action > 0) & (repeat & ~explore).unsqueeze(-1)
+            order = order.masked_fill(last, 1)
+        return one_hot(order.masked_fill(~ties, -1).argmax(-1), self.size)

@@ -318,8 +318,8 @@ def intervene(
 ) -> Configurator:
     """The intervention that was written, around a configurator.
 
-    `default`: the directive of `fixed` with the agent's block `directive:`, one row. `other`: the configurator of a swap. Raises
-    ConfigError for a drive or head that is none of these.
+    `default`: the directive of `fixed` with the agent's block `directive:`, one row. `other`: the
+    configurator of a swap. Raises ConfigError for a drive or head that is none of these.
     """
     if written.path is None:
         assert other is not None

@@ -1,38 +1,39 @@
-"""The trainable critic TC (LeCun 2022, §3.2 eq. 3, trained as §3.3 and Fig. 7).
+"""The trainable critic TC (LeCun 2022, §3.2 eq. 3; trained as in §3.3 and Fig. 7).
 
-TC_j(s_t) estimates what drive j will yet cost: Σ_{i>=1} γ^{i-1} IC_j(s_{t+i}), the discounted sum
-of later intrinsic energies, from the next state on; the present one is felt, not foretold. That is
-the sum a plan's cost continues with after its last state.
+TC_j(s_t) estimates Σ_{i>=1} γ^{i-1} IC_j(s_{t+i}): the discounted sum of drive j's energies from
+the next state on, excluding the present state's. A plan's cost adds TC of its last state.
 
-The paper's critic is not probabilistic, nor are `scalar` and `actions`: a number for each head.
-`scalar-categorical` and `actions-categorical` are the same critics with another `Output`.
+A critic is composed of a value head (a number or a distribution, `value_head`), a value function
+(of the state, or of state and action, `value_function`) and a schedule of n-step returns
+(`n_step`). The kinds below name the combinations. The critic of LeCun (2022) is not probabilistic:
+`scalar` and `actions` are not either.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-from abc import ABC, abstractmethod
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from modules.cost.value_head import Distribution, Number, Output
-from modules.messages import ConfigError, Experience, State, WorldSpec, latents_of
+from modules.cost.n_step import ReturnSchedule, bootstrap_step, n_step_return
+from modules.cost.value_function import ActionValues, StateValues, ValueFunction
+from modules.cost.value_head import CategoricalHead, ScalarHead, ValueHead
+from modules.messages import Experience, State, WorldSpec, latents_of
 from modules.nets.mlp import MLP
 from modules.weights import weights as weights_of
 
 
 class Expectation(NamedTuple):
-    """What a critic says of M states.
+    """What a critic expects of M states.
 
-    `critic` [M L]; `critic_actions` [M A L] or None where it does not know actions;
-    `disagreement` [M], >= 0.
+    `critic` [M L] of a critic of states, `critic_actions` [M A L] of a critic of actions; the other
+    is None. `disagreement` [M], >= 0.
     """
 
-    critic: Tensor
+    critic: Tensor | None
     critic_actions: Tensor | None
     disagreement: Tensor
 
@@ -43,18 +44,18 @@ class Critic(Protocol):
     heads: tuple[str, ...]
 
     def expect(self, latent: Tensor) -> Expectation:
-        """What each head expects of latents [M D]."""
+        """The values of latents [M D]."""
 
     def critic_value(self, latent: Tensor, v: Tensor) -> Tensor:
         """v·TC(s) of latents [M D] under weights `v` [M L], at the best action, [M]."""
 
     def is_initialised(self) -> bool:
-        """False while it says exactly 0 of every state."""
+        """False while the critic is untrained and exactly 0 for every state."""
 
     def losses(
         self, energies: Tensor, experience: Experience, states: list[State], targets: list[State]
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """As `modules.ports.Learnable`; `energies` [B W L] is what each step cost each drive."""
+        """As `modules.ports.Learnable`; `energies` [B W K] are the drives' at each step."""
 
     def on_update(self) -> None:
         """Called after each optimiser step."""
@@ -63,73 +64,192 @@ class Critic(Protocol):
         """Called after a reset of the weights."""
 
     def window_steps(self) -> int:
-        """Steps of experience that the next losses ask for."""
+        """Steps of experience that the next losses read."""
 
     def target_mask(self, experience: Experience, steps: int) -> Tensor:
         """As `modules.ports.Learnable`."""
 
 
-class Ahead(NamedTuple):
-    """What followed the first T steps of windows, and how far it was seen.
+class EnsembleCritic(nn.Module):
+    """An ensemble of critics that differ in their initial weights, each with an EMA target.
 
-    `felt` [B T L]: discounted energies of the steps seen; `rest` [B T]: how much what comes after
-    them counts, 0 where an episode was over; `reach` [B T]: the step at which that begins; `seen`
-    [B T]: whether there was a later step at all.
+    Their disagreement is large where they have not been trained. A kind of critic sets
+    `value_function` and, in its `Config`, the value head.
     """
 
-    felt: Tensor
-    rest: Tensor
-    reach: Tensor
-    seen: Tensor
+    updates: Tensor
+    weights: Tensor
 
+    class Config(ReturnSchedule):
+        """Networks and schedule of a critic.
 
-def ahead(
-    energies: Tensor, terminated: Tensor, valid: Tensor, steps: int, discount: float, n_steps: int
-) -> Ahead:
-    """What a critic should say at the first `steps` of windows is felt + rest·TC(s at reach).
+        `width`: hidden units. `ensemble_size`: number of members. `ema_rate`: weight of the online
+        network in its EMA target at each update. `drive_weights`: weights of the drives, by name,
+        in the priorities and in the choice of the action that returns bootstrap from; a drive not
+        named has its default weight (`modules.weights`).
+        """
 
-    That is Σ_{i=1..k} γ^{i-1} IC(s_{t+i}) + γ^k TC(s_{t+k}), where k is `n_steps` or as far as the
-    window goes. `energies` [B W L]. After a `terminated` step nothing comes; a truncated one, or
-    the end of a window, would have gone on, so TC speaks for the rest.
-    """
-    here = torch.arange(steps, device=valid.device)
-    felt = torch.zeros_like(energies[:, :steps])
-    for i in range(1, min(n_steps, valid.shape[1] - 1) + 1):
-        there = valid[:, i : i + steps]
-        few = there.shape[1]
-        felt[:, :few] += discount ** (i - 1) * energies[:, i : i + few] * there.unsqueeze(-1)
-    reach = reaches(valid, steps, n_steps)
-    rest = discount ** (reach - here) * ~terminated.gather(1, reach)
-    return Ahead(felt, rest, reach, (reach > here) & valid[:, :steps])
+        width: int = Field(256, ge=1, le=8192)
+        ensemble_size: int = Field(2, ge=1, le=32)
+        ema_rate: float = Field(0.01, gt=0, le=1)
+        drive_weights: dict[str, float] = Field(default_factory=dict)
 
+        def value_head(self) -> ValueHead:
+            """How one value is encoded."""
+            return ScalarHead()
 
-def reaches(valid: Tensor, steps: int, n_steps: int) -> Tensor:
-    """The last valid step [B T] within `n_steps` of each of the first `steps` of windows [B W]."""
-    reach = torch.arange(steps, device=valid.device).repeat(len(valid), 1)
-    for i in range(1, min(n_steps, valid.shape[1] - 1) + 1):
-        there = valid[:, i : i + steps]
-        reach[:, : there.shape[1]] += there.long()
-    return reach
+    value_function: ClassVar[type[ValueFunction]]
+    """What a value depends on, in a world and for these heads."""
 
+    def __init__(
+        self,
+        *,
+        config: Config,
+        world: WorldSpec,
+        latent_size: int,
+        heads: tuple[str, ...],
+        discount: float,
+    ) -> None:
+        super().__init__()
+        self.config, self.heads, self.final_discount = config, heads, discount
+        self.head = config.value_head()
+        self.values = self.value_function(world, heads)
+        weights = weights_of(config.drive_weights, heads, "cost.critic.drive_weights")
+        self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        outputs = self.values.output_size(self.head.size)
+        self.members = nn.ModuleList(
+            MLP(latent_size, config.width, outputs, layers=1, zero_output=True)
+            for _ in range(config.ensemble_size)
+        )
+        self.targets = copy.deepcopy(self.members).requires_grad_(False)
+        self._trained_versions: tuple[tuple[int, int], ...] = ()
 
-class Annealing(BaseModel):
-    """How a critic looks ahead, and how that changes while it learns.
+    @property
+    def n_steps(self) -> int:
+        """The present number of steps n."""
+        return self.config.n_steps_at(int(self.updates))
 
-    `n_steps`: felt energies before the critic's own word counts. `n_step_start`,
-    `discount_start`: what these are at first, None: the same; over `annealing_updates` they
-    become what they are to be, by equal ratios (Fedus et al. 2019; Schwarzer et al. 2023): a
-    young critic is better not asked much.
-    """
+    @property
+    def discount(self) -> float:
+        """The present discount γ."""
+        return self.config.discount_at(int(self.updates), self.final_discount)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    n_steps: int = Field(3, ge=1, le=1000)
-    n_step_start: int | None = Field(None, ge=1, le=1000)
-    discount_start: float | None = Field(None, gt=0, lt=1)
-    annealing_updates: int = Field(10_000, ge=1)
+    def window_steps(self) -> int:
+        """Steps of experience that the next losses read."""
+        return self.n_steps + 1
 
+    def target_mask(self, experience: Experience, steps: int) -> Tensor:
+        """The steps [B W] from which returns bootstrap."""
+        bootstrap = bootstrap_step(experience.mask, steps, self.n_steps)
+        return torch.zeros_like(experience.mask).scatter_(1, bootstrap, True)
 
-_ALONE = 0.3
-"""How much what an action has for itself counts beside the parts it shares with others."""
+    def _logits(self, latent: Tensor, networks: nn.ModuleList) -> Tensor:
+        """Logits of each network for latents [... D], [E ... *shape Z]."""
+        return torch.stack(
+            [self.values.arrange(network(latent), self.head.size) for network in networks]
+        )
+
+    def _values(self, latent: Tensor) -> Tensor:
+        """Values of each member for latents [M D], [E M *shape]; exact zeros while untrained."""
+        if not self.is_initialised():
+            return latent.new_zeros(len(self.members), len(latent), *self.values.shape)
+        return self.head.value(self._logits(latent, self.members))
+
+    def expect(self, latent: Tensor) -> Expectation:
+        """Mean over members of the values of latents [M D], and their disagreement."""
+        values = self._values(latent)
+        mean = values.mean(0)
+        per_action = self.values.per_action(mean)
+        return Expectation(
+            mean if per_action is None else None, per_action, self.values.disagreement(values)
+        )
+
+    def critic_value(self, latent: Tensor, v: Tensor) -> Tensor:
+        """v·TC of latents [M D] under weights `v` [M L], at the best action, [M]."""
+        return self.values.best(self._values(latent).mean(0), v)
+
+    def is_initialised(self) -> bool:
+        """False while the last layer of every member is exactly zero, its initial value.
+
+        A nonzero layer is not examined again until other weights are loaded. A zero layer is
+        examined at every call: a fused optimiser changes weights without raising their version.
+        """
+        last = [p for member in self.members for p in member.last.parameters()]  # type: ignore[union-attr]
+        versions = tuple((p.data_ptr(), p._version) for p in last)
+        if versions != self._trained_versions:
+            self._trained_versions = versions if any(bool(p.detach().any()) for p in last) else ()
+        return bool(self._trained_versions)
+
+    @torch.no_grad()
+    def on_update(self) -> None:
+        """Moves the target networks towards the members by `ema_rate`."""
+        torch._foreach_lerp_(
+            list(self.targets.parameters()), list(self.members.parameters()), self.config.ema_rate
+        )
+        self.updates.add_(1)
+
+    def on_reset(self) -> None:
+        """Restarts the schedule, after a reset of the weights."""
+        self.updates.zero_()
+
+    def losses(
+        self,
+        energies: Tensor,
+        experience: Experience,
+        states: list[State],
+        targets: list[State],
+        head_mask: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The loss of the values of `states` for n-step returns, and priorities [B].
+
+        `energies` [B W L]; `head_mask` [B W L] (float, 1 or 0): the heads that each step trains,
+        None: all. Each member is compared with its own target network. Every head has the same
+        weight in the loss, since the directive may change v; the priority of a window is the mean
+        absolute error under `drive_weights`.
+        """
+        steps = len(states)
+        later = n_step_return(
+            energies, experience.terminated, experience.mask, steps, self.discount, self.n_steps
+        )
+        step, weights = later.bootstrap_step.unsqueeze(-1), self.weights
+        if head_mask is not None:
+            weights = weights * head_mask.gather(1, step.expand(-1, -1, head_mask.shape[-1]))
+        with torch.no_grad():
+            latent = latents_of(targets)
+            target = self.head.target(
+                self._target_logits(
+                    latent.gather(1, step.expand(-1, -1, latent.shape[-1])), weights
+                ),
+                later.reward_sum,
+                later.bootstrap_discount.unsqueeze(-1),
+            )
+        logits = self._online_logits(latents_of(states), experience.actions[:, :steps])
+        error = self.head.error(logits, target)
+        if head_mask is not None:
+            error = error * head_mask[:, :steps]
+        error = error.sum(-1).mean(0) * later.mask
+        loss = (
+            error * experience.importance_weights.unsqueeze(-1)
+        ).sum() / later.mask.sum().clamp_min(1)
+        with torch.no_grad():
+            difference = (self.head.value(logits) - self.head.target_value(target)) * self.weights
+            if head_mask is not None:
+                difference = difference * head_mask[:, :steps]
+            priority = difference.sum(-1).abs().mean(0) * later.mask
+        return {"critic": loss}, priority.sum(-1) / later.mask.sum(-1).clamp_min(1)
+
+    def _online_logits(self, latent: Tensor, action: Tensor) -> Tensor:
+        """Logits of the members for latents [B T D] at actions [B T A], [E B T L Z]."""
+        return self.values.of_transition(self._logits(latent, self.members), action)
+
+    def _target_logits(self, latent: Tensor, weights: Tensor) -> Tensor:
+        """Logits of the target networks for latents [B T D] under weights [... L], [E B T L Z]."""
+        return self.values.of_bootstrap(
+            self._logits(latent, self.targets),
+            lambda: self.head.value(self._logits(latent, self.members)).mean(0),
+            weights,
+        )
 
 
 def _odd(num_bins: int) -> int:
@@ -138,352 +258,57 @@ def _odd(num_bins: int) -> int:
     return num_bins
 
 
-class _Ensemble(nn.Module, ABC):
-    """Several critics that began differently and so agree only where they have learned.
+class Bins(BaseModel):
+    """A distribution over energies. `num_bins`: odd. `v_max`: the largest energy with a bin."""
 
-    `shape` is that of what one says of a state, [L] or [A L].
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    num_bins: Annotated[int, AfterValidator(_odd)] = Field(51, ge=3, le=1001)
+    v_max: float = Field(200.0, gt=0)
 
-    updates: Tensor
-    weights: Tensor
-
-    def __init__(
-        self,
-        *,
-        shape: tuple[int, ...],
-        width: int,
-        ensemble_size: int,
-        n_steps: int,
-        n_step_start: int | None,
-        discount_start: float | None,
-        annealing_updates: int,
-        ema_rate: float,
-        drive_weights: dict[str, float],
-        num_bins: int | None,
-        v_max: float,
-        latent_size: int,
-        heads: tuple[str, ...],
-        discount: float,
-    ) -> None:
-        super().__init__()
-        self.output: Output = Number() if num_bins is None else Distribution(num_bins, v_max)
-        self.shape = (*shape, self.output.size)
-        self.heads, self.ema_rate = heads, ema_rate
-        self.discounts = (discount if discount_start is None else discount_start, discount)
-        self.reaches = (n_steps if n_step_start is None else n_step_start, n_steps)
-        self.annealing_updates = annealing_updates
-        counted = weights_of(drive_weights, heads, "cost.critic.drive_weights")
-        self.register_buffer("weights", counted, persistent=False)
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        self.members = nn.ModuleList(
-            MLP(latent_size, width, self._outputs(), layers=1, silent=True)
-            for _ in range(ensemble_size)
-        )
-        self.targets = copy.deepcopy(self.members).requires_grad_(False)
-        self._heard: tuple[tuple[int, int], ...] = ()
-
-    def _annealed(self) -> float:
-        """How far the annealing has come, 0 to 1."""
-        return min(1.0, int(self.updates) / self.annealing_updates)
-
-    @property
-    def n_steps(self) -> int:
-        """Felt energies before the critic's own word counts, now."""
-        first, last = self.reaches
-        ratio: float = (last / first) ** self._annealed()
-        return round(first * ratio)
-
-    @property
-    def discount(self) -> float:
-        """γ now. Its distance from 1 shrinks by equal ratios."""
-        first, last = (1 - γ for γ in self.discounts)
-        return self.discounts[1] if last <= 0 else 1 - first * (last / first) ** self._annealed()
-
-    def window_steps(self) -> int:
-        """Steps of experience that the next losses ask for."""
-        return self.n_steps + 1
-
-    def target_mask(self, experience: Experience, steps: int) -> Tensor:
-        """The steps [B W] at which it takes over from what was felt."""
-        reach = reaches(experience.mask, steps, self.n_steps)
-        return torch.zeros_like(experience.mask).scatter_(1, reach, True)
-
-    def _outputs(self) -> int:
-        """How many numbers a network puts out."""
-        return math.prod(self.shape)
-
-    def _formed(self, out: Tensor) -> Tensor:
-        """What a network put out [... outputs] in the form of `shape`, [... *shape]."""
-        return out.view(*out.shape[:-1], *self.shape)
-
-    def _raw(self, latent: Tensor, networks: nn.ModuleList) -> Tensor:
-        """What each network says before it is read, [E ... *shape]."""
-        return torch.stack([self._formed(network(latent)) for network in networks])
-
-    def _said(self, latent: Tensor) -> Tensor:
-        """What each member says, [E M L] or [E M A L]; exact zeros, unasked, while fresh."""
-        if not self.is_initialised():
-            return latent.new_zeros(len(self.members), len(latent), *self.shape[:-1])
-        return self.output.read(self._raw(latent, self.members))
-
-    def is_initialised(self) -> bool:
-        """False while the last layer of every member is exactly zero, as it begins.
-
-        Once it was heard it is not examined again until other weights are loaded. While silent it
-        always is: a fused optimiser changes weights without leaving a trace in their version.
-        """
-        last = [p for member in self.members for p in member.last.parameters()]  # type: ignore[union-attr]
-        now = tuple((p.data_ptr(), p._version) for p in last)
-        if now != self._heard:
-            self._heard = now if any(bool(p.detach().any()) for p in last) else ()
-        return bool(self._heard)
-
-    @torch.no_grad()
-    def on_update(self) -> None:
-        """Lets the target networks follow by `ema_rate`."""
-        torch._foreach_lerp_(
-            list(self.targets.parameters()), list(self.members.parameters()), self.ema_rate
-        )
-        self.updates.add_(1)
-
-    def on_reset(self) -> None:
-        """Anneals once more, after a reset of the weights."""
-        self.updates.zero_()
-
-    def losses(
-        self, energies: Tensor, experience: Experience, states: list[State], targets: list[State]
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """How far what is said of `states` is from what came, and how far that is, by window.
-
-        Each member is compared with its own target network. In the loss a head counts as much as
-        any other, whatever its weight now: it may change. The priority of a window is how far it
-        is off under the weights.
-        """
-        steps = len(states)
-        later = ahead(
-            energies, experience.terminated, experience.mask, steps, self.discount, self.n_steps
-        )
-        with torch.no_grad():
-            index = later.reach.unsqueeze(-1).expand(-1, -1, targets[0].latent.shape[-1])
-            reached = latents_of(targets).gather(1, index)
-            wanted = self.output.wanted(self._beyond(reached), later.felt, later.rest.unsqueeze(-1))
-        said = self._here(latents_of(states), experience.actions[:, :steps])
-        each = self.output.error(said, wanted).sum(-1).mean(0) * later.seen
-        loss = (
-            each * experience.importance_weights.unsqueeze(-1)
-        ).sum() / later.seen.sum().clamp_min(1)
-        with torch.no_grad():
-            missed = (self.output.read(said) - self.output.mean(wanted)) * self.weights
-            far = missed.sum(-1).abs().mean(0) * later.seen
-        return {"critic": loss}, far.sum(-1) / later.seen.sum(-1).clamp_min(1)
-
-    @abstractmethod
-    def _here(self, latent: Tensor, action: Tensor) -> Tensor:
-        """What the members put out of latents [B T D] and actions [B T A], [E B T L O]."""
-
-    @abstractmethod
-    def _beyond(self, latent: Tensor) -> Tensor:
-        """What the target networks put out of latents [B T D], [E B T L O]."""
+    def value_head(self) -> ValueHead:
+        """How one value is encoded."""
+        return CategoricalHead(self.num_bins, self.v_max)
 
 
-class ScalarCritic(_Ensemble):
-    """TC_j(s) of a state: what follows when the agent goes on as it did."""
+class ScalarCritic(EnsembleCritic):
+    """TC_j(s) as a number."""
 
-    class Config(Annealing):
-        """One number for each drive.
-
-        `width`: hidden units. `ensemble_size`: how many critics are asked. `ema_rate`: share of the
-        online critic its target takes over in an update. `drive_weights`: of the drives, in its
-        priorities; those not named count as usual.
-        """
+    class Config(EnsembleCritic.Config):
+        """A number for each drive."""
 
         kind: Literal["scalar"] = "scalar"
-        width: int = Field(256, ge=1, le=8192)
-        ensemble_size: int = Field(2, ge=1, le=32)
-        ema_rate: float = Field(0.01, gt=0, le=1)
-        drive_weights: dict[str, float] = Field(default_factory=dict)
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        ensemble_size: int,
-        n_steps: int,
-        n_step_start: int | None,
-        discount_start: float | None,
-        annealing_updates: int,
-        ema_rate: float,
-        drive_weights: dict[str, float],
-        num_bins: int | None = None,
-        v_max: float = 0.0,
-        latent_size: int,
-        heads: tuple[str, ...],
-        discount: float,
-    ) -> None:
-        super().__init__(
-            shape=(len(heads),),
-            width=width,
-            ensemble_size=ensemble_size,
-            n_steps=n_steps,
-            n_step_start=n_step_start,
-            discount_start=discount_start,
-            annealing_updates=annealing_updates,
-            ema_rate=ema_rate,
-            drive_weights=drive_weights,
-            num_bins=num_bins,
-            v_max=v_max,
-            latent_size=latent_size,
-            heads=heads,
-            discount=discount,
-        )
-
-    def expect(self, latent: Tensor) -> Expectation:
-        """What each head expects of latents [M D]."""
-        said = self._said(latent)
-        return Expectation(said.mean(0), None, said.sum(-1).std(0, correction=0))
-
-    def critic_value(self, latent: Tensor, v: Tensor) -> Tensor:
-        """v·TC(s), [M]."""
-        return (self._said(latent).mean(0) * v).sum(-1)
-
-    def _here(self, latent: Tensor, action: Tensor) -> Tensor:
-        return self._raw(latent, self.members)
-
-    def _beyond(self, latent: Tensor) -> Tensor:
-        return self._raw(latent, self.targets)
+    value_function = StateValues
 
 
-class ActionCritic(_Ensemble):
-    """TC_j(s, a) of a state and each discrete action: what follows when it is taken there.
+class ActionCritic(EnsembleCritic):
+    """TC_j(s, a) as a number."""
 
-    All heads look at one action, that of least energy under the weights; so they stay the parts
-    of one future, and re-weighting them is one step of policy improvement.
+    class Config(EnsembleCritic.Config):
+        """A number for each drive and discrete action."""
 
-    Where actions are made of parts, as a joystick's are, what is learned of one tells of all that
-    share a part with it: how an action is off the mean is a sum over its parts, and a smaller term
-    of its own. With 18 actions each is tried too seldom to be learned alone.
-    """
+        kind: Literal["actions"] = "actions"
 
-    class Config(ScalarCritic.Config):
-        """One number for each drive and action.
-
-        As `scalar`; `drive_weights` also choose the action all heads learn from.
-        """
-
-        kind: Literal["actions"] = "actions"  # type: ignore[assignment]
-
-    made: Tensor
-
-    def __init__(
-        self,
-        *,
-        width: int,
-        ensemble_size: int,
-        n_steps: int,
-        n_step_start: int | None,
-        discount_start: float | None,
-        annealing_updates: int,
-        ema_rate: float,
-        drive_weights: dict[str, float],
-        num_bins: int | None = None,
-        v_max: float = 0.0,
-        world: WorldSpec,
-        latent_size: int,
-        heads: tuple[str, ...],
-        discount: float,
-    ) -> None:
-        if not world.actions.discrete:
-            raise ConfigError(
-                f"config cost.critic.kind: 'actions' wanted discrete actions, {world.id} has "
-                "continuous ones; try cost.critic.kind=scalar"
-            )
-        parts = world.actions.factor_matrix()
-        alone = torch.eye(world.actions.size) * (_ALONE if parts.shape[1] else 1.0)
-        made = torch.cat([parts, alone], 1)
-        self.terms = made.shape[1]
-        super().__init__(
-            shape=(world.actions.size, len(heads)),
-            width=width,
-            ensemble_size=ensemble_size,
-            n_steps=n_steps,
-            n_step_start=n_step_start,
-            discount_start=discount_start,
-            annealing_updates=annealing_updates,
-            ema_rate=ema_rate,
-            drive_weights=drive_weights,
-            num_bins=num_bins,
-            v_max=v_max,
-            latent_size=latent_size,
-            heads=heads,
-            discount=discount,
-        )
-        self.register_buffer("made", made - made.mean(0), persistent=False)
-
-    def _outputs(self) -> int:
-        return math.prod(self.shape[1:]) * (1 + self.terms)
-
-    def _formed(self, out: Tensor) -> Tensor:
-        """What all actions share, and how each is off the mean of all (Wang et al. 2016)."""
-        parts = out.view(*out.shape[:-1], 1 + self.terms, -1)
-        off = self.made @ parts[..., 1:, :]
-        return (parts[..., :1, :] + off).view(*out.shape[:-1], *self.shape)
-
-    def expect(self, latent: Tensor) -> Expectation:
-        """What each head expects of latents [M D] and each action.
-
-        `critic` is at the action best under equal weights; `disagreement` the members' spread
-        about how good that is.
-        """
-        said = self._said(latent)
-        heads = said.mean(0)
-        best = heads.sum(-1).argmin(-1)
-        return Expectation(
-            heads[torch.arange(len(best)), best],
-            heads,
-            said.sum(-1).amin(-1).std(0, correction=0),
-        )
-
-    def critic_value(self, latent: Tensor, v: Tensor) -> Tensor:
-        """v·TC(s, a) at the action where it is least, [M]."""
-        heads = self._said(latent).mean(0)
-        return (heads * v.unsqueeze(1)).sum(-1).amin(-1)
-
-    def _here(self, latent: Tensor, action: Tensor) -> Tensor:
-        return _at(self._raw(latent, self.members), action.argmax(-1))
-
-    def _beyond(self, latent: Tensor) -> Tensor:
-        """What the targets say of the one action the online members together find best (van
-        Hasselt et al. 2016). The felt part is not corrected for actions the agent would no longer
-        take.
-        """
-        said = self.output.read(self._raw(latent, self.members)).mean(0)
-        best = (said * self.weights).sum(-1).argmin(-1)
-        return _at(self._raw(latent, self.targets), best)
+    value_function = ActionValues
 
 
-def _at(raw: Tensor, action: Tensor) -> Tensor:
-    """What was put out, [E B T A L O], for the actions [B T] alone, [E B T L O]."""
-    index = action[None, :, :, None, None, None]
-    return raw.gather(3, index.expand(len(raw), -1, -1, 1, *raw.shape[4:])).squeeze(3)
+class CategoricalScalarCritic(EnsembleCritic):
+    """TC_j(s) as a distribution."""
+
+    class Config(Bins, EnsembleCritic.Config):
+        """A distribution for each drive."""
+
+        kind: Literal["scalar-categorical"] = "scalar-categorical"
+
+    value_function = StateValues
 
 
-class CategoricalScalarCritic(ScalarCritic):
-    """TC_j(s) as a distribution over bins of energy."""
+class CategoricalActionCritic(EnsembleCritic):
+    """TC_j(s, a) as a distribution."""
 
-    class Config(ScalarCritic.Config):
-        """As `scalar`. `num_bins`: how many, odd. `v_max`: the largest energy that has a bin."""
+    class Config(Bins, EnsembleCritic.Config):
+        """A distribution for each drive and discrete action."""
 
-        kind: Literal["scalar-categorical"] = "scalar-categorical"  # type: ignore[assignment]
-        num_bins: Annotated[int, AfterValidator(_odd)] = Field(51, ge=3, le=1001)
-        v_max: float = Field(200.0, gt=0)
+        kind: Literal["actions-categorical"] = "actions-categorical"
 
-
-class CategoricalActionCritic(ActionCritic):
-    """TC_j(s, a) as a distribution over bins of energy."""
-
-    class Config(ActionCritic.Config):
-        """As `actions`. `num_bins`: how many, odd. `v_max`: the largest energy that has a bin."""
-
-        kind: Literal["actions-categorical"] = "actions-categorical"  # type: ignore[assignment]
-        num_bins: Annotated[int, AfterValidator(_odd)] = Field(51, ge=3, le=1001)
-        v_max: float = Field(200.0, gt=0)
+    value_function = ActionValues

@@ -1,143 +1,256 @@
 """The immutable drives IC_i of the intrinsic cost (LeCun 2022, §3.2, eq. 2).
 
-A drive is a function of a state and nothing else: no parameter, no memory, nothing to train and
-nothing a configurator could change; only how much it counts, u, is set from outside. Any squashing
-belongs to the definition. `probe_hash` tells whether two programs mean the same by their names.
+A drive maps signals of the world to an energy. It has no parameters and no memory, so nothing can
+train or configure it; only its weight u is set from outside. A plugin adds a drive as
+`MODULES = {"drive": {"upright": Upright}}`, and `cost.drives` names it. `probe_hash` identifies
+what a drive computes, so that two programs can be compared.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modules import chance
 from modules.messages import SIGNALS, ConfigError, State, WorldSpec
 from modules.nets.normalisation import symlog
 from modules.weights import known
 
-_SCORE, _LIFE_LOST = SIGNALS.index("reward"), SIGNALS.index("life_lost")
-_EFFORT, _NOVELTY = SIGNALS.index("effort"), SIGNALS.index("novelty")
+ACHIEVED = "achieved_"
+"""Signals whose names begin so are what has been achieved of a goal."""
+
+OBSERVATION = re.compile(r"observation_(\d+)")
+"""The name of a signal that is one entry of the observed vector."""
+
+PROBES, PROBE_SIZE, PROBE_RANGE = 64, 4, 4.0
+"""States that a drive is hashed on, the size of their goals, and the bound of their numbers."""
 
 
-def score(state: State) -> Tensor:
-    """-sign(r)·ln(1+|r|) of the score gained on this step, [M].
+class Drive(Protocol):
+    """IC_i, one term of the intrinsic cost. Its class is constructed without arguments."""
 
-    Nearly -r where rewards are small; a reward of 100 counts as 4.6 of 1, so that games of any
-    scale can share weights, and a greater reward still is always better.
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals that `energy` takes, in this order: those of `modules.messages.SIGNALS`,
+        those that the world appends, `observation_0` … for the entries of a vector observation.
+        """
+
+    @property
+    def energy(self) -> Callable[..., Tensor]:
+        """`energy(*signals)`: energies [M] of signals [M], unweighted; lower is better."""
+
+
+class ScoreDrive:
+    """-sign(r)·ln(1+|r|) of the reward r of this step.
+
+    Nearly -r where rewards are small; a reward of 100 is -4.6, so that games of any scale can
+    share weights, and a larger reward is always better.
     """
-    return -symlog(state.signals[:, _SCORE])
+
+    signals = ("reward",)
+
+    def energy(self, reward: Tensor) -> Tensor:
+        """Energies [M]."""
+        return -symlog(reward)
 
 
-def pain(state: State) -> Tensor:
-    """1 where a life was lost on this step, [M], 0 to 1.
+class PainDrive:
+    """1 where a life was lost on this step, else 0.
 
-    The end of a game without lives is not pain: losing there shows in the score.
+    The end of a game without lives is not pain: the score shows a loss there.
     """
-    return state.signals[:, _LIFE_LOST].clamp(0, 1)
+
+    signals = ("life_lost",)
+
+    def energy(self, life_lost: Tensor) -> Tensor:
+        """Energies [M], 0 to 1."""
+        return life_lost.clamp(0, 1)
 
 
-def effort(state: State) -> Tensor:
-    """Share of full effort in the action that led here, [M], 0 to 1."""
-    return state.signals[:, _EFFORT].clamp(0, 1)
+class EffortDrive:
+    """Share of full effort in the action that led to the state."""
+
+    signals = ("effort",)
+
+    def energy(self, effort: Tensor) -> Tensor:
+        """Energies [M], 0 to 1."""
+        return effort.clamp(0, 1)
 
 
-def novelty(state: State) -> Tensor:
-    """Minus how new the state is to memory, [M], -1 to 0: what is new is good.
+class NoveltyDrive:
+    """Minus the novelty of the state to memory: new states are good.
 
-    Simulators and `persistence` foretell no novelty, so this is 0 in every state that a plan made
-    in them leads to.
+    Simulators and `persistence` predict novelty 0, so this is 0 in every state planned with them.
     """
-    return -state.signals[:, _NOVELTY].clamp(0, 1)
+
+    signals = ("novelty",)
+
+    def energy(self, novelty: Tensor) -> Tensor:
+        """Energies [M], -1 to 0."""
+        return -novelty.clamp(0, 1)
 
 
-def goal(state: State) -> Tensor:
-    """Mean squared distance of what is achieved from the goal, [M], >= 0; 0 without a goal.
+class GoalDrive:
+    """Mean squared distance from the goal of G numbers; 0 without a goal.
 
-    Achieved are the last G signals where the body feels G more than the standard ones: such a
-    goal is measured in the world's own units. Else the first G entries of the latent: a goal
-    that is itself (part of) a latent.
+    What is achieved are the last G signals named `achieved_…` where the world has them, in its own
+    units; else the first G entries of the latent: then the goal is itself (part of) a latent.
     """
-    if state.goal is None:
-        return torch.zeros_like(state.signals[:, 0])
-    size = state.goal.shape[-1]
-    if _felt(state.signals.shape[-1], size):
-        achieved = state.signals[:, -size:]
-    else:
-        achieved = state.latent[:, :size]
-    return (achieved - state.goal).square().mean(-1)
+
+    signals: tuple[str, ...] = ()
+
+    def energy(self, achieved: Tensor, goal: Tensor) -> Tensor:
+        """Energies [M], >= 0, of what is achieved [M G] and the goal [M G]."""
+        return (achieved - goal).square().mean(-1)
 
 
-def _felt(signals: int, size: int) -> bool:
-    """Whether the body feels how far a goal of `size` numbers is achieved."""
-    return signals - len(SIGNALS) >= size
-
-
-Drive = Callable[[State], Tensor]
-"""IC_i: energies [M] of states of M rows, unweighted; lower is better."""
-
-DRIVES: Mapping[str, Drive] = MappingProxyType(
-    {"score": score, "pain": pain, "effort": effort, "novelty": novelty, "goal": goal}
+DRIVES: Mapping[str, type[Drive]] = MappingProxyType(
+    {
+        "score": ScoreDrive,
+        "pain": PainDrive,
+        "effort": EffortDrive,
+        "novelty": NoveltyDrive,
+        "goal": GoalDrive,
+    }
 )
-"""Every drive by its name."""
+"""The drives of this package by name."""
 
 
-def drives_in(world: WorldSpec, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The drives an agent has in a world: those wanted, and `goal` where the world sets one.
+class IntrinsicCost:
+    """IC_i(s) of an agent's drives, by name, in a world with these `signals`.
 
-    Raises ConfigError for an unknown name, one given twice, or none at all.
+    Raises KeyError where a drive takes a signal that is not among them (`observation_signals`).
     """
-    known(wanted, tuple(DRIVES), "cost.drives")
-    names = tuple(wanted)
-    if world.goal is not None and "goal" not in names:
-        names = (*names, "goal")
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"config cost.drives: {name!r} is there twice; name it once")
-    if not names:
-        raise ConfigError(
-            f"config cost.drives: expected at least one of {', '.join(DRIVES)}, got none"
+
+    def __init__(self, drives: Mapping[str, Drive], signals: Sequence[str]) -> None:
+        self.drives = dict(drives)
+        place = {name: column for column, name in enumerate(signals)}
+        self._columns = {n: [place[s] for s in drive.signals] for n, drive in drives.items()}
+        self._achieved = [place[name] for name in signals if name.startswith(ACHIEVED)]
+
+    def energies(self, state: State) -> Tensor:
+        """IC_i(s) of each drive, [M K], differentiable in the state."""
+        return torch.stack([self._energy(name, state) for name in self.drives], -1)
+
+    def needs_latent(self, goal: int | None) -> bool:
+        """Whether a drive reads the latent, where goals have `goal` numbers."""
+        return "goal" in self.drives and goal is not None and len(self._achieved) < goal
+
+    def _energy(self, name: str, state: State) -> Tensor:
+        drive = self.drives[name]
+        if name != "goal":
+            return drive.energy(*(state.signals[:, column] for column in self._columns[name]))
+        if state.goal is None:
+            return torch.zeros_like(state.signals[:, 0])
+        size = state.goal.shape[-1]
+        in_latent = len(self._achieved) < size
+        columns = self._achieved[-size:]
+        return drive.energy(
+            state.latent[:, :size] if in_latent else state.signals[:, columns], state.goal
         )
-    if "goal" in names and world.goal is None:
+
+
+def drives_in(world: WorldSpec, names: Sequence[str], known_drives: Sequence[str]) -> list[str]:
+    """The drives of an agent in a world: those named, and `goal` where the world sets one.
+
+    Raises ConfigError for an unknown name, a repeated one, or none at all.
+    """
+    known(names, known_drives, "cost.drives")
+    drives = list(names)
+    if world.goal is not None and "goal" not in drives:
+        drives.append("goal")
+    for name in drives:
+        if drives.count(name) > 1:
+            raise ConfigError(f"config cost.drives: {name!r} is there twice; name it once")
+    if not drives:
+        raise ConfigError(
+            f"config cost.drives: expected at least one of {', '.join(known_drives)}, got none"
+        )
+    if "goal" in drives and world.goal is None:
         raise ConfigError(
             "config cost.drives: expected a world that sets goals, got "
             f"{world.id}; leave 'goal' out"
         )
-    return names
+    return drives
 
 
-def read_latent(names: Sequence[str], world: WorldSpec) -> bool:
-    """Whether one of the drives looks at the latent in this world."""
-    return "goal" in names and world.goal is not None and not _felt(len(world.signals), world.goal)
+def observation_signals(drives: Mapping[str, Drive], world: WorldSpec) -> tuple[int, ...]:
+    """The entries of the observed vector that drives take and the world must append as signals.
 
-
-def intrinsic(names: Sequence[str], state: State) -> Tensor:
-    """IC_i(s) of each drive named, [M K]."""
-    return torch.stack([DRIVES[name](state) for name in names], -1)
-
-
-def probe_hash(names: Sequence[str]) -> str:
-    """SHA-256, hexadecimal, of the names and of what the drives make of a fixed set of states.
-
-    The same on every machine: the probes are 24-bit fractions, computed with in double precision
-    and rounded to a millionth.
+    Raises ConfigError where a drive takes a signal that the world cannot give.
     """
-    rows, size = 64, 4
-    key = torch.arange(rows)
-    drawn = chance.uniform(key, "probe", len(SIGNALS) + 3 * size).double() * 8 - 4
+    entries = set[int]()
+    for name, drive in drives.items():
+        for signal in drive.signals:
+            if signal in world.signals:
+                continue
+            match, size = OBSERVATION.fullmatch(signal), world.vector or 0
+            if match is None or int(match[1]) >= size:
+                entry = f", observation_0 to observation_{size - 1}" if size else ""
+                raise ConfigError(
+                    f"config cost.drives: drive {name!r} expected the signal {signal!r}, got a "
+                    f"world, {world.id}, with {', '.join(world.signals)}{entry}; leave it out"
+                )
+            entries.add(int(match[1]))
+    return tuple(sorted(entries))
+
+
+def register(name: str, cls: type) -> str:
+    """The probe hash of a drive that a plugin adds.
+
+    Raises ConfigError where the class is not a drive: it cannot be constructed without arguments,
+    lacks `signals` or `energy`, has parameters, or does not map signals [M] to finite energies [M].
+    """
+    here = f"drive {name!r}"
+    try:
+        drive = cls()
+        signals = drive.signals
+        if not isinstance(signals, tuple) or not all(isinstance(s, str) for s in signals):
+            raise TypeError(f"signals: expected a tuple of names, got {signals!r}")
+        columns = [torch.linspace(-PROBE_RANGE, PROBE_RANGE, PROBES) for _ in signals]
+        energy = drive.energy(*columns)
+        if not isinstance(energy, Tensor) or energy.shape != (PROBES,):
+            raise TypeError(f"energy: expected a tensor [{PROBES}] of signals [{PROBES}]")
+        if not bool(energy.isfinite().all()):
+            raise ValueError(f"energy: expected finite numbers of signals within ±{PROBE_RANGE:g}")
+        if isinstance(drive, nn.Module) and list(drive.parameters()):
+            raise TypeError("expected no parameters: drives are immutable")
+        return probe_hash(name, drive)
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"{here}: {what}; see modules.cost.drives.Drive") from None
+
+
+def probe_hash(name: str, drive: Drive) -> str:
+    """SHA-256, hexadecimal, of the drive's name and its energies on a fixed set of states.
+
+    The same on every machine: the states are 24-bit fractions, energies are computed in double
+    precision and rounded to 1e-6.
+    """
+    key = torch.arange(PROBES)
+    drawn = chance.uniform(key, "probe", len(SIGNALS) + 3 * PROBE_SIZE).double() * 8 - 4
     signals, rest = drawn[:, : len(SIGNALS)], drawn[:, len(SIGNALS) :]
-    latent, target, achieved = rest.view(rows, 3, size).unbind(1)
-    signals[:, _SCORE] = signals[:, _SCORE].sign() * signals[:, _SCORE].abs() ** 5
-    probes = [
-        State.unchecked(latent=latent, signals=felt, goal=target)
-        for felt in (signals, torch.cat([signals, achieved], -1))
-    ]
+    latent, target, achieved = rest.view(PROBES, 3, PROBE_SIZE).unbind(1)
+    reward = signals[:, SIGNALS.index("reward")]
+    reward.copy_(reward.sign() * reward.abs() ** 5)
+    others = [signal for signal in drive.signals if signal not in SIGNALS]
+    names = [*SIGNALS, *others]
+    other = [chance.uniform(key, f"probe {signal}", 1).double() * 8 - 4 for signal in others]
+    signals = torch.cat([signals, *other], -1)
+    with_goal = [f"{ACHIEVED}{i}" for i in range(PROBE_SIZE)]
     digest = hashlib.sha256()
-    for name in names:
-        for probe in probes:
-            rounded = (DRIVES[name](probe) * 1e6).round().to(torch.int64)
-            digest.update(name.encode() + b"=" + str(rounded.tolist()).encode() + b";")
+    for columns, values in (
+        (names, signals),
+        ([*names, *with_goal], torch.cat([signals, achieved], -1)),
+    ):
+        probe = State.unchecked(latent=latent, signals=values, goal=target)
+        energies = IntrinsicCost({name: drive}, columns).energies(probe)[:, 0]
+        rounded = (energies * 1e6).round().to(torch.int64)
+        digest.update(name.encode() + b"=" + str(rounded.tolist()).encode() + b";")
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What a critic's head puts out: a number, or how likely each of many energies is (§3.3)."""
+"""Value heads: a critic estimates one energy as a number, or as a distribution over energies."""
 
 from __future__ import annotations
 
@@ -11,96 +11,102 @@ from torch import Tensor, nn
 from modules.nets.normalisation import symlog
 
 
-class Output(Protocol):
-    """What a critic puts out for one head, and how that errs."""
+class ValueHead(Protocol):
+    """How the network outputs of one critic head encode an energy, and the loss on them.
+
+    `size` outputs encode one energy. A target r + γ·V(s') is encoded in the same form.
+    """
 
     size: int
 
-    def read(self, raw: Tensor) -> Tensor:
-        """What was put out, [... size], as energies [...]; 0 where all of it is 0."""
+    def value(self, logits: Tensor) -> Tensor:
+        """The energies [...] that outputs [... size] encode; 0 where all outputs are 0."""
 
-    def wanted(self, raw: Tensor, felt: Tensor, rest: Tensor) -> Tensor:
-        """What `felt` + rest·(what `raw` [... size] says) is, [... size], for `error`."""
+    def target(self, logits: Tensor, reward_sum: Tensor, discount: Tensor) -> Tensor:
+        """The target `reward_sum` + `discount` · V, [... size], V encoded by `logits` [... size].
 
-    def error(self, raw: Tensor, wanted: Tensor) -> Tensor:
-        """How wrong `raw` [... size] is about `wanted` [... size], [...]."""
+        `reward_sum` and `discount` broadcast to [...].
+        """
 
-    def mean(self, wanted: Tensor) -> Tensor:
-        """`wanted` [... size] as energies [...]."""
+    def error(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss [...] of outputs [... size] for targets [... size]."""
+
+    def target_value(self, target: Tensor) -> Tensor:
+        """The energies [...] that targets [... size] encode."""
 
 
-class Number(nn.Module):
-    """A head that says one number, and errs by its squared distance (§3.3)."""
+class ScalarHead(nn.Module):
+    """One number, trained by squared error (LeCun 2022, §3.3)."""
 
     size = 1
 
-    def read(self, raw: Tensor) -> Tensor:
+    def value(self, logits: Tensor) -> Tensor:
         """The number itself."""
-        return raw.squeeze(-1)
+        return logits.squeeze(-1)
 
-    def wanted(self, raw: Tensor, felt: Tensor, rest: Tensor) -> Tensor:
-        """Another number."""
-        return felt.unsqueeze(-1) + rest.unsqueeze(-1) * raw
+    def target(self, logits: Tensor, reward_sum: Tensor, discount: Tensor) -> Tensor:
+        """A number."""
+        return reward_sum.unsqueeze(-1) + discount.unsqueeze(-1) * logits
 
-    def error(self, raw: Tensor, wanted: Tensor) -> Tensor:
-        """Squared distance."""
-        return (raw - wanted).squeeze(-1).square()
+    def error(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Squared error."""
+        return (logits - target).squeeze(-1).square()
 
-    def mean(self, wanted: Tensor) -> Tensor:
+    def target_value(self, target: Tensor) -> Tensor:
         """The number itself."""
-        return wanted.squeeze(-1)
+        return target.squeeze(-1)
 
 
-_TILT = 5.0
-"""How fast a fresh distribution falls off from 0, in its logarithm, a unit of symlog."""
+PRIOR_DECAY = 5.0
+"""The log-probability of an untrained distribution falls by this per unit of |symlog(energy)|."""
 
 
-class Distribution(nn.Module):
-    """A head that says how likely each of `bins` energies is (Bellemare et al. 2017).
+class CategoricalHead(nn.Module):
+    """A categorical distribution over `num_bins` energies (Bellemare et al. 2017).
 
-    The bins run from -`limit` to `limit`, evenly on the scale of symlog: fine about 0, where most
-    energies are, coarse where they are large. Probabilities are a softmax that puts nearly all
-    near 0 where nothing has been learned, however many bins there are. A probability that falls
-    between two bins is shared so that the mean stays. This departs from the paper, whose critic
-    is not probabilistic: learning to tell which of several futures comes is easier than hitting a
-    number between them.
+    The bins run from -`v_max` to `v_max`, evenly spaced in symlog: narrow around 0, where most
+    energies are, wide where energies are large. The probabilities are softmax(logits + prior),
+    where the prior concentrates an untrained head (logits 0) around 0 for any number of bins. A
+    shifted probability between two bins is split so that the mean is preserved. This departs from
+    LeCun (2022), whose critic is not probabilistic: predicting which of several futures occurs is
+    easier to learn than regressing a number between them.
     """
 
     bins: Tensor
     prior: Tensor
 
-    def __init__(self, bins: int, limit: float) -> None:
+    def __init__(self, num_bins: int, v_max: float) -> None:
         super().__init__()
-        self.size = bins
-        half = bins // 2
-        reach = math.log1p(limit)
-        upper = torch.expm1(torch.arange(1, half + 1, dtype=torch.float64) * reach / half)
-        self.unit = reach / half
-        both = torch.cat([-upper.flip(0), upper.new_zeros(1), upper]).float()
-        self.register_buffer("bins", both, persistent=False)
-        self.register_buffer("prior", -_TILT * symlog(both).abs(), persistent=False)
+        self.size = num_bins
+        half = num_bins // 2
+        self.bin_width = math.log1p(v_max) / half
+        steps = torch.arange(1, half + 1, dtype=torch.float64)
+        upper = torch.expm1(steps * math.log1p(v_max) / half)
+        bins = torch.cat([-upper.flip(0), upper.new_zeros(1), upper]).float()
+        self.register_buffer("bins", bins, persistent=False)
+        self.register_buffer("prior", -PRIOR_DECAY * symlog(bins).abs(), persistent=False)
 
-    def read(self, raw: Tensor) -> Tensor:
+    def value(self, logits: Tensor) -> Tensor:
         """The mean."""
-        return self.mean((raw + self.prior).softmax(-1))
+        return self.target_value((logits + self.prior).softmax(-1))
 
-    def wanted(self, raw: Tensor, felt: Tensor, rest: Tensor) -> Tensor:
-        """Probabilities of the bins after what the bins stand for was moved."""
-        chance = (raw + self.prior).softmax(-1)
+    def target(self, logits: Tensor, reward_sum: Tensor, discount: Tensor) -> Tensor:
+        """Probabilities of the bins after the bins' energies are shifted and shrunk."""
+        probabilities = (logits + self.prior).softmax(-1)
         top = self.bins[-1]
-        moved = (felt.unsqueeze(-1) + rest.unsqueeze(-1) * self.bins).clamp(-top, top)
-        place = symlog(moved) / self.unit + self.size // 2
+        moved = (reward_sum.unsqueeze(-1) + discount.unsqueeze(-1) * self.bins).clamp(-top, top)
+        place = symlog(moved) / self.bin_width + self.size // 2
         low = place.floor().long().clamp(0, self.size - 2)
         below, above = self.bins[low], self.bins[low + 1]
         share = ((moved - below) / (above - below)).clamp(0, 1)
-        low, spread = low.expand_as(chance), torch.zeros_like(chance)
-        spread.scatter_add_(-1, low, chance * (1 - share))
-        return spread.scatter_add_(-1, low + 1, chance * share)
+        low, spread = low.expand_as(probabilities), torch.zeros_like(probabilities)
+        spread.scatter_add_(-1, low, probabilities * (1 - share))
+        return spread.scatter_add_(-1, low + 1, probabilities * share)
 
-    def error(self, raw: Tensor, wanted: Tensor) -> Tensor:
+    def error(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy."""
-        return -(wanted * (raw + self.prior).log_softmax(-1)).sum(-1)
+        return -(target * (logits + self.prior).log_softmax(-1)).sum(-1)
 
-    def mean(self, wanted: Tensor) -> Tensor:
+    def target_value(self, target: Tensor) -> Tensor:
         """The mean."""
-        return wanted @ self.bins
+        return target @ self.bins

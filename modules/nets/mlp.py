@@ -12,7 +12,7 @@ from modules.nets.film import FiLM
 class MLP(nn.Module):
     """`layers` hidden layers (SiLU) of `width`, each modulated by tokens, then a linear one.
 
-    A `silent` one begins with a last layer of zeros: it says exactly 0 until it has learned.
+    With `zero_output` the last layer begins at zero: the output is exactly 0 until it is trained.
     """
 
     def __init__(
@@ -22,14 +22,14 @@ class MLP(nn.Module):
         outputs: int,
         layers: int = 2,
         token_shape: tuple[int, int] = (0, 0),
-        silent: bool = False,
+        zero_output: bool = False,
     ) -> None:
         super().__init__()
         sizes = [inputs, *[width] * layers]
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.films = nn.ModuleList(FiLM(token_shape, width) for _ in range(layers))
         self.last = nn.Linear(sizes[-1], outputs)
-        if silent:
+        if zero_output:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
 
@@ -44,9 +44,9 @@ class MLP(nn.Module):
 class ResidualMLP(nn.Module):
     """A linear layer, then `blocks` of x + W₂·SiLU(FiLM(W₁·norm(x))).
 
-    Each block begins as the identity (W₂ = 0), so that depth costs nothing at the start. There
-    is no norm at the end: a linear way through is left, without which even a linear world is
-    hard to predict, for a norm forgets how large its input was.
+    Each block begins as the identity (W₂ = 0), so a deep network begins as a linear one. There is
+    no norm at the end: a linear path from input to output remains, which the prediction of a linear
+    world needs, since a norm discards the scale of its input.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Numbers of any size brought to a common one."""
+"""Squashing functions and running statistics that bring numbers to a common scale."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from torch import Tensor, nn
 
 
 def symlog(x: Tensor) -> Tensor:
-    """sign(x)·ln(1+|x|): nearly x where small, slow where large (Hafner et al. 2023)."""
+    """sign(x)·ln(1+|x|), elementwise: x near 0, logarithmic far from it (Hafner et al. 2023)."""
     return x.sign() * x.abs().log1p()
 
 
 def soft_log(x: Tensor) -> Tensor:
-    """10·asinh(x/10): all but linear up to |x| of some units, logarithmic (1e6 → 122) beyond.
+    """10·asinh(x/10), elementwise: almost linear for |x| < 10, logarithmic (1e6 → 122) beyond.
 
-    Smooth, where `symlog` has a kink in its curvature at 0 and bends from the start: dynamics
-    that are near to linear in x stay so. With one learned feature, the error of a model over 5
-    steps of CartPole is .06 of that of persistence; with `symlog` .10.
+    Its curvature is continuous, where that of `symlog` jumps at 0: dynamics almost linear in x
+    stay so. With one learned feature, the error of a model over 5 steps of CartPole is .06 of that
+    of `persistence`; with `symlog` .10.
     """
     return 10 * (x / 10).asinh()
 
 
 def symexp(x: Tensor) -> Tensor:
-    """The inverse of `symlog`; |x| beyond 20 counts as 20, so that it stays finite."""
+    """The inverse of `symlog`, elementwise; |x| is clipped at 20, which keeps it finite."""
     return x.sign() * x.abs().clamp_max(20.0).expm1()
 
 
@@ -32,10 +32,10 @@ def unit_rms(x: Tensor) -> Tensor:
 
 
 class RunningScale(nn.Module):
-    """Mean and variance of each of D numbers over what was seen, the recent counting more.
+    """Running mean and variance of each of D numbers.
 
-    An exact average over the first 1/(1-decay) updates, an exponential one from then on. Before
-    the first update the mean is 0 and the deviation 1.
+    The average over batches for the first 1/(1-decay) updates, an exponential moving average from
+    then on. Before the first update the mean is 0 and the variance 1.
     """
 
     centre: Tensor
@@ -51,18 +51,18 @@ class RunningScale(nn.Module):
 
     @torch.no_grad()
     def update(self, values: Tensor) -> None:
-        """Takes `values` [M D] into account; nothing happens where M is 0."""
+        """Updates the statistics with `values` [M D]; no effect if M is 0."""
         if not len(values):
             return
         rate = (1 / (self.count + 1)).clamp_min(1 - self.decay)
         mean = values.mean(0)  # in two passes: `var_mean` over rows takes 20 times as long
         variance = (values - mean).square_().mean(0)
-        moved = mean - self.centre
-        # The variance of a mixture: within each part, and between the two means.
+        shift = mean - self.centre
+        # The variance of a mixture: within each component, and between their means.
         self.variance.copy_(
-            (1 - rate) * self.variance + rate * variance + rate * (1 - rate) * moved.square()
+            (1 - rate) * self.variance + rate * variance + rate * (1 - rate) * shift.square()
         )
-        self.centre.add_(rate * moved)
+        self.centre.add_(rate * shift)
         self.count.add_(1)
 
     def deviation(self) -> Tensor:

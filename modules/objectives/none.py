@@ -1,4 +1,4 @@
-"""No penalty at all."""
+"""No penalty against collapse."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from modules.objectives.objective import Squared
 
 
 class Unregularised(Squared):
-    """Nothing against collapse but the targets, whose gradient is stopped.
+    """No penalty; only the stopped gradient of the targets acts against collapse.
 
     Sound where the encoder cannot collapse (`vectors`), and the control of any comparison. With a
-    learner whose target perception follows slowly (`learner.ema_rate`) it is the recipe of
-    Grill et al. 2020 and SPR, which works for reasons not in the paper: watch the variance.
+    slow target encoder (`learner.ema_rate` well below 1) it is the recipe of BYOL (Grill et al.
+    2020) and SPR, whose stability LeCun 2022 does not explain: watch the latents' variance.
     """
 
     class Config(BaseModel):

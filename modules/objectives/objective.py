@@ -1,4 +1,4 @@
-"""What keeps a joint-embedding model from collapsing (LeCun 2022, §4.5)."""
+"""Objectives against the collapse of a joint-embedding model (LeCun 2022, §4.5)."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from torch import Tensor
 
 @runtime_checkable
 class Objective(Protocol):
-    """How wrong a prediction is, and what keeps it from being right about nothing.
+    """The error of a prediction, and penalties against collapse.
 
     Criterion 3 of §4.5 is `error`; criteria 1 and 2, that the state stays informative about the
-    percept, are `penalties`. How fast the targets' encoder follows is the learner's `ema_rate`.
+    percept, are `penalties`. The rate of the target encoder is the learner's `ema_rate`.
     """
 
     def error(self, predicted: Tensor, target: Tensor, unit: Tensor) -> Tensor:
-        """How far `predicted` [M K D] is from `target` [M D], [M K]; `unit` [D] is how far off a
-        prediction usually is in each dimension.
+        """The error [M K] of `predicted` [M K D] about `target` [M D]; `unit` [D] is the scale of
+        an error in each dimension.
         """
 
     def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
-        """Named scalar losses, weighted, of `latents` [M D]; `key` [1] int64 for luck, if any."""
+        """Named scalar losses, weighted, of `latents` [M D]; `key` [1] int64: a random key."""
 
 
 class Squared:
-    """The error of most objectives: a mean square in units of the usual error."""
+    """Objectives whose error is a mean square in given units."""
 
     def error(self, predicted: Tensor, target: Tensor, unit: Tensor) -> Tensor:
-        """mean_d ((predicted - target) / unit)², [M K]: all dimensions count alike, whatever
-        their size, so shrinking the latents gains nothing.
+        """mean_d ((predicted - target) / unit)², [M K]: dimensions of any scale count alike, so
+        shrinking the latents does not lower it.
         """
         return ((predicted - target.unsqueeze(1)) / unit).square().mean(2)

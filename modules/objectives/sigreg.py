@@ -12,14 +12,14 @@ from modules import chance
 from modules.objectives.objective import Squared
 
 
-def epps_pulley(samples: Tensor, num_points: int, reach: float = 4.0) -> Tensor:
-    """How far each of P lists of M numbers is from a standard normal, [P], of `samples` [M P].
+def epps_pulley(samples: Tensor, num_points: int, t_max: float = 4.0) -> Tensor:
+    """Distance of each of P samples of M numbers from a standard normal, [P], of `samples` [M P].
 
-    ∫ |φ(t) - e^{-t²/2}|² e^{-t²/2} dt over |t| <= `reach`, with φ the characteristic function of
+    ∫ |φ(t) - e^{-t²/2}|² e^{-t²/2} dt over |t| <= `t_max`, with φ the characteristic function of
     the samples (Epps & Pulley 1983), by the trapezoid rule on `num_points` points of the half t >=
     0: the integrand is even. Not multiplied by M, so that a weight means the same for any batch.
     """
-    t = torch.linspace(0, reach, num_points, device=samples.device)
+    t = torch.linspace(0, t_max, num_points, device=samples.device)
     angles = samples.unsqueeze(-1) * t
     gauss = (-t.square() / 2).exp()
     distance = (angles.cos().mean(0) - gauss).square() + angles.sin().mean(0).square()
@@ -27,18 +27,18 @@ def epps_pulley(samples: Tensor, num_points: int, reach: float = 4.0) -> Tensor:
 
 
 class SIGReg(Squared):
-    """Every projection of the latents on a line must look standard normal.
+    """Each one-dimensional projection of the latents is driven towards a standard normal.
 
-    Unlike a covariance it sees dependence of any form; the lines are drawn anew at each update.
+    Unlike a covariance it penalises dependence of any form. Directions are drawn at each update.
     """
 
     class Config(BaseModel):
         """Settings of `sigreg`.
 
         weight: of the mean statistic (published as λ = .09 with a statistic multiplied by a
-        batch of 128). projections: lines an update, 1024 in the paper; fewer are cheaper and,
-        being new each time, cover the directions as well over some updates. knots: points of the
-        integral.
+        batch of 128). num_slices: directions per update, 1024 in the paper; fewer are cheaper and,
+        as they differ between updates, cover the sphere over several of them. num_points: points
+        of the quadrature.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,13 +47,16 @@ class SIGReg(Squared):
         num_slices: int = Field(default=256, ge=1)
         num_points: int = Field(default=17, ge=3)
 
-    def __init__(self, *, weight: float = 10.0, num_slices: int = 256, num_points: int = 17):
-        self.weight, self.num_slices, self.num_points = weight, num_slices, num_points
+    def __init__(self, *, config: Config) -> None:
+        self.config = config
 
     def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
-        """`gaussian` of `latents` [M D], along lines drawn from `key` [1]; 0 where M < 2."""
+        """`gaussian`, a weighted scalar, of `latents` [M D] along directions drawn from `key` [1];
+        0 where M < 2.
+        """
         if len(latents) < 2:
             return {"gaussian": torch.zeros((), device=latents.device)}
-        lines = chance.normal(key, "sigreg", latents.shape[1], self.num_slices)[0]
+        lines = chance.normal(key, "sigreg", latents.shape[1], self.config.num_slices)[0]
         lines = torch.nn.functional.normalize(lines, dim=0).to(latents.device)
-        return {"gaussian": self.weight * epps_pulley(latents @ lines, self.num_points).mean()}
+        statistic = epps_pulley(latents @ lines, self.config.num_points).mean()
+        return {"gaussian": self.config.weight * statistic}

@@ -14,35 +14,35 @@ _LIVES = SIGNALS.index("lives")
 
 
 class Persistence:
-    """Expects the state to stay as it is and nothing to be felt but the lives that are left.
+    """Predicts the present state, and signals of 0 except `lives`.
 
-    What a learned model must beat, and the world model of an agent that does without one.
+    The baseline of a learned world model, and the world model of a model-free agent.
     """
 
     class Config(BaseModel):
-        """It has no settings."""
+        """`persistence` has no settings."""
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["persistence"] = "persistence"
 
     def start(self, situation: Situation, directive: Directive) -> State:
-        """The perceived state [B ...], its carry empty."""
+        """The perceived state [B ...] with an empty `hidden` [B 0]."""
         state = situation.state
         return State.unchecked(
             **{**state.__dict__, "hidden": state.latent.new_zeros(state.batch, 0)}
         )
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
-        """The state itself [M ...], with no signal felt but `lives`."""
+        """The state [M ...] itself, its signals 0 except `lives`; `z` is not used."""
         signals = torch.zeros_like(state.signals)
         signals[:, _LIVES] = state.signals[:, _LIVES]
         return State.unchecked(**{**state.__dict__, "signals": signals})
 
     def complete(self, state: State) -> State:
-        """Itself."""
+        """`state` itself."""
         return state
 
     def predict(self, situation: Situation, action: Tensor, directive: Directive) -> State:
-        """What is expected after the action [B A]: the present state."""
+        """The expected state after the action [B A]: the present one, with `ended` 0."""
         expected = self.step(self.start(situation, directive), action)
         return expected.replace(ended=torch.zeros_like(expected.ended))

@@ -1,8 +1,7 @@
-"""World models that are the world itself: a simulator stepped from where the agent stands.
+"""World models that are the world's own simulator, stepped from where the agent stands.
 
-They need no learning and make no error, so what an agent does with them shows what its planner
-and cost are worth. Two classes, because they answer two questions: `Clairvoyant` also foresees
-the world's luck, `Fair` knows only its rules.
+They need no training and make no error, so results with them measure planner and cost alone.
+`Clairvoyant` also uses the world's random numbers, `Fair` draws its own.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from modules.messages import ConfigError, Directive, Situation, State, WorldSpec
 from modules.ports import Simulator
 
 EncodeFrame = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Encodes percepts: (frames [M H W C] or vectors [M N], carry [M R], tokens [M T E]) to
-(latent [M D], carry [M R])."""
+"""Encodes percepts: (frames [M H W C] or vectors [M N], hidden [M R], tokens [M T E]) to
+(latent [M D], hidden [M R])."""
 
 
 @dataclass(slots=True)
@@ -45,22 +44,24 @@ class _Node:
 
 @dataclass(slots=True)
 class _Root:
-    """Where a row stands in this step of the agent. `nodes`: how many there are of it."""
+    """Where a row stands in this step of the agent. `num_nodes`: nodes reached from it, itself
+    included.
+    """
 
     key: int
     node: int
     tokens: Tensor
-    chance: Tensor
-    nodes: int = 1
+    rng_key: Tensor
+    num_nodes: int = 1
 
 
 class _SimulatorModel(ABC):
-    """What both classes share: a table of the states imagined in this step of the agent.
+    """A table of the states imagined in this step of the agent.
 
-    An imagined state's `carry` [M 1] is its place in the table, its latent a mere name until
-    `complete` looks at it. The same action from the same state is stepped once and remembered,
-    and so are handles that compare equal: that saves time, every model call is still counted.
-    The table is emptied when a row comes back with a new random key, that is in a new step.
+    `hidden` [M 1] of an imagined state is its place in the table; its latent is NaN until
+    `complete` renders and encodes it. The same action from the same state is simulated once, and
+    equal handles share a place: that saves time, and every model call is still counted. The table
+    is emptied when a row comes with a new random key, that is in a new step.
     """
 
     def __init__(
@@ -74,26 +75,26 @@ class _SimulatorModel(ABC):
             )
         self.simulator: Simulator = live_world
         self.latent_size, self.actions, self.encode_frame = latent_size, world.actions, encode_frame
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._nodes: list[_Node] = []
         self._roots: dict[int, _Root] = {}
         self._after: dict[tuple[int, Hashable], int] = {}
-        self._known: dict[Any, int] = {}
-        self._met: dict[int, float] = {}
+        self._places: dict[Hashable, int] = {}
+        self._ids: dict[int, int] = {}
 
     @abstractmethod
-    def _luck(self, node: int, action: Hashable) -> int | None:
+    def _seed(self, place: int, action: Hashable) -> int | None:
         """The seed of a step, or None for the world's own random numbers."""
 
     def start(self, situation: Situation, directive: Directive) -> State:
-        """The present state of each row; the simulator is asked once a row and agent step."""
+        """The present state of each row; one handle is saved a row and agent step."""
         rows, keys = situation.env_index.tolist(), situation.rng_key.tolist()
         if any(
             r in self._roots and self._roots[r].key != k for r, k in zip(rows, keys, strict=True)
         ):
-            self._forget()
+            self._clear()
         state, places = situation.state, []
         for i, (row, key) in enumerate(zip(rows, keys, strict=True)):
             if row not in self._roots:
@@ -125,16 +126,16 @@ class _SimulatorModel(ABC):
         )
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
-        """The states after `action` [M A]; where the episode is over nothing moves any more."""
+        """The states after `action` [M A]; a state whose episode is over stays as it is."""
         native = self.actions.decode(action.detach())
-        chosen = native.tolist()
+        numbers = native.tolist()
         places = [
-            self._follow(place, act if self.actions.discrete else tuple(act), native, i)
-            for i, (place, act) in enumerate(zip(state.hidden[:, 0].tolist(), chosen, strict=True))
+            self._simulate(place, act if self.actions.discrete else tuple(act), native, i)
+            for i, (place, act) in enumerate(zip(state.hidden[:, 0].tolist(), numbers, strict=True))
         ]
         reached = [self._nodes[place] for place in places]
         return State.unchecked(
-            latent=self._names(reached),
+            latent=torch.full((1, 1), torch.nan).expand(len(places), self.latent_size),
             hidden=torch.tensor(places).unsqueeze(1),
             signals=torch.stack([node.signals for node in reached]),
             ended=torch.tensor([float(node.ended) for node in reached]),
@@ -142,86 +143,86 @@ class _SimulatorModel(ABC):
             goal=state.goal,
         )
 
-    def _names(self, nodes: list[_Node]) -> Tensor:
-        """What stands for the latents until `complete`: equal where handles have equal hashes.
+    def state_ids(self, state: State) -> Tensor:
+        """Numbers [M] int64, equal where handles have equal hashes (see `ports.WorldModel`).
 
-        So a planner can tell which futures look alike. The hash itself would differ from one
-        process to the next; the order in which hashes are met does not.
+        Counted in order of appearance, because a hash differs from process to process.
         """
-        met = self._met
-        names = [met.setdefault(hash(node.handle), float(len(met))) for node in nodes]
-        return torch.tensor(names).unsqueeze(1).expand(-1, self.latent_size)
+        hashes = [hash(self._nodes[place].handle) for place in state.hidden[:, 0].tolist()]
+        return torch.tensor([self._ids.setdefault(one, len(self._ids)) for one in hashes])
 
-    def _follow(self, place: int, action: Hashable, native: Tensor, i: int) -> int:
+    def _simulate(self, place: int, action: Hashable, native: Tensor, i: int) -> int:
+        """The place of the state after row i's action."""
         node = self._nodes[place]
         if node.ended:
             return place
         if (place, action) in self._after:
             return self._after[place, action]
         argument = action if self.actions.discrete else native[i].numpy()
-        glimpse = self.simulator.simulate(node.handle, argument, self._luck(place, action))
-        # Equal handles are one state, but what was felt on the way there belongs to it too.
-        same = (node.root, node.depth, glimpse.handle, glimpse.signals, glimpse.ended)
-        known = self._known.get(same, len(self._nodes))
-        if known == len(self._nodes):
+        step = self.simulator.simulate(node.handle, argument, self._seed(place, action))
+        # Equal handles are one state only with equal signals, which belong to the way there.
+        same = (node.root, node.depth, step.handle, step.signals, step.ended)
+        after = self._places.setdefault(same, len(self._nodes))
+        if after == len(self._nodes):
             root = self._roots[node.root]
             self._nodes.append(
                 _Node(
-                    handle=glimpse.handle,
+                    handle=step.handle,
                     parent=place,
                     depth=node.depth + 1,
                     root=node.root,
-                    number=root.nodes,
-                    signals=torch.tensor(glimpse.signals, dtype=torch.float32),
-                    ended=glimpse.ended,
+                    number=root.num_nodes,
+                    signals=torch.tensor(step.signals, dtype=torch.float32),
+                    ended=step.ended,
                 )
             )
-            root.nodes += 1
-            self._known[same] = known
-        self._after[place, action] = known
-        return known
+            root.num_nodes += 1
+        self._after[place, action] = after
+        return after
 
     @torch.no_grad()
     def complete(self, state: State) -> State:
-        """The states as perception would see them, frame stacks and directive tokens included."""
+        """The states with the latents that perception would encode, frame stacks and directive
+        tokens included.
+        """
         places = state.hidden[:, 0].tolist()
-        unseen: dict[int, set[int]] = {}
+        pending: dict[int, set[int]] = {}
         for place in places:
             while self._nodes[place].latent is None:
-                unseen.setdefault(self._nodes[place].depth, set()).add(place)
+                pending.setdefault(self._nodes[place].depth, set()).add(place)
                 place = self._nodes[place].parent
-        for depth in sorted(unseen):
-            self._look(sorted(unseen[depth]))
+        for depth in sorted(pending):
+            self._encode(sorted(pending[depth]))
         latents = [self._nodes[place].latent for place in places]
         fields = dict(state.__dict__)
         fields["latent"] = torch.stack([latent for latent in latents if latent is not None])
         return State.unchecked(**fields)
 
-    def _look(self, places: list[int]) -> None:
-        """Sees the states at `places`, whose parents have been seen."""
+    def _encode(self, places: list[int]) -> None:
+        """Encodes the states at `places`, whose parents are encoded."""
         nodes = [self._nodes[place] for place in places]
         frames = torch.from_numpy(
             np.stack([self.simulator.render_observation(node.handle) for node in nodes])
         )
-        carries = [self._nodes[node.parent].hidden for node in nodes]
-        latents, after = self.encode_frame(
+        contexts = [self._nodes[node.parent].hidden for node in nodes]
+        latents, contexts_after = self.encode_frame(
             frames,
-            torch.stack([hidden for hidden in carries if hidden is not None]),
+            torch.stack([hidden for hidden in contexts if hidden is not None]),
             torch.stack([self._roots[node.root].tokens for node in nodes]),
         )
-        for node, latent, hidden in zip(nodes, latents, after, strict=True):
+        for node, latent, hidden in zip(nodes, latents, contexts_after, strict=True):
             node.latent, node.hidden = latent, hidden
 
     def predict(self, situation: Situation, action: Tensor, directive: Directive) -> State:
-        """What the simulator shows after `action` [B A]."""
+        """The completed state after `action` [B A], `hidden` [B 0]."""
         state = self.complete(self.step(self.start(situation, directive), action))
         return State(**{**state.__dict__, "hidden": torch.zeros(len(action), 0)})
 
 
 class Clairvoyant(_SimulatorModel):
-    """The simulator with its own random numbers: it foresees the world's luck.
+    """The simulator with the world's own random numbers: chance events are foreseen.
 
-    An upper bound, not an agent that could live elsewhere: say so with every figure.
+    An upper bound and no fair agent: state it with every figure.
     """
 
     class Config(BaseModel):
@@ -230,17 +231,17 @@ class Clairvoyant(_SimulatorModel):
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["clairvoyant"] = "clairvoyant"
 
-    def _luck(self, node: int, action: Hashable) -> int | None:
+    def _seed(self, place: int, action: Hashable) -> int | None:
         return None
 
 
 class Fair(_SimulatorModel):
-    """The simulator with its luck drawn anew: it knows the rules of the world, not its future.
+    """The simulator with random numbers of its own: it has the rules of the world, not its chance
+    events.
 
-    Each state and action has its own luck, independent of that of every other; the same pair
-    meets the same luck again within a step of the agent, whatever other rows imagine. Luck common
-    to all candidates would compare them with less noise, but lets a plan fit one future that will
-    not come.
+    Each pair of state and action has independent random numbers, the same ones again within a
+    step of the agent, also beside other rows. Numbers common to all candidates would compare
+    them with less noise but fit plans to one future that will not happen.
     """
 
     class Config(BaseModel):
@@ -249,6 +250,7 @@ class Fair(_SimulatorModel):
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["fair"] = "fair"
 
-    def _luck(self, node: int, action: Hashable) -> int | None:
-        root, number = self._roots[self._nodes[node].root].chance, self._nodes[node].number
-        return int(chance.integers(root, f"fair {number} {action}", 2**31 - 1))
+    def _seed(self, place: int, action: Hashable) -> int | None:
+        node = self._nodes[place]
+        key = self._roots[node.root].rng_key
+        return int(chance.integers(key, f"fair {node.number} {action}", 2**31 - 1))

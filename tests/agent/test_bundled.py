@@ -75,7 +75,7 @@ def test_the_emulator_can_stand_in_for_the_model_that_was_learned():
 
 
 def test_cart_pole_is_balanced():
-    player = load("cartpole", worlds=2)
+    player = load("cartpole", num_envs=2)
     returns = whole_episodes(player.agent, player.world, 2, seed=5).returns
     player.world.close()
     assert min(returns) >= 400

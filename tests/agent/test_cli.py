@@ -65,7 +65,9 @@ def test_the_same_command_lives_the_same_life_and_another_seed_another(
 
 
 def test_the_config_of_a_run_gives_the_same_run(capsys: pytest.CaptureFixture[str]):
-    first = play(capsys, "CartPole-v1", "--seed", "9", "--worlds", "2", "--tokens.width=8", *QUICK)
+    first = play(
+        capsys, "CartPole-v1", "--seed", "9", "--num-envs", "2", "--tokens.width=8", *QUICK
+    )
     by_folder = play(capsys, first["run"], "--no-live", "--json")
     by_file = play(capsys, "--config", f"{first['run']}/config.yaml", "--no-live", "--json")
     assert first["trace_digest"] == by_folder["trace_digest"] == by_file["trace_digest"]
@@ -103,7 +105,7 @@ def test_episodes_end_a_run(capsys: pytest.CaptureFixture[str]):
 
 
 def test_eval_plays_whole_episodes(capsys: pytest.CaptureFixture[str]):
-    assert run(["eval", "CartPole-v1", "--episodes", "3", "--worlds", "2", "--preset",
+    assert run(["eval", "CartPole-v1", "--episodes", "3", "--num-envs", "2", "--preset",
                 "reactive", "--json"]) == 0  # fmt: skip
     figures = last_json(capsys)
     assert list(figures) == [
@@ -138,8 +140,8 @@ BAD: list[tuple[list[str], str, list[str]]] = [
      ["play", "CartPole-v1", "--actor.planner.action_repeat=2"]),
     (["play", "CartPole-v1", "--actor.planner.action_repeat=0"], "at least 1",
      ["play", "CartPole-v1", "--actor.planner.action_repeat=1"]),
-    (["play", "CartPole-v1", "--worlds", "0"], "world.num_envs",
-     ["play", "CartPole-v1", "--worlds", "1"]),
+    (["play", "CartPole-v1", "--num-envs", "0"], "world.num_envs",
+     ["play", "CartPole-v1", "--num-envs", "1"]),
     (["play", "CartPole-v1", "--config", "none.yaml"], "none.yaml", ["play", "CartPole-v1"]),
     (["play", "CartPole-v1", "--config", "broken.yaml"], "line 1", ["play", "CartPole-v1"]),
     (["play", "CartPole-v1", "--run", "there"], "exists",
@@ -156,7 +158,10 @@ BAD: list[tuple[list[str], str, list[str]]] = [
     (["play", "CartPole-v1", "--stpes", "3"], "--steps", ["play", "CartPole-v1"]),
     (["play", "CartPole-v1", "--device", "tpu9"], "device", ["play", "CartPole-v1"]),
     (["play", "CartPole-v1", "--a.b"], "expected a value", ["play", "CartPole-v1"]),
+    (["tutor", "CartPole-v1"], "tutor is now tune", ["play", "CartPole-v1"]),
     (["plya", "CartPole-v1"], "'play'", ["play", "CartPole-v1"]),
+    (["play", "CartPole-v1", "--worlds", "2"], "--worlds is now --num-envs",
+     ["play", "CartPole-v1", "--num-envs", "2"]),
     (["play", "CartPole-v1", "--protocol", "v6"], "v6", ["play", "CartPole-v1"]),
 ]  # fmt: skip
 

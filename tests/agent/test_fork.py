@@ -1,6 +1,8 @@
 """Forks: the control is the recorded future, a change changes it, what cannot be is refused."""
 
 import json
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,10 @@ from agent.recording.drive_guard import SHIPPED, drive_hashes, guarded, require_
 from agent.recording.keyframe import ActingMemory
 from agent.recording.run_folder import RunFolder
 from agent.recording.trace import Trace
-from agent.recording.weights import trainable
+from agent.recording.weights import parametric_modules
 from modules.cost import drives
 from modules.messages import ConfigError, TraceError, WorldError
+from worlds.make import make_world
 
 THOUGHT = (
     "configurator.kind=surprise", "directive.model_calls=6", "directive.horizon_steps=3",
@@ -35,7 +38,7 @@ LIVES = {
 
 def recorded(folder: Path, name: str, turns: int, every: int = 20) -> Path:
     world, rows, settings = LIVES[name]
-    flags = {"seed": 3, "worlds": rows}
+    flags = {"seed": 3, "num_envs": rows}
     assembly = prepared(RunRequest(agent=world, overrides=settings, flags=flags))
     place = RunFolder.create(folder / name, name)
     place.write_config(assembly.config.tree())
@@ -183,7 +186,7 @@ def test_the_command(runs, capsys):
                 "--set", "directive.model_calls=2", "--hold", "0"])  # fmt: skip
     said = capsys.readouterr().out
     assert code == 0
-    assert "directive.mode=2, directive.model_calls=2, held for all of 6 steps" in said
+    assert "directive.mode=2, directive.model_calls=2, for all of 6 steps" in said
 
 
 @pytest.mark.parametrize(
@@ -275,7 +278,7 @@ def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
     place.write_config(assembly.config.tree())
     weights = {
         f"{port}/{name}": tensor + 0.25 if tensor.is_floating_point() else tensor
-        for port, module in trainable(assembly.agent.modules).items()
+        for port, module in parametric_modules(assembly.agent.modules).items()
         for name, tensor in module.state_dict().items()
     }
     facts = {"drives": drive_hashes(assembly.agent)}
@@ -285,21 +288,113 @@ def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
     shutil.rmtree(folder)
     assert fork(played, 20, steps=10).identical
     again = prepared(RunRequest(agent=str(played)))
-    for port, module in trainable(again.agent.modules).items():
+    for port, module in parametric_modules(again.agent.modules).items():
         for name, tensor in module.state_dict().items():
             assert tensor.equal(weights[f"{port}/{name}"])
+
+
+def test_a_moment_has_the_critic_of_the_action_best_under_its_own_v():
+    """Not of the action best under equal weights: v gives effort no weight."""
+    agent = prepared(RunRequest(agent="CartPole-v1", overrides=MODE_1)).agent
+    with torch.no_grad():
+        for member in agent.modules.cost.critic.members:
+            member.last.weight.normal_(generator=torch.Generator().manual_seed(0))
+    with closing(make_world("CartPole-v1")) as world:
+        moments = list(live(agent, world, 40, 0))
+    heads = torch.cat([moment.energies.critic_actions for moment in moments])
+    v = torch.cat([moment.directive.v for moment in moments])
+    best, equal = (heads * v[:, None]).sum(-1).argmin(-1), heads.sum(-1).argmin(-1)
+    critic = torch.cat([moment.energies.critic for moment in moments])
+    assert torch.equal(critic, heads[torch.arange(len(best)), best])
+    assert not torch.equal(critic, heads[torch.arange(len(best)), equal])
+
+
+def test_the_critic_of_the_best_action_cannot_be_set_alone(runs):
+    with pytest.raises(ConfigError, match="follows from energies"):
+        fork(runs["pong"], 5, ("energies.critic=0",), steps=2)
 
 
 # -- the guard --------------------------------------------------------------------------------
 
 
-def changed(name: str) -> dict[str, drives.Drive]:
+def change_drive(monkeypatch, name: str) -> None:
     drive = drives.DRIVES[name]
-    return {**drives.DRIVES, name: lambda state: drive(state) * 1.001}
+    energy = drive.energy
+    monkeypatch.setattr(drive, "energy", lambda self, *signals: energy(self, *signals) * 1.001)
 
 
 def test_the_shipped_drives_are_what_they_are():
-    assert {name: drives.probe_hash((name,)) for name in drives.DRIVES} == dict(SHIPPED)
+    hashes = {name: drives.probe_hash(name, drive()) for name, drive in drives.DRIVES.items()}
+    assert hashes == dict(SHIPPED)
+
+
+UPRIGHT = Path(__file__).parents[2] / "examples"
+ACROBOT = ("Acrobot-v1", "--no-live", "--plugin", "upright", "--preset", "reactive")
+
+
+def test_a_drive_of_a_plugin_is_trained_hashed_and_guarded(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(UPRIGHT)
+    place = tmp_path / "run"
+    assert (
+        run(["play", *ACROBOT, "--steps", "8", "--cost.drives=[upright]", "--run", str(place)]) == 0
+    )
+    trace = Trace.open(place / "trace.sqlite")
+    assert trace.drives == ("upright",)
+    assert trace.world.signals[6:] == tuple(f"observation_{entry}" for entry in range(4))
+    for moment in trace:
+        cos_1, sin_1, cos_2, sin_2 = moment.observation.vector[0, :4].tolist()
+        height = -cos_1 - (cos_1 * cos_2 - sin_1 * sin_2)
+        assert moment.energies.intrinsic.item() == pytest.approx((2 - height) / 4, abs=1e-5)
+        assert moment.directive.u.item() == 1
+    # The run remembers the plugin, its drive and the signals that it takes.
+    assert fork(place, 3, steps=4, plugins=("upright",)).identical
+    upright = sys.modules["upright"].Upright
+    energy = upright.energy
+    monkeypatch.setattr(upright, "energy", lambda self, *angles: 2 * energy(self, *angles))
+    capsys.readouterr()
+    for asked in (
+        ["fork", str(place), "--at", "3", "--plugin", "upright"],
+        ["play", str(place), "--plugin", "upright"],
+    ):
+        assert run(asked) == 2
+        error = capsys.readouterr().err
+        assert "drive 'upright' is not what it was" in error
+        assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("signals = ('pole_angle',)\n    def energy(self, angle): return angle",
+         "drive 'mine' expected the signal 'pole_angle', got a world, CartPole-v1, with reward"),
+        ("signals = ('observation_4',)\n    def energy(self, angle): return angle",
+         "observation_0 to observation_3"),
+        ("signals = ('reward',)\n    def energy(self, reward): return reward.mean()",
+         "energy: expected a tensor [64]"),
+        ("signals = ('reward',)\n    def energy(self, reward): return reward.log()",
+         "energy: expected finite numbers"),
+        ("signals = 'reward'\n    def energy(self, reward): return reward",
+         "signals: expected a tuple of names"),
+        ("def energy(self, reward): return reward", "no attribute 'signals'"),
+        ("def __init__(self):\n        super().__init__()\n        self.scale = nn.Linear(1, 1)\n"
+         "    signals = ('reward',)\n    def energy(self, reward): return reward",
+         "expected no parameters: drives are immutable"),
+    ],
+)  # fmt: skip
+def test_what_is_no_drive_is_refused_in_one_line(tmp_path, capsys, monkeypatch, body, words):
+    (tmp_path / "mine.py").write_text(
+        f"from torch import nn\nclass Mine(nn.Module):\n    {body}\n"
+        "MODULES = {'drive': {'mine': Mine}}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    asked = ["play", "CartPole-v1", "--no-live", "--plugin", "mine", "--cost.drives=[mine, score]"]
+    assert run(asked) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
 
 
 def test_nothing_that_learns_or_directs_moves_a_drive(runs):
@@ -307,7 +402,7 @@ def test_nothing_that_learns_or_directs_moves_a_drive(runs):
     before = drive_hashes(agent)
     assert before == {name: SHIPPED[name] for name in agent.modules.cost.drives}
     with torch.no_grad():
-        for module in trainable(agent.modules).values():
+        for module in parametric_modules(agent.modules).values():
             for parameter in module.parameters():
                 parameter.add_(1.0)
     assert drive_hashes(agent) == before
@@ -316,7 +411,7 @@ def test_nothing_that_learns_or_directs_moves_a_drive(runs):
 
 @pytest.mark.parametrize("name", ["score", "pain", "effort", "novelty"])
 def test_a_changed_drive_is_refused_by_name_at_load(runs, capsys, monkeypatch, name):
-    monkeypatch.setattr(drives, "DRIVES", changed(name))
+    change_drive(monkeypatch, name)
     for asked in (("fork", str(runs["pong"]), "--at", "1"), ("play", str(runs["pong"])),
                   ("play", "CartPole-v1", "--no-live")):  # fmt: skip
         assert run(list(asked)) == 2
@@ -328,11 +423,11 @@ def test_a_changed_drive_is_refused_by_name_at_load(runs, capsys, monkeypatch, n
 def test_a_plugin_that_changes_a_drive_is_refused_by_name(tmp_path, capsys, monkeypatch):
     (tmp_path / "meddler.py").write_text(
         "from modules.cost import drives\n"
-        "pain = drives.DRIVES['pain']\n"
-        "drives.DRIVES = {**drives.DRIVES, 'pain': lambda state: 2 * pain(state)}\n"
+        "energy = drives.PainDrive.energy\n"
+        "drives.PainDrive.energy = lambda self, life_lost: 2 * energy(self, life_lost)\n"
         "MODULES = {}\n"
     )
-    monkeypatch.setattr(drives, "DRIVES", drives.DRIVES)  # put back afterwards
+    monkeypatch.setattr(drives.PainDrive, "energy", drives.PainDrive.energy)  # put back afterwards
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert run(["play", "CartPole-v1", "--no-live", "--plugin", "meddler"]) == 2
@@ -343,20 +438,18 @@ def test_a_plugin_that_changes_a_drive_is_refused_by_name(tmp_path, capsys, monk
 
 
 def test_a_drive_changed_while_running_fails_the_run_by_name(tmp_path, capsys, monkeypatch):
-    from agent.commands import play as command
-
     def meddling(agent, world, steps, seed):
         yield from live(agent, world, steps, seed)
-        monkeypatch.setattr(drives, "DRIVES", changed("pain"))
+        change_drive(monkeypatch, "pain")
 
-    monkeypatch.setattr(command, "live", meddling)
+    monkeypatch.setattr("agent.api.play.live", meddling)
     asked = ["play", "CartPole-v1", "--steps", "5", "--no-live", "--preset", "reactive"]
     assert run([*asked, "--run", str(tmp_path / "run")]) == 1
     assert "drive 'pain'" in capsys.readouterr().err
     monkeypatch.undo()
     agent = prepared(RunRequest(agent="CartPole-v1")).agent
     with pytest.raises(ConfigError, match="end of the run: drive 'score'"), guarded(agent):
-        monkeypatch.setattr(drives, "DRIVES", changed("score"))
+        change_drive(monkeypatch, "score")
 
 
 def test_a_cost_that_feels_otherwise_under_the_same_name_is_found(monkeypatch):
@@ -380,7 +473,7 @@ def test_a_checkpoint_of_other_drives_is_refused_by_name(tmp_path):
     place.write_config(assembly.config.tree())
     weights = {
         f"{port}/{name}": tensor
-        for port, module in trainable(assembly.agent.modules).items()
+        for port, module in parametric_modules(assembly.agent.modules).items()
         for name, tensor in module.state_dict().items()
     }
     facts = {"drives": drive_hashes(assembly.agent) | {"effort": "0" * 64}}

@@ -74,7 +74,7 @@ def test_a_folder_holds_results_of_the_same_settings_alone(tmp_path, monkeypatch
     [
         (["--arms", "Mode-1,Mode2"], "'Mode2' is not one of Mode-1, Mode-2, distilled"),
         (["--seed", "7"], "--seed: is the same for every arm"),
-        (["--worlds=2"], "--worlds=2: is the same for every arm"),
+        (["--num-envs=2"], "--num-envs=2: is the same for every arm"),
     ],
 )
 def test_what_would_break_the_pairs_is_refused(tmp_path, monkeypatch, capsys, words, said):
@@ -86,7 +86,7 @@ def test_what_would_break_the_pairs_is_refused(tmp_path, monkeypatch, capsys, wo
 
 
 def test_agents_of_one_name_in_two_places_are_two():
-    names = [mode2.called(agent) for agent in ("boxing", "a/seed-0", "b/seed-0", "./boxing")]
+    names = [mode2.file_name(agent) for agent in ("boxing", "a/seed-0", "b/seed-0", "./boxing")]
     assert names == ["boxing", "run-a-seed-0", "run-b-seed-0", "run-boxing"]
 
 
@@ -101,7 +101,7 @@ def test_a_stopped_distillation_is_gone_on_with_and_never_played(tmp_path, monke
         return json.dumps({"human_normalised": 1.0})
 
     monkeypatch.setattr(mode2, "sextet", sextet)
-    with pytest.raises(SystemExit, match="was stopped; the same command goes on"):
+    with pytest.raises(SystemExit, match="was stopped; the same command continues"):
         mode2.played("pong", "distilled", given, [])
     mode2.played("pong", "distilled", given, [])
     assert [words[:2] for words in said] == [["train", "pong"], ["train", "--resume"],

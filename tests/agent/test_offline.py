@@ -39,7 +39,7 @@ def filled(*traces: Path) -> Agent:
 def test_memory_holds_what_was_lived_row_after_row():
     thoughtful = ("--configurator.kind=scheduled", "--directive.model_calls=8")
     one = recorded("one", *thoughtful, "--directive.horizon_steps=2")
-    two = recorded("two", "--worlds", "3", "--seed", "5")
+    two = recorded("two", "--num-envs", "3", "--seed", "5")
     assert recorded_steps([one, two]) == 180
     kept = filled(one, two).memory.tensors()
     wanted = []
@@ -65,7 +65,7 @@ def test_memory_holds_what_was_lived_row_after_row():
 
 
 def test_no_window_goes_from_one_stretch_to_the_next():
-    agent = filled(recorded("one"), recorded("two", "--worlds", "3", "--seed", "5"))
+    agent = filled(recorded("one"), recorded("two", "--num-envs", "3", "--seed", "5"))
     began = agent.memory.tensors()["began"]
     assert set(began.tolist()) >= {0, 90, 120, 150}
     for key in range(20):

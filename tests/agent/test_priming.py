@@ -96,8 +96,7 @@ def test_the_first_percept_of_an_episode_is_unprimed_and_the_second_is_not(prime
 
 def test_the_learner_sees_under_the_tokens_of_the_experience(primed: Any):
     modules = primed[0].agent.modules
-    settings = primed[0].config.settings.learner.model_dump()
-    learner = Learner(modules, seed=0, **settings)
+    learner = Learner(primed[0].agent, config=primed[0].config.settings.learner, seed=0)
     experience = modules.memory.sample(16, learner.window_steps(), chance.keys(0, 1, 2))
     found = []
     with torch.no_grad():
@@ -114,8 +113,7 @@ def test_priming_is_learned_wherever_tokens_reach_and_not_without_them(priming: 
     assembly = made(f"configurator.priming={priming}")
     lived(assembly, 60)
     modules = assembly.agent.modules
-    settings = assembly.config.settings.learner.model_dump()
-    learner = Learner(modules, seed=0, **settings)
+    learner = Learner(assembly.agent, config=assembly.config.settings.learner, seed=0)
     for _ in range(3):
         learner.update()
     for module in (modules.perception.network, modules.world_model.trunk):

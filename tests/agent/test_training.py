@@ -20,10 +20,11 @@ from rich.console import Console
 from torch import nn
 
 from agent import load
+from agent.api.train import train
+from agent.api.training import training_config
 from agent.assembly.build import Assembly, assemble, known_kinds
 from agent.assembly.load import RunRequest
 from agent.cli import run
-from agent.commands.train import for_training, train
 from agent.learning.collapse_monitor import Health, effective_rank
 from agent.learning.evaluation import Evaluation
 from agent.learning.learner import Learner
@@ -59,9 +60,9 @@ def made(**learner: object) -> Assembly:
     return assemble(tree, known_kinds(), training=True)
 
 
-def learner_of(assembly: Assembly) -> Learner:
-    settings = assembly.config.settings.learner.model_dump()
-    return Learner(assembly.agent.modules, seed=3, **settings)
+def learner_of(assembly: Assembly, device: torch.device | None = None, **settings) -> Learner:
+    config = assembly.config.settings.learner.model_copy(update=settings)
+    return Learner(assembly.agent, config=config, seed=3, device=device)
 
 
 def trained(folder: Path, steps: int, resume: checkpoint.Checkpoint | None = None) -> Training:
@@ -192,7 +193,7 @@ def weights_now(learner):
     """The weights that learn, not their averages."""
     return {
         f"{port}/{name}": value
-        for port, module in learner.learners.items()
+        for port, module in learner.online_modules.items()
         for name, value in module.state_dict().items()
     }
 
@@ -201,8 +202,7 @@ def test_the_averages_follow_and_are_what_is_kept_to_play():
     assembly = made()
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
-    settings = assembly.config.settings.learner.model_dump() | {"ema_rate": 0.25}
-    learner = Learner(assembly.agent.modules, seed=3, **settings)
+    learner = learner_of(assembly, ema_rate=0.25)
     for rate in (1, 1 / 2, 1 / 3, 0.25, 0.25):
         began = {name: value.clone() for name, value in learner.weights().items()}
         learner.update()
@@ -221,8 +221,7 @@ def test_learning_apart_learns_the_same_and_the_agent_follows():
         assembly = made()
         for _ in live(assembly.agent, assembly.world, 60, 0):
             pass
-        settings = assembly.config.settings.learner.model_dump() | {"replay_ratio": 1}
-        learner = Learner(assembly.agent.modules, seed=3, device=device, **settings)
+        learner = learner_of(assembly, device, replay_ratio=1)
         acting = assembly.agent.modules.perception.state_dict()
         began = {name: value.clone() for name, value in acting.items()}
         if device is not None:
@@ -311,7 +310,7 @@ def test_a_loss_that_is_no_number_stops_learning_before_it_does_harm():
         pass
     learner, model = learner_of(assembly), assembly.agent.modules.world_model
     learner.update()
-    parameters = [p for module in learner.learners.values() for p in module.parameters()]
+    parameters = [p for module in learner.online_modules.values() for p in module.parameters()]
     before, losses = [p.detach().clone() for p in parameters], model.losses
 
     def broken(*given):
@@ -328,9 +327,8 @@ def test_a_loss_that_is_no_number_stops_learning_before_it_does_harm():
 
 def test_averages_at_rate_1_are_the_modules_themselves():
     assembly = made()
-    settings = assembly.config.settings.learner.model_dump() | {"ema_rate": 1.0}
-    learner = Learner(assembly.agent.modules, seed=3, **settings)
-    assert learner.averages is learner.learners
+    learner = learner_of(assembly, ema_rate=1.0)
+    assert learner.ema is learner.online_modules
     assert not any(name.startswith("now/") for name in learner.tensors())
 
 
@@ -362,8 +360,8 @@ def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():
     learner, key = learner_of(assembly), torch.tensor([5])
     experience = assembly.agent.memory.sample(8, 4, key)
     states, _ = learner.encode(experience, key)
-    assert learner.dreamer is not None
-    dreamt, given, whole = learner.dreamer.dream(experience, states[0], key)
+    assert learner.imagined_experience is not None
+    dreamt, given, whole = learner.imagined_experience.rollout(experience, states[0], key)
     assert len(given) == 4
     assert len(whole) == 5
     assert whole[0].latent.equal(states[0].latent.detach())
@@ -386,15 +384,15 @@ def test_what_is_foretold_is_judged_by_what_came_and_teaches_the_model_too():
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
     for _ in range(3):  # a fresh critic says 0 whatever it is shown
-        assert "cost/foretold critic" in learner.update()
+        assert "cost/unrolled critic" in learner.update()
     cost, model = assembly.agent.modules.cost, assembly.agent.modules.world_model
     stop = cost.window_steps()
     experience = assembly.agent.memory.sample(8, learner.window_steps(), key)
     states, targets = learner.encode(experience, key)
-    loss = learner._foretold(experience, states[0], targets, cost)
+    loss = learner._unrolled_critic_loss(experience, states[0], targets, cost, key)
     latent, by_hand = states[0].latent, []
     for t in (1, 2):
-        latent = model._advance(latent, experience.actions[:, t - 1], None).latent
+        latent = model._predict_latent(latent, experience.actions[:, t - 1], None).latent
         there = states[0].replace(latent=latent)
         missed, _ = cost.losses(
             Batch(experience.slice_steps(t, stop), [there], targets[t:stop]), LEARNING_KEY
@@ -416,20 +414,20 @@ def test_dreams_branch_by_any_first_action_and_go_on_as_mode_1():
         learner.update()
     experience = assembly.agent.memory.sample(8, 4, key)
     states, _ = learner.encode(experience, key)
-    assert learner.dreamer is not None
-    dreamt, given, whole = learner.dreamer.dream(experience, states[0], key)
+    assert learner.imagined_experience is not None
+    dreamt, given, whole = learner.imagined_experience.rollout(experience, states[0], key)
     assert whole[0].latent.equal(states[0].latent.detach().repeat_interleave(16, 0))
     assert dreamt.indices.equal(experience.indices.repeat_interleave(16))
     first = dreamt.actions[:, 0].view(8, 16, -1)
     assert bool((first.sum(1) > 0).all()), "each action begins some branch of each state"
     for t in (1, 2):
-        said = learner.dreamer.modules.cost.action_values(given[t], torch.ones(1, 4))
+        said = learner.imagined_experience.modules.cost.action_values(given[t], torch.ones(1, 4))
         assert said is not None
         assert dreamt.actions[:, t].argmax(-1).equal(said.argmin(-1))
 
 
 @pytest.mark.parametrize("worlds", [1, 3])
-def test_train_command_leaves_a_run_that_can_be_evaluated_and_resumed(
+def test_train_leaves_a_run_that_can_be_evaluated_and_resumed(
     tmp_path, capsys, monkeypatch, worlds
 ):
     monkeypatch.chdir(tmp_path)
@@ -437,21 +435,17 @@ def test_train_command_leaves_a_run_that_can_be_evaluated_and_resumed(
         "learner.warmup_steps=20", "training.evaluate_every=60", "training.evaluate_episodes=2",
         "training.checkpoint_every=60", "training.report_every=30",
     )  # fmt: skip
-    flags = {"seed": 1, "steps": 90, "worlds": worlds}
-    request = RunRequest(agent="CartPole-v1", overrides=small, flags=flags)
-    train(request, run=Path("run"), resume=None, as_json=True)
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert said["steps"] == 90
-    assert said["resumed_at"] is None
+    result = train("CartPole-v1", *small, seed=1, steps=90, num_envs=worlds, run="run")
+    assert (result.steps, result.resumed_at) == (90, None)
     assert (tmp_path / "run/checkpoints/best/weights.safetensors").is_file()
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [line["steps"] for line in lines if "evaluation" in line] == [60, 90]
 
-    train(RunRequest(flags={"steps": 150}), run=None, resume=Path("run"), as_json=True)
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert said["resumed_at"] == 90
-    assert said["steps"] == 150
-    assert json.loads(Path("run/result.json").read_text()) == said
+    result = train(resume="run", steps=150)
+    assert (result.steps, result.resumed_at) == (150, 90)
+    written = json.loads(Path("run/result.json").read_text())
+    assert json.loads(json.dumps(result.as_dict())) == written
+    assert capsys.readouterr().out == ""
 
 
 def test_going_on_for_longer_is_kept_where_the_next_looks(tmp_path, capsys, monkeypatch):
@@ -484,7 +478,7 @@ def test_going_on_for_longer_is_kept_where_the_next_looks(tmp_path, capsys, monk
 
 def test_a_last_turn_of_several_worlds_may_lead_further(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = ["--worlds", "8", "--steps", "60", "--learner.warmup_steps=90", "--no-live",
+    asked = ["--num-envs", "8", "--steps", "60", "--learner.warmup_steps=90", "--no-live",
              "--training.evaluate_episodes=1", "--training.evaluate_every=0"]  # fmt: skip
     assert run(["train", "CartPole-v1", *asked, "--run", "r"]) == 0
     assert json.loads(Path("r/result.json").read_text())["steps"] == 64
@@ -502,7 +496,7 @@ def test_stopped_in_its_last_evaluation_a_training_is_not_over(tmp_path, capsys,
         return Evaluation([], None, whole=False)  # type: ignore[arg-type]
 
     with monkeypatch.context() as within:
-        within.setattr("agent.commands.train.whole_episodes", interrupted)
+        within.setattr("agent.api.training.whole_episodes", interrupted)
         assert run(["train", "CartPole-v1", *asked, "--seeds", "0,1", "--run", "r"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [(one["seed"], one["steps"], one["stopped"]) for one in figures["results"]] == [
@@ -520,7 +514,7 @@ def test_stopped_in_its_last_evaluation_a_training_is_not_over(tmp_path, capsys,
         (["--training.steps=90"], "settings --training.steps=90"),
         (["--preset", "model-free"], "--preset model-free"),
         (["--seed", "0"], "--seed 0"),
-        (["--worlds", "2"], "--worlds 2"),
+        (["--num-envs", "2"], "--num-envs 2"),
         (["--intervene", "clamp:mode=1"], "--intervene clamp:mode=1"),
         (["--run", "other"], "--run other"),
     ],
@@ -565,7 +559,7 @@ def test_what_a_reset_goes_back_to_is_kept():
     """It may be what a trained agent gave, which nobody who goes on would know."""
     first = made(reset_every=5)
     with torch.no_grad():
-        for module in learner_of(first).learners.values():
+        for module in learner_of(first).online_modules.values():
             for weight in module.parameters():
                 weight.add_(1)
     for _ in live(first.agent, first.world, 40, 0):
@@ -575,14 +569,14 @@ def test_what_a_reset_goes_back_to_is_kept():
     other.load(learner.weights(), learner.tensors())
     for given in (learner, other):
         given.reset()
-    assert learner._first
+    assert learner._initial_weights
     assert all(other.weights()[name].equal(value) for name, value in learner.weights().items())
 
 
 def test_resuming_what_has_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("{}")
     with pytest.raises(ConfigError, match="checkpoint"):
-        train(RunRequest(), run=None, resume=tmp_path, as_json=False)
+        train(resume=tmp_path)
 
 
 # -- health ---------------------------------------------------------------------------------
@@ -639,7 +633,7 @@ def test_latents_that_are_no_numbers_are_said_by_name():
 def test_sub_goals_are_looked_at_like_any_heads(tmp_path, capsys, monkeypatch):
     """There are more of them than drives."""
     monkeypatch.chdir(tmp_path)
-    asked = ["--worlds", "4", "--steps", "720", "--learner.warmup_steps=100", "--learner.batch=8",
+    asked = ["--num-envs", "4", "--steps", "720", "--learner.warmup_steps=100", "--learner.batch=8",
              "--training.report_every=240", "--training.evaluate_episodes=1", "--no-live",
              "--training.evaluate_every=0", "--run", "r"]  # fmt: skip
     assert run(["train", "sextet/Orchard-v0", *asked]) == 0
@@ -883,7 +877,7 @@ def test_tensorboard_gets_scalars_over_steps_and_frames(tmp_path):
     ("world", "more"),
     [
         ("CartPole-v1", ()),
-        ("ALE/Breakout-v5", ("--worlds", "2", "--perception.latent_size=16",
+        ("ALE/Breakout-v5", ("--num-envs", "2", "--perception.latent_size=16",
                              "--training.evaluation.actor.policy.epsilon=1.0")),
     ],
 )  # fmt: skip
@@ -905,10 +899,10 @@ def test_model_free_learns_without_a_world_model(tmp_path, capsys, monkeypatch, 
 
 @pytest.mark.parametrize("has", [True, False])
 def test_what_a_processor_does_not_have_is_not_asked_of_it(monkeypatch, has):
-    monkeypatch.setattr("agent.learning.learner._has_bfloat16", lambda device: has)
+    monkeypatch.setattr("agent.learning.learner._computes_in_bfloat16", lambda device: has)
     learner = learner_of(made(precision="bfloat16"))
-    assert learner.halved == has
-    assert not learner_of(made()).halved
+    assert learner.autocast == has
+    assert not learner_of(made()).autocast
 
 
 def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_would_do(
@@ -920,12 +914,11 @@ def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_wo
              "--memory.capacity=2000", "--learner.warmup_steps=100"]  # fmt: skip
     assert run(["train", "CartPole-v1", "--steps", "600", "--seed", "1", "--run", "first",
                 "--training.evaluate_every=0", "--no-live", *shape]) == 0  # fmt: skip
-    told = ["train", "first", "--preset", "distil", "--worlds", "4", "--steps", "1200",
+    told = ["train", "first", "--preset", "distil", "--num-envs", "4", "--steps", "1200",
             "--training.evaluate_every=0", "--learner.warmup_steps=100", "--no-live"]  # fmt: skip
     capsys.readouterr()
     assert run([*told, "--run", "second", "--json"]) == 0
-    out = capsys.readouterr().out
-    assert "actor begins fresh" in out
+    assert "actor begins fresh" in capsys.readouterr().err
     old, new = (
         checkpoint.load(checkpoint.newest(tmp_path / place / "checkpoints")[0]).tensors["weights"]
         for place in ("first", "second")
@@ -945,5 +938,5 @@ def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_wo
 
 
 def test_an_agent_that_was_never_trained_begins_fresh():
-    assert for_training(RunRequest(agent="showpiece"))["training"]["init_from"] is None
-    assert for_training(RunRequest(agent="krull"))["training"]["init_from"] == "krull"
+    assert training_config(RunRequest(agent="showpiece"))["training"]["init_from"] is None
+    assert training_config(RunRequest(agent="krull"))["training"]["init_from"] == "krull"

@@ -7,6 +7,7 @@ from modules.actor.actor import Actor
 from modules.actor.beam import Beam
 from modules.actor.gradient import Gradient
 from modules.actor.policy import Categorical, Gaussian, Greedy
+from modules.actor.rollout import Rollout
 from modules.messages import ConfigError, Experience, State
 from modules.ports import Batch
 
@@ -17,16 +18,26 @@ SHAPE = {"latent_size": 1, "token_shape": (1, 1)}
 
 
 def categorical(**settings):
-    given = {**Categorical.Config().model_dump(exclude={"kind"}), "width": 16, **settings}
-    return Categorical(**given, world=WORLD, **SHAPE)
+    return Categorical(config=Categorical.Config(width=16, **settings), world=WORLD, **SHAPE)
 
 
 def make(horizon_max=10, **settings):
-    planner = Beam(action_repeat=1, search_fraction=0.5, refine_samples=2, world=WORLD)
-    given = {**Actor.Config().model_dump(exclude={"kind"}), **settings}
     return Actor(
-        **given, policy=categorical(), planner=planner, world=WORLD, horizon_max=horizon_max
+        config=Actor.Config(**settings),
+        policy=categorical(),
+        planner=beam(),
+        world=WORLD,
+        horizon_max=horizon_max,
     )
+
+
+def beam():
+    settings = Beam.Config(action_repeat=1, search_fraction=0.5, refine_samples=2)
+    return Beam(config=settings, world=WORLD)
+
+
+def greedy(**settings):
+    return Greedy(config=Greedy.Config(**settings), world=WORLD)
 
 
 def act(mind, rows, before=None, surprise=0.0, ended=None, seed=0, step=0, **orders):
@@ -43,7 +54,16 @@ def act(mind, rows, before=None, surprise=0.0, ended=None, seed=0, step=0, **ord
         surprise=surprise,
         ended=ended,
     )
-    imagination = Imagination(model, cost, moment, orders, WORLD.actions, 0.95)
+    imagination = Imagination(
+        model,
+        cost,
+        moment,
+        orders,
+        actions=WORLD.actions,
+        discount=0.95,
+        sum_critic_every_step=False,
+        td_lambda=1.0,
+    )
     return mind.act(moment, imagination, orders), model
 
 
@@ -88,6 +108,26 @@ def test_a_commitment_is_carried_out_without_thinking_and_ends():
     fourth, model = act(mind, 2, before=third, step=3, horizon=6, calls=120, commit=3)
     assert model.calls > 0
     assert fourth.remaining_commit.tolist() == [2, 2]
+
+
+def test_rows_whose_budgets_allow_the_same_search_are_planned_for_together():
+    """As under `learned` and `budgeted`, where hardly two rows have the same budget."""
+    mind = make()
+    mind.planner = Rollout(config=Rollout.Config(), world=WORLD)
+    plan, searches = mind.planner.plan, []
+    mind.planner.plan = lambda part, *rest: (
+        searches.append(part.situation.batch),
+        plan(part, *rest),
+    )[1]
+    budgets = [18, 19, 20, 25, 7, 12]  # 3 actions × 6 steps, then × 3 steps, 2 × 6 steps
+    together, model = act(mind, 6, horizon=6, calls=budgets)
+    assert searches == [4, 1, 1]
+    assert together.model_calls.tolist() == [18, 18, 18, 18, 6, 12]
+    assert model.calls == sum(together.model_calls.tolist())
+    assert together.steps.tolist() == [6, 6, 6, 6, 3, 6]
+    alone, _ = act(mind, 6, horizon=6, calls=18)
+    assert together.actions[:4].equal(alone.actions[:4])
+    assert together.energy[:4].equal(alone.energy[:4])
 
 
 def test_surprise_ends_a_commitment():
@@ -136,11 +176,11 @@ def test_the_same_key_gives_the_same_plan_and_another_another():
 def test_an_actor_plans_continuous_actions():
     model, cost = linear_quadratic()
     world = spec(False, 1)
-    policy = Gaussian(width=8, layers=1, noise=0.1, world=world, latent_size=3, token_shape=(1, 1))
-    planner = Gradient(num_restarts=2, iterations=20, learning_rate=0.2, init_std=0.5, world=world)
+    settings = Gaussian.Config(width=8, noise=0.1)
+    policy = Gaussian(config=settings, world=world, latent_size=3, token_shape=(1, 1))
+    planner = Gradient(config=Gradient.Config(num_restarts=2, iterations=20), world=world)
     mind = Actor(
-        replan_threshold=0.5,
-        num_logged_candidates=2,
+        config=Actor.Config(num_logged_candidates=2),
         policy=policy,
         planner=planner,
         world=world,
@@ -184,7 +224,7 @@ def test_a_categorical_policy_draws_from_its_softmax():
 def test_distillation_brings_policies_to_their_targets():
     torch.manual_seed(0)
     latent = torch.tensor([[-1.0], [1.0]])
-    wide = Gaussian(width=16, layers=1, noise=0.1, world=FORCE, **SHAPE)
+    wide = Gaussian(config=Gaussian.Config(width=16, noise=0.1), world=FORCE, **SHAPE)
     for policy, target in (
         (categorical(), torch.eye(3)[:2]),
         (wide, torch.tensor([[0.5, -0.5], [-0.3, 0.9]])),
@@ -202,18 +242,18 @@ def test_distillation_brings_policies_to_their_targets():
 
 def test_greedy_takes_the_least_energy_and_sometimes_any():
     heads = torch.tensor([[[0.5], [-1.0], [0.2]]]).expand(2000, -1, -1)
-    drawn = shares(Greedy(epsilon=0.0, world=WORLD), 2000, critic_actions=heads)
+    drawn = shares(greedy(epsilon=0.0), 2000, critic_actions=heads)
     assert drawn.tolist() == [0, 1, 0]
-    drawn = shares(Greedy(epsilon=0.3, world=WORLD), 2000, critic_actions=heads)
+    drawn = shares(greedy(epsilon=0.3), 2000, critic_actions=heads)
     torch.testing.assert_close(drawn, torch.tensor([0.1, 0.8, 0.1]), atol=0.03, rtol=0)
-    fresh = shares(Greedy(epsilon=0.0, world=WORLD), 2000, critic_actions=heads * 0)
+    fresh = shares(greedy(epsilon=0.0), 2000, critic_actions=heads * 0)
     torch.testing.assert_close(fresh, torch.full((3,), 1 / 3), atol=0.04, rtol=0)
 
 
 def test_what_the_critic_does_not_tell_apart_goes_on():
     """A life of many rows: two equal actions last, a better one is taken at once."""
     rows, steps, persistence = 300, 200, 0.9
-    policy = Greedy(epsilon=0.0, repeat_prob=persistence, world=WORLD)
+    policy = greedy(epsilon=0.0, repeat_prob=persistence)
     mind, orders = make(), directive(rows)
 
     def walk(critic_actions):
@@ -239,11 +279,11 @@ def test_what_the_critic_does_not_tell_apart_goes_on():
 
 def test_policies_refuse_actions_that_are_not_their_own():
     with pytest.raises(ConfigError, match="categorical"):
-        Categorical(width=8, layers=1, world=FORCE, **SHAPE)
+        Categorical(config=Categorical.Config(), world=FORCE, **SHAPE)
     with pytest.raises(ConfigError, match="gaussian"):
-        Gaussian(width=8, layers=1, noise=0.1, world=WORLD, **SHAPE)
+        Gaussian(config=Gaussian.Config(), world=WORLD, **SHAPE)
     with pytest.raises(ConfigError, match="greedy"):
-        Greedy(epsilon=0.1, world=FORCE)
+        Greedy(config=Greedy.Config(), world=FORCE)
 
 
 def lived(latents, actions, planned, tokens=None):
@@ -315,12 +355,7 @@ def test_a_policy_follows_under_the_directive_it_acted_by():
 
 
 def test_a_policy_with_nothing_to_learn_has_no_loss():
-    planner = Beam(action_repeat=1, search_fraction=0.5, refine_samples=2, world=WORLD)
-    mind = Actor(
-        replan_threshold=0.5, num_logged_candidates=2, policy=Greedy(epsilon=0, world=WORLD),
-        planner=planner,
-        world=WORLD, horizon_max=4,
-    )  # fmt: skip
+    mind = Actor(config=Actor.Config(), policy=greedy(), planner=beam(), world=WORLD, horizon_max=4)
     one = lived(torch.zeros(1, 1), torch.eye(3)[:1], torch.ones(1, dtype=torch.bool))
     assert mind.losses(
         Batch(one, [State.unchecked(latent=torch.zeros(1, 1))], []), LEARNING_KEY

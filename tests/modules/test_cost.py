@@ -14,9 +14,9 @@ from modules.cost.critic import (
     ActionCritic,
     CategoricalActionCritic,
     ScalarCritic,
-    ahead,
 )
-from modules.cost.value_head import Distribution, Number
+from modules.cost.n_step import n_step_return
+from modules.cost.value_head import CategoricalHead, ScalarHead
 from modules.messages import (
     SIGNALS,
     ActionSpec,
@@ -32,7 +32,7 @@ from modules.weights import weights
 LEARNING_KEY = torch.tensor([7])
 
 ALL = ("score", "pain", "effort", "novelty")
-PROBED = "d1add5b5080c6b75a95c93f641283503326ac8bf048db663ae3a8cba91ee6a2b"
+KNOWN = tuple(drives.DRIVES)
 STEER = ActionSpec(discrete=False, size=2, low=(-1.0, -1.0), high=(1.0, 1.0))
 
 
@@ -56,15 +56,15 @@ def made(
     **settings: Any,
 ) -> Cost:
     world = world or spec()
-    heads = drives.drives_in(world, names)
+    heads = tuple(drives.drives_in(world, names, tuple(drives.DRIVES)))
+    intrinsic = drives.IntrinsicCost({n: drives.DRIVES[n]() for n in heads}, world.signals)
     torch.manual_seed(seed)
     kind = (ActionCritic if world.actions.discrete else ScalarCritic) if kind is None else kind
-    given = kind.Config(**settings).model_dump(exclude={"kind"})  # type: ignore[attr-defined]
-    facts = {"latent_size": latent, "heads": heads, "discount": discount}
-    if issubclass(kind, ActionCritic):
-        facts["world"] = world
-    critic = kind(**given, **facts)
-    return Cost(drives=names, critic=critic, world=world)
+    critic = kind(
+        config=kind.Config(**settings),  # type: ignore[attr-defined]
+        world=world, latent_size=latent, heads=heads, discount=discount,
+    )  # fmt: skip
+    return Cost(config=Cost.Config(), intrinsic_cost=intrinsic, critic=critic, world=world)
 
 
 def test_what_is_learned_of_an_action_tells_of_those_that_share_a_part_with_it():
@@ -75,9 +75,9 @@ def test_what_is_learned_of_an_action_tells_of_those_that_share_a_part_with_it()
 
     critic = made(spec().model_copy(update={"actions": actions}), names=("score",)).critic
     out = torch.randn(5, 10)  # shared, three parts, six alone
-    said = critic._formed(out).squeeze((-1, -2))
+    values = critic.values.arrange(out, 1).squeeze((-1, -2))
     own = out[:, 1:4] @ torch.tensor(parts).float().T + 0.3 * out[:, 4:]
-    torch.testing.assert_close(said, out[:, :1] + own - own.mean(1, keepdim=True))
+    torch.testing.assert_close(values, out[:, :1] + own - own.mean(1, keepdim=True))
 
 
 def state(
@@ -156,16 +156,16 @@ def test_energies_let_gradients_through_to_the_state() -> None:
 
 
 def test_drives_cannot_be_changed_and_their_hash_tells() -> None:
-    # A change of this hash is a change of what the agents of old checkpoints want.
-    assert drives.probe_hash(tuple(drives.DRIVES)) == PROBED
     with pytest.raises(TypeError):
-        drives.DRIVES["score"] = drives.pain  # type: ignore[index]
-    assert drives.probe_hash(("score",)) != drives.probe_hash(("pain",))
+        drives.DRIVES["score"] = drives.PainDrive  # type: ignore[index]
+    assert drives.probe_hash("score", drives.ScoreDrive()) != drives.probe_hash(
+        "score", drives.PainDrive()
+    )
     cost = made()
     assert [name for name, _ in cost.named_parameters() if not name.startswith("critic.")] == []
-    before = cost.probe_hash()
+    before = cost.intrinsic(state())
     speaking(cost)
-    assert cost.probe_hash() == before
+    assert cost.intrinsic(state()).equal(before)
 
 
 @pytest.mark.parametrize("name", tuple(drives.DRIVES))
@@ -173,22 +173,21 @@ def test_a_drive_that_means_another_thing_has_another_hash(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive = drives.DRIVES[name]
-    before = drives.probe_hash((name,))
-    changed = {**drives.DRIVES, name: lambda s: drive(s) * 1.001}
-    monkeypatch.setattr(drives, "DRIVES", changed)
-    assert drives.probe_hash((name,)) != before
+    before, energy = drives.probe_hash(name, drive()), drive.energy
+    monkeypatch.setattr(drive, "energy", lambda self, *s: energy(self, *s) * 1.001)
+    assert drives.probe_hash(name, drive()) != before
 
 
 def test_wrong_drives_are_refused_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match=r"config cost.drives: 'scroe'.*Did you mean 'score'\?"):
-        drives.drives_in(spec(), ("scroe",))
+        drives.drives_in(spec(), ("scroe",), KNOWN)
     with pytest.raises(ConfigError, match="twice"):
-        drives.drives_in(spec(), ("pain", "pain"))
+        drives.drives_in(spec(), ("pain", "pain"), KNOWN)
     with pytest.raises(ConfigError, match="at least one"):
-        drives.drives_in(spec(), ())
+        drives.drives_in(spec(), (), KNOWN)
     with pytest.raises(ConfigError, match="sets goals"):
-        drives.drives_in(spec(), ("goal",))
-    assert drives.drives_in(spec(goal=2), ("goal",)) == ("goal",)
+        drives.drives_in(spec(), ("goal",), KNOWN)
+    assert drives.drives_in(spec(goal=2), ("goal",), KNOWN) == ["goal"]
     with pytest.raises(ConfigError, match=r"critic.kind=scalar"):
         made(spec(steer=True), kind=ActionCritic)
     with pytest.raises(ConfigError, match=r"cost.critic.drive_weights: 'pian'.*'pain'"):
@@ -203,7 +202,7 @@ def test_a_fresh_critic_is_silent_and_zero(steer: bool) -> None:
     cost = made(spec(steer=steer))
     energy = cost.energy(state())
     assert not cost.is_initialised()
-    assert not energy.critic.any()
+    assert not (energy.critic if steer else energy.critic_actions).any()
     assert not energy.disagreement.any()
     assert (energy.critic_actions is None) == steer
     assert not cost.critic_value(state(), torch.ones(5, 4)).any()
@@ -228,13 +227,13 @@ def test_learning_and_loading_make_it_speak(fused: bool) -> None:
     third.load_state_dict(cost.state_dict(), assign=True)
     assert other.is_initialised()
     assert third.is_initialised()
-    assert torch.equal(other.energy(state()).critic, cost.energy(state()).critic)
+    assert other.energy(state()).critic_actions.equal(cost.energy(state()).critic_actions)
     other.load_state_dict(made().state_dict())
     assert not other.is_initialised()
 
 
 def test_energies_of_the_critic_agree_with_each_other() -> None:
-    """The best action under v, the one under equal weights, and the members' spread, by hand."""
+    """The best action under v, its heads, and the members' spread, by hand."""
     cost, shown = speaking(made()), state()
     energy = cost.energy(shown)
     with torch.no_grad():
@@ -249,8 +248,8 @@ def test_energies_of_the_critic_agree_with_each_other() -> None:
         assert cost.critic_value(shown, v)[row].item() == pytest.approx(
             min(sums), rel=1e-5, abs=1e-6
         )
-        equal = [float(each.mean(0)[row, a].sum()) for a in range(3)]
-        torch.testing.assert_close(energy.critic[row], each.mean(0)[row, equal.index(min(equal))])
+        best = energy.at_best_action(weighing(v)).critic
+        torch.testing.assert_close(best[row], each.mean(0)[row, sums.index(min(sums))])
         mins = [float(each[e, row].sum(-1).min()) for e in range(2)]
         assert energy.disagreement[row].item() == pytest.approx(
             abs(mins[0] - mins[1]) / 2, rel=1e-4, abs=1e-6
@@ -284,32 +283,35 @@ def test_what_lies_ahead_against_a_plain_loop(n_steps: int, online: int) -> None
     # A window ends in one of three ways: terminated, truncated, or not at all.
     how = torch.randint(3, (batch,), generator=draw)
     terminated = (torch.arange(steps) == real[:, None] - 1) & (how == 0)[:, None]
-    later = ahead(energies, terminated, valid, online, discount, n_steps)
+    later = n_step_return(energies, terminated, valid, online, discount, n_steps)
     for b in range(batch):
         for t in range(online):
             far = min(n_steps, int(real[b]) - 1 - t)
-            assert bool(later.seen[b, t]) == (far >= 1)
+            assert bool(later.mask[b, t]) == (far >= 1)
             if far < 1:
                 continue
             wanted = sum(discount ** (i - 1) * energies[b, t + i] for i in range(1, far + 1))
             if not terminated[b, t + far]:
                 wanted = wanted + discount**far * beyond[b, t + far]
-            got = later.felt[b, t] + later.rest[b, t] * beyond[b, later.reach[b, t]]
+            bootstrap = beyond[b, later.bootstrap_step[b, t]]
+            got = later.reward_sum[b, t] + later.bootstrap_discount[b, t] * bootstrap
             torch.testing.assert_close(got, wanted)
 
 
 def test_a_moved_distribution_keeps_its_mean_and_its_mass() -> None:
-    output = Distribution(51, 200.0)
+    output = CategoricalHead(51, 200.0)
     raw = torch.randn(3, 7, 1, 2, 51)
     felt, rest = torch.randn(7, 1, 2) * 3, torch.rand(7, 1, 1)
-    wanted = output.wanted(raw, felt, rest)
+    wanted = output.target(raw, felt, rest)
     torch.testing.assert_close(wanted.sum(-1), torch.ones(3, 7, 1, 2))
-    mean = felt + rest * output.read(raw)
-    torch.testing.assert_close(output.mean(wanted), mean.expand(3, 7, 1, 2), atol=1e-3, rtol=1e-3)
+    mean = felt + rest * output.value(raw)
+    torch.testing.assert_close(
+        output.target_value(wanted), mean.expand(3, 7, 1, 2), atol=1e-3, rtol=1e-3
+    )
 
 
 def test_a_distribution_is_projected_as_a_plain_loop_does() -> None:
-    output = Distribution(9, 20.0)
+    output = CategoricalHead(9, 20.0)
     raw, felt, rest = torch.randn(1, 9), torch.tensor([1.7]), torch.tensor([0.8])
     places, chance = output.bins.tolist(), (raw + output.prior).softmax(-1)[0].tolist()
     wanted = [0.0] * 9
@@ -319,24 +321,24 @@ def test_a_distribution_is_projected_as_a_plain_loop_does() -> None:
         share = (moved - places[low]) / (places[low + 1] - places[low])
         wanted[low] += probability * (1 - share)
         wanted[low + 1] += probability * share
-    torch.testing.assert_close(output.wanted(raw, felt, rest)[0], torch.tensor(wanted))
+    torch.testing.assert_close(output.target(raw, felt, rest)[0], torch.tensor(wanted))
 
 
 def test_a_silent_distribution_says_zero_and_a_certain_one_its_bin() -> None:
-    output = Distribution(51, 200.0)
-    assert output.read(torch.zeros(4, 51)).abs().max() < 1e-5
+    output = CategoricalHead(51, 200.0)
+    assert output.value(torch.zeros(4, 51)).abs().max() < 1e-5
     assert output.bins[0] == pytest.approx(-200)
     assert output.bins[-1] == pytest.approx(200)
     certain = torch.full((51,), -1e4).index_fill_(0, torch.tensor([40]), 0.0)
-    assert output.read(certain) == pytest.approx(float(output.bins[40]))
+    assert output.value(certain) == pytest.approx(float(output.bins[40]))
     one_hot = torch.nn.functional.one_hot(torch.tensor(40), 51).float()
     assert output.error(certain, one_hot) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_number_errs_by_its_square() -> None:
-    output = Number()
+    output = ScalarHead()
     raw = torch.tensor([[2.0], [0.0]])
-    wanted = output.wanted(raw, torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.0]))
+    wanted = output.target(raw, torch.tensor([1.0, 1.0]), torch.tensor([0.5, 0.0]))
     assert wanted.tolist() == [[2.0], [1.0]]
     assert output.error(raw, wanted).tolist() == [0, 1]
 
@@ -493,6 +495,8 @@ def test_weights_by_name() -> None:
     names = ("score", "pain", "effort", "goal")
     assert weights({}, names, "x").tolist() == [1, 1, 0, 1]
     assert weights({"effort": 0.5, "score": 2}, names, "x").tolist() == [2, 1, 0.5, 1]
+    # A plugin's drive counts 1, as it is there only where it is named; sub-goals are set.
+    assert weights({}, ("upright", "novelty", "subgoal 0"), "x").tolist() == [1, 0, 0]
     with pytest.raises(ConfigError, match=r"config directive.u: 'pian' is not one of score"):
         weights({"pian": 1}, names, "directive.u")
 

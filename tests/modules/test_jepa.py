@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 
 import gymnasium
 import numpy as np
@@ -39,24 +38,23 @@ WORLD = WorldSpec(
 )
 
 
-def jepa(ensemble: int = 1, taught: bool = True) -> JEPA:
-    """A model; `taught` gives it weights and scales unlike a fresh one's."""
+def jepa(ensemble_size: int = 1, fresh: bool = False, **settings: float) -> JEPA:
+    """A model; unless `fresh`, its weights and statistics are random."""
     torch.manual_seed(0)
-    made = JEPA(
+    model = JEPA(
+        config=JEPA.Config(width=32, ensemble_size=ensemble_size, **settings),
         world=WORLD,
         latent_size=LATENT,
         token_shape=TOKENS,
         objective=Unregularised(),
-        width=32,
-        ensemble_size=ensemble,
     )
-    if taught:
-        for parameter in made.parameters():
+    if not fresh:
+        for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
-        made.latents.update(torch.randn(50, LATENT) * 2 + 1)
-        made.strides.update(torch.randn(50, LATENT) * 0.3)
-        made.feelings.update(torch.randn(50, len(SIGNALS)))
-    return made
+        model.latent_stats.update(torch.randn(50, LATENT) * 2 + 1)
+        model.delta_stats.update(torch.randn(50, LATENT) * 0.3)
+        model.signal_stats.update(torch.randn(50, len(SIGNALS)))
+    return model
 
 
 def state(rows: int, hidden: Tensor | None = None) -> State:
@@ -103,16 +101,12 @@ def test_it_is_a_world_model_that_learns() -> None:
     model = jepa()
     assert isinstance(model, WorldModel)
     assert isinstance(model, Learnable)
-    taken = inspect.signature(JEPA.__init__).parameters
-    for name, field in JEPA.Config.model_fields.items():
-        if name != "kind":
-            assert taken[name].default == field.default
 
 
 @pytest.mark.parametrize("ensemble", [1, 3])
 def test_a_fresh_model_expects_no_change_and_no_end(ensemble: int) -> None:
     before = state(5)
-    after = jepa(ensemble, taught=False).step(before, torch.randn(5, ACTION))
+    after = jepa(ensemble, fresh=True).step(before, torch.randn(5, ACTION))
     torch.testing.assert_close(after.latent, before.latent, rtol=0, atol=1e-6)
     assert torch.equal(after.signals, torch.zeros(5, len(SIGNALS)))
     assert after.ended.max() < 0.01
@@ -165,7 +159,7 @@ def test_tokens_of_the_directive_modulate_the_prediction() -> None:
     perceived = state(3, torch.zeros(3, 0))
     situation = Situation.unchecked(state=perceived)
     action = torch.randn(3, ACTION)
-    fresh, taught = jepa(taught=False), jepa()
+    fresh, taught = jepa(fresh=True), jepa()
 
     def expected(model: JEPA, told: Tensor) -> State:
         return model.predict(situation, action, Directive.unchecked(tokens=told))
@@ -224,7 +218,7 @@ def test_an_end_within_valid_steps_is_not_crossed() -> None:
     terminated = experience.terminated.clone()
     terminated[1, 2] = True
     marked = experience.replace(terminated=terminated)
-    for scale in (model.latents, model.strides, model.feelings, model.misses):
+    for scale in (model.latent_stats, model.delta_stats, model.signal_stats, model.error_stats):
         scale.decay = 1.0
         scale.count.fill_(1e9)
     base = measured(model, marked, latents)
@@ -251,8 +245,10 @@ def test_the_losses_are_their_formulas() -> None:
         Batch(experience, states_of(latents), states_of(latents + 0.1)), LEARNING_KEY
     )
 
-    scale = model.latents.deviation()
-    unit = torch.maximum((scale * model.strides.magnitude()).sqrt(), model.misses.magnitude())
+    scale = model.latent_stats.deviation()
+    unit = torch.maximum(
+        (scale * model.delta_stats.magnitude()).sqrt(), model.error_stats.magnitude()
+    )
     wanted = {"prediction": 0.0, "signals": 0.0, "ended": 0.0}
     count = 0
     for b, steps in enumerate([2, 3, 3]):
@@ -266,7 +262,7 @@ def test_the_losses_are_their_formulas() -> None:
             felt = now.signals[0].sign() * now.signals[0].abs().log1p()
             real = experience.signals[b, t + 1]
             real = real.sign() * real.abs().log1p()
-            error = (felt - real) / model.feelings.deviation()
+            error = (felt - real) / model.signal_stats.deviation()
             wanted["signals"] += weight * error.square().mean().item()
             chance = now.ended[0] if terminated[b, t + 1] else 1 - now.ended[0]
             wanted["ended"] -= weight * chance.log().item()
@@ -286,9 +282,9 @@ def test_invariance_is_the_error_between_two_views_in_units_of_the_deviation() -
             0
         ]
     )
-    model.invariance_weight = 3.0
+    model = jepa(invariance_weight=3.0)
     got, _ = model.losses(Batch(experience, states_of(latents), states_of(views)), LEARNING_KEY)
-    scale, total = model.latents.deviation(), 0.0
+    scale, total = model.latent_stats.deviation(), 0.0
     for b, weight in enumerate([0.5, 1.0, 2.0]):
         total += weight * ((latents[b, 0] - views[b, 0]) / scale).square().mean().item()
     assert got["invariance"].item() == pytest.approx(3 * total / 3, rel=1e-4)
@@ -310,8 +306,8 @@ def test_shaping_is_the_share_of_the_gradient_that_goes_on_into_the_perception()
     experience, found = windows(6, 4), {}
     latents = torch.randn(6, 4, LATENT)
     for share in (1.0, 0.25, 0.0):
-        model = jepa()
-        model.objective, model.invariance_weight, model.encoder_grad_scale = VICReg(), 2.0, share
+        model = jepa(invariance_weight=2.0, encoder_grad_scale=share)
+        model.objective = VICReg(config=VICReg.Config())
         online = latents.clone().requires_grad_(True)
         losses, _ = model.losses(
             Batch(experience, states_of(online[:, :1]), states_of(latents + 0.1)), LEARNING_KEY
@@ -329,8 +325,7 @@ def test_shaping_is_the_share_of_the_gradient_that_goes_on_into_the_perception()
 
 def test_it_learns_from_its_share_of_the_windows_and_asks_for_no_others() -> None:
     experience, latents = windows(8, 4), torch.randn(8, 4, LATENT)
-    few, whole = jepa(), jepa()
-    few.batch_fraction = 0.3
+    few, whole = jepa(batch_fraction=0.3), jepa()
     chosen = torch.tensor([0, 2, 5])
     read = few.target_mask(experience, 1)
     assert read[chosen].equal(whole.target_mask(experience, 1)[chosen])
@@ -344,7 +339,10 @@ def test_it_learns_from_its_share_of_the_windows_and_asks_for_no_others() -> Non
         torch.testing.assert_close(mine[name], loss)
 
 
-@pytest.mark.parametrize("objective", [VICReg(), SIGReg(num_slices=8)])
+OBJECTIVES = [VICReg(config=VICReg.Config()), SIGReg(config=SIGReg.Config(num_slices=8))]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_objective_is_part_of_the_losses(objective: VICReg | SIGReg) -> None:
     model, experience, latents = jepa(), windows(4, 6), torch.randn(4, 6, LATENT)
     model.objective = objective
@@ -401,8 +399,7 @@ def test_it_learns_cart_pole_from_experience() -> None:
         latent_size=perception.latent_size,
         token_shape=TOKENS,
         objective=Unregularised(),
-        width=128,
-        ensemble_size=1,
+        config=JEPA.Config(width=128, ensemble_size=1),
     )
     vectors, actions, ends = cart_pole(episodes=120, seed=0)
 

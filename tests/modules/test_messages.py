@@ -2,12 +2,14 @@
 
 import json
 import struct
+from typing import Annotated
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from modules.messages import (
     Directive,
@@ -19,6 +21,7 @@ from modules.messages import (
     Observation,
     Plan,
     Recollection,
+    Shape,
     Situation,
     State,
 )
@@ -30,7 +33,7 @@ DTYPES = {
     "int": [torch.int64, torch.int32, torch.uint8],
     "any": [torch.uint8, torch.float32, torch.int16, torch.bool],
 }
-OPTIONAL = {"pixels", "vector", "goal", "goals", "critic_actions", "frames", "vectors"}
+OPTIONAL = {"pixels", "vector", "goal", "goals", "critic", "critic_actions", "frames", "vectors"}
 
 
 class Made:
@@ -263,6 +266,37 @@ def test_is_frozen_complete_and_itself():
     assert message == message
     assert message != twin
     assert len({message, twin, message}) == 2
+
+
+class Reading(Message):
+    """A message outside the package, with each kind of field."""
+
+    values: Annotated[Tensor, Shape("B D")]
+    scale: Annotated[Tensor, Shape("D")] | None = None
+    state: State | None = None
+    label: str = ""
+
+
+def test_a_message_class_of_another_package_checks_its_shapes():
+    with pytest.raises(
+        MessageError, match=r"Reading\.values: expected float \[B D\], got float32 \["
+    ):
+        Reading(values=torch.zeros(2))
+    with pytest.raises(MessageError, match=r"Reading\.scale: expected \[D=3\], got float32 \[4\]"):
+        Reading(values=torch.zeros(2, 3), scale=torch.zeros(4))
+    with pytest.raises(MessageError, match=r"Reading\.state: expected 5 rows, got 2 rows"):
+        Reading(values=torch.zeros(5, 3), state=state())
+    reading = Reading(values=torch.ones(2, 3), state=state(), label="r")
+    back = Message.from_bytes(reading.to_bytes())
+    identical(reading, back)
+    assert [name for name, _ in reading.tensors()][:3] == ["values", "scale", "state.latent"]
+
+
+def test_a_message_class_with_an_unknown_type_is_refused():
+    with pytest.raises(TypeError, match="forward reference"):
+
+        class Early(Message):
+            later: "NotYetDefined"  # noqa: F821
 
 
 def header_of(data):

@@ -85,7 +85,7 @@ def test_no_tokens_at_all_is_a_width_like_any_other() -> None:
 
 
 def test_a_silent_network_says_zero_and_can_learn() -> None:
-    network = MLP(3, 16, 2, silent=True)
+    network = MLP(3, 16, 2, zero_output=True)
     out = network(torch.randn(5, 3))
     assert torch.equal(out, torch.zeros(5, 2))
     (out - 1).square().sum().backward()
@@ -128,7 +128,10 @@ def test_running_scale_forgets() -> None:
 
 
 def test_convolutions_are_modulated_before_their_nonlinearity() -> None:
-    network = CNN(1, 36, 36, ((2, 5, 5, 0),), (1, 1))
+    class OneLayer(CNN):
+        layers = ((2, 5, 5, 0),)
+
+    network = OneLayer(1, 36, 36, (1, 1))
     film = network.films[0]
     assert isinstance(film, FiLM)
     assert film.modulate is not None

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from agent.assembly.build import assemble, known_kinds
-from agent.imagination import Imagination
 from agent.live import live
 from modules import chance
 from modules.messages import ConfigError, WorldError
@@ -42,10 +41,16 @@ def present(house, seed=0, steps=30):
     agent.step(observation)
     model.start = start
     situation, directive = caught["now"]
-    imagination = Imagination(
-        model, agent.modules.cost, situation, directive, house.world.spec.actions, agent.discount
-    )
-    return situation, imagination, directive
+    return situation, agent.imagination(situation, directive), directive
+
+
+def states_of(imagination, actions):
+    """The states after each of the actions [B N H A]."""
+    futures, states = imagination.begin(actions.shape[1]), []
+    for t in range(actions.shape[2]):
+        futures = imagination.extend(futures, actions[:, :, t].flatten(0, 1))
+        states.append(futures.state)
+    return states
 
 
 def draw(house, rows, several, steps, seed=3):
@@ -82,12 +87,12 @@ def test_what_the_clairvoyant_imagines_comes_true(world, steps):
     # Other futures imagined in between must not disturb this one, nor the world.
     imagination.rollout(draw(house, 2, 3, 5, seed=9))
     seen = house.agent.modules.world_model.complete(states[-1]).latent
-    agent, felt = house.agent, []
+    agent, signals = house.agent, []
     for t in range(6):
         observation = house.world.step(actions[:, 0, t])
-        felt.append(observation.signals)
+        signals.append(observation.signals)
         moment = agent.step(observation)
-    for imagined, real in zip(states[1:], felt, strict=True):
+    for imagined, real in zip(states[1:], signals, strict=True):
         torch.testing.assert_close(imagined.signals, real)
     torch.testing.assert_close(seen, moment.state.latent)
     assert situation.batch == 2
@@ -106,25 +111,25 @@ def test_imagining_leaves_the_world_as_it_was():
 
 
 def test_the_fair_one_does_not_foresee_the_luck_of_the_clairvoyant():
-    felt = {}
+    latents = {}
     for kind in ("clairvoyant", "fair"):
         house = made("ALE/Breakout-v5", kind)
         _, imagination, _ = present(house)
         model = house.agent.modules.world_model
-        states = imagination.rollout(draw(house, 1, 2, 12)).states
-        felt[kind] = torch.stack([model.complete(state).latent for state in states])
-    assert bool((felt["clairvoyant"] != felt["fair"]).any())
+        states = states_of(imagination, draw(house, 1, 2, 12))
+        latents[kind] = torch.stack([model.complete(state).latent for state in states])
+    assert bool((latents["clairvoyant"] != latents["fair"]).any())
 
 
 def watched(model):
-    """The seeds its simulator will be given, as they come, until `del model.simulator.imagine`."""
-    seeds, imagine = [], model.simulator.imagine
+    """The seeds that its simulator gets, in order, until `del model.simulator.simulate`."""
+    seeds, simulate = [], model.simulator.simulate
 
     def watch(handle, action, seed):
         seeds.append(seed)
-        return imagine(handle, action, seed)
+        return simulate(handle, action, seed)
 
-    model.simulator.imagine = watch
+    model.simulator.simulate = watch
     return seeds
 
 
@@ -137,11 +142,11 @@ def test_fair_luck_is_the_same_again_for_the_same_step_and_differs_between_futur
     first = imagination.rollout(actions)
     count = len(seeds)
     again = imagination.rollout(actions)
-    del model.simulator.imagine
+    del model.simulator.simulate
     assert len(seeds) == count, "remembered, not stepped again"
     assert len(set(seeds)) == count
-    assert first.states[-1].hidden.tolist() == again.states[-1].hidden.tolist()
-    assert imagination.spent.tolist() == [32], "counted all the same"
+    assert first.state.hidden.tolist() == again.state.hidden.tolist()
+    assert imagination.model_calls.tolist() == [32], "counted all the same"
 
 
 def test_a_row_has_the_same_fair_luck_alone_as_beside_others():
@@ -150,14 +155,14 @@ def test_a_row_has_the_same_fair_luck_alone_as_beside_others():
     model = house.agent.modules.world_model
     seeds = watched(model)
     actions = draw(house, 3, 4, 5)
-    model._forget()
+    model._clear()
     imagination.rollout(actions)
     together = sorted(seeds)
     seeds.clear()
     for row in range(3):
-        model._forget()
+        model._clear()
         imagination.select(torch.tensor([row])).rollout(actions[row : row + 1])
-    del model.simulator.imagine
+    del model.simulator.simulate
     assert sorted(seeds) == together
 
 
@@ -166,7 +171,7 @@ def test_rows_imagine_from_where_they_are_themselves():
     _, imagination, _ = present(house, steps=6)
     model = house.agent.modules.world_model
     actions = draw(house, 3, 1, 2)[:, 0]
-    model._forget()
+    model._clear()
     part = imagination.select(torch.tensor([2, 0]))
     some = part.step(part.start(), actions[[2, 0], 0])
     whole = imagination.step(imagination.start(), actions[:, 0])
@@ -181,11 +186,29 @@ def test_nothing_moves_once_an_episode_is_over():
     house = made("CartPole-v1", "clairvoyant")
     _, imagination, _ = present(house, steps=2)
     push = torch.nn.functional.one_hot(torch.ones(1, 1, 30, dtype=torch.int64), 2).float()
-    ended = imagination.rollout(push).ended[0, 0]
+    states = states_of(imagination, push)
+    ended = torch.stack([state.ended for state in states])[:, 0]
     assert 0 < float(ended.sum()) < 30
     assert bool((ended.diff() >= 0).all()), "over stays over"
-    states = imagination.rollout(push).states
     assert states[-1].hidden.tolist() == states[-2].hidden.tolist()
+
+
+def test_ids_are_equal_where_emulator_states_are_and_latents_wait_for_complete():
+    house = made("ALE/Breakout-v5", "clairvoyant")
+    _, imagination, _ = present(house, steps=10)
+    model = house.agent.modules.world_model
+    # The ball is not yet served: FIRE (1) differs from NOOP (0); NOOP again is the same state.
+    noop, fire = torch.eye(4)[0], torch.eye(4)[1]
+    actions = torch.stack([noop, noop, fire]).view(1, 3, 1, 4)
+    (state,) = states_of(imagination, actions)
+    ids, hidden = imagination.state_ids(state), state.hidden[:, 0]
+    assert ids[0] == ids[1] != ids[2]
+    assert hidden[0] == hidden[1] != hidden[2]
+    assert bool(state.latent.isnan().all())
+    assert bool(model.complete(state).latent.isfinite().all())
+    # Where drives read latents, these are compared.
+    house.agent.modules.cost.needs_latent = lambda: True
+    assert imagination.state_ids(state) is None
 
 
 def test_a_world_that_cannot_be_imagined_from_is_refused():

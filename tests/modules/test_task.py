@@ -160,10 +160,9 @@ def test_what_no_task_can_have_is_refused_in_one_line(settings: dict[str, Any], 
 def critic(**changed: Any) -> SubgoalCritic:
     torch.manual_seed(0)
     settings = {
-        **SubgoalCritic.Config(width=8, n_steps=2, drive_weights={"effort": 1.0}).model_dump(),
+        "config": SubgoalCritic.Config(width=8, n_steps=2, drive_weights={"effort": 1.0}),
         "world": WORLD, "latent_size": SIZE, "heads": DRIVES, "discount": 0.9, **changed,
     }  # fmt: skip
-    settings.pop("kind")
     made = SubgoalCritic(**settings)
     with torch.no_grad():
         for parameter in [*made.members.parameters(), *made.targets.parameters()]:
@@ -213,13 +212,10 @@ def test_under_one_task_it_is_the_critic_of_actions_with_that_head():
     """Identity: what heads of other tasks are leaves no trace."""
     made = critic()
     energies, experience, states, targets = batch(goals([1] * 6))
-    settings = {
-        **ActionCritic.Config(width=8, n_steps=2).model_dump(), "world": WORLD,
-        "drive_weights": {"effort": 1.0}, "latent_size": SIZE, "heads": ("effort", "goal"),
-        "discount": 0.9,
-    }  # fmt: skip
-    settings.pop("kind")
-    plain = ActionCritic(**settings)
+    plain = ActionCritic(
+        config=ActionCritic.Config(width=8, n_steps=2, drive_weights={"effort": 1.0}),
+        world=WORLD, latent_size=SIZE, heads=("effort", "goal"), discount=0.9,
+    )  # fmt: skip
     kept = [HEADS.index("effort"), HEADS.index("subgoal 1")]
     with torch.no_grad():
         for mine, theirs in zip(

@@ -114,6 +114,11 @@ def _fields(run: Recording) -> Iterator[str]:
         shapes = fields_of(part)
         for name in offered:
             axes = shapes[name].axes[1:]
+            # Of a critic of actions this follows from `critic_actions` and v, so it has no effect.
+            if (part, name) == ("energies", "critic") and run.moment(
+                0
+            ).energies.critic_actions is not None:
+                continue
             if not axes:
                 yield f"{part}.{name}"
             else:

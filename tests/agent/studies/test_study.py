@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import csv
-import functools
 import json
-import multiprocessing
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,9 +20,9 @@ from agent.learning.training import Training
 from agent.recording.run_folder import RunFolder
 from agent.studies.findings import find
 from agent.studies.grid import check, lesson_of, runs_of, settings_of_arm, stages
-from agent.studies.measures import MEASURES, TIMED, Recorder, Series, measured
+from agent.studies.measures import MEASURES, TIMED, Series, SeriesRecorder, measured
 from agent.studies.report import _how, write_report
-from agent.studies.runner import _work, begin, reopen, results_in, run_study
+from agent.studies.runner import begin, reopen, results_in, run_study
 from agent.studies.study import branch, chosen, quick, read_study, shipped, study_of
 from modules.messages import ConfigError
 
@@ -114,14 +110,14 @@ def figures(folder):
         ({"trends": [{"measure": "return", "arms": ["acts", "thinks"], "direction": "up"}]},
          "rise"),
         ({"question": None}, "string"),
-        (with_arm(tutor={"seed": 1}), "sees seed 2"),
-        ({**with_arm(tutor={"seed": 7}), "seeds": [100_008]}, "sees seed 100008"),
-        (with_arm(tutor={"population": 5}), "multiple of 2"),
-        (with_arm(tutor={"steps": 1}), "tutor.steps"),
-        (with_arm(tutor={"price": float("inf")}), "finite"),
-        (with_arm(tutor={}, school={"steps": 9}), "tutor and school"),
-        (with_arm(tutor={}, settings={"configurator.kind": "fixed"}), "'fixed' cannot be tutored"),
-        (with_arm(tutor={}), "'surprise' cannot be tutored"),
+        (with_arm(tune={"seed": 1}), "uses seed 2"),
+        ({**with_arm(tune={"seed": 7}), "seeds": [100_008]}, "uses seed 100008"),
+        (with_arm(tune={"population": 5}), "multiple of 2"),
+        (with_arm(tune={"steps": 1}), "tune.steps"),
+        (with_arm(tune={"price": float("inf")}), "finite"),
+        (with_arm(tune={}, train={"steps": 9}), "tune and train"),
+        (with_arm(tune={}, settings={"configurator.kind": "fixed"}), "'fixed' cannot be tuned"),
+        (with_arm(tune={}), "'surprise' cannot be tuned"),
         ({"arms": {**TINY["arms"], "Acts_too": {}}}, "'Acts_too' and 'acts-too' would share"),
         ({"arms": {**TINY["arms"], "думает": {}}}, "a-z"),
         ({"worlds": [{"id": "ALE/Pong-v5"}, {"id": "ale-pong-v5"}]}, "would share the folder"),
@@ -147,7 +143,7 @@ def test_a_wrong_file_is_refused_in_one_line(change, said, tmp_path, monkeypatch
     [
         (["study", "mods"], "Did you mean 'modes'"),
         (["study"], "one of the two"),
-        (["study", "s.yaml", "--seeds", "0,x"], "whole numbers"),
+        (["study", "s.yaml", "--seeds", "0,x"], "like 0,1,2 or 0-11"),
         (["study", "s.yaml", "--worlds", "CartPol-v1"], "CartPole-v1"),
         (["study", "--resume", "nowhere"], "study.yaml"),
         (["study", "--resume", "nowhere", "--quick"], "as it was begun"),
@@ -156,9 +152,9 @@ def test_a_wrong_file_is_refused_in_one_line(change, said, tmp_path, monkeypatch
 )
 def test_wrong_words_are_refused_in_one_line(words, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    taught = with_arm(tutor={}, settings={"configurator.kind": "learned"})
+    taught = with_arm(tune={}, settings={"configurator.kind": "learned"})
     Path("s.yaml").write_text(
-        yaml.safe_dump({**TINY, **taught, "quick": {"tutor": {"generation": 1}}})
+        yaml.safe_dump({**TINY, **taught, "quick": {"tune": {"generation": 1}}})
     )
     assert command(words) == 2
     error = capsys.readouterr().err
@@ -194,7 +190,7 @@ def test_other_seeds_and_worlds():
 
 
 def test_a_tutor_may_begin_with_a_seed_it_never_lives():
-    study_of({**TINY, **with_arm(tutor={"seed": 2})}, "tiny")
+    study_of({**TINY, **with_arm(tune={"seed": 2})}, "tiny")
 
 
 def test_a_world_made_quick_is_as_the_study_has_it(tmp_path, monkeypatch, capsys):
@@ -220,14 +216,14 @@ def test_a_world_made_quick_is_as_the_study_has_it(tmp_path, monkeypatch, capsys
 
 def test_a_trained_agent_plays_under_its_own_rules(tmp_path):
     worlds = [{"id": "ALE/Boxing-v5", "agent": "boxing"}, {"id": "ALE/Pong-v5"}]
-    study = tiny(worlds=worlds, arms={"acts": {}, "schooled": {"school": {"steps": 9}}},
+    study = tiny(worlds=worlds, arms={"acts": {}, "trained": {"train": {"steps": 9}}},
                  comparisons=[], gap=None, trends=[], distances=[], curves=[], energies=[],
                  measures=["return"])  # fmt: skip
     check(study)
     runs = runs_of(study, [(world["id"], "acts") for world in worlds], {}, tmp_path)
     found = [resolved(run.request()).settings.world.protocol for run in runs[:2]]
     assert found == ["100k", "v5"]
-    taught = resolved(lesson_of(study, study.worlds[0], "schooled", 0))
+    taught = resolved(lesson_of(study, study.worlds[0], "trained", 0))
     assert taught.settings.world.protocol == "100k"
     asked = study.worlds[0].model_copy(update={"protocol": "v5"})
     assert settings_of_arm(study, asked, study.arms["acts"], {})["world"]["protocol"] == "v5"
@@ -309,7 +305,7 @@ def test_it_goes_on_where_it_was_stopped(done, tmp_path, monkeypatch):
     assert figures(folder) == figures(done)
 
 
-def test_a_tutored_arm_is_tutored_as_the_agent_it_is(tmp_path):
+def test_a_tuned_arm_is_tuned_as_the_agent_it_is(tmp_path):
     """In a world that has an agent it is that agent; what is matched is given besides."""
     arms = {
         "acts": {"settings": {"configurator": {"kind": "fixed", "mode": 1}}},
@@ -318,7 +314,7 @@ def test_a_tutored_arm_is_tutored_as_the_agent_it_is(tmp_path):
                 "configurator.kind": "learned",
                 "directive": {"model_calls": 8, "horizon_steps": 2},
             },
-            "tutor": {"generations": 1, "population": 2, "episodes": 1, "steps": 2},
+            "tune": {"generations": 1, "population": 2, "episodes": 1, "steps": 2},
             "match": {"arm": "acts", "measure": "length", "setting": "directive.risk"},
         },
     }
@@ -328,23 +324,23 @@ def test_a_tutored_arm_is_tutored_as_the_agent_it_is(tmp_path):
     )  # fmt: skip
     folder = begin(study, tmp_path / "taught")
     run_study(study, folder, 1, silent)
-    tutored = folder / "tutored" / "cartpole-v1--taught"
+    tuned = folder / "tuned" / "cartpole-v1--taught"
     own = RunFolder(BUNDLED / "cartpole").read_config()
-    kept = yaml.safe_load((tutored / "config.yaml").read_text())
+    kept = yaml.safe_load((tuned / "config.yaml").read_text())
     assert kept["cost"] == own["cost"]
     lived = folder / "runs" / "cartpole-v1--taught--0" / "config.yaml"
     settings = yaml.safe_load(lived.read_text())
-    assert settings["configurator"]["weights"] == str(tutored)
+    assert settings["configurator"]["weights"] == str(tuned)
     assert settings["directive"]["risk"] == 3
 
 
-def test_a_schooling_that_is_stopped_is_not_kept(tmp_path, monkeypatch):
-    arms = {"acts": {"school": {"steps": 40, "settings": {"learner.warmup_steps": 20}}}}
+def test_a_training_that_is_stopped_is_not_kept(tmp_path, monkeypatch):
+    arms = {"acts": {"train": {"steps": 40, "settings": {"learner.warmup_steps": 20}}}}
     study = study_of(
-        {"name": "schooled", "question": "?", "arms": arms, "seeds": [0], "measures": ["return"],
-         "worlds": [{"id": "CartPole-v1", "steps": 3}]}, "schooled",
+        {"name": "trained", "question": "?", "arms": arms, "seeds": [0], "measures": ["return"],
+         "worlds": [{"id": "CartPole-v1", "steps": 3}]}, "trained",
     )  # fmt: skip
-    folder = begin(study, tmp_path / "schooled")
+    folder = begin(study, tmp_path / "trained")
     whole = Training.run
 
     def interrupted(self, kept):
@@ -355,34 +351,13 @@ def test_a_schooling_that_is_stopped_is_not_kept(tmp_path, monkeypatch):
         within.setattr(Training, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_study(study, folder, 1, silent)
-    assert not list((folder / "schooled").glob("cartpole*"))
-    assert list((folder / "schooled").glob(".part-*"))
+    assert not list((folder / "trained").glob("cartpole*"))
+    assert list((folder / "trained").glob(".part-*"))
     run_study(reopen(folder), folder, 1, silent)
-    results = list((folder / "schooled").glob("*/result.json"))
+    results = list((folder / "trained").glob("*/result.json"))
     assert [json.loads(one.read_text())["steps"] for one in results] == [40]
-    assert not list((folder / "schooled").glob(".part-*"))
+    assert not list((folder / "trained").glob(".part-*"))
     assert len(results_in(folder)) == 1
-
-
-def test_no_process_outlives_a_study_that_is_stopped():
-    """Not even one that would rather go on, as a training does to its next checkpoint."""
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: 0); time.sleep(30)"
-    waiting = [
-        ("short", "a", functools.partial(time.sleep, 1)),
-        ("long", "a", functools.partial(exec, stubborn, {})),
-    ]
-
-    def stop(_):
-        raise KeyboardInterrupt
-
-    before = set(multiprocessing.active_children())
-    with pytest.raises(KeyboardInterrupt):
-        _work(waiting, 2, SimpleNamespace(finished=lambda *_: None), stop)
-    # That it is gone is not known at once.
-    until = time.monotonic() + 5
-    while set(multiprocessing.active_children()) != before and time.monotonic() < until:
-        time.sleep(0.05)
-    assert set(multiprocessing.active_children()) == before
 
 
 def test_two_at_a_time_come_to_the_same(done, tmp_path):
@@ -415,7 +390,7 @@ def test_a_run_that_fails_is_named_and_nothing_finished_is_lost(tmp_path, monkey
 
 
 def test_the_first_episode_alone_counts(life, pong):
-    recorder = Recorder(pong.actions, rows=2)
+    recorder = SeriesRecorder(pong.actions, rows=2)
     over = [recorder.add(moment) for moment in life(60)]
     # The game of the made-up life is over at its 50th moment, which still is felt.
     assert over.index(True) == 49
@@ -468,10 +443,10 @@ def test_findings_are_those_of_numbers_put_in(tmp_path):
     found = find(study, runs, tmp_path)
     assert found.gap is not None
     assert found.gap.worlds == ("CartPole-v1",)
-    (kept,) = found.gap.kept
-    assert kept.kept.mean == pytest.approx(0.9)
+    (kept,) = found.gap.shares
+    assert kept.share.mean == pytest.approx(0.9)
     assert kept.calls.mean == pytest.approx(0.25)
-    assert kept.control_kept.mean == pytest.approx(0)
+    assert kept.control_share.mean == pytest.approx(0)
     assert kept.control_calls.mean == pytest.approx(0)
     assert kept.over_control.low == pytest.approx(0.9)
     assert [v.met for v in found.verdicts] == [True, True, True]
@@ -507,7 +482,7 @@ def test_a_trend_must_hold_on_so_many_worlds_whatever_other_trends_there_are(tmp
 
 def test_the_report_says_who_played_and_what_was_learned_first():
     world = {"id": "CartPole-v1", "agent": "cartpole", "price": 0.25, "settings": {"discount": 0.9}}
-    arms = {**TINY["arms"], "x": {"school": {"steps": 77, "preset": "learn-actions"}}}
+    arms = {**TINY["arms"], "x": {"train": {"steps": 77, "preset": "learn-actions"}}}
     lines = _how(tiny(worlds=[world], arms=arms))
     (said,) = [line for line in lines if line.startswith("World CartPole-v1")]
     assert all(part in said for part in ("cartpole", "0.25", "discount: 0.9"))
@@ -566,3 +541,41 @@ def test_a_shipped_study_runs(name, tmp_path, monkeypatch, capsys):
     assert last["runs"] == len(small.arms) * len(small.worlds)
     assert last["missing"] == 0
     assert Path("out/report.html").is_file()
+
+
+# -- version 0.1 --------------------------------------------------------------------------------
+
+OLD = {
+    "name": "old", "question": "?", "seeds": [0], "measures": ["return"],
+    "worlds": [{"id": "CartPole-v1", "rows": 2, "steps": 3, "settings": {"world.rows": 2}}],
+    "base": {"actor.replan_surprise": 100, "memory": {"capacity": 50}},
+    "arms": {"school": {"school": {"steps": 40, "settings": {"learner.warmup_steps": 20,
+                                                            "learner.ports": ["cost"]}}}},
+    "quick": {"school": {"steps": 9}},
+}  # fmt: skip
+
+
+def test_a_study_folder_of_version_0_1_is_resumed_and_a_file_refused(tmp_path):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(OLD))
+    study = reopen(tmp_path)
+    (world,) = study.worlds
+    assert (world.num_envs, world.settings) == (2, {"world": {"num_envs": 2}})
+    assert study.base["actor"] == {"replan_threshold": 100}
+    # The arm's own name stays.
+    lesson = study.arms["school"].train
+    assert lesson is not None
+    assert lesson.settings["learner"] == {"warmup_steps": 20, "train_modules": ["cost"]}
+    assert study.quick.train == {"steps": 9}
+    with pytest.raises(ConfigError, match=r"worlds.0.rows: is called num_envs now"):
+        study_of(OLD, "old")
+    with pytest.raises(ConfigError, match=r"arms.school.school: is called train now"):
+        study_of({**OLD, "worlds": [{"id": "CartPole-v1"}]}, "old")
+
+
+def test_a_study_of_version_0_1_keeps_its_folders(tmp_path):
+    """What was trained there is not trained again."""
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(OLD))
+    study, place = reopen(tmp_path), tmp_path / "schooled" / "cartpole-v1--school--0"
+    place.mkdir(parents=True)
+    (run,) = runs_of(study, [("CartPole-v1", "school")], {}, tmp_path)
+    assert run.agent == str(place)

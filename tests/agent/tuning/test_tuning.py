@@ -1,4 +1,4 @@
-"""Tutoring: what it steps along, what it keeps, and that it goes on where it stopped."""
+"""Tuning: what it steps along, what it keeps, and that it goes on where it stopped."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from agent.assembly.load import RunRequest, load, prepared
 from agent.cli import run
 from agent.recording import checkpoint
-from agent.tuning.evolution import Outcome, _Lesson, _taught, step_of, tutor
+from agent.tuning.evolution import Outcome, _Lesson, _tunable, step_of, tune
 from agent.tuning.from_traces import _fit, advantage
 from modules.messages import ConfigError
 
@@ -53,7 +53,7 @@ def test_what_thinking_is_worth_is_found_in_what_followed() -> None:
                                                 "world_model.kind=persistence"))
     )  # fmt: skip
     assembly.world.close()
-    taught = _taught(assembly)
+    taught = _tunable(assembly)
     size = taught.weights["hidden.weight"].shape[1]
     heard = torch.randn(800, size, generator=draw)
     thought = torch.rand(800, generator=draw) < 0.3
@@ -76,14 +76,14 @@ def test_a_dear_thought_is_given_up_and_the_folder_says_all(
     """Where a call costs more than an episode can earn, thinking less is taught."""
     told: list[object] = []
     place = tmp_path / "whole"
-    best = tutor(SMALL, place, report=told.append, **ASKED)
+    best = tune(SMALL, place, report=told.append, **ASKED)
     assert best == place / "best"
     assert len(told) == 2
     assert "held out" in str(told[0])
     facts = checkpoint.load(best).facts
     assert facts["price"] == 1.0
     assert facts["judged"]["value"] >= facts["untaught"]["value"]
-    notes = json.loads((place / "tutoring.json").read_text())
+    notes = json.loads((place / "tuning.json").read_text())
     assert notes["asked"]["config"]["configurator"]["kind"] == "learned"
     assert len(notes["history"]) == 2
     # Interrupted before anything was judged and after the first generation, and gone on with, it
@@ -92,27 +92,29 @@ def test_a_dear_thought_is_given_up_and_the_folder_says_all(
     with monkeypatch.context() as within:
         within.setattr(_Lesson, "judged", stopped)
         with pytest.raises(KeyboardInterrupt):
-            tutor(SMALL, parts, report=told.append, **ASKED)
+            tune(SMALL, parts, report=told.append, **ASKED)
     with pytest.raises(ConfigError, match=r"was begun with price 1\.0"):
-        tutor(SMALL, parts, **{**ASKED, "price": 2.0})
+        tune(SMALL, parts, **{**ASKED, "price": 2.0})
 
     def stop(_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tutor(SMALL, parts, report=stop, **ASKED)
+        tune(SMALL, parts, report=stop, **ASKED)
     resumed: list[object] = []
-    tutor(SMALL, parts, report=resumed.append, **ASKED)
+    tune(SMALL, parts, report=resumed.append, **ASKED)
     assert [str(one) for one in resumed] == [str(told[1])]
     one, other = (checkpoint.load(p / "best").tensors["weights"] for p in (place, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    with pytest.raises(ConfigError, match=r"was begun with price 1\.0; go on as it was begun"):
-        tutor(SMALL, place, **{**ASKED, "price": 2.0})
+    with pytest.raises(
+        ConfigError, match=r"was begun with price 1\.0; continue it as it was begun"
+    ):
+        tune(SMALL, place, **{**ASKED, "price": 2.0})
     # The weights are given to an agent by the folder, and must fit it.
     again = load("CartPole-v1", *SMALL.overrides, "configurator.kind=learned",
                  f"configurator.weights={place}")  # fmt: skip
     again.world.close()
-    assert torch.equal(_taught(again).weights["heads.bias"], one["heads.bias"])  # type: ignore[arg-type]
+    assert torch.equal(_tunable(again).weights["heads.bias"], one["heads.bias"])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"heads.weight: expected \(4, 3\), got \(4, 8\)"):
         load("CartPole-v1", *SMALL.overrides, "configurator.kind=learned",
              f"configurator.weights={place}", "configurator.width=3")  # fmt: skip
@@ -128,14 +130,14 @@ def test_recorded_runs_teach_and_what_does_not_fit_is_refused(
 ) -> None:
     little = [f"--{o}" for o in SMALL.overrides]
     recorded = tmp_path / "recorded"
-    assert run(["play", "CartPole-v1", "--no-live", "--steps", "160", "--worlds", "2", "--run",
+    assert run(["play", "CartPole-v1", "--no-live", "--steps", "160", "--num-envs", "2", "--run",
                 str(recorded), *little, "--configurator.kind=random-rate",
                 "--configurator.rate=0.4", "--directive.commit_steps=1"]) == 0  # fmt: skip
     always = tmp_path / "always"
     assert run(["play", "CartPole-v1", "--no-live", "--steps", "40", "--run", str(always), *little,
                 "--configurator.kind=fixed"]) == 0  # fmt: skip
-    tutored = tmp_path / "tutored"
-    words = ["tutor", "CartPole-v1", *little, "--generations", "0", "--episodes", "2", "--steps",
+    tuned = tmp_path / "tuned"
+    words = ["tune", "CartPole-v1", *little, "--generations", "0", "--episodes", "2", "--steps",
              "10", "--price", "0.5", "--json"]  # fmt: skip
     capsys.readouterr()
     assert run([*words, "--run", str(tmp_path / "no"), "--from-traces", str(always)]) == 2
@@ -143,14 +145,14 @@ def test_recorded_runs_teach_and_what_does_not_fit_is_refused(
     assert not (tmp_path / "no").exists()
     with monkeypatch.context() as within:
         within.setattr(_Lesson, "judged", stopped)
-        run([*words, "--run", str(tutored), "--from-traces", str(recorded)])
-    assert not (tutored / "generations").exists()
-    assert run([*words, "--run", str(tutored), "--from-traces", str(recorded)]) == 0
+        run([*words, "--run", str(tuned), "--from-traces", str(recorded)])
+    assert not (tuned / "generations").exists()
+    assert run([*words, "--run", str(tuned), "--from-traces", str(recorded)]) == 0
     out = capsys.readouterr().out
     figures = json.loads(out.splitlines()[-1])
     assert figures["from_traces"] is not None
     assert "use it    --configurator.kind=learned" in out
-    assert (tutored / "best" / "weights.safetensors").is_file()
+    assert (tuned / "best" / "weights.safetensors").is_file()
 
 
 @pytest.mark.parametrize(
@@ -166,5 +168,5 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
     changed: dict[str, Any], complaint: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        tutor(SMALL, tmp_path / "here", **{**ASKED, **changed})
+        tune(SMALL, tmp_path / "here", **{**ASKED, **changed})
     assert not (tmp_path / "here").exists()

@@ -12,7 +12,7 @@ import yaml
 from agent.cli import run
 from agent.studies.study import study_of
 
-HOME = Path(__file__).parent.parent.parent
+HOME = Path(__file__).parents[3]
 PAGE = (HOME / "docs" / "configurator.md").read_text(encoding="utf-8")
 NOTEBOOK = HOME / "examples" / "configurator.ipynb"
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.M | re.S)

@@ -1,0 +1,102 @@
+"""Whole episodes under a protocol, and their returns."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from dataclasses import dataclass
+from typing import Any, Unpack
+
+from agent.api.failure import RunFailedError
+from agent.assembly.load import SHOWPIECE, AgentName, AgentOptions, prepared, request_for
+from agent.engines.engine import describe
+from agent.engines.threads import default_threads
+from agent.learning.evaluation import score, whole_episodes
+from worlds.scores import human_normalised
+
+EVALUATION_SEED = 2_000_000
+"""The default seed: no training and no evaluation during a training uses it."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The returns of whole episodes, in an order that depends on the seed alone.
+
+    `interval`: 95 % bootstrap interval of the mean. `human_normalised`: (mean − random) / (human −
+    random), None where these are not published. `mode2_share`: share of steps in Mode-2.
+    `checkpoint`: the folder of the weights, None for an agent without any. Means are None where no
+    episode ended.
+    """
+
+    agent: str
+    world: str
+    protocol: str | None
+    episodes: int
+    mean_return: float | None
+    std_return: float | None
+    human_normalised: float | None
+    steps: int
+    mode2_share: float
+    model_calls: int
+    ms_per_step: float | None
+    interval: tuple[float, float] | None
+    seed: int
+    checkpoint: str | None
+    returns: tuple[float, ...]
+
+    def __str__(self) -> str:
+        if self.mean_return is None or self.interval is None:
+            return f"{self.world}: no episode ended in {self.steps} steps"
+        low, high = self.interval
+        return (
+            f"{self.world}: {self.mean_return:.4g} [{low:.4g}, {high:.4g}] "
+            f"over {self.episodes} episodes"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return dict(vars(self))
+
+
+@default_threads()
+def evaluate(
+    agent: AgentName | None = None,
+    *overrides: str,
+    episodes: int = 10,
+    **options: Unpack[AgentOptions],
+) -> Scores:
+    """Plays `episodes` whole episodes, or as many as end in `steps` steps; writes no folder.
+
+    `agent`: what `train` returned, a run folder, a bundled agent (None: the showpiece), or a world.
+    `overrides` are settings as "actor.policy.epsilon=0". Raises ConfigError or WorldError where the
+    agent cannot be assembled, RunFailedError where an episode fails.
+
+    >>> evaluate("cartpole", episodes=3).mean_return
+    500.0
+    """
+    seed = options.get("seed")
+    seed = EVALUATION_SEED if seed is None else seed
+    request = request_for(agent, overrides, episodes=episodes, **options)
+    assembly = prepared(request)
+    world, steps = assembly.world, assembly.config.settings.steps
+    try:
+        evaluation = whole_episodes(assembly.agent, world, episodes, seed, steps)
+    except Exception as error:
+        raise RunFailedError(describe(error)) from error
+    finally:
+        world.close()
+    returns, summary, name = evaluation.returns, evaluation.summary, world.spec.id
+    mean = statistics.fmean(returns) if returns else None
+    bounds = score(returns) if returns else None
+    return Scores(
+        agent=request.agent or SHOWPIECE, world=name, protocol=world.spec.protocol,
+        episodes=len(returns), mean_return=mean,
+        std_return=statistics.pstdev(returns) if returns else None,
+        human_normalised=None if mean is None else human_normalised(name, mean),
+        steps=summary.steps, mode2_share=summary.mode2_share, model_calls=summary.model_calls,
+        ms_per_step=1e3 / summary.steps_per_s if summary.steps_per_s else None,
+        interval=None if bounds is None else (bounds.low, bounds.high),
+        seed=seed,
+        checkpoint=None if assembly.trained is None else os.fspath(assembly.trained),
+        returns=tuple(returns),
+    )  # fmt: skip

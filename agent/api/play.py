@@ -1,0 +1,88 @@
+"""A life of an agent that does not learn, recorded in a run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Unpack
+
+from agent.api.failure import RunInterrupted, running
+from agent.assembly.load import AgentName, AgentOptions, Player, prepared, request_for
+from agent.engines.threads import default_threads
+from agent.live import live
+from agent.recording.episode_stats import EpisodeStats, Summary
+from agent.recording.run_folder import RunFolder
+from modules.messages import Moment
+
+STEPS = 1000
+"""The length of a run where neither steps nor episodes are set."""
+UNLIMITED = 2**40
+
+
+@dataclass(frozen=True)
+class PlayedRun:
+    """A recorded run: its folder, its summary, and the returns of the episodes that ended."""
+
+    folder: Path
+    summary: Summary
+    returns: tuple[float, ...]
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+
+@default_threads()
+def play(
+    agent: AgentName | None = None,
+    *overrides: str,
+    episodes: int | None = None,
+    run: str | Path | None = None,
+    on_start: Callable[[Player, Path], object] | None = None,
+    on_moment: Callable[[Moment], object] | None = None,
+    **options: Unpack[AgentOptions],
+) -> PlayedRun:
+    """Plays `steps` steps, summed over environments, or until `episodes` have ended.
+
+    `agent` and `overrides` as in `evaluate`. `run`: the new folder; None: the next free one under
+    `runs/`. `on_start` receives the player and the folder before the first moment, `on_moment` each
+    moment before its action is carried out. All is checked before the folder is created. Raises
+    ConfigError or WorldError before, RunFailedError after that; Ctrl-C raises RunInterrupted, a
+    KeyboardInterrupt with the run so far.
+    """
+    assembly = prepared(request_for(agent, overrides, episodes=episodes, **options))
+    world, settings = assembly.world, assembly.config.settings
+    try:
+        folder = RunFolder.create(run, f"play-{settings.world.id}")
+        folder.write_config(assembly.config.tree())
+    except BaseException:
+        world.close()
+        raise
+    steps = settings.steps or (UNLIMITED if settings.episodes else STEPS)
+    keeper, start, interrupted = (
+        EpisodeStats(world.spec.id, world.num_envs),
+        time.monotonic(),
+        False,
+    )
+    with running(folder.path):
+        try:
+            with assembly.recorder(folder) as recorder:
+                if on_start is not None:
+                    on_start(Player(assembly), folder.path)
+                for moment in live(assembly.agent, world, steps, settings.seed):
+                    keeper.add(moment)
+                    recorder.add(moment)
+                    if on_moment is not None:
+                        on_moment(moment)
+                    if settings.episodes and len(keeper.returns) >= settings.episodes:
+                        break
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            world.close()
+    summary = keeper.summary(time.monotonic() - start, str(folder.path))
+    played = PlayedRun(folder.path, summary, tuple(keeper.returns))
+    if interrupted:
+        raise RunInterrupted(played) from None
+    return played

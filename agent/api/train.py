@@ -1,0 +1,82 @@
+"""Training, with one seed or several, new or continued."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from agent.api.multi_seed import MultiSeedRun, continue_seeds, is_multi_seed, start_seeds
+from agent.api.training import Observer, TrainingRun, continue_from, start, training_config
+from agent.assembly.load import AgentName, AgentOptions, request_for
+from agent.engines.allocator import keep_freed_memory
+from agent.engines.threads import default_threads
+from agent.learning.training import Progress
+from modules.messages import ConfigError
+
+
+@default_threads()
+def train(
+    world: AgentName | None = None,
+    *overrides: str,
+    run: str | Path | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    seeds: Sequence[int] = (),
+    jobs: int = 1,
+    traces: Sequence[str | Path] = (),
+    tensorboard: bool = False,
+    on_progress: Callable[[Progress], object] | None = None,
+    on_note: Callable[[str], object] | None = None,
+    **options: Unpack[AgentOptions],
+) -> TrainingRun | MultiSeedRun:
+    """Trains an agent in a world; prints nothing.
+
+    `world`: a world, or a trained agent whose weights the training begins with. `overrides` are
+    settings as "learner.batch=64". `run`: the new folder; None: the next free one under `runs/`.
+    `resume`: a run to continue instead, which takes no other settings than `steps`. `seeds`: one
+    training each, `jobs` of them at a time in processes of their own. `traces`: recorded runs to
+    learn from instead of acting. For `on_progress` and `on_note` see `Observer`.
+
+    Ctrl-C writes a checkpoint and raises RunInterrupted, a KeyboardInterrupt with the run so far
+    (called in the main thread; in any other the last checkpoint stands). Raises ConfigError,
+    WorldError or TraceError, one line, before the folder is created; RunFailedError after that.
+
+    >>> train("CartPole-v1", steps=30_000, seed=0).scores[-1]
+    (30000, 500.0)
+    """
+    keep_freed_memory()
+    observer = Observer(on_progress, on_note, tensorboard)
+    recorded = [Path(path) for path in traces]
+    place = None if run is None else Path(run)
+    plugins = options.get("plugins", ())
+    if resume is not None:
+        _only_steps(world, overrides, {**options, "run": run, "seeds": seeds, "traces": recorded})
+        folder, steps = Path(resume), options.get("steps")
+        if is_multi_seed(folder):
+            return continue_seeds(folder, steps, observer, jobs)
+        return continue_from(folder, steps, observer, plugins)
+    if world is None and not recorded:
+        raise ConfigError("train: expected a world, a run to resume, or recorded runs, got none")
+    if seeds and options.get("seed") is not None:
+        raise ConfigError("train: expected either seed or seeds, got both")
+    tree = training_config(request_for(world, overrides, **options), recorded)
+    if seeds:
+        return start_seeds(tree, place, seeds, observer, jobs, plugins, recorded)
+    return start(tree, place, observer, plugins, recorded)
+
+
+def _only_steps(world: AgentName | None, overrides: Sequence[str], options: dict[str, Any]) -> None:
+    """Raises ConfigError where a continued training is to have other settings, too."""
+    named = {"a world": world, "settings": " ".join(f"--{override}" for override in overrides)}
+    for name, value in options.items():
+        if name not in ("steps", "plugins"):
+            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            option = {"interventions": "intervene", "traces": "from-traces"}.get(name, name)
+            named[f"--{option.replace('_', '-')}"] = shown
+    for name, value in named.items():
+        if value not in (None, ""):
+            raise ConfigError(
+                f"train --resume: continues with its own settings but for --steps, got {name} "
+                f"{value}; leave that out, or start another training"
+            )

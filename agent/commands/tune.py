@@ -1,0 +1,75 @@
+"""`sextet tune`: trains the learned configurator when to think."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.assembly.load import request_for
+from agent.commands.text import number
+from agent.recording import checkpoint
+from agent.recording.run_folder import RunFolder
+from agent.tuning.evolution import tune as call
+
+SEED = 1_000_000
+"""Added to the seed of the run, so that no episode of a study is one of the tuning."""
+
+
+def tune(
+    world: str,
+    *overrides: str,
+    run: Path | None,
+    price: float,
+    generations: int,
+    population: int,
+    episodes: int,
+    steps: int,
+    traces: Sequence[Path],
+    as_json: bool,
+    seed: int | None = None,
+    **options: Any,
+) -> None:
+    """Tunes into a folder, new or unfinished, and prints the outcome of the best weights."""
+    start = time.monotonic()
+    folder = RunFolder.create(None, f"tune-{world}").path if run is None else run
+    try:
+        best = call(
+            request_for(world, overrides, seed=seed, **options),
+            folder,
+            price=price,
+            generations=generations,
+            population=population,
+            episodes=episodes,
+            steps=steps,
+            seed=(seed or 0) + SEED,
+            report=lambda generation: print(generation, flush=True),
+            traces=traces,
+        )
+    finally:
+        if run is None and not any(folder.iterdir()):
+            folder.rmdir()
+    facts = checkpoint.load(best).facts
+    print(f"untuned   {_outcome(facts['untaught'])}")
+    if facts["from_traces"]:
+        print(f"by traces {_outcome(facts['from_traces'])}")
+    print(f"best      {_outcome(facts['judged'])}")
+    print(f"use it    --configurator.kind=learned --configurator.weights={folder}")
+    if as_json:
+        figures = {
+            "world": world, "price": price, "generations": facts["generation"],
+            "population": population, "episodes": episodes, "steps": steps,
+            "untaught": facts["untaught"], "from_traces": facts["from_traces"],
+            "best": facts["judged"],
+            "seconds": round(time.monotonic() - start, 1), "run": str(folder),
+        }  # fmt: skip
+        print(json.dumps(figures))
+
+
+def _outcome(outcome: dict[str, float]) -> str:
+    return (
+        f"{number(outcome['value'])}: return {number(outcome['score'])} for "
+        f"{outcome['model_calls']:.0f} model calls an episode (in held-out episodes)"
+    )

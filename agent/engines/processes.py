@@ -1,0 +1,138 @@
+"""The engine that runs jobs in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from agent.engines.allocator import keep_freed_memory
+from agent.engines.engine import Job, JobError, JobResult, describe
+
+_POLL_S = 0.5
+
+
+class ProcessEngine:
+    """Runs up to `processes` jobs at a time, each worker a spawned process with one thread.
+
+    Workers ignore Ctrl-C, which the calling process handles, and end when that process ends.
+    Where `map` is left early, by Ctrl-C, an error or `close`, running jobs are killed; with
+    `stop_timeout_s` above 0 they first get SIGTERM and that long to return, so that a training can
+    write a checkpoint. A second Ctrl-C kills them at once.
+    """
+
+    def __init__(self, processes: int, stop_timeout_s: float = 0.0) -> None:
+        self.processes, self.stop_timeout_s = processes, stop_timeout_s
+
+    def map(
+        self, jobs: Sequence[Job], on_report: Callable[[Job, Any], object] | None = None
+    ) -> Iterator[JobResult]:
+        """Yields results in the order in which jobs end; see `Engine.map`."""
+        waiting, workers = list(reversed(jobs)), list[_Worker]()
+        try:
+            for _ in range(min(self.processes, len(jobs))):
+                workers.append(_Worker(self.stop_timeout_s))
+                workers[-1].start(waiting.pop())
+            while busy := {w.connection: w for w in workers if w.job is not None}:
+                for ready in wait(list(busy)):
+                    worker = busy[ready]  # type: ignore[index]
+                    job = worker.job
+                    assert job is not None
+                    kind, value, seconds = worker.receive()
+                    if kind == "error":
+                        raise JobError(f"{job.name}: {value}")
+                    if kind == "result":
+                        worker.start(waiting.pop() if waiting else None)
+                        yield JobResult(job, value, seconds)
+                    elif on_report is not None:
+                        on_report(job, value)
+        finally:
+            self._end(workers)
+
+    def _end(self, workers: Sequence[_Worker]) -> None:
+        deadline = time.monotonic() + self.stop_timeout_s
+        try:
+            for worker in workers:
+                if self.stop_timeout_s > 0 and worker.job is not None:
+                    worker.process.terminate()
+                # A job that is stopping must not wait for a reader of its reports.
+                worker.connection.close()
+            for worker in workers:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            for worker in workers:
+                worker.process.kill()
+            for worker in workers:
+                worker.process.join(5)
+
+
+class _Worker:
+    """A process that runs jobs one after the other; `job` is the present one."""
+
+    def __init__(self, stop_timeout_s: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.job: Job | None = None
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid(), stop_timeout_s))
+        # Blocked until the worker ignores it: else Ctrl-C would interrupt its imports.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        theirs.close()
+
+    def start(self, job: Job | None) -> None:
+        """Hands over the next job; None: there is none, and the process ends."""
+        self.job = job
+        with suppress(OSError):  # a process that was killed is noticed by `receive`
+            self.connection.send(job)
+
+    def receive(self) -> tuple[str, Any, float]:
+        """The next message of the present job: kind, value, seconds."""
+        try:
+            message: tuple[str, Any, float] = self.connection.recv()
+        except (EOFError, OSError):
+            return "error", "its process was killed, perhaps for lack of memory; use fewer jobs", 0
+        return message
+
+
+def _serve(connection: Connection[Any, Any], parent: int, stop_timeout_s: float) -> None:
+    """The body of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    watch = threading.Thread(target=_end_with, args=(parent, stop_timeout_s), daemon=True)
+    watch.start()
+
+    def report(value: Any) -> None:
+        with suppress(OSError):
+            connection.send(("report", value, 0.0))
+
+    with suppress(EOFError, OSError):
+        while (job := connection.recv()) is not None:
+            start = time.perf_counter()
+            try:
+                kind, value = "result", job.work(report)
+            except BaseException as error:
+                kind, value = "error", describe(error)
+            connection.send((kind, value, time.perf_counter() - start))
+
+
+def _end_with(parent: int, stop_timeout_s: float) -> None:
+    """Ends this process once its parent has ended, as `ProcessEngine` would have."""
+    while os.getppid() == parent:
+        time.sleep(_POLL_S)
+    if stop_timeout_s > 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(stop_timeout_s)
+    os._exit(1)

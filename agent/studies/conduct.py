@@ -1,0 +1,80 @@
+"""A study from its name to its report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.api.failure import RunInterrupted, running
+from agent.studies.findings import Findings
+from agent.studies.report import write_report
+from agent.studies.runner import StudyProgress, begin, reopen, run_study
+from agent.studies.study import Study, chosen, read_study
+from agent.studies.study import quick as made_small
+from modules.messages import ConfigError
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A study, its folder and the findings of the runs that are finished."""
+
+    study: Study
+    folder: Path
+    findings: Findings
+
+    @property
+    def report(self) -> Path:
+        """The report as one HTML file."""
+        return self.folder / "report.html"
+
+
+def study(
+    name: str | Path | None = None,
+    *,
+    quick: bool = False,
+    seeds: Sequence[int] | None = None,
+    worlds: Sequence[str] | None = None,
+    jobs: int | None = None,
+    run: str | Path | None = None,
+    resume: str | Path | None = None,
+    on_progress: Callable[[StudyProgress], object] | None = None,
+) -> StudyRun:
+    """Runs every arm of a study in every world with every seed, and writes its report.
+
+    `name`: a study of the package or a YAML file; or `resume`: the folder of one to continue.
+    `quick`: made small, to see that it works. `seeds`, `worlds` replace those of the study. `jobs`:
+    runs at a time, None: one a core. `run`: the new folder. Raises ConfigError before the folder
+    is created, RunFailedError at the first run that fails; Ctrl-C raises RunInterrupted, a
+    KeyboardInterrupt with the findings so far. What is finished stays.
+
+    >>> study("surprise-threshold", quick=True).findings.missing
+    []
+    """
+    if (name is None) == (resume is None):
+        raise ConfigError("study: expected a name, or a folder to resume, one of the two")
+    if resume is not None:
+        folder = Path(resume)
+        plan = reopen(folder)
+    else:
+        assert name is not None
+        plan = chosen(
+            read_study(name),
+            None if seeds is None else tuple(seeds),
+            None if worlds is None else tuple(worlds),
+        )
+        if quick:
+            plan = made_small(plan)
+        folder = begin(plan, None if run is None else Path(run))
+    interrupted = False
+    with running(f"{folder}; go on with: sextet study --resume {folder}"):
+        try:
+            several = jobs or len(os.sched_getaffinity(0))
+            run_study(plan, folder, several, on_progress or (lambda _: None))
+        except KeyboardInterrupt:
+            interrupted = True
+        result = StudyRun(plan, folder, write_report(folder))
+    if interrupted:
+        raise RunInterrupted(result) from None
+    return result

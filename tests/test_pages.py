@@ -1,0 +1,53 @@
+"""The programs and commands of docs/train.md and docs/modules.md run as shown, made small."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.cli import run
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return [code for name, code in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S)
+            if name == language]  # fmt: skip
+
+
+KIND = re.compile(r'MODULES = \{"(\w+)": \{"([\w-]+)"')
+PLUGINS = {KIND.search(code)[2]: code for code in blocks("modules.md", "python")}  # type: ignore[index]
+"""The plugins of docs/modules.md by the kind each adds."""
+
+
+def test_there_is_an_example_for_each_port():
+    slots = {KIND.search(code)[1] for code in PLUGINS.values()}
+    assert slots == {"perception", "world_model", "drive", "recall", "planner", "configurator"}
+
+
+@pytest.mark.parametrize("kind", PLUGINS)
+def test_a_worked_example_keeps_its_contract_and_plays(kind, tmp_path, monkeypatch, capsys):
+    name = "plugin_" + kind.replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(PLUGINS[kind])
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    assert run(["check-module", kind, "--plugin", name]) == 0, capsys.readouterr()
+    slot = KIND.search(PLUGINS[kind])[1]
+    path = {"recall": "memory.recall", "planner": "actor.planner"}.get(slot, slot)
+    setting = f"--{path}.kind={kind}" if slot != "drive" else f"--cost.drives=[score,{kind}]"
+    world = "Acrobot-v1" if slot == "drive" else "CartPole-v1"
+    words = ["play", world, "--steps", "12", "--no-live", "--json", "--plugin", name]
+    assert run([*words, setting]) == 0, capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 12
+
+
+def test_training_from_python(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("train.md", "python")
+    exec(compile(code, "train.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 1
