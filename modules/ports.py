@@ -332,7 +332,7 @@ class Configurator(Protocol):
         """How the rest of this step is to work, a reason included."""
 
     def initial(self, rows: int) -> Directive:
-        """The standing directive where an episode begins."""
+        """The directive before the first step of an episode."""
 
 
 @runtime_checkable
