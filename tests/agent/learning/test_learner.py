@@ -89,9 +89,9 @@ def test_the_first_step_has_another_view_as_its_target_and_later_ones_the_same()
     perception = assembly.agent.modules.perception
     encode = perception.encode_windows
 
-    def listening(experience, tokens, key, step_mask=None):
-        asked.append((int(key), None if step_mask is None else step_mask.any(0).tolist()))
-        return encode(experience, tokens, key, step_mask)
+    def listening(experience, tokens, key, wanted=None):
+        asked.append((int(key), None if wanted is None else wanted.any(0).tolist()))
+        return encode(experience, tokens, key, wanted)
 
     perception.encode_windows = listening
     key = torch.tensor([5])
@@ -130,14 +130,14 @@ def test_what_stays_as_it_is_sees_what_it_sees_in_acting():
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
     experience = assembly.agent.memory.sample(4, learner.window_steps(), key)
-    mean = learner.modules.perception.latent_stats.centre.clone()
+    usual = learner.modules.perception.latent_stats.centre.clone()
     (state,), targets = learner.encode(experience, key)
     plain = learner.modules.perception.encode_windows(experience, None, None)
     torch.testing.assert_close(state.latent, plain[:, 0])
     reach = learner.modules.cost.target_mask(experience, 1)
     seen = torch.stack([target.latent for target in targets], 1)
     torch.testing.assert_close(seen[reach], plain[reach])
-    assert learner.modules.perception.latent_stats.centre.equal(mean)
+    assert learner.modules.perception.latent_stats.centre.equal(usual)
 
 
 def test_a_loss_that_is_no_number_stops_learning_before_it_does_harm():
