@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from agent.agent import Agent
-from agent.learning.imagined_experience import ImaginedExperience
+from agent.learning.imagined_experience import ImaginedExperience, begun_at, first_moment
 from agent.recording.weights import named_weights, parametric_modules, under
 from modules import chance
-from modules.messages import ConfigError, Experience, MessageError, Situation, State
+from modules.messages import ConfigError, Experience, MessageError, State
 from modules.ports import Batch, Learnable, Perception, encoded_states
 from modules.weights import known, subgoals
 
@@ -79,7 +79,7 @@ class Learner:
     def __init__(
         self, agent: Agent, *, config: Config, seed: int, device: torch.device | None = None
     ) -> None:
-        self.config, self.seed, self.device = config, seed, device
+        self.agent, self.config, self.seed, self.device = agent, config, seed, device
         self.inference_modules = parametric_modules(agent.modules)
         self.trained_ports = _trained_ports(config, tuple(self.inference_modules))
         self.online_modules = self.inference_modules
@@ -126,7 +126,7 @@ class Learner:
             _require_task_free_heads(config, agent)
             averaged = dataclasses.replace(agent.modules, **cast(Any, self.ema))
             self.imagined_experience = ImaginedExperience(
-                averaged, config.imagination_horizon, config.rollouts_per_state
+                agent, averaged, config.imagination_horizon, config.rollouts_per_state
             )
         # A reset returns to the initial weights, which derive from the run's seed.
         self._initial_weights = {
@@ -291,7 +291,8 @@ class Learner:
         tokens = directive.tokens.to(state.latent.device)
         if experience.tokens is not None:
             tokens = experience.tokens[:, 1]
-        situation = Situation.unchecked(state=state)
+        previous, row_keys = first_moment(self.agent, state), chance.keys(int(key), rows, 0)
+        situation = begun_at(state, self.modules, previous, row_keys)
         state = model.start(situation, directive.replace(tokens=tokens))
         stop = cost.window_steps()
         losses: list[Tensor] = []
