@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -169,11 +169,11 @@ class Learner:
             experience = experience.to(self.device)
         states, targets = self.encode(experience, key)
         losses: dict[str, Tensor] = {}
-        priorities: Tensor | None = None
+        priorities: list[Tensor] = []
         for port, module in self.trainable.items():
-            named, own_priorities = module.losses(Batch(experience, states, targets), key)
+            named, of_module = module.losses(Batch(experience, states, targets), key)
             losses |= {f"{port}/{name}": loss for name, loss in named.items()}
-            priorities = priorities if own_priorities is None else own_priorities
+            priorities += [] if of_module is None else [of_module.detach()]
         if cost is not None and self.imagined_experience is not None:
             rollout = self.imagined_experience.rollout(experience, states[0], key)
             named, _ = cost.losses(rollout, key)
@@ -192,8 +192,9 @@ class Learner:
         )
         reported = self._reported(losses, total, norm)
         self.optimiser.step()
-        if priorities is not None:
-            memory.update_priorities(experience.indices.cpu(), priorities.detach().cpu())
+        if priorities:
+            combined = combined_priorities(priorities)
+            memory.update_priorities(experience.indices.cpu(), combined.cpu())
         for module in self.trainable.values():
             module.on_update()
         self._update_ema()
@@ -365,6 +366,19 @@ class Learner:
             number, _, moment = name.partition("/")
             state["state"].setdefault(int(number), {})[moment] = value
         self.optimiser.load_state_dict(state)
+
+
+def combined_priorities(priorities: Sequence[Tensor]) -> Tensor:
+    """The priorities [B] >= 0 of a batch's windows, from those [B] of each of n >= 1 modules.
+
+    Those of one module are used as they are. Those of several are divided by their mean over the
+    batch, because modules measure errors in units of their own, and averaged: a window is replayed
+    as often as the modules on average have to learn from it.
+    """
+    if len(priorities) == 1:
+        return priorities[0]
+    relative = [own / own.mean().clamp_min(1e-12) for own in priorities]
+    return torch.stack(relative).mean(0)
 
 
 def _trained_ports(config: Learner.Config, ports: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from small_training import LEARNING_KEY, SMALL, learner_of, made, weights_now
 
 from agent.assembly.build import assemble, known_kinds
 from agent.assembly.merge import merge
-from agent.learning.learner import Learner
+from agent.learning.learner import Learner, combined_priorities
 from agent.live import live
 from modules import chance
 from modules.messages import ConfigError, MessageError
@@ -260,3 +260,30 @@ def test_what_learning_draws_follows_from_the_runs_seed():
     assert gaussian(1) == gaussian(1)
     assert gaussian(1)[0] != gaussian(2)[0]
     assert gaussian(1)[1] != gaussian(2)[1]
+
+
+def test_priorities_of_several_modules_count_alike_whatever_their_units():
+    first, second = torch.tensor([1.0, 3.0, 0.0, 4.0]), torch.tensor([50.0, 100.0, 150.0, 100.0])
+    assert combined_priorities([first]) is first
+    together = combined_priorities([first, second])
+    torch.testing.assert_close(together, torch.tensor([0.5, 1.25, 0.75, 1.5]))
+    torch.testing.assert_close(combined_priorities([second, 1000 * first]), together)
+    assert combined_priorities([torch.zeros(4), first]).isfinite().all()
+
+
+def test_no_module_overwrites_the_priorities_of_another():
+    assembly = made()
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    modules, taken = assembly.agent.modules, []
+    urgent = torch.arange(8.0)
+    losses = modules.world_model.losses
+    modules.world_model.losses = lambda *batch: (losses(*batch)[0], urgent)
+    modules.memory.update_priorities = lambda index, priorities: taken.append(priorities)
+    learner = learner_of(assembly)
+    experience = modules.memory.sample(8, learner.window_steps(), chance.keys(3, 1, 0))
+    states, targets = learner.encode(experience, chance.keys(3, 1, 0))
+    _, of_critic = modules.cost.losses(Batch(experience, states, targets), chance.keys(3, 1, 0))
+    learner.update()
+    (got,) = taken
+    torch.testing.assert_close(got, (urgent / urgent.mean() + of_critic / of_critic.mean()) / 2)
