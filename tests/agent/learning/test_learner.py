@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from small_training import LEARNING_KEY, SMALL, learner_of, made, weights_now
+from torch import nn
 
 from agent.assembly.build import assemble, known_kinds
 from agent.assembly.merge import merge
 from agent.learning.learner import Learner, combined_priorities
 from agent.live import live
+from agent.recording import checkpoint
+from agent.recording.weights import load_weights
 from modules import chance
-from modules.messages import ConfigError, MessageError
+from modules.messages import ConfigError, Experience, MessageError
 from modules.ports import Batch
 
 
@@ -287,3 +293,63 @@ def test_no_module_overwrites_the_priorities_of_another():
     learner.update()
     (got,) = taken
     torch.testing.assert_close(got, (urgent / urgent.mean() + of_critic / of_critic.mean()) / 2)
+
+
+class WithParameter(nn.Module):
+    """A module of any port, with one parameter that its loss draws towards 1."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.__dict__["inner"] = inner
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("_parameters", {}) or "inner" not in self.__dict__:
+            return super().__getattr__(name)
+        return getattr(self.__dict__["inner"], name)
+
+    def losses(self, batch: Batch, key: torch.Tensor) -> tuple[dict, None]:
+        return {"bias": (self.bias - 1).square().sum()}, None
+
+    def on_update(self) -> None: ...
+
+    def on_reset(self) -> None: ...
+
+    def window_steps(self) -> int:
+        return 2
+
+    def target_mask(self, experience: Experience, steps: int) -> torch.Tensor:
+        return torch.zeros_like(experience.mask)
+
+
+@pytest.mark.parametrize("port", ["memory", "configurator"])
+def test_a_module_of_any_port_that_has_parameters_learns(tmp_path, port):
+    assembly = made(ema_rate=0.5)
+    agent = assembly.agent
+    inner = getattr(agent.modules, port)
+
+    def extended() -> WithParameter:
+        module = WithParameter(inner)
+        agent.modules = replace(agent.modules, **{port: module})
+        return module
+
+    module = extended()
+    for _ in live(agent, assembly.world, 60, 0):
+        pass
+    learner = learner_of(assembly)
+    assert f"{port}/bias" in learner.update()
+    learner.update()
+    assert (module.bias > 0).all()
+    if port == "memory":  # an average of it would copy all experience
+        assert learner.ema[port] is module
+    else:
+        assert (learner.ema[port].bias < module.bias).all()
+    # Saved and loaded like all weights, also behind an intervention.
+    written = checkpoint.Checkpoint(tensors={"weights": learner.weights()})
+    place = checkpoint.save(tmp_path, "1", written)
+    other = extended()
+    if port == "configurator":
+        outer = type("Outer", (), {"wrapped": other, "initial": other.initial})()
+        agent.modules = replace(agent.modules, configurator=outer)
+    load_weights(agent.modules, checkpoint.load(place).tensors["weights"], "here")
+    assert other.bias.equal(learner.ema[port].bias)
