@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from modules.messages import ConfigError
 from modules.ports import World
+from modules.validation import validated
 from worlds.catalog import Game, find, list_games, list_worlds
 from worlds.protocols import Sensor, protocol_named
 
@@ -48,7 +47,8 @@ def make_world(
         if value is not None and value < minimum:
             raise ConfigError(f"world {name}: expected {minimum} or more, got {value}")
     rules = protocol_named(protocol)
-    sensor = _sensor(sensor)
+    if isinstance(sensor, Mapping):
+        sensor = validated(Sensor, sensor, "sensor ")
     target = find(id)
     if isinstance(target, Game):
         from worlds.atari_rng import CHAPTER_STEPS
@@ -79,14 +79,3 @@ def make_world(
         episode_steps=episode_steps,
         observation_signals=observation_signals,
     )
-
-
-def _sensor(settings: Sensor | Mapping[str, Any] | None) -> Sensor | None:
-    if settings is None or isinstance(settings, Sensor):
-        return settings
-    try:
-        return Sensor(**settings)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"sensor {name}: {first['msg']}, got {first.get('input')!r}") from None

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 import torch
 from small_training import learner_of, made
 
+from agent.imagination import Imagination
 from agent.live import live
+from modules.messages import Message
+from modules.ports import Batch
 
 
 def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():
@@ -53,3 +60,46 @@ def test_dreams_branch_by_any_first_action_and_go_on_as_mode_1():
         said = learner.imagined_experience.modules.cost.action_values(given[t], torch.ones(1, 4))
         assert said is not None
         assert dreamt.actions[:, t].argmax(-1).equal(said.argmin(-1))
+
+
+def fields_of(message: Message) -> set[str]:
+    """The fields that are missing from a message or from one within it, as dotted names."""
+    missing = set(type(message).model_fields) - set(message.__dict__)
+    for name, value in message.__dict__.items():
+        if isinstance(value, Message):
+            missing |= {f"{name}.{field}" for field in fields_of(value)}
+    return missing
+
+
+@pytest.mark.parametrize(
+    "settings", [{"imagination_horizon": 2}, {"critic_unroll_steps": 2, "ema_rate": 0.5}]
+)
+def test_modules_meet_whole_messages_and_an_imagination_in_learning(settings, monkeypatch):
+    """A module that reads any field of them, or that plans, works in imagined experience too."""
+    assembly = made(**settings)
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    learner, missing, imagined = learner_of(assembly), set(), []
+    modules = assembly.agent.modules
+
+    def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: object, *arguments: Any) -> Any:
+            for message in arguments:
+                if isinstance(message, Batch):
+                    message = message.experience
+                if isinstance(message, Message):
+                    missing.update(fields_of(message))
+                if isinstance(message, Imagination):
+                    imagined.append(message.step(message.start(), torch.eye(2)[[0] * 8]))
+                    assert message.energy(imagined[-1]).shape == (8,)
+            return method(self, *arguments)
+
+        return call
+
+    for module, verb in ((modules.world_model, "start"), (modules.actor, "act"),
+                         (modules.cost, "losses"), (modules.cost, "energy")):  # fmt: skip
+        monkeypatch.setattr(type(module), verb, watched(getattr(type(module), verb)))
+    losses = learner.update()
+    assert {"cost/imagined critic", "cost/unrolled critic"} & set(losses)
+    assert missing == set()
+    assert bool(imagined) == ("imagination_horizon" in settings)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from small_training import LEARNING_KEY, SMALL, learner_of, made, weights_now
+from torch import nn
 
 from agent.assembly.build import assemble, known_kinds
 from agent.assembly.merge import merge
-from agent.learning.learner import Learner
+from agent.learning.learner import Learner, combined_priorities
 from agent.live import live
+from agent.recording import checkpoint
+from agent.recording.weights import load_weights
 from modules import chance
-from modules.messages import ConfigError, MessageError
+from modules.messages import ConfigError, Experience, MessageError
 from modules.ports import Batch
 
 
@@ -260,3 +266,90 @@ def test_what_learning_draws_follows_from_the_runs_seed():
     assert gaussian(1) == gaussian(1)
     assert gaussian(1)[0] != gaussian(2)[0]
     assert gaussian(1)[1] != gaussian(2)[1]
+
+
+def test_priorities_of_several_modules_count_alike_whatever_their_units():
+    first, second = torch.tensor([1.0, 3.0, 0.0, 4.0]), torch.tensor([50.0, 100.0, 150.0, 100.0])
+    assert combined_priorities([first]) is first
+    together = combined_priorities([first, second])
+    torch.testing.assert_close(together, torch.tensor([0.5, 1.25, 0.75, 1.5]))
+    torch.testing.assert_close(combined_priorities([second, 1000 * first]), together)
+    assert combined_priorities([torch.zeros(4), first]).isfinite().all()
+
+
+def test_no_module_overwrites_the_priorities_of_another():
+    assembly = made()
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    modules, taken = assembly.agent.modules, []
+    urgent = torch.arange(8.0)
+    losses = modules.world_model.losses
+    modules.world_model.losses = lambda *batch: (losses(*batch)[0], urgent)
+    modules.memory.update_priorities = lambda index, priorities: taken.append(priorities)
+    learner = learner_of(assembly)
+    experience = modules.memory.sample(8, learner.window_steps(), chance.keys(3, 1, 0))
+    states, targets = learner.encode(experience, chance.keys(3, 1, 0))
+    _, of_critic = modules.cost.losses(Batch(experience, states, targets), chance.keys(3, 1, 0))
+    learner.update()
+    (got,) = taken
+    torch.testing.assert_close(got, (urgent / urgent.mean() + of_critic / of_critic.mean()) / 2)
+
+
+class WithParameter(nn.Module):
+    """A module of any port, with one parameter that its loss draws towards 1."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.__dict__["inner"] = inner
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("_parameters", {}) or "inner" not in self.__dict__:
+            return super().__getattr__(name)
+        return getattr(self.__dict__["inner"], name)
+
+    def losses(self, batch: Batch, key: torch.Tensor) -> tuple[dict, None]:
+        return {"bias": (self.bias - 1).square().sum()}, None
+
+    def on_update(self) -> None: ...
+
+    def on_reset(self) -> None: ...
+
+    def window_steps(self) -> int:
+        return 2
+
+    def target_mask(self, experience: Experience, steps: int) -> torch.Tensor:
+        return torch.zeros_like(experience.mask)
+
+
+@pytest.mark.parametrize("port", ["memory", "configurator"])
+def test_a_module_of_any_port_that_has_parameters_learns(tmp_path, port):
+    assembly = made(ema_rate=0.5)
+    agent = assembly.agent
+    inner = getattr(agent.modules, port)
+
+    def extended() -> WithParameter:
+        module = WithParameter(inner)
+        agent.modules = replace(agent.modules, **{port: module})
+        return module
+
+    module = extended()
+    for _ in live(agent, assembly.world, 60, 0):
+        pass
+    learner = learner_of(assembly)
+    assert f"{port}/bias" in learner.update()
+    learner.update()
+    assert (module.bias > 0).all()
+    if port == "memory":  # an average of it would copy all experience
+        assert learner.ema[port] is module
+    else:
+        assert (learner.ema[port].bias < module.bias).all()
+    # Saved and loaded like all weights, also behind an intervention.
+    written = checkpoint.Checkpoint(tensors={"weights": learner.weights()})
+    place = checkpoint.save(tmp_path, "1", written)
+    other = extended()
+    if port == "configurator":
+        outer = type("Outer", (), {"wrapped": other, "initial": other.initial})()
+        agent.modules = replace(agent.modules, configurator=outer)
+    load_weights(agent.modules, checkpoint.load(place).tensors["weights"], "here")
+    assert other.bias.equal(learner.ema[port].bias)
