@@ -396,6 +396,9 @@ class _Gate:
             setattr(self, verb, self._checked(getattr(module, verb), verb))
 
     def __getattr__(self, name: str) -> Any:
+        # A copy that has no fields yet must not look for them in a module it does not have.
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(self._module, name)
 
     def _checked(self, method: Any, verb: str) -> Any:
