@@ -36,7 +36,7 @@ def test_each_module_is_put_in_words(words, life):
     assert tuple(told) == MODULES
     assert told["perception"][0] == "feels reward +1, 3 lives"
     assert told["perception"][1].startswith("sees 40×32 pixels×3, state of 32")
-    assert told["world model"][0].startswith("expected nothing, felt score +1; surprise 0.")
+    assert told["world model"][0].startswith("expected nothing, felt reward +1; surprise 0.")
     assert told["cost"][0].startswith("now score ")
     assert told["memory"] == ["recognises 90 %, novelty 10 %", "like 30, 9, 4 steps ago"]
     assert told["configurator"][0] == "row 0: surprise 3.1 above its usual 2.0, plan"
