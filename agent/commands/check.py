@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 
 from agent.api.failure import RunFailedError
-from agent.assembly.build import known_kinds
-from agent.contracts.check_module import check as contract
+from agent.contracts.check import check as results_of
 
 
 def check(kind: str, plugins: tuple[str, ...], as_json: bool) -> None:
     """Prints whether each promise holds. Raises RunFailedError, exit 1, where one does not."""
-    promises = contract(kind, known_kinds(plugins))
-    for one in promises:
-        print(one)
-    broken = [one for one in promises if not one.kept]
+    results = results_of(kind, plugins)
+    for result in results:
+        print(result)
+    broken = [result for result in results if not result.holds]
     if as_json:
-        print(json.dumps({"kind": kind, "promises": len(promises), "broken": len(broken)}))
+        print(json.dumps({"kind": kind, "promises": len(results), "broken": len(broken)}))
     if broken:
         raise RunFailedError(
-            f"check-module {kind}: {len(broken)} of {len(promises)} promises broken"
+            f"check-module {kind}: {len(broken)} of {len(results)} promises broken"
         )

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from modules.messages import Moment
+
 SETTINGS: dict[str, str] = {
     "literal_cost": "sum_critic_every_step",
     "lookahead": "td_lambda",
@@ -90,25 +92,24 @@ KINDS: dict[str, dict[str, str]] = {
 }
 """Slot → kinds of 0.1 → their names now."""
 
-FIELDS: dict[str, str] = {
-    "spent": "episode_model_calls",
-    "age": "episode_step",
-    "state.carry": "state.hidden",
-    "expected.carry": "expected.hidden",
-    "recollection.value": "recollection.readout",
-    "directive.carry": "directive.configurator_state",
-    "plan.committed": "plan.remaining_commit",
+FIELDS: dict[str, str] = dict(Moment.renamed) | {
+    f"{name}.{old}": f"{name}.{new}"
+    for name, field in Moment.model_fields.items()
+    for old, new in getattr(field.annotation, "renamed", {}).items()
 }
 """Dotted path of a field of a recorded moment in 0.1 → its path now."""
 
-WEIGHTS: dict[str, str] = {
+WEIGHTS: dict[str, str | None] = {
+    "perception/picture.": "perception/pixel_stats.",
+    "perception/usual.": "perception/latent_stats.",
     "world_model/felt.": "world_model/signal_head.",
     "world_model/latents.": "world_model/latent_stats.",
     "world_model/strides.": "world_model/delta_stats.",
     "world_model/feelings.": "world_model/signal_stats.",
     "world_model/misses.": "world_model/error_stats.",
+    "world_model/updates": None,
 }
-"""Prefix of the name of a weight in 0.1 → its prefix now."""
+"""Prefix of the name of a weight in 0.1 → its prefix now, None where there is none."""
 
 SIGNALS: dict[str, str] = {"score": "reward"}
 """Signals of 0.1 → their names now."""
@@ -131,15 +132,16 @@ def current_weights(named: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors of a checkpoint, named `port/weight` or `group/port/weight`, by their present names,
     in the same order.
     """
-    current: dict[str, Any] = {}
-    for name, tensor in named.items():
-        for old, new in WEIGHTS.items():
-            head, matched, tail = name.partition(old)
-            if matched and (not head or head.endswith("/")):
-                name = head + new + tail
-                break
-        current[name] = tensor
-    return current
+    current = {_current_weight(name): tensor for name, tensor in named.items()}
+    return {name: tensor for name, tensor in current.items() if name is not None}
+
+
+def _current_weight(name: str) -> str | None:
+    for old, new in WEIGHTS.items():
+        head, matched, tail = name.partition(old)
+        if matched and (not head or head.endswith("/")):
+            return None if new is None else head + new + tail
+    return name
 
 
 def current_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
