@@ -1,4 +1,4 @@
-"""From what a user names, a bundled agent, a run folder or a world, to an agent that lives.
+"""From the name of a bundled agent, a run folder or a world to an agent in its world.
 
 >>> player = load("showpiece")
 >>> observation = player.world.reset(seed=0)
@@ -31,16 +31,16 @@ from modules.messages import ConfigError, Moment, Observation, TraceError
 from modules.ports import World
 
 SHOWPIECE = "showpiece"
-"""The bundled agent that plays where nothing was named."""
+"""The bundled agent that plays if none is named."""
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a user asked for, before anything is looked up.
+    """The arguments of a run, before any of them is resolved.
 
-    `agent`: a bundled agent, a run or checkpoint folder, or a world. `flags`: seed, steps,
-    episodes, num_envs, protocol, where given. `interventions`: `clamp:mode=1` and the like, around
-    those of the configuration. `overrides`: `a.b=c`, the last word.
+    `agent`: a bundled agent, a run or checkpoint folder, or a world. `flags`: any of seed, steps,
+    episodes, num_envs, protocol. `interventions`: such as `clamp:mode=1`, around those of the
+    configuration. `overrides`: `a.b=c`, with precedence over all other settings.
     """
 
     agent: str | None = None
@@ -57,10 +57,10 @@ AgentName = str | os.PathLike[str]
 
 
 class AgentOptions(TypedDict, total=False):
-    """Which agent and world, beside its name; None is the same as leaving an option out.
+    """Options of an agent and its world; None is the same as leaving an option out.
 
     `num_envs`: environments side by side. `config`: a YAML file of settings. `plugins`: packages
-    whose modules may be used. `interventions`: laid around the configurator, as "clamp:mode=1".
+    whose modules may be used. `interventions`: around the configurator, as "clamp:mode=1".
     """
 
     seed: int | None
@@ -106,7 +106,7 @@ def _is_trained(place: Path) -> bool:
 
 
 def _run_folder(place: Path) -> Path:
-    """The run a folder is, or belongs to as one of its checkpoints."""
+    """The run folder that a folder is, or of which it is a checkpoint."""
     if (place / "config.yaml").is_file():
         return place
     if (place / "manifest.json").is_file() and (place.parent.parent / "config.yaml").is_file():
@@ -118,10 +118,10 @@ def _run_folder(place: Path) -> Path:
 
 
 def configure(request: RunRequest, judged: bool = True) -> tuple[ConfigTree, Path | None]:
-    """All layers of a request merged, and the folder with its checkpoints, if any.
+    """All layers of a request merged, and the folder of its checkpoints, if any.
 
-    `judged`: a training as it is evaluated; else as it learned, to begin with its weights. Raises
-    ConfigError, one line.
+    `judged`: with the settings that a training is evaluated with; else with those that it learned
+    with, and its weights as `init_from`. Raises ConfigError, one line.
     """
     tree, folder = _layers(request, judged)
     if request.interventions:
@@ -162,8 +162,8 @@ def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]
     if name in bundled_agents():
         if _is_trained(Path(name)):
             raise ConfigError(
-                f"agent: {name!r} comes along, and the folder '{name}' is a trained one, too; "
-                f"for that write ./{name}, or give it another name"
+                f"agent: {name!r} is a bundled agent, and the folder '{name}' is a trained one, "
+                f"too; for the folder write ./{name}, or rename it"
             )
         folder = BUNDLED / name
     elif Path(name).is_dir():
@@ -177,10 +177,10 @@ def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]
         first = name if _is_trained(place) else None
         beneath = merge(beneath, {"training": {"init_from": first}})
     elif not (folder / "trace.sqlite").is_file():
-        # A recorded run is played as it was.
+        # A recorded run is played with the settings that it was recorded with.
         beneath = merge(beneath, settings_of(beneath).training.evaluation)
     if {"steps", "episodes"} & above.keys():
-        # A limit given now stands for the limits of the run before.
+        # A limit of the request replaces all limits of the earlier run.
         beneath |= {"steps": None, "episodes": None}
     plugins = [*beneath.get("plugins", ()), *above.get("plugins", ())]
     merged = reduce(merge, layers, beneath)
@@ -190,13 +190,13 @@ def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]
 
 
 def resolved(request: RunRequest) -> ResolvedConfig:
-    """The complete configuration of a request; nothing is built but a glance at the world."""
+    """The complete configuration of a request; only its world is made, and closed again."""
     tree, _ = configure(request)
     return describe(tree, known_kinds(request.plugins))
 
 
 def prepared(request: RunRequest) -> Assembly:
-    """World and agent of a request, trained weights given back where there are any.
+    """World and agent of a request, with trained weights if there are any.
 
     Raises ConfigError or WorldError, one line; nothing has been written.
     """
@@ -204,7 +204,7 @@ def prepared(request: RunRequest) -> Assembly:
     assembly = assemble(tree, known_kinds(request.plugins))
     if folder is not None:
         try:
-            trained = _remember(assembly.agent, folder)
+            trained = _load_trained(assembly.agent, folder)
         except BaseException:
             assembly.world.close()
             raise
@@ -212,23 +212,23 @@ def prepared(request: RunRequest) -> Assembly:
     return assembly
 
 
-def _remember(agent: Agent, folder: Path) -> Path | None:
-    """Gives an agent the weights of a checkpoint folder, or of the newest in a run folder; which
-    it was, None where there was none. Its drives must be those it had there.
+def _load_trained(agent: Agent, folder: Path) -> Path | None:
+    """Loads the weights of a checkpoint folder, or of the newest checkpoint in a run folder; that
+    checkpoint, None if there is none. Raises ConfigError if the drives differ.
     """
     drives = drive_hashes(agent)
     if (recorded := recorded_drives(folder)) is not None:
         require_same(recorded, drives, f"run {folder}")
-    if (found := trained_weights(folder)) is None:
+    if (trained := trained_weights(folder)) is None:
         return None
-    where, kept = found
-    require_same(kept.facts.get("drives", {}), drives, f"checkpoint {where}")
-    load_weights(agent.modules, kept.tensors.get("weights", {}), str(where))
+    where, saved = trained
+    require_same(saved.facts.get("drives", {}), drives, f"checkpoint {where}")
+    load_weights(agent.modules, saved.tensors.get("weights", {}), str(where))
     return where
 
 
 def trained_weights(folder: Path) -> tuple[Path, checkpoint.Checkpoint] | None:
-    """The weights of a checkpoint folder, or the best or newest in a run folder; None: none."""
+    """The weights of a checkpoint folder, or the best or newest ones in a run folder, if any."""
     best = folder / "checkpoints" / "best"
     if (folder / "manifest.json").is_file() or best.is_dir():
         where = best if best.is_dir() else folder
@@ -237,7 +237,7 @@ def trained_weights(folder: Path) -> tuple[Path, checkpoint.Checkpoint] | None:
 
 
 def recorded_drives(run: Path) -> dict[str, str] | None:
-    """What the drives of a recorded run meant; None where there is no trace that can say so."""
+    """The hashes of the drives of a recorded run; None without a trace."""
     try:
         with Trace.open(run) as trace:
             return trace.drive_hashes
@@ -246,25 +246,25 @@ def recorded_drives(run: Path) -> dict[str, str] | None:
 
 
 def init_from(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
-    """Gives an agent the weights of a trained one, bundled or in a folder, port by port; the ports
-    that begin fresh all the same.
+    """Loads the weights of a trained agent, bundled or in a folder, port by port; returns the ports
+    that keep their initial weights.
 
-    Those are of another kind or size there, and must be among `ports`, which learn. Raises
-    ConfigError where others are, where nothing fits, or where drives mean something else.
+    These are the ports whose modules have other kinds or sizes there; they must be among `ports`,
+    those that learn. Raises ConfigError if others differ, if no port fits, or if drives differ.
     """
     where = f"config training.init_from: {name!r}"
     place = BUNDLED / name if name in bundled_agents() else Path(name)
-    found = trained_weights(place) if _is_trained(place) else None
-    if found is None:
-        trained = [agent for agent in bundled_agents() if _is_trained(BUNDLED / agent)]
+    trained = trained_weights(place) if _is_trained(place) else None
+    if trained is None:
+        names = [agent for agent in bundled_agents() if _is_trained(BUNDLED / agent)]
         raise ConfigError(
-            f"{where} is neither a trained run or checkpoint, nor one of {', '.join(trained)}"
+            f"{where} is neither a trained run or checkpoint, nor one of {', '.join(names)}"
         )
-    kept = found[1]
-    require_same(kept.facts.get("drives", {}), drive_hashes(agent), where)
+    saved = trained[1]
+    require_same(saved.facts.get("drives", {}), drive_hashes(agent), where)
     fresh = []
     for port, module in parametric_modules(agent.modules).items():
-        own, theirs = module.state_dict(), under(kept.tensors["weights"], port)
+        own, theirs = module.state_dict(), under(saved.tensors["weights"], port)
         if {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in theirs.items()}:
             module.load_state_dict(theirs)
         elif port in ports or not ports:
@@ -282,7 +282,8 @@ def init_from(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
 class Player:
     """An agent with its world, for use from Python.
 
-    `world`, `agent` and `config` are there to be looked at and taken apart.
+    `world`, `agent` and `config` may be inspected and changed. `moment`: the last step's messages,
+    None before the first.
     """
 
     def __init__(self, assembly: Assembly) -> None:
@@ -292,9 +293,9 @@ class Player:
         self.moment: Moment | None = None
 
     def act(self, observation: Observation) -> Tensor:
-        """The encoded actions [B A] for an observation of its world; `moment` says why.
+        """The encoded actions [B A] for an observation of its world.
 
-        The agent's life begins with the first call.
+        The first call resets the agent.
         """
         if self.moment is None:
             self.agent.reset(self.world.num_envs, self.config.settings.seed)
@@ -302,7 +303,7 @@ class Player:
         return self.moment.plan.action
 
     def live(self, steps: int) -> Iterator[Moment]:
-        """A new life of `steps` steps, moment by moment."""
+        """A new run of `steps` steps, moment by moment."""
         return live(self.agent, self.world, steps, self.config.settings.seed)
 
 

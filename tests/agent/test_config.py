@@ -407,5 +407,5 @@ def test_a_name_that_is_an_agent_and_a_folder_is_asked_about(tmp_path, monkeypat
     (tmp_path / "pong").mkdir()
     configure(RunRequest("pong"))  # that one is no agent
     (tmp_path / "pong" / "checkpoints").mkdir()
-    with pytest.raises(ConfigError, match=r"'pong' comes along, and the folder .*\./pong"):
+    with pytest.raises(ConfigError, match=r"'pong' is a bundled agent, and the folder .*\./pong"):
         configure(RunRequest("pong"))
