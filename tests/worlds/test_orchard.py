@@ -1,7 +1,6 @@
 """The orchard: what counts, what is shown, and that a seed decides all of it."""
 
 import copy
-import time
 import warnings
 from collections import Counter
 
@@ -154,13 +153,3 @@ def test_a_copy_of_an_environment_goes_its_own_way():
     assert np.array_equal(env.frame, other.frame)
     assert not np.array_equal(env.frame, twin.frame)
     assert np.array_equal(twin.step(np.int64(0))[0]["desired_goal"], np.eye(4)[twin.task])
-
-
-def test_it_is_fast():
-    env = Orchard()
-    env.reset(seed=0)
-    began = time.process_time()
-    for step in range(1000):
-        env.step(np.int64(step % 5))
-    # 5,000 a second and more on one core that is its own; half of it where it is shared.
-    assert 1000 / (time.process_time() - began) > 2500
