@@ -26,8 +26,8 @@ from agent.recording.run_folder import RunFolder
 KEYFRAME_EVERY = 20
 """Steps between keyframes: oftener than usual, as so many forks go back so far."""
 THOUGHT = (
-    "configurator.kind=surprise", "configurator.model_calls=4", "configurator.horizon_steps=2",
-    "configurator.commit_steps=2", "configurator.max_idle_steps=10", "configurator.warmup_steps=2",
+    "configurator.kind=surprise", "directive.model_calls=4", "directive.horizon_steps=2",
+    "directive.commit_steps=2", "configurator.max_idle_steps=10", "configurator.warmup_steps=2",
 )  # fmt: skip
 LIVES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "breakout, surprise, fair": ("ALE/Breakout-v5", 1, ("world_model.kind=fair", *THOUGHT)),

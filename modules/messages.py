@@ -166,7 +166,9 @@ class Message(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Fields of version 1 → their names now, by which old bytes and traces are read."""
     _tensors: ClassVar[tuple[tuple[str, Shape], ...]] = ()
     _nested: ClassVar[tuple[str, ...]] = ()
     _others: ClassVar[tuple[str, ...]] = ()
@@ -353,6 +355,8 @@ def _read(header: dict[str, Any], data: memoryview, at: int) -> tuple[Message, i
             kind.__name__, "version", f"{kind.version} or older", f"{header['version']}"
         )
     stored, fields = header["fields"], dict[str, Any]()
+    if header["version"] < 2:
+        stored = {kind.renamed.get(name, name): entry for name, entry in stored.items()}
     for name, _ in kind._tensors:
         if (entry := stored[name]) is None:
             fields[name] = None
@@ -489,6 +493,7 @@ class State(Message):
     owns its meaning (frames for perception, emulator handles for a simulator).
     """
 
+    renamed: ClassVar = {"carry": "hidden"}
     latent: Annotated[Tensor, Shape("B D")]
     hidden: Annotated[Tensor, Shape("B R", "any")]
     signals: Annotated[Tensor, Shape("B S")]
@@ -560,6 +565,7 @@ class Recollection(Message):
     `novelty` 0 (known) to 1 (nothing like it).
     """
 
+    renamed: ClassVar = {"value": "readout"}
     keys: Annotated[Tensor, Shape("B V X")]
     values: Annotated[Tensor, Shape("B V U")]
     weights: Annotated[Tensor, Shape("B V")]
@@ -579,6 +585,7 @@ class Directive(Message):
     why, a line a row.
     """
 
+    renamed: ClassVar = {"carry": "configurator_state"}
     mode: Annotated[Tensor, Shape("B", "int")]
     horizon_steps: Annotated[Tensor, Shape("B", "int")]
     model_calls: Annotated[Tensor, Shape("B", "int")]
@@ -601,6 +608,7 @@ class Plan(Message):
     with their `candidate_energies`; a missing one has energy inf.
     """
 
+    renamed: ClassVar = {"committed": "remaining_commit"}
     actions: Annotated[Tensor, Shape("B P A")]
     steps: Annotated[Tensor, Shape("B", "int")]
     remaining_commit: Annotated[Tensor, Shape("B", "int")]
@@ -619,6 +627,7 @@ class Plan(Message):
 class Moment(Message):
     """Loop → memory, trace, view: everything said in one step. `step` counts from 0."""
 
+    renamed: ClassVar = {"spent": "episode_model_calls", "age": "episode_step"}
     step: int
     observation: Observation
     state: State

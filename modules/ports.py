@@ -169,13 +169,13 @@ class Perception(Protocol):
         experience: Experience,
         tokens: Tensor | None,
         augment_key: Tensor | None,
-        wanted: Tensor | None = None,
+        step_mask: Tensor | None = None,
     ) -> Tensor:
         """Latents [B W D] of the steps of all windows in one pass, for the learner.
 
         `tokens` [B W T E] primed each step's percept; None: they were 0. `augment_key` [1] int64:
         the key by which percepts are varied, None where they are not.
-        `wanted` [B W] (bool): the steps whose latents will be read; None: all.
+        `step_mask` [B W] (bool): the steps whose latents are read, others may be 0; None: all.
         """
 
 
@@ -205,7 +205,10 @@ class WorldModel(Protocol):
 
 @runtime_checkable
 class Cost(Protocol):
-    """State → energy: immutable drives and a trainable critic (§3.2, eqs. 1-3)."""
+    """State → energy: immutable drives and a trainable critic (§3.2, eqs. 1-3).
+
+    `drives` names the K intrinsic energies, `heads` the L critic heads.
+    """
 
     drives: tuple[str, ...]
     heads: tuple[str, ...]
@@ -214,19 +217,19 @@ class Cost(Protocol):
         """Energies of a perceived state, unweighted."""
 
     def intrinsic(self, state: State) -> Tensor:
-        """IC_i(s), [M K]."""
+        """IC_i(s), [M K], differentiable in the state."""
 
     def critic_value(self, state: State, v: Tensor) -> Tensor:
-        """v·TC(s) under weights `v` [M L], [M]; at the best action where it knows actions."""
+        """v·TC(s) under weights `v` [M L], [M]; at the best action of a critic of actions."""
 
     def action_values(self, state: State, v: Tensor) -> Tensor | None:
-        """v·TC(s, a) of each discrete action, [M A]; None where the critic knows no actions."""
+        """v·TC(s, a) of each discrete action, [M A]; None of a critic of states."""
 
     def needs_latent(self) -> bool:
-        """True where a drive looks at the latent, so that imagination must complete it."""
+        """True where a drive reads the latent, so that imagination must complete it."""
 
     def is_initialised(self) -> bool:
-        """False while the critic is fresh and outputs exactly zero."""
+        """False while the critic is untrained and exactly zero."""
 
 
 @runtime_checkable
@@ -332,7 +335,7 @@ class Configurator(Protocol):
         """How the rest of this step is to work, a reason included."""
 
     def initial(self, rows: int) -> Directive:
-        """The standing directive where an episode begins."""
+        """The directive before the first step of an episode."""
 
 
 @runtime_checkable
@@ -393,6 +396,9 @@ class _Gate:
             setattr(self, verb, self._checked(getattr(module, verb), verb))
 
     def __getattr__(self, name: str) -> Any:
+        # A copy that has no fields yet must not look for them in a module it does not have.
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(self._module, name)
 
     def _checked(self, method: Any, verb: str) -> Any:

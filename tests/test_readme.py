@@ -38,7 +38,7 @@ def plugin(tmp_path, monkeypatch):
 
 
 SMALL = {
-    "play": {"--steps": "12", "--configurator.model_calls": "24"},
+    "play": {"--steps": "12", "--directive.model_calls": "24"},
     "train": {"--steps": "40", "--learner.warmup_steps": "20", "--training.evaluate_episodes": "1"},
     "eval": {"--steps": "20"},
     "fork": {"--at": "4", "--steps": "3"},

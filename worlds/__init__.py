@@ -1,4 +1,4 @@
-"""Where agents live: Atari in two forms, any other Gymnasium environment in one.
+"""Environments: Atari in two implementations, any other Gymnasium environment in one.
 
-`worlds.make.make_world` is the door. Nothing heavy is imported here.
+`worlds.make.make_world` builds them. This package itself imports no emulator.
 """

@@ -1,13 +1,13 @@
-"""The luck of an Atari world: when actions stick, how many no-ops an episode begins with.
+"""Random numbers of an Atari environment: sticky actions, and no-ops at the start of an episode.
 
-The emulator draws both from a Mersenne Twister that is seeded when a cartridge is loaded, which
-costs as much as some hundred steps. So the luck of a row comes in *chapters*: a seed, and whole
-episodes played from its numbers until the chapter has lasted `chapter_steps`; the next episode
-then opens a new chapter. Seeds follow from (run seed, row, chapter).
+The emulator draws both from a Mersenne Twister, which it seeds when a ROM is loaded; loading costs
+as much as some hundred steps. The random numbers of a row are therefore divided into *chapters*. A
+chapter is a seed and the whole episodes played from it; the first episode to start after
+`chapter_steps` steps opens the next chapter. Seeds are a function of (run seed, row, chapter).
 
-Here the numbers are drawn outside the emulator, exactly as it would draw them (std::mt19937; two
-numbers a frame, the second for a player who is not there). That makes them part of what a
-snapshot knows; the emulator itself can neither tell nor be told which action would stick.
+This module draws the numbers outside the emulator, exactly as the emulator draws them: std::mt19937
+with two numbers a frame, of which the second belongs to the absent second player. Snapshots can
+therefore contain them; the emulator can neither report nor accept which actions stick.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 from modules import chance
 
 CHAPTER_STEPS = 8_000
-"""How long a chapter lasts by default, steps: reloading then costs about 2 % of the time."""
+"""Default least length of a chapter, steps: loading ROMs then takes about 2 % of the time."""
 
 _BLOCK_FRAMES = 4_096
 _MASK = 0xFFFFFFFFFFFFFFFF
 
 
 def chapter_seed(seed: int, row: int, chapter: int) -> int:
-    """The emulator's seed of a row's chapter, 1 to 2^31 - 1."""
+    """The emulator seed of chapter `chapter` of row `row`, 1 to 2^31 - 1."""
     drawn = int(chance.keys(seed, row + 1, chapter)[row])
     return drawn % (2**31 - 1) + 1
 
@@ -38,7 +38,10 @@ def _twister(seed: int) -> np.random.MT19937:
 
 
 class Tape:
-    """Which frames of a chapter repeat the action before, as far as anyone has asked."""
+    """Sticky actions of one chapter (Machado et al. 2018, §5), drawn lazily in order of frames.
+
+    sticky: the probability that a frame repeats the previous action.
+    """
 
     def __init__(self, seed: int, sticky: float) -> None:
         self._sticky = sticky
@@ -46,7 +49,7 @@ class Tape:
         self._sticks = bytearray()
 
     def sticks(self, frame: int, count: int) -> Sequence[int]:
-        """1 where the action sticks, for `count` frames from `frame` of the chapter on."""
+        """Flags of frames `frame` to `frame + count - 1` of the chapter; 1: repeat the action."""
         if not self._sticky:
             return bytes(count)
         while len(self._sticks) < frame + count:
@@ -56,13 +59,13 @@ class Tape:
 
 
 class NoOps:
-    """How many no-ops each episode of a chapter begins with, in the order of the episodes."""
+    """The number of no-op frames that starts each episode of a chapter, in order of episodes."""
 
     def __init__(self, seed: int, noop_max: int) -> None:
         self._twister, self._noop_max = _twister(seed), noop_max
 
     def draw(self) -> int:
-        """The next number, 0 to noop_max - 1 (Lemire's method, as libstdc++ draws it)."""
+        """The next episode's no-ops, 0 to noop_max - 1 (Lemire's method, as in libstdc++)."""
         if self._noop_max < 2:
             return 0
         reject = (1 << 32) % self._noop_max
@@ -73,7 +76,10 @@ class NoOps:
 
 
 def sticks_from(seed: int, count: int, sticky: float) -> Sequence[int]:
-    """Luck drawn anew for `count` frames of one imagined step (SplitMix64 of `seed`)."""
+    """Flags of `count` frames of one simulated step, drawn by SplitMix64 from `seed`.
+
+    1: the frame repeats the previous action, with probability `sticky`.
+    """
     if not sticky:
         return bytes(count)
     below, state, drawn = int(sticky * 2**53), seed & _MASK, []

@@ -1,4 +1,4 @@
-"""Atari as rows of single emulators: exact snapshots, and a simulator to imagine in."""
+"""Atari with one emulator a row: exact snapshots, and the simulator of an exact world model."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ def atari_spec(
     sensor: Sensor | None,
     screen: tuple[int, int],
     actions: Sequence[Any],
-    episode_steps: int | None,
 ) -> WorldSpec:
-    """What a game shows and accepts; `screen` is its native (height, width)."""
+    """Shapes and actions of a game.
+
+    screen: the emulator's (height, width), pixels. actions: the emulator's minimal action set.
+    """
     names = tuple(action.name for action in actions)
     return WorldSpec(
         id=game.id,
@@ -52,40 +54,43 @@ def atari_spec(
 
 
 def joystick(names: Sequence[str]) -> tuple[tuple[float, ...], ...]:
-    """`ActionSpec.parts` of actions named as UPRIGHTFIRE: 1 for each of up, down, right, left and
-    fire that is in the name. What no action has is left out; empty where no action has two.
+    """`ActionSpec.factors` [A F] of actions named as UPRIGHTFIRE: 1 where the name has the factor.
+
+    Factors are those of up, down, right, left and fire that occur. Empty if no action has two.
     """
     movements = ("UP", "DOWN", "RIGHT", "LEFT", "FIRE")
-    made = [[float(movement in name) for movement in movements] for name in names]
-    if max(map(sum, made), default=0) < 2:
+    factors = [[float(movement in name) for movement in movements] for name in names]
+    if max(map(sum, factors), default=0) < 2:
         return ()
-    used = [any(column) for column in zip(*made, strict=True)]
-    return tuple(tuple(itertools.compress(each, used)) for each in made)
+    used = [any(column) for column in zip(*factors, strict=True)]
+    return tuple(tuple(itertools.compress(row, used)) for row in factors)
 
 
-def console(game: Game, protocol: Protocol) -> ALEInterface:
-    """An emulator with the cartridge in, silent, not yet reset.
+def load_emulator(game: Game, protocol: Protocol) -> ALEInterface:
+    """A silent emulator with the game's ROM loaded, not yet reset.
 
-    Its own actions never stick: `worlds.atari_rng` decides that.
+    Its own sticky actions are off: `worlds.atari_rng` draws them.
+
+    Raises: WorldError if ale-py has no such ROM.
     """
     ALEInterface.setLoggerMode(LoggerMode.Error)
-    made = ALEInterface()
-    made.setFloat("repeat_action_probability", 0.0)
-    made.setInt("random_seed", 1)
-    made.setInt("max_num_frames_per_episode", protocol.frames_limit)
-    cartridge = get_rom_path(game.rom)
-    if cartridge is None:
-        raise WorldError(f"world {game.id}: ale-py has no cartridge {game.rom!r}; reinstall ale-py")
-    made.loadROM(cartridge)
-    return made
+    emulator = ALEInterface()
+    emulator.setFloat("repeat_action_probability", 0.0)
+    emulator.setInt("random_seed", 1)
+    emulator.setInt("max_num_frames_per_episode", protocol.frames_limit)
+    rom = get_rom_path(game.rom)
+    if rom is None:
+        raise WorldError(f"world {game.id}: expected ROM {game.rom!r}, got none; reinstall ale-py")
+    emulator.loadROM(rom)
+    return emulator
 
 
-def put(emulator: ALEInterface, state: ALEState, acted: bool) -> None:
-    """Restores a state exactly, which an ALEState alone does not.
+def restore_exactly(emulator: ALEInterface, state: ALEState, acted: bool) -> None:
+    """Restores `state` exactly, which `ALEInterface.restoreState` alone does not.
 
-    The console's switches are read a frame late and are in no ALEState: the first frame after a
-    reset still feels the reset button. `acted`: whether the state has left that frame behind; an
-    emulator it is put into must have, too, or must not.
+    ALE reads the console's switches one frame late and stores them in no ALEState, so the first
+    frame after a reset still reads the reset switch. `acted`: the state is later than that frame.
+    If True, `emulator` must have acted since its own last reset; if False, it is reset here.
     """
     if not acted:
         emulator.reset_game()
@@ -93,20 +98,22 @@ def put(emulator: ALEInterface, state: ALEState, acted: bool) -> None:
 
 
 def reset_frames(emulator: ALEInterface) -> int:
-    """Frames of luck that one reset uses up, told by a console just made.
+    """Frames of random numbers that one reset consumes, read from a newly constructed emulator.
 
-    Nearly always 0. Some games (Berzerk 20, Double Dunk 12) choose their mode by acting. Read off
-    the emulator's generator, written as text: 624 words, then how many of them are used.
+    Nearly always 0; some games (Berzerk 20, Double Dunk 12) select their mode by actions. The
+    serialized generator is text: 624 words, then the count of those consumed.
+
+    Raises: WorldError if the state has another format.
     """
-    written = emulator.cloneState(include_rng=True).serialize()
-    used = re.search(rb" (\d+)[^\d ]*$", written[:-_PADDLE_BYTES])
-    if used is None:
-        raise WorldError("ale-py: expected the state of its generator as text; use ale-py 0.12")
-    return int(used[1]) % 624 // 2
+    state = emulator.cloneState(include_rng=True).serialize()
+    consumed = re.search(rb" (\d+)[^\d ]*$", state[:-_PADDLE_BYTES])
+    if consumed is None:
+        raise WorldError("ale-py: expected generator state as text, got bytes; use ale-py 0.12")
+    return int(consumed[1]) % 624 // 2
 
 
-class Eye:
-    """How frames are taken from an emulator and shown: the sensor, carried out."""
+class FrameReader:
+    """Reads frames from an emulator and converts them to the sensor's format."""
 
     def __init__(self, sensor: Sensor | None, screen: tuple[int, int]) -> None:
         self._gray = sensor is not None and sensor.gray
@@ -116,23 +123,22 @@ class Eye:
             self._size = (sensor.width, sensor.height)
         self.raw_shape = screen if self._gray else (*screen, 3)
 
-    def take(self, emulator: ALEInterface) -> Frame:
-        """The present screen in the sensor's colours, [h w] or [h w 3]."""
+    def read(self, emulator: ALEInterface) -> Frame:
+        """The current screen in the sensor's colours, [h w] or [h w 3] uint8."""
         frame = np.empty(self.raw_shape, np.uint8)
         (emulator.getScreenGrayscale if self._gray else emulator.getScreenRGB)(frame)
         return frame
 
-    def show(self, raw: Frame) -> Frame:
-        """A taken frame as observed, [H W C]."""
-        shown = raw
+    def to_pixels(self, raw: Frame) -> Frame:
+        """The observation [H W C] uint8 of a frame from `read`."""
         if self._size is not None:
-            shown = np.asarray(cv2.resize(raw, self._size, interpolation=cv2.INTER_AREA), np.uint8)
-        return shown[:, :, None] if shown.ndim == 2 else shown
+            raw = np.asarray(cv2.resize(raw, self._size, interpolation=cv2.INTER_AREA), np.uint8)
+        return raw[:, :, None] if raw.ndim == 2 else raw
 
 
 @dataclass(slots=True, eq=False)
 class Handle:
-    """A state of one game. Two handles are equal where everything that can follow is the same."""
+    """A state of one game. Equal handles have equal futures under the same actions."""
 
     state: ALEState
     raw: Frame
@@ -161,11 +167,11 @@ class Handle:
 
 
 class _Row:
-    """One emulator and where it stands."""
+    """One emulator, its counters and its last observation."""
 
     def __init__(self, emulator: ALEInterface) -> None:
         self.emulator = emulator
-        self.fresh = emulator.cloneState()
+        self.loaded_state = emulator.cloneState()
         self.chapter = self.chapter_steps = self.episodes = 0
         self.frame = self.game_steps = self.last = self.lives = 0
         self.tape: Tape
@@ -181,14 +187,14 @@ class _Row:
 
 
 class AtariRows:
-    """B games of Atari, each on an emulator of its own.
+    """B games of Atari, each in its own emulator, with next-step autoreset.
 
-    `snapshot` holds everything, `restore` continues bit for bit. As a simulator it imagines on
-    one spare emulator, so that the games themselves are undisturbed.
+    `restore` continues a `snapshot` bit for bit. The simulator uses a separate emulator, so that
+    `simulate` leaves the games unchanged.
 
-    Frames, rewards and ends are those of ale-py's vector environment under the same seeds, down
-    to its habit of not showing the frame in which a game ends. One exception: Double Dunk walks
-    through its menu before a game begins, there (not here) with actions that stick.
+    Frames, rewards and episode ends equal those of ale-py's vector environment under the same
+    seeds, which includes that the last frame of a game is not observed. One exception: in Double
+    Dunk the actions that ale-py sends to the game's menu before a game are sticky, here not.
     """
 
     def __init__(
@@ -205,18 +211,18 @@ class AtariRows:
         self.num_envs, self._protocol = num_envs, protocol
         self._life_ends = training and protocol.life_ends
         self._episode_steps, self._chapter_steps = episode_steps, chapter_steps
-        self._rows = [_Row(console(game, protocol)) for _ in range(num_envs)]
+        self._rows = [_Row(load_emulator(game, protocol)) for _ in range(num_envs)]
         emulator = self._rows[0].emulator
         screen = emulator.getScreenDims()
         actions = emulator.getMinimalActionSet()
         self._native = [int(action.value) for action in actions]
-        self._eye = Eye(sensor, screen)
+        self._reader = FrameReader(sensor, screen)
         self._reset_frames = reset_frames(emulator)
         self._game = game
-        self._spare: ALEInterface | None = None
-        self._spare_at: Handle | None = None
+        self._simulator: ALEInterface | None = None
+        self._simulator_state: Handle | None = None
         self._seed: int | None = None
-        self.spec = atari_spec(game, protocol, sensor, screen, actions, episode_steps)
+        self.spec = atari_spec(game, protocol, sensor, screen, actions)
         self._identity = {
             "world": "atari-rows",
             "id": game.id,
@@ -228,56 +234,61 @@ class AtariRows:
             "chapter_steps": chapter_steps,
         }
 
-    # -- living -----------------------------------------------------------------------------
+    # -- episodes ---------------------------------------------------------------------------
 
     def reset(self, seed: int) -> Observation:
-        """The first observation of every row."""
+        """The first observation of every row, under the run's `seed`."""
         self._seed = seed
         for index, row in enumerate(self._rows):
             row.chapter = -1
-            self._open_chapter(index, row)
-            self._begin(row)
+            self._start_chapter(index, row)
+            self._start_episode(row)
         return self._observe()
 
     def step(self, action: Tensor) -> Observation:
-        """What follows the encoded action [B A]; a row that had ended begins anew instead."""
-        self._started()
-        for index, (row, choice) in enumerate(
+        """The observation after the encoded action [B A].
+
+        A row whose episode ended ignores its action and starts the next episode.
+
+        Raises: WorldError before the first `reset`.
+        """
+        self._require_seed()
+        for index, (row, action_index) in enumerate(
             zip(self._rows, self.spec.actions.decode(action).tolist(), strict=True)
         ):
             row.chapter_steps += 1
             row.screen = None
             if not row.ended:
-                self._live(row, choice)
+                self._step_row(row, action_index)
             elif row.terminated and not row.over:
-                self._live_on(row)
+                self._step_after_lost_life(row)
             else:
                 if not row.over:
-                    # ale-py's vector environment cannot stop one row and let the others go on:
-                    # a game cut off by us has gone on for a step when it is reset. Its first
-                    # action is a no-op in all games but two.
-                    self._emulate(row.emulator, row, self._native[0], self._luck(row))
+                    # ale-py's vector environment steps all rows together, so there a game that
+                    # `episode_steps` truncates plays one more step before its reset, with
+                    # the first action of its set (a no-op in all games but two).
+                    self._emulate(row.emulator, row, self._native[0], self._sticks(row))
                 if row.chapter_steps > self._chapter_steps:
-                    self._open_chapter(index, row)
-                self._begin(row)
+                    self._start_chapter(index, row)
+                self._start_episode(row)
         return self._observe()
 
-    def _started(self) -> int:
+    def _require_seed(self) -> int:
         if self._seed is None:
             raise WorldError(f"world {self.spec.id}: expected reset(seed) first, got none")
         return self._seed
 
-    def _open_chapter(self, index: int, row: _Row) -> None:
+    def _start_chapter(self, index: int, row: _Row) -> None:
         row.chapter += 1
-        seed = chapter_seed(self._started(), index, row.chapter)
+        seed = chapter_seed(self._require_seed(), index, row.chapter)
         row.tape = Tape(seed, self._protocol.sticky)
         row.noops = NoOps(seed, self._protocol.noop_max)
         row.chapter_steps = row.episodes = 0
-        row.frame = self._reset_frames  # putting the cartridge in is a reset, too
-        row.emulator.restoreState(row.fresh)
+        row.frame = self._reset_frames  # loading the ROM resets once, too
+        row.emulator.restoreState(row.loaded_state)
 
-    def _begin(self, row: _Row) -> None:
-        """A new game: reset and no-ops."""
+    def _start_episode(self, row: _Row) -> None:
+        """Starts a game: reset, then no-ops."""
         emulator = row.emulator
         row.episodes += 1
         self._reset(row)
@@ -286,7 +297,7 @@ class AtariRows:
             row.frame, row.acted = row.frame + 1, True
             if emulator.game_over():
                 self._reset(row)
-        row.raw = self._eye.take(emulator)
+        row.raw = self._reader.read(emulator)
         row.last, row.game_steps, row.lives = _NOOP, 0, emulator.lives()
         row.first, row.over, row.terminated, row.truncated = True, False, False, False
         row.signals = (0.0, 0.0, float(row.lives), 0.0, 0.0, 0.0)
@@ -295,24 +306,24 @@ class AtariRows:
         row.emulator.reset_game()
         row.frame, row.acted = row.frame + self._reset_frames, False
 
-    def _luck(self, row: _Row) -> Sequence[int]:
+    def _sticks(self, row: _Row) -> Sequence[int]:
         return row.tape.sticks(row.frame, self._protocol.frame_skip)
 
-    def _live(self, row: _Row, choice: int) -> None:
-        score = self._emulate(row.emulator, row, self._native[choice], self._luck(row))
-        lost = self._judge(row.emulator, row)
+    def _step_row(self, row: _Row, action_index: int) -> None:
+        score = self._emulate(row.emulator, row, self._native[action_index], self._sticks(row))
+        lost = self._update_flags(row.emulator, row)
         row.first, row.terminated = False, row.over or (self._life_ends and lost)
-        row.signals = self._felt(row, score, lost, self._native[choice])
+        row.signals = self._signals(row, score, lost, self._native[action_index])
 
-    def _live_on(self, row: _Row) -> None:
-        """The empty step after a lost life that ended an episode: the game just goes on."""
-        score = self._emulate(row.emulator, row, self._native[0], self._luck(row))
-        lost = self._judge(row.emulator, row)
+    def _step_after_lost_life(self, row: _Row) -> None:
+        """The first step of an episode that follows a lost life in the same game: a no-op."""
+        score = self._emulate(row.emulator, row, self._native[0], self._sticks(row))
+        lost = self._update_flags(row.emulator, row)
         row.first, row.terminated = True, row.over
-        row.signals = self._felt(row, score, lost, _NOOP)
+        row.signals = self._signals(row, score, lost, _NOOP)
 
-    def _judge(self, emulator: ALEInterface, at: _Row) -> bool:
-        """Lives, over and truncated after a step; whether a life was lost."""
+    def _update_flags(self, emulator: ALEInterface, at: _Row) -> bool:
+        """Updates lives, `over` and `truncated` after a step; True if a life was lost."""
         at.game_steps += 1
         lives = emulator.lives()
         lost, at.lives = lives < at.lives, lives
@@ -323,7 +334,7 @@ class AtariRows:
         return lost
 
     @staticmethod
-    def _felt(row: _Row, score: float, lost: bool, native: int) -> tuple[float, ...]:
+    def _signals(row: _Row, score: float, lost: bool, native: int) -> tuple[float, ...]:
         return (
             score,
             float(lost),
@@ -336,35 +347,36 @@ class AtariRows:
     def _emulate(
         self, emulator: ALEInterface, at: _Row, native: int, sticks: Sequence[int]
     ) -> float:
-        """One step of `emulator`; moves `at.frame`, `at.last` and `at.raw` on, gives the reward.
+        """Runs `frame_skip` frames; updates `at.frame`, `at.last`, `at.raw`.
 
-        A step that ends the game stops there, and its last frame is not taken.
+        Returns the unclipped reward. A game that ends stops the step, and its last frame is
+        not read.
         """
-        act, over, eye = emulator.act, emulator.game_over, self._eye
-        last, score, pools = at.last, 0, eye.pools
-        newest = self._protocol.frame_skip - 1
-        before: Frame | None = None
+        act, over, reader = emulator.act, emulator.game_over, self._reader
+        last, score, pools = at.last, 0, reader.pools
+        last_frame_index = self._protocol.frame_skip - 1
+        previous: Frame | None = None
         for k, stick in enumerate(sticks):
             if not stick:
                 last = native
             score += act(last)
             if over():
-                if before is not None:
-                    at.raw = np.maximum(at.raw, before)
+                if previous is not None:
+                    at.raw = np.maximum(at.raw, previous)
                 break
-            if pools and k == newest - 1:
-                before = eye.take(emulator)
+            if pools and k == last_frame_index - 1:
+                previous = reader.read(emulator)
         else:
-            taken = eye.take(emulator)
-            at.raw = taken if before is None else np.maximum(taken, before, out=taken)
+            frame = reader.read(emulator)
+            at.raw = frame if previous is None else np.maximum(frame, previous, out=frame)
         at.frame += k + 1
         at.last, at.acted = last, True
         return float(score)
 
     def _observe(self) -> Observation:
-        rows, show = self._rows, self._eye.show
+        rows, to_pixels = self._rows, self._reader.to_pixels
         return Observation(
-            pixels=torch.from_numpy(np.stack([show(row.raw) for row in rows])),
+            pixels=torch.from_numpy(np.stack([to_pixels(row.raw) for row in rows])),
             vector=None,
             signals=torch.tensor([row.signals for row in rows]),
             first=torch.tensor([row.first for row in rows]),
@@ -373,24 +385,24 @@ class AtariRows:
         )
 
     def render(self) -> Tensor:
-        """The screens in colour, [B h w 3] uint8."""
-        self._started()
+        """The emulators' screens in colour, [B h w 3] uint8."""
+        self._require_seed()
         return torch.from_numpy(np.stack([self._screen(row) for row in self._rows]))
 
     @staticmethod
     def _screen(row: _Row) -> Frame:
-        shown: Frame = row.emulator.getScreenRGB() if row.screen is None else row.screen
-        return shown
+        screen: Frame = row.emulator.getScreenRGB() if row.screen is None else row.screen
+        return screen
 
     def close(self) -> None:
-        """Lets the emulators go."""
-        self._rows, self._spare, self._spare_at, self._seed = [], None, None, None
+        """Releases the emulators."""
+        self._rows, self._simulator, self._simulator_state, self._seed = [], None, None, None
 
     # -- snapshots --------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
-        """The whole world: emulators, counters, luck, last observation."""
-        seed, facts, blobs = self._started(), [], list[bytes]()
+        """All rows: emulator states, counters, random numbers, last observation."""
+        seed, facts, blobs = self._require_seed(), [], list[bytes]()
         for row in self._rows:
             facts.append([
                 row.chapter, row.chapter_steps, row.episodes, row.frame, row.game_steps, row.last,
@@ -402,51 +414,55 @@ class AtariRows:
         return seal(self._identity, {"seed": seed, "rows": facts}, blobs)
 
     def restore(self, data: bytes) -> Observation:
-        """Goes back to a snapshot and shows its observation again. WorldError if damaged."""
+        """Restores a snapshot and returns its observation.
+
+        Raises: WorldError if `data` is damaged or of an environment with other settings.
+        """
         facts, blobs = unseal(data, self._identity)
         self._seed = facts["seed"]
-        for index, (row, fact) in enumerate(zip(self._rows, facts["rows"], strict=True)):
-            row.chapter = fact[0] - 1
-            self._open_chapter(index, row)
+        for index, (row, counters) in enumerate(zip(self._rows, facts["rows"], strict=True)):
+            row.chapter = counters[0] - 1
+            self._start_chapter(index, row)
             (
                 _, row.chapter_steps, row.episodes, row.frame, row.game_steps, row.last,
                 row.lives, row.first, row.over, row.terminated, row.truncated, row.acted, signals,
-            ) = fact  # fmt: skip
+            ) = counters  # fmt: skip
             row.signals = tuple(signals)
             for _ in range(row.episodes):
                 row.noops.draw()
             state, raw, screen = blobs[3 * index : 3 * index + 3]
             row.emulator.reset_game()
             row.emulator.act(_NOOP)
-            put(row.emulator, ALEState(state), row.acted)
-            row.raw = np.frombuffer(raw, np.uint8).reshape(self._eye.raw_shape)
+            restore_exactly(row.emulator, ALEState(state), row.acted)
+            row.raw = np.frombuffer(raw, np.uint8).reshape(self._reader.raw_shape)
             row.screen = np.frombuffer(screen, np.uint8).reshape(*row.emulator.getScreenDims(), 3)
         return self._observe()
 
-    # -- imagining --------------------------------------------------------------------------
+    # -- simulation -------------------------------------------------------------------------
 
     def save_state(self, row: int) -> Handle:
-        """The present state of a row."""
-        self._started()
+        """The current state of row `row`."""
+        self._require_seed()
         at = self._rows[row]
-        return self._held(at.emulator, at, at.tape, at.ended)
+        return self._to_handle(at.emulator, at, at.tape, at.ended)
 
     def simulate(self, handle: Handle, action: Any, seed: int | None) -> SimStep:
-        """One step from `handle` with a native action; `ended` as the real world would say it.
+        """One step from `handle` with a native action (int); `ended` as the environment sets it.
 
-        Where the episode is over nothing moves any more and nothing is felt.
+        seed: of fresh random numbers (fair); None: the row's own (clairvoyant). After the end of an
+        episode the state stays and all signals but `lives` are 0.
         """
         if handle.ended:
             return SimStep(handle, (0.0, 0.0, float(handle.lives), 0.0, 0.0, 0.0), True)
-        emulator = self._spare
+        emulator = self._simulator
         if emulator is None:
-            emulator = self._spare = console(self._game, self._protocol)
+            emulator = self._simulator = load_emulator(self._game, self._protocol)
             emulator.reset_game()
             emulator.act(_NOOP)
-            self._at = _Row(emulator)
-        at, skip = self._at, self._protocol.frame_skip
-        if handle is not self._spare_at:
-            put(emulator, handle.state, handle.acted)
+            self._simulator_row = _Row(emulator)
+        at, skip = self._simulator_row, self._protocol.frame_skip
+        if handle is not self._simulator_state:
+            restore_exactly(emulator, handle.state, handle.acted)
         at.frame, at.last, at.lives = handle.frame, handle.last, handle.lives
         at.raw, at.game_steps = handle.raw, handle.game_steps
         sticks = (
@@ -456,12 +472,12 @@ class AtariRows:
         )
         native = self._native[int(action)]
         score = self._emulate(emulator, at, native, sticks)
-        lost = self._judge(emulator, at)
+        lost = self._update_flags(emulator, at)
         ended = at.over or at.truncated or (self._life_ends and lost)
-        after = self._spare_at = self._held(emulator, at, handle.tape, ended)
-        return SimStep(after, self._felt(at, score, lost, native), ended)
+        after = self._simulator_state = self._to_handle(emulator, at, handle.tape, ended)
+        return SimStep(after, self._signals(at, score, lost, native), ended)
 
-    def _held(self, emulator: ALEInterface, at: _Row, tape: Tape, ended: bool) -> Handle:
+    def _to_handle(self, emulator: ALEInterface, at: _Row, tape: Tape, ended: bool) -> Handle:
         last = at.last if self._protocol.sticky else _NOOP
         return Handle(
             state=emulator.cloneState(),
@@ -477,5 +493,5 @@ class AtariRows:
         )
 
     def render_observation(self, handle: Handle) -> Frame:
-        """What would be observed there, [H W C] uint8."""
-        return self._eye.show(handle.raw)
+        """The observation in a state, [H W C] uint8."""
+        return self._reader.to_pixels(handle.raw)

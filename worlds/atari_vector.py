@@ -1,4 +1,4 @@
-"""Atari at training speed: ale-py's vector environment under the same contract."""
+"""Atari in threads, for training: ale-py's vector environment under the port `World`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modules.messages import SIGNALS, Observation, WorldError
 from worlds.atari_rng import chapter_seed
-from worlds.atari_rows import atari_spec, console
+from worlds.atari_rows import atari_spec, load_emulator
 from worlds.catalog import Game
 from worlds.protocols import Protocol, Sensor
 from worlds.snapshots import seal, unseal
@@ -21,24 +21,27 @@ from worlds.snapshots import seal, unseal
 _SCORE, _LIFE_LOST, _LIVES, _END, _EFFORT = (
     SIGNALS.index(name) for name in ("reward", "life_lost", "lives", "end", "effort")
 )
-_NOTHING = 0
-"""The choice sent on empty steps: a no-op in all games but two, Backgammon and Video Checkers.
+_DEFAULT_ACTION = 0
+"""The action index sent on ignored steps: a no-op in all games but Backgammon and Video Checkers.
 
-An action that the game does not have would hang ale-py's threads for good.
+ale-py's threads block forever on an index outside the game's action set.
 """
-_CUT_OFF, _EMPTY = 255, 254
-"""What stands in a row's log for the step at which we, not the environment, began a new game, and
-for any other step whose action was ignored."""
+_LIMIT_RESET, _EMPTY = 255, 254
+"""Entries of a row's action log in place of an action index.
+
+_LIMIT_RESET: this class, not ale-py, reset a game that `episode_steps` truncated. _EMPTY: any other
+step whose action was ignored.
+"""
 
 Flags = NDArray[np.bool_]
 
 
 class AtariVector:
-    """B games of Atari in ale-py's threads.
+    """B games of Atari in ale-py's threads, with next-step autoreset.
 
-    It shows and does what `AtariRows` does, given the same arguments and seed. The emulators are
-    out of reach, so a row's state is the seed of its chapter (`worlds.atari_rng`) and the actions
-    since: `restore` replays them, about as fast as they were lived.
+    Observations equal those of `AtariRows` with the same arguments and seed. ale-py gives no
+    access to these emulators, so a row's snapshot is the seed of its chapter (`worlds.atari_rng`)
+    and the actions since. `restore` replays them, about as fast as they were first played.
     """
 
     def __init__(
@@ -55,9 +58,9 @@ class AtariVector:
         self.num_envs = num_envs
         self._life_ends = training and protocol.life_ends
         self._episode_steps, self._chapter_steps = episode_steps, chapter_steps
-        emulator = console(game, protocol)
+        emulator = load_emulator(game, protocol)
         screen, actions = emulator.getScreenDims(), emulator.getMinimalActionSet()
-        self.spec = atari_spec(game, protocol, sensor, screen, actions, episode_steps)
+        self.spec = atari_spec(game, protocol, sensor, screen, actions)
         height, width, channels = self.spec.pixels or (*screen, 3)
         self._shape = (num_envs, height, width, channels)
         self._effort = np.array([float(action.value != 0) for action in actions], np.float32)
@@ -81,11 +84,11 @@ class AtariVector:
         self._signals: NDArray[np.float32]
         self._lives: NDArray[np.int32]
         self._game_steps: NDArray[np.int64]
-        self._none: Flags
+        self._no_rows: Flags
         self._first: Flags
         self._over: Flags
-        self._cut: Flags
-        self._resets_itself: Flags
+        self._ale_truncated: Flags
+        self._ale_resets: Flags
         self._alive: Flags
         self._terminated: Flags
         self._truncated: Flags
@@ -104,127 +107,136 @@ class AtariVector:
             "chapter_steps": chapter_steps,
         }
 
-    # -- living -----------------------------------------------------------------------------
+    # -- episodes ---------------------------------------------------------------------------
 
     def reset(self, seed: int) -> Observation:
-        """The first observation of every row."""
+        """The first observation of every row, under the run's `seed`."""
         self._seed = seed
-        self._begin_logs([0] * self.num_envs)
-        everyone = np.ones(self.num_envs, np.bool_)
-        pixels, info = self._reset(everyone, self._seeds(everyone))
-        self._stand(pixels, info["lives"])
+        self._start_logs([0] * self.num_envs)
+        all_rows = np.ones(self.num_envs, np.bool_)
+        pixels, info = self._reset(all_rows, self._seeds(all_rows))
+        self._set_first(pixels, info["lives"])
         return self._observe()
 
     def step(self, action: Tensor) -> Observation:
-        """What follows the encoded action [B A]; a row that had ended begins anew instead."""
-        self._started()
-        choices = action.numpy().argmax(-1)
-        anew = self._ended & ~self._alive if self._any_ended else None
-        if anew is not None:
-            choices = np.where(self._ended, _NOTHING, choices)
+        """The observation after the encoded action [B A].
+
+        A row whose episode ended ignores its action and starts the next episode.
+
+        Raises: WorldError before the first `reset`.
+        """
+        self._require_seed()
+        indices = action.numpy().argmax(-1)
+        new_game = self._ended & ~self._alive if self._any_ended else None
+        if new_game is not None:
+            indices = np.where(self._ended, _DEFAULT_ACTION, indices)
         ended = self._ended
-        self._envs.send(choices)  # the emulators run while we do the accounts
-        for log, choice, over in zip(self._logs, choices.tolist(), ended.tolist(), strict=True):
-            log.append(_EMPTY if over else choice)
-        self._advance(choices, anew, ended)
-        self._first = ended if self._any_ended else self._none
-        self._judge()
+        self._envs.send(indices)  # the emulators run during the bookkeeping
+        for log, index, over in zip(self._logs, indices.tolist(), ended.tolist(), strict=True):
+            log.append(_EMPTY if over else index)
+        self._advance(indices, new_game, ended)
+        self._first = ended if self._any_ended else self._no_rows
+        self._update_flags()
         return self._observe()
 
-    def _advance(self, choices: NDArray[np.int64], anew: Flags | None, empty: Flags) -> None:
-        """What comes of `choices` just sent; new games, where `anew`, in place of it. Where the
-        step is `empty` nobody made an effort.
+    def _advance(self, indices: NDArray[np.int64], new_game: Flags | None, empty: Flags) -> None:
+        """Receives the result of the action indices [B] sent last.
+
+        Rows of `new_game` show a new game instead; rows of `empty` have no effort.
         """
         signals = np.zeros((self.num_envs, len(SIGNALS)), np.float32)
-        signals[:, _EFFORT] = self._effort[choices] * ~empty
+        signals[:, _EFFORT] = self._effort[indices] * ~empty
         self._game_steps = self._game_steps + 1
         pixels, rewards, over, truncated, info = self._envs.recv()
         lives = info["lives"]
         signals[:, _SCORE] = rewards
         signals[:, _LIFE_LOST] = lives < self._lives
-        if anew is not None and anew.any():
-            pixels, lives, over = self._begin_again(anew, pixels, lives, over)
-            truncated = truncated & ~anew
-            signals[anew] = 0.0
-            self._game_steps[anew] = 0
+        if new_game is not None and new_game.any():
+            pixels, lives, over = self._start_games(new_game, pixels, lives, over)
+            truncated = truncated & ~new_game
+            signals[new_game] = 0.0
+            self._game_steps[new_game] = 0
         signals[:, _LIVES] = lives
         signals[:, _END] = over
         self._pixels, self._signals, self._lives = pixels, signals, lives
-        self._over, self._cut = over, truncated
+        self._over, self._ale_truncated = over, truncated
 
-    def _begin_again(
-        self, anew: Flags, pixels: NDArray[np.uint8], lives: NDArray[np.int32], over: Flags
+    def _start_games(
+        self, new_game: Flags, pixels: NDArray[np.uint8], lives: NDArray[np.int32], over: Flags
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32], Flags]:
-        """Resets what the environment has not reset itself, and opens chapters where due."""
-        chapter_over = np.array([len(log) > self._chapter_steps for log in self._logs]) & anew
-        cut_off = anew & ~self._resets_itself & ~chapter_over
-        for row in np.flatnonzero(cut_off).tolist():
-            self._logs[row][-1] = _CUT_OFF
+        """Resets the `new_game` rows that ale-py has not reset, and starts chapters where due."""
+        chapter_over = np.array([len(log) > self._chapter_steps for log in self._logs]) & new_game
+        limit_reset = new_game & ~self._ale_resets & ~chapter_over
+        for row in np.flatnonzero(limit_reset).tolist():
+            self._logs[row][-1] = _LIMIT_RESET
         if chapter_over.any():
             for row in np.flatnonzero(chapter_over).tolist():
                 self._chapters[row] += 1
                 self._logs[row] = bytearray()
-        for mask, seeds in ((cut_off, None), (chapter_over, self._seeds(chapter_over))):
+        for mask, seeds in ((limit_reset, None), (chapter_over, self._seeds(chapter_over))):
             if mask.any():
                 fresh, info = self._reset(mask, seeds)
                 pixels[mask], lives[mask] = fresh[mask], info["lives"][mask]
-        return pixels, lives, over & ~anew
+        return pixels, lives, over & ~new_game
 
-    def _judge(self) -> None:
-        """What the last step means for the episodes."""
+    def _update_flags(self) -> None:
+        """Updates the episode flags after a step."""
         lost = self._signals[:, _LIFE_LOST] > 0
         limit = self._game_steps == self._episode_steps
-        if not (self._over | self._cut | limit | (lost & self._life_ends)).any():
-            # Nearly every step. What was true of nobody before is true of nobody now.
-            self._terminated = self._truncated = self._ended = self._resets_itself = self._none
-            self._alive, self._any_ended = ~self._none, False
+        if not (self._over | self._ale_truncated | limit | (lost & self._life_ends)).any():
+            # The common case: all flags are False and share one array, so that none is allocated.
+            self._terminated = self._truncated = self._ended = self._ale_resets = self._no_rows
+            self._alive, self._any_ended = ~self._no_rows, False
             return
         terminated = self._over
         if self._life_ends and lost.any():
             terminated = terminated | (lost & ~self._first)
-        truncated = self._cut & ~self._over
-        self._resets_itself = self._over | truncated
+        truncated = self._ale_truncated & ~self._over
+        self._ale_resets = self._over | truncated
         truncated = truncated | (~self._over & limit)
         self._terminated, self._truncated = terminated, truncated
         self._ended = terminated | truncated
         self._any_ended = bool(self._ended.any())
         self._alive = ~(self._over | truncated)
 
-    def _started(self) -> int:
+    def _require_seed(self) -> int:
         if self._seed is None:
             raise WorldError(f"world {self.spec.id}: expected reset(seed) first, got none")
         return self._seed
 
-    def _begin_logs(self, chapters: list[int]) -> None:
+    def _start_logs(self, chapters: list[int]) -> None:
         self._chapters = list(chapters)
         self._logs = [bytearray() for _ in chapters]
 
     def _seeds(self, mask: Flags) -> NDArray[np.int64]:
-        rows, seed = np.flatnonzero(mask).tolist(), self._started()
+        rows, seed = np.flatnonzero(mask).tolist(), self._require_seed()
         return np.array([chapter_seed(seed, r, self._chapters[r]) for r in rows], np.int64)
 
     def _reset(self, mask: Flags, seeds: NDArray[np.int64] | None) -> tuple[Any, dict[str, Any]]:
-        """Resets the rows of `mask`; shows all rows."""
+        """Resets the rows of `mask`; returns pixels and info of all rows."""
         options = None if mask.all() else {"reset_mask": mask}
-        shown: tuple[Any, dict[str, Any]] = self._envs.reset(seed=seeds, options=options)
-        return shown
+        result: tuple[Any, dict[str, Any]] = self._envs.reset(seed=seeds, options=options)
+        return result
 
-    def _stand(self, pixels: NDArray[np.uint8], lives: NDArray[np.int32]) -> None:
-        """Every row at the first observation of a game."""
-        self._none = np.zeros(self.num_envs, np.bool_)
-        self._nobody = torch.from_numpy(self._none)
+    def _set_first(self, pixels: NDArray[np.uint8], lives: NDArray[np.int32]) -> None:
+        """Sets every row to the first observation of a game."""
+        self._no_rows = np.zeros(self.num_envs, np.bool_)
+        self._no_rows_tensor = torch.from_numpy(self._no_rows)
         self._pixels, self._lives = pixels, lives
         self._signals = np.zeros((self.num_envs, len(SIGNALS)), np.float32)
         self._signals[:, _LIVES] = lives
         self._game_steps = np.zeros(self.num_envs, np.int64)
-        self._over, self._cut = self._none.copy(), self._none.copy()
-        self._first = ~self._none
-        self._judge()
+        self._over, self._ale_truncated = self._no_rows.copy(), self._no_rows.copy()
+        self._first = ~self._no_rows
+        self._update_flags()
 
     def _observe(self) -> Observation:
-        """The last step. Unchecked, but for the first: the axes of the rest follow from it."""
-        made = Observation if self._first is not self._none else Observation.unchecked
-        return made(
+        """The last observation.
+
+        Steps without a new episode are not validated: their shapes and types equal the first's.
+        """
+        build = Observation if self._first is not self._no_rows else Observation.unchecked
+        return build(
             pixels=torch.from_numpy(self._pixels.reshape(self._shape)),
             vector=None,
             signals=torch.from_numpy(self._signals),
@@ -235,16 +247,16 @@ class AtariVector:
         )
 
     def _flags(self, flags: Flags) -> Tensor:
-        return self._nobody if flags is self._none else torch.from_numpy(flags)
+        return self._no_rows_tensor if flags is self._no_rows else torch.from_numpy(flags)
 
     def render(self) -> Tensor:
-        """The last observation in colour, [B H W 3] uint8; the screens are out of reach."""
-        self._started()
+        """The last observation in three channels, [B H W 3] uint8; ale-py exposes no screens."""
+        self._require_seed()
         pixels = torch.from_numpy(self._pixels.reshape(self._shape))
         return pixels.expand(-1, -1, -1, 3).clone()
 
     def close(self) -> None:
-        """Lets the emulators go."""
+        """Releases the emulators."""
         if self._seed is not None:
             self._seed = None
         self._envs.close()
@@ -252,78 +264,81 @@ class AtariVector:
     # -- snapshots --------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
-        """Chapters and actions since; the last observation's flags and a check of its frames."""
+        """Chapters, the actions since they started, and a digest of the last observation."""
         facts = {
-            "seed": self._started(),
+            "seed": self._require_seed(),
             "chapters": self._chapters,
             "game_steps": self._game_steps.tolist(),
             "first": self._first.tolist(),
-            "seen": self._seen(),
+            "seen": self._digest(),
         }
         return seal(self._identity, facts, [bytes(log) for log in self._logs])
 
-    def _seen(self) -> str:
-        shown = [self._pixels.tobytes(), self._signals.tobytes(), self._game_steps.tobytes()]
-        return hashlib.sha256(b"".join(shown)).hexdigest()
+    def _digest(self) -> str:
+        parts = [self._pixels.tobytes(), self._signals.tobytes(), self._game_steps.tobytes()]
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def restore(self, data: bytes) -> Observation:
-        """Replays the rows side by side, each begun so late that all arrive together.
+        """Restores a snapshot by replay and returns its observation.
 
-        WorldError where the snapshot is damaged or the replay arrives elsewhere.
+        All rows are replayed together, shorter logs from a later step, so that they end together.
+
+        Raises: WorldError if `data` is damaged, of an environment with other settings, or if the
+        replay ends in another observation.
         """
         facts, logs = unseal(data, self._identity)
         self._seed = facts["seed"]
-        self._begin_logs(facts["chapters"])
-        everyone = np.ones(self.num_envs, np.bool_)
-        pixels, info = self._reset(everyone, self._seeds(everyone))
-        self._stand(pixels, info["lives"])
-        longest = max(len(log) for log in logs)
-        begins = np.array([longest - len(log) for log in logs])
-        for at in range(longest):
-            self._start_late(begins, at)
-            past = [
-                log[at - begin] if at >= begin else _EMPTY
-                for log, begin in zip(logs, begins.tolist(), strict=True)
+        self._start_logs(facts["chapters"])
+        all_rows = np.ones(self.num_envs, np.bool_)
+        pixels, info = self._reset(all_rows, self._seeds(all_rows))
+        self._set_first(pixels, info["lives"])
+        num_steps = max(len(log) for log in logs)
+        starts = np.array([num_steps - len(log) for log in logs])
+        for at in range(num_steps):
+            self._start_replay(starts, at)
+            entries = [
+                log[at - start] if at >= start else _EMPTY
+                for log, start in zip(logs, starts.tolist(), strict=True)
             ]
-            self._replay(np.array(past, np.int64))
-        self._start_late(begins, longest)
+            self._replay(np.array(entries, np.int64))
+        self._start_replay(starts, num_steps)
         self._logs = [bytearray(log) for log in logs]
         self._game_steps = np.array(facts["game_steps"], np.int64)
         self._first = np.array(facts["first"], np.bool_)
-        self._judge()
-        if self._seen() != facts["seen"]:
+        self._update_flags()
+        if self._digest() != facts["seen"]:
             raise WorldError(
-                f"snapshot of {self.spec.id}: the replay arrives elsewhere; "
-                "expected the version of ale-py it was taken with"
+                f"snapshot of {self.spec.id}: expected the recorded observation, got another after "
+                "the replay; install the version of ale-py that it was taken with"
             )
         return self._observe()
 
-    def _start_late(self, begins: NDArray[np.int64], at: int) -> None:
-        """Begins the rows whose replay starts `at`; what they did until then does not count."""
-        starting = begins == at
+    def _start_replay(self, starts: NDArray[np.int64], at: int) -> None:
+        """Resets the rows whose replay starts at step `at`; their earlier steps are discarded."""
+        starting = starts == at
         if at and starting.any():
             pixels, info = self._reset(starting, self._seeds(starting))
             lives = info["lives"]
             self._pixels, self._lives = pixels, lives
             self._signals[starting] = 0.0
             self._signals[starting, _LIVES] = lives[starting]
-            self._over[starting] = self._cut[starting] = False
+            self._over[starting] = self._ale_truncated[starting] = False
 
-    def _replay(self, past: NDArray[np.int64]) -> None:
-        """One step of the logs: what the environment resets itself, and what we reset in it."""
-        cut_off = past == _CUT_OFF
-        anew = self._over | self._cut | cut_off
-        self._resets_itself = self._over | self._cut
-        empty = past >= _EMPTY
-        choices = np.where(empty, _NOTHING, past)
-        self._envs.send(choices)
-        self._advance(choices, None, empty)
-        if anew.any():
-            if cut_off.any():
-                fresh, info = self._reset(cut_off, None)
-                self._pixels[cut_off] = fresh[cut_off]
-                self._lives[cut_off] = info["lives"][cut_off]
-            self._signals[anew] = 0.0
-            self._signals[anew, _LIVES] = self._lives[anew]
-            self._over = self._over & ~anew
-            self._cut = self._cut & ~anew
+    def _replay(self, entries: NDArray[np.int64]) -> None:
+        """Replays one log entry of each row, with the resets of ale-py and of this class."""
+        limit_reset = entries == _LIMIT_RESET
+        new_game = self._over | self._ale_truncated | limit_reset
+        self._ale_resets = self._over | self._ale_truncated
+        empty = entries >= _EMPTY
+        indices = np.where(empty, _DEFAULT_ACTION, entries)
+        self._envs.send(indices)
+        self._advance(indices, None, empty)
+        if new_game.any():
+            if limit_reset.any():
+                fresh, info = self._reset(limit_reset, None)
+                self._pixels[limit_reset] = fresh[limit_reset]
+                self._lives[limit_reset] = info["lives"][limit_reset]
+            self._signals[new_game] = 0.0
+            self._signals[new_game, _LIVES] = self._lives[new_game]
+            self._over = self._over & ~new_game
+            self._ale_truncated = self._ale_truncated & ~new_game

@@ -1,4 +1,4 @@
-"""Which worlds there are, and what a name means."""
+"""Ids of the available environments, and their lookup by name."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from worlds.protocols import guess
 
 
 class Game(NamedTuple):
-    """An Atari game: its Gymnasium name `MsPacman` and its cartridge `ms_pacman`."""
+    """An Atari game: its Gymnasium name, `MsPacman`, and its ROM, `ms_pacman`."""
 
     name: str
     rom: str
 
     @property
     def id(self) -> str:
-        """Its full id, `ALE/MsPacman-v5`."""
+        """The Gymnasium id, `ALE/MsPacman-v5`."""
         return f"ALE/{self.name}-v5"
 
 
 @cache
 def games() -> dict[str, Game]:
-    """Every game one player can play, by its name in lower case without underscores."""
+    """All single-player games, by name in lower case without underscores."""
     import ale_py
     import gymnasium
 
     gymnasium.register_envs(ale_py)
-    found = {}
+    by_name = {}
     for id, spec in gymnasium.registry.items():
         match = re.fullmatch(r"ALE/(\w+)-v5", id)
         if match and spec.kwargs.get("obs_type", "rgb") == "rgb":
-            found[match[1].lower()] = Game(match[1], spec.kwargs["game"])
-    return found
+            by_name[match[1].lower()] = Game(match[1], spec.kwargs["game"])
+    return by_name
 
 
 def list_games() -> list[str]:
-    """Ids of all Atari games."""
+    """Gymnasium ids of all Atari games, sorted."""
     return sorted(game.id for game in games().values())
 
 
-def _register_ours() -> None:
-    """Makes Gymnasium know the worlds of this package, `sextet/…-v0`."""
+def _register_sextet() -> None:
+    """Registers this package's environments, `sextet/…-v0`, with Gymnasium."""
     import worlds.orchard  # noqa: F401
 
 
 def list_worlds() -> list[str]:
-    """Ids of everything that is registered: Atari games, then other Gymnasium environments."""
+    """Registered Gymnasium ids: Atari games first, then other environments."""
     import gymnasium
 
-    _register_ours()
+    _register_sextet()
     atari = list_games()
     others = sorted(id for id in gymnasium.registry if not id.startswith("ALE/"))
-    return atari + [id for id in others if _is_worth_listing(id)]
+    return atari + [id for id in others if _is_listed(id)]
 
 
-def _is_worth_listing(id: str) -> bool:
-    """Old names of Atari games (`PongNoFrameskip-v4`) and backends not here are left out."""
+def _is_listed(id: str) -> bool:
+    """False for old ids of Atari games (`PongNoFrameskip-v4`) and for absent backends."""
     import gymnasium
 
     spec = gymnasium.registry[id]
@@ -72,18 +72,20 @@ def _is_worth_listing(id: str) -> bool:
 
 
 def find(id: str) -> Game | str:
-    """The game, or the Gymnasium id, that `id` names.
+    """The Atari game named by `id`, else the registered Gymnasium id itself.
 
-    `ALE/Pong-v5`, `Pong`, `pong`, `ms_pacman`, any registered id, `package:Env-v0`. Raises
-    ConfigError in one line where there is none, with the most similar name.
+    Accepts `ALE/Pong-v5`, `Pong`, `pong`, `ms_pacman`, any registered id and `package:Env-v0`,
+    whose package is imported.
+
+    Raises: ConfigError in one line for an unknown id, with the most similar one.
     """
     import gymnasium
 
-    _register_ours()
-    known = games()
+    _register_sextet()
+    by_name = games()
     plain = re.sub(r"-v5$", "", id.removeprefix("ALE/")).replace("_", "").lower()
-    if plain in known and not re.search(r"-v[0-46-9]", id):
-        return known[plain]
+    if plain in by_name and not re.search(r"-v[0-46-9]", id):
+        return by_name[plain]
     if ":" in id:
         package, _, name = id.partition(":")
         try:
@@ -100,7 +102,7 @@ def find(id: str) -> Game | str:
         return id
     if id in gymnasium.registry:
         return id
-    names = [game.id for game in known.values()] + [game.name for game in known.values()]
+    names = [name for game in by_name.values() for name in (game.id, game.name)]
     raise ConfigError(
         f"world: {id!r} is neither an Atari game nor a Gymnasium id"
         + (guess(id, [*names, *gymnasium.registry]) or "; see `sextet list worlds`")

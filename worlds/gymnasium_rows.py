@@ -1,4 +1,4 @@
-"""Any other Gymnasium environment, as rows of single environments."""
+"""Any Gymnasium environment other than Atari, one instance a row."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ _GOAL_KEYS = {"observation", "desired_goal", "achieved_goal"}
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Environments' warnings concern their authors; what went wrong is raised."""
+def _no_warnings() -> Iterator[None]:
+    """Suppresses warnings, which address authors of environments; errors still propagate."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _line(error: BaseException) -> str:
+def _brief(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-class _Doing:
-    """Native actions: how the environment's own are written and numbered."""
+class _ActionCodec:
+    """Converts native actions to elements of the environment's action space."""
 
     def __init__(self, id: str, space: spaces.Space[Any]) -> None:
         self.start = 0
@@ -54,7 +54,7 @@ class _Doing:
             self.start = int(space.start)
         elif isinstance(space, spaces.Box) and space.is_bounded() and space.low.size:
             if not bool((space.low < space.high).all()):
-                raise ConfigError(f"world {id}: action bounds must differ, got {space}")
+                raise ConfigError(f"world {id}: expected low < high for actions, got {space}")
             self.shape, self.dtype = space.shape, space.dtype
             low, high = (bound.astype(np.float64).ravel() for bound in (space.low, space.high))
             self.spec = ActionSpec(
@@ -62,11 +62,11 @@ class _Doing:
             )
         else:
             raise ConfigError(
-                f"world {id}: actions must be Discrete or a Box with finite bounds, got {space}"
+                f"world {id}: expected actions in Discrete or a Box with finite bounds, got {space}"
             )
 
-    def own(self, native: Any) -> Any:
-        """The environment's form of a native action, an int or an array [A]."""
+    def to_env(self, native: Any) -> Any:
+        """The element of the action space for a native action, an int or an array [A]."""
         if self.spec.discrete:
             return int(native) + self.start
         values = np.asarray(native, np.float64)
@@ -75,7 +75,7 @@ class _Doing:
         return values.astype(self.dtype).reshape(self.shape)
 
     def effort(self, native: Any) -> float:
-        """Share of full effort: 0 for the first choice, else 1; mean square where continuous."""
+        """Effort in [0, 1]: 0 for the first discrete action, else 1; mean square if continuous."""
         if self.spec.discrete:
             return float(int(native) != 0)
         low, high = np.array(self.spec.low), np.array(self.spec.high)
@@ -83,18 +83,16 @@ class _Doing:
         return float(np.clip(np.square(scaled).mean(), 0.0, 1.0))
 
 
-class _Seen(NamedTuple):
-    """One percept of one row: what is shown, the goal where there is one, and what was achieved
-    of it where that is felt.
-    """
+class _Percept(NamedTuple):
+    """One observation of one row: pixels [H W C] or a vector [N], goal [G], achieved goal (G)."""
 
-    shown: NDArray[Any]
+    array: NDArray[Any]
     goal: NDArray[np.float32] | None
     achieved: tuple[float, ...] = ()
 
 
-class _Seeing:
-    """How observations become frames [H W C] or vectors [N]."""
+class _ObservationCodec:
+    """Converts the environment's observations to pixels [H W C] or vectors [N]."""
 
     def __init__(self, id: str, space: spaces.Space[Any], sensor: Sensor | None) -> None:
         self.pixels: tuple[int, int, int] | None = None
@@ -106,7 +104,7 @@ class _Seeing:
             main = space["observation"]
             for key in ("desired_goal", "achieved_goal"):
                 if not isinstance(space[key], spaces.Box):
-                    raise ConfigError(f"world {id}: {key} must be a Box, got {space[key]}")
+                    raise ConfigError(f"world {id}: expected a Box as {key}, got {space[key]}")
             self.goal = int(np.prod(space["desired_goal"].shape or (1,)))
         if isinstance(main, spaces.Discrete):
             self._one_hot, self.vector = (int(main.start), int(main.n)), int(main.n)
@@ -121,36 +119,34 @@ class _Seeing:
             self.vector = max(1, int(np.prod(main.shape)))
         else:
             raise ConfigError(
-                f"world {id}: observations must be a Box, Discrete, or a Dict with the keys "
-                f"{', '.join(sorted(_GOAL_KEYS))} of those, got {space}; wrap the environment, "
+                f"world {id}: expected observations in a Box, Discrete, or a Dict of those with "
+                f"keys {', '.join(sorted(_GOAL_KEYS))}, got {space}; wrap the environment, "
                 "for instance in gymnasium.wrappers.FlattenObservation"
             )
-        self.felt: tuple[str, ...] = ()
+        self.goal_signals: tuple[str, ...] = ()
         if self._goal and isinstance(space, spaces.Dict):
             achieved = int(np.prod(space["achieved_goal"].shape or (1,)))
-            self.felt = tuple(f"achieved_{number}" for number in range(achieved))
+            self.goal_signals = tuple(f"achieved_{number}" for number in range(achieved))
             if self.vector is not None:
                 self.vector += achieved
 
-    def see(self, observation: Any) -> _Seen:
-        """One percept. With goals, what has been achieved is felt, and stands at the end of a
-        vector.
-        """
+    def encode(self, observation: Any) -> _Percept:
+        """One percept. The achieved goal becomes signals, and the end of a vector."""
         goal, achieved = None, np.zeros(0, np.float32)
         if self._goal:
             goal = np.asarray(observation["desired_goal"], np.float32).ravel()
             achieved = np.asarray(observation["achieved_goal"], np.float32).ravel()
             observation = observation["observation"]
-        felt = tuple(achieved.tolist())
+        goal_signals = tuple(achieved.tolist())
         if self._one_hot is not None:
             start, size = self._one_hot
-            shown = np.zeros(size, np.float32)
-            shown[int(observation) - start] = 1.0
+            values = np.zeros(size, np.float32)
+            values[int(observation) - start] = 1.0
         elif self._layout:
-            return _Seen(self._frame(np.asarray(observation)), goal, felt)
+            return _Percept(self._frame(np.asarray(observation)), goal, goal_signals)
         else:
-            shown = np.asarray(observation, np.float32).ravel()
-        return _Seen(np.concatenate([shown, achieved]), goal, felt)
+            values = np.asarray(observation, np.float32).ravel()
+        return _Percept(np.concatenate([values, achieved]), goal, goal_signals)
 
     def _ordered(self, frame: NDArray[Any]) -> NDArray[Any]:
         """A frame in the order [H W C]."""
@@ -176,9 +172,9 @@ class _Seeing:
 
 
 def _layout(space: spaces.Box) -> str:
-    """`HWC`, `CHW`, `HW` where a Box holds frames; else nothing.
+    """Axes of a Box of frames: `HWC`, `CHW` or `HW`; empty for a Box of other numbers.
 
-    Frames are bytes, or floats from 0 to 1, at least 8 by 8, with 1, 3 or 4 channels.
+    Frames are uint8, or floats in [0, 1], at least 8 by 8 pixels, with 1, 3 or 4 channels.
     """
     shape, kind = space.shape, space.dtype.kind
     unit = kind == "f" and float(space.low.min(initial=0)) == 0 and float(space.high.max()) == 1
@@ -195,20 +191,20 @@ def _layout(space: spaces.Box) -> str:
 
 @dataclass(slots=True, eq=False)
 class Handle:
-    """A state of one environment: a copy of it that is never stepped itself."""
+    """A state of one row: a copy of its environment that is never stepped."""
 
     env: Any
-    seen: _Seen
+    obs: _Percept
     steps: int
     ended: bool
 
 
 @dataclass(slots=True)
 class _Row:
-    """One environment and where it stands; `actions` are the native ones of this episode."""
+    """One environment, its last observation and, in `actions`, the actions of this episode."""
 
     env: Any
-    seen: _Seen
+    obs: _Percept
     episode: int = 0
     actions: list[Any] | None = None
     signals: tuple[float, ...] = ()
@@ -218,11 +214,13 @@ class _Row:
 
 
 class GymnasiumRows:
-    """B environments of one Gymnasium id, each episode with a seed of its own.
+    """B environments of one Gymnasium id with next-step autoreset, one seed an episode.
 
-    Discrete or bounded Box actions; frames, vectors, Discrete observations, and those with goals.
-    A snapshot is each row's seed and its actions since, restored by replay, and so exact for
-    every environment that its seed determines. Imagined in by copying environments.
+    Actions: Discrete or bounded Box. Observations: frames, vectors, Discrete, or a Dict of those
+    with goals. A snapshot is each row's seed and the actions since, restored by replay: exact if
+    the environment is deterministic under its seed. The simulator steps copies of environments.
+
+    Raises: ConfigError for unsupported spaces, WorldError if the environment cannot be constructed.
     """
 
     def __init__(
@@ -238,27 +236,27 @@ class GymnasiumRows:
         self.num_envs, self._id, self._episode_steps = num_envs, id, episode_steps
         self._seed: int | None = None
         self._rows: list[_Row] = []
-        first = self._made()
+        first = self._construct()
         try:
-            self._doing = _Doing(id, first.action_space)
-            self._seeing = _Seeing(id, first.observation_space, sensor)
+            self._actions = _ActionCodec(id, first.action_space)
+            self._observations = _ObservationCodec(id, first.observation_space, sensor)
         except ConfigError:
             first.close()
             raise
-        nothing = _Seen(np.zeros(0), None)
-        self._rows = [_Row(env=first, seen=nothing)]
-        self._rows += [_Row(env=self._made(), seen=nothing) for _ in range(num_envs - 1)]
+        empty = _Percept(np.zeros(0), None)
+        self._rows = [_Row(env=first, obs=empty)]
+        self._rows += [_Row(env=self._construct(), obs=empty) for _ in range(num_envs - 1)]
         self.spec = WorldSpec(
             id=id,
-            pixels=self._seeing.pixels,
-            vector=self._seeing.vector,
+            pixels=self._observations.pixels,
+            vector=self._observations.vector,
             signals=(
                 *SIGNALS,
                 *(f"observation_{entry}" for entry in observation_signals),
-                *self._seeing.felt,
+                *self._observations.goal_signals,
             ),
-            actions=self._doing.spec,
-            goal=self._seeing.goal,
+            actions=self._actions.spec,
+            goal=self._observations.goal,
         )
         self._identity = {
             "world": "gymnasium-rows",
@@ -268,89 +266,97 @@ class GymnasiumRows:
             "episode_steps": episode_steps,
         }
 
-    def _made(self) -> Any:
+    def _construct(self) -> Any:
         try:
-            with _quiet():
-                # The package before the colon has been imported when the id was looked up.
+            with _no_warnings():
+                # `catalog.find` has imported the package before the colon.
                 spec = gymnasium.spec(self._id.rpartition(":")[2])
                 modes = _render_modes(spec)
                 mode = "rgb_array" if "rgb_array" in modes else None
                 return gymnasium.make(spec, render_mode=mode, disable_env_checker=True)
-        except Exception as error:  # whatever an environment's constructor may raise
-            raise WorldError(f"world {self._id}: cannot be made ({_line(error)})") from None
+        except Exception as error:  # an environment's constructor may raise any error
+            raise WorldError(f"world {self._id}: construction failed ({_brief(error)})") from None
 
-    # -- living -----------------------------------------------------------------------------
+    # -- episodes ---------------------------------------------------------------------------
 
     def reset(self, seed: int) -> Observation:
-        """The first observation of every row."""
+        """The first observation of every row, under the run's `seed`.
+
+        Raises: WorldError with the environment's own error.
+        """
         self._seed = seed
         for index, row in enumerate(self._rows):
             row.episode = 0
-            self._begin(index, row)
+            self._start_episode(index, row)
         return self._observe()
 
     def step(self, action: Tensor) -> Observation:
-        """What follows the encoded action [B A]; a row that had ended begins anew instead."""
-        self._started()
+        """The observation after the encoded action [B A].
+
+        A row whose episode ended ignores its action and starts the next episode.
+
+        Raises: WorldError before the first `reset`, or with the environment's own error.
+        """
+        self._require_seed()
         native = self.spec.actions.decode(action.double()).numpy()
         for index, (row, chosen) in enumerate(zip(self._rows, native, strict=True)):
             if row.terminated or row.truncated:
                 row.episode += 1
-                self._begin(index, row)
+                self._start_episode(index, row)
             else:
-                self._live(row, chosen)
+                self._step_row(row, chosen)
         return self._observe()
 
-    def _started(self) -> int:
+    def _require_seed(self) -> int:
         if self._seed is None:
             raise WorldError(f"world {self._id}: expected reset(seed) first, got none")
         return self._seed
 
-    def _begin(self, index: int, row: _Row) -> None:
-        key = int(chance.keys(self._started(), index + 1, row.episode)[index])
-        with _quiet():
+    def _start_episode(self, index: int, row: _Row) -> None:
+        key = int(chance.keys(self._require_seed(), index + 1, row.episode)[index])
+        with _no_warnings():
             try:
-                shown, _ = row.env.reset(seed=key % 2**31)
-            except Exception as error:  # an environment's own
-                raise WorldError(f"world {self._id}: reset failed ({_line(error)})") from error
-        row.seen, row.actions = self._seeing.see(shown), []
-        row.signals = (*(0.0,) * len(SIGNALS), *self._appended(row.seen))
+                observation, _ = row.env.reset(seed=key % 2**31)
+            except Exception as error:  # the environment's own
+                raise WorldError(f"world {self._id}: reset failed ({_brief(error)})") from error
+        row.obs, row.actions = self._observations.encode(observation), []
+        row.signals = (*(0.0,) * len(SIGNALS), *self._appended(row.obs))
         row.first, row.terminated, row.truncated = True, False, False
 
-    def _live(self, row: _Row, native: Any) -> None:
-        own = self._doing.own(native)
+    def _step_row(self, row: _Row, native: Any) -> None:
+        element = self._actions.to_env(native)
         assert row.actions is not None
-        row.actions.append(own)
-        row.seen, row.signals, row.terminated, row.truncated = self._stepped(
-            row.env, own, self._doing.effort(native), len(row.actions)
+        row.actions.append(element)
+        row.obs, row.signals, row.terminated, row.truncated = self._step_env(
+            row.env, element, self._actions.effort(native), len(row.actions)
         )
         row.first = False
 
-    def _stepped(
-        self, env: Any, own: Any, effort: float, steps: int
-    ) -> tuple[_Seen, tuple[float, ...], bool, bool]:
-        with _quiet():
+    def _step_env(
+        self, env: Any, element: Any, effort: float, steps: int
+    ) -> tuple[_Percept, tuple[float, ...], bool, bool]:
+        with _no_warnings():
             try:
-                shown, reward, terminated, truncated, _ = env.step(own)
-            except Exception as error:  # an environment's own
-                raise WorldError(f"world {self._id}: step failed ({_line(error)})") from error
-        seen = self._seeing.see(shown)
-        signals = (float(reward), 0.0, 0.0, float(terminated), effort, 0.0, *self._appended(seen))
-        cut = not terminated and (bool(truncated) or steps == self._episode_steps)
-        return seen, signals, bool(terminated), cut
+                observation, reward, terminated, truncated, _ = env.step(element)
+            except Exception as error:  # the environment's own
+                raise WorldError(f"world {self._id}: step failed ({_brief(error)})") from error
+        obs = self._observations.encode(observation)
+        signals = (float(reward), 0.0, 0.0, float(terminated), effort, 0.0, *self._appended(obs))
+        truncated = not terminated and (bool(truncated) or steps == self._episode_steps)
+        return obs, signals, bool(terminated), truncated
 
-    def _appended(self, seen: _Seen) -> tuple[float, ...]:
-        """The signals behind the standard ones: observed entries, then what is achieved."""
-        observed = (float(seen.shown[entry]) for entry in self._observation_signals)
-        return (*observed, *seen.achieved)
+    def _appended(self, obs: _Percept) -> tuple[float, ...]:
+        """The signals after `SIGNALS`: entries of the vector, then the achieved goal."""
+        entries = (float(obs.array[entry]) for entry in self._observation_signals)
+        return (*entries, *obs.achieved)
 
     def _observe(self) -> Observation:
         rows = self._rows
-        shown = torch.from_numpy(np.stack([row.seen.shown for row in rows]))
-        goals = [row.seen.goal for row in rows if row.seen.goal is not None]
+        values = torch.from_numpy(np.stack([row.obs.array for row in rows]))
+        goals = [row.obs.goal for row in rows if row.obs.goal is not None]
         return Observation(
-            pixels=shown if self.spec.pixels is not None else None,
-            vector=shown if self.spec.vector is not None else None,
+            pixels=values if self.spec.pixels is not None else None,
+            vector=values if self.spec.vector is not None else None,
             goal=torch.from_numpy(np.stack(goals)) if goals else None,
             signals=torch.tensor([row.signals for row in rows]),
             first=torch.tensor([row.first for row in rows]),
@@ -359,21 +365,22 @@ class GymnasiumRows:
         )
 
     def render(self) -> Tensor:
-        """What a person would see, [B H W 3] uint8: the environment's own picture, else the
-        frame observed, else the numbers observed as bars.
+        """Pictures [B H W 3] uint8: the environment's own, else the observed frame, else bars.
+
+        Bars show the numbers of a vector observation, through tanh.
         """
-        self._started()
+        self._require_seed()
         pictures = []
         for row in self._rows:
             picture = None
             if row.env.render_mode == "rgb_array":
-                with _quiet():
+                with _no_warnings():
                     try:
                         picture = np.asarray(row.env.render())
                     except Exception:  # a renderer that is not installed
                         picture = None
             usable = picture is not None and picture.ndim == 3 and picture.dtype == np.uint8
-            pictures.append(picture if picture is not None and usable else _drawn(row.seen.shown))
+            pictures.append(picture if picture is not None and usable else _picture(row.obs.array))
         return torch.from_numpy(np.stack(pictures))
 
     def close(self) -> None:
@@ -385,86 +392,94 @@ class GymnasiumRows:
     # -- snapshots --------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
-        """Each row's episode and the actions since it began."""
-        seed, facts, blobs = self._started(), [], list[bytes]()
+        """Each row's episode number, its actions since the reset, and the last observation."""
+        seed, facts, blobs = self._require_seed(), [], list[bytes]()
         for row in self._rows:
-            actions = np.array(row.actions, self._doing.dtype)
+            actions = np.array(row.actions, self._actions.dtype)
             facts.append([row.episode, len(actions), row.first, row.terminated, row.truncated])
-            blobs += [actions.tobytes(), np.array(row.signals).tobytes(), row.seen.shown.tobytes()]
+            blobs += [actions.tobytes(), np.array(row.signals).tobytes(), row.obs.array.tobytes()]
         return seal(self._identity, {"seed": seed, "rows": facts}, blobs)
 
     def restore(self, data: bytes) -> Observation:
-        """Replays each row's episode and shows the observation again.
+        """Restores a snapshot by replay of each row's episode and returns its observation.
 
-        WorldError where the snapshot is damaged, or where the environment does not follow from
-        its seed, so that the replay arrives elsewhere.
+        Raises: WorldError if `data` is damaged, of an environment with other settings, or if the
+        replay ends in another observation: the environment is not deterministic under its seed.
         """
         facts, blobs = unseal(data, self._identity)
         self._seed = facts["seed"]
-        for index, (row, fact) in enumerate(zip(self._rows, facts["rows"], strict=True)):
-            row.episode = fact[0]
-            packed, felt, shown = blobs[3 * index : 3 * index + 3]
-            actions = np.frombuffer(packed, self._doing.dtype).reshape(-1, *self._doing.shape)
-            self._begin(index, row)
-            for own in actions:
-                again = int(own) if self._doing.spec.discrete else own.copy()
+        for index, (row, progress) in enumerate(zip(self._rows, facts["rows"], strict=True)):
+            row.episode = progress[0]
+            packed, signals, values = blobs[3 * index : 3 * index + 3]
+            actions = np.frombuffer(packed, self._actions.dtype).reshape(-1, *self._actions.shape)
+            self._start_episode(index, row)
+            for element in actions:
+                action = int(element) if self._actions.spec.discrete else element.copy()
                 assert row.actions is not None
-                row.actions.append(again)
-                row.seen = self._stepped(row.env, again, 0.0, len(row.actions))[0]
-            if row.seen.shown.tobytes() != shown:
+                row.actions.append(action)
+                row.obs = self._step_env(row.env, action, 0.0, len(row.actions))[0]
+            if row.obs.array.tobytes() != values:
                 raise WorldError(
-                    f"snapshot of {self._id}: the replay of row {index} arrives elsewhere; "
-                    "the environment does not follow from its seed, begin anew instead"
+                    f"snapshot of {self._id}: expected the recorded observation, got another after "
+                    f"the replay of row {index}: not deterministic under its seed; reset instead"
                 )
-            row.signals = tuple(np.frombuffer(felt).tolist())
-            row.first, row.terminated, row.truncated = fact[2:]
+            row.signals = tuple(np.frombuffer(signals).tolist())
+            row.first, row.terminated, row.truncated = progress[2:]
         return self._observe()
 
-    # -- imagining --------------------------------------------------------------------------
+    # -- simulation -------------------------------------------------------------------------
 
     def save_state(self, row: int) -> Handle:
-        """The present state of a row."""
-        self._started()
-        _share_pictures()
+        """The current state of row `row`.
+
+        Raises: WorldError if the environment cannot be copied.
+        """
+        self._require_seed()
+        _share_pygame_objects()
         at = self._rows[row]
         steps = len(at.actions or ())
-        return Handle(self._copy(at.env), at.seen, steps, at.terminated or at.truncated)
+        return Handle(self._copy(at.env), at.obs, steps, at.terminated or at.truncated)
 
     def _copy(self, env: Any) -> Any:
         try:
-            with _quiet():
+            with _no_warnings():
                 return copy.deepcopy(env)
-        except Exception as error:  # whatever an environment holds that cannot be copied
+        except Exception as error:  # an environment may hold objects that cannot be copied
             raise WorldError(
-                f"world {self._id}: cannot be imagined from, as it cannot be copied "
-                f"({_line(error)}); choose world_model.kind=jepa"
+                f"world {self._id}: expected an environment that can be copied, got "
+                f"{_brief(error)}; choose world_model.kind=jepa"
             ) from None
 
     def simulate(self, handle: Handle, action: Any, seed: int | None) -> SimStep:
-        """One step of a copy; with `seed`, of one whose random numbers are drawn anew."""
+        """One step of a copy, from `handle` with a native action (int or array [A]).
+
+        seed: of fresh random numbers (fair); None: the row's own (clairvoyant). After the end of an
+        episode the state stays and all signals are 0.
+        """
         if handle.ended:
             return SimStep(handle, (0.0,) * len(self.spec.signals), True)
         env = self._copy(handle.env)
         if seed is not None:
             env.unwrapped.np_random = np.random.default_rng(seed % 2**63)
-        seen, signals, terminated, truncated = self._stepped(
-            env, self._doing.own(action), self._doing.effort(action), handle.steps + 1
+        obs, signals, terminated, truncated = self._step_env(
+            env, self._actions.to_env(action), self._actions.effort(action), handle.steps + 1
         )
         ended = terminated or truncated
-        return SimStep(Handle(env, seen, handle.steps + 1, ended), signals, ended)
+        return SimStep(Handle(env, obs, handle.steps + 1, ended), signals, ended)
 
     def render_observation(self, handle: Handle) -> NDArray[Any]:
-        """What would be observed there: [H W C], or [N] float32."""
-        return handle.seen.shown
+        """The observation in a state: [H W C], or [N] float32."""
+        return handle.obs.array
 
 
-def _share_pictures() -> None:
-    """Lets copies of environments that have drawn share what they draw with, which pygame cannot
-    copy: only the one that is lived in draws, and all of it anew.
+def _share_pygame_objects() -> None:
+    """Makes copies of environments share pygame's surfaces, clocks and fonts.
+
+    pygame cannot copy them. Sharing is safe: only the original renders, and redraws everything.
     """
     if (pygame := sys.modules.get("pygame")) is not None:
         for kind in (pygame.Surface, pygame.time.Clock, pygame.font.Font):
-            copyreg.pickle(kind, lambda thing: (lambda: thing, ()))
+            copyreg.pickle(kind, lambda shared: (lambda: shared, ()))
 
 
 def _render_modes(spec: Any) -> tuple[str, ...]:
@@ -475,15 +490,15 @@ def _render_modes(spec: Any) -> tuple[str, ...]:
     return tuple(metadata.get("render_modes", ())) if isinstance(metadata, dict) else ()
 
 
-def _drawn(shown: NDArray[Any]) -> NDArray[np.uint8]:
-    """A frame as observed in three channels, or a vector as bars, [H W 3]."""
-    if shown.ndim == 3:
-        frame = shown if shown.dtype.kind != "f" else (shown.clip(0, 1) * 255).round()
+def _picture(observed: NDArray[Any]) -> NDArray[np.uint8]:
+    """[H W 3]: an observed frame in three channels, or an observed vector as bars."""
+    if observed.ndim == 3:
+        frame = observed if observed.dtype.kind != "f" else (observed.clip(0, 1) * 255).round()
         frame = frame.astype(np.uint8)[:, :, :3]
         return frame if frame.shape[2] == 3 else frame[:, :, :1].repeat(3, axis=2)
     height, bar = 64, 12
-    picture = np.zeros((height, bar * shown.size, 3), np.uint8)
-    for index, value in enumerate(np.tanh(shown).tolist()):
+    picture = np.zeros((height, bar * observed.size, 3), np.uint8)
+    for index, value in enumerate(np.tanh(observed).tolist()):
         reach = round(value * (height // 2 - 1))
         top, bottom = sorted((height // 2, height // 2 - reach))
         picture[top : bottom + 1, bar * index + 1 : bar * (index + 1) - 1] = (90, 170, 250)

@@ -1,14 +1,13 @@
-"""The door to every world: `make_world`."""
+"""`make_world` builds an environment from its id and settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from modules.messages import ConfigError
 from modules.ports import World
+from modules.validation import validated
 from worlds.catalog import Game, find, list_games, list_worlds
 from worlds.protocols import Sensor, protocol_named
 
@@ -26,39 +25,42 @@ def make_world(
     chapter_steps: int | None = None,
     observation_signals: tuple[int, ...] = (),
 ) -> World:
-    """B = `rows` copies of a world, lived in side by side.
+    """B = `num_envs` copies of an environment, stepped side by side.
 
-    `id`: see `worlds.catalog.find`. `protocol`: `v5` (default) or `100k`, Atari only; `training`
-    switches on what the protocol does in training alone. `sensor`: what the agent's eye asks
-    for; None: the world's own frames. `vector`: Atari at training speed, which shows and does
-    exactly the same but cannot be imagined from. `episode_steps`: cut episodes off after so many
-    steps. `chapter_steps`: see `worlds.atari_rng`, 0 gives every episode a seed of its own.
-    `observation_signals`: entries of a vector observation that are also signals, `observation_0` …
+    id: an Atari game or a Gymnasium id, see `worlds.catalog.find`. protocol: `v5` (default) or
+    `100k`, Atari only. training: applies the protocol's rules for training. sensor: the format of
+    frames; None: the environment's own. vector: Atari in threads, with the same observations
+    but without a simulator. episode_steps: truncates episodes after this many steps.
+    chapter_steps: see `worlds.atari_rng`; 0 gives each episode its own seed. observation_signals:
+    indices of entries of a vector observation that are also signals, named `observation_0` etc.;
+    not in Atari.
 
-    Raises ConfigError in one line, WorldError where the world cannot be started.
+    Raises: ConfigError in one line for an invalid setting, WorldError if the environment cannot be
+    constructed.
     """
-    asked = (
+    bounds = (
         ("num_envs", num_envs, 1),
         ("episode_steps", episode_steps, 1),
         ("chapter_steps", chapter_steps, 0),
     )
-    for name, value, least in asked:
-        if value is not None and value < least:
-            raise ConfigError(f"world {name}: expected {least} or more, got {value}")
+    for name, value, minimum in bounds:
+        if value is not None and value < minimum:
+            raise ConfigError(f"world {name}: expected {minimum} or more, got {value}")
     rules = protocol_named(protocol)
-    eye = sensor if isinstance(sensor, Sensor) else _sensor(sensor)
-    found = find(id)
-    if isinstance(found, Game):
+    if isinstance(sensor, Mapping):
+        sensor = validated(Sensor, sensor, "sensor ")
+    target = find(id)
+    if isinstance(target, Game):
         from worlds.atari_rng import CHAPTER_STEPS
         from worlds.atari_rows import AtariRows
         from worlds.atari_vector import AtariVector
 
-        made = AtariVector if vector else AtariRows
-        return made(
-            game=found,
+        environment = AtariVector if vector else AtariRows
+        return environment(
+            game=target,
             num_envs=num_envs,
             protocol=rules,
-            sensor=eye,
+            sensor=sensor,
             training=training,
             episode_steps=episode_steps,
             chapter_steps=CHAPTER_STEPS if chapter_steps is None else chapter_steps,
@@ -71,20 +73,9 @@ def make_world(
     from worlds.gymnasium_rows import GymnasiumRows
 
     return GymnasiumRows(
-        id=found,
+        id=target,
         num_envs=num_envs,
-        sensor=eye,
+        sensor=sensor,
         episode_steps=episode_steps,
         observation_signals=observation_signals,
     )
-
-
-def _sensor(wanted: Mapping[str, Any] | None) -> Sensor | None:
-    if wanted is None:
-        return None
-    try:
-        return Sensor(**wanted)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"sensor {name}: {first['msg']}, got {first.get('input')!r}") from None

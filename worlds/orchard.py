@@ -1,8 +1,9 @@
-"""An orchard: fruits of four kinds, of which one counts, among leaves that look like them.
+"""An environment to measure priming of perception: which of four kinds of fruit to collect.
 
-The world for which a percept cannot be good for everything at once: what is worth seeing depends
-on the task, and the task is told (`desired_goal`), not shown. Made to measure priming (LeCun 2022,
-§6): "the configurator may prime the perception to extract the information relevant to a task".
+The walker collects fruits among leaves of the same colours. The task, the rewarded kind, is in
+`desired_goal` and not in the frame, so which features the encoder should extract depends on the
+task (LeCun 2022, §6: "the configurator may prime the perception to extract the information
+relevant to a task").
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ from numpy.typing import NDArray
 
 ID = "sextet/Orchard-v0"
 STEPS = 100
-"""Length of an episode."""
+"""Length of an episode, steps."""
 
 KINDS = ("cherry", "lime", "mint", "plum")
-"""The kinds of fruit, and the tasks: red, green, cyan, violet."""
+"""The kinds of fruit, one a task: red, green, cyan, violet."""
 
 SIDE, CELL, RIM = 9, 5, 2
-"""The orchard is 9×9 cells, each 5×5 pixels; a rim of 2 dark pixels (1 at right and below)."""
+"""Cells a side, pixels a side of a cell, and dark pixels above and left (1 below and right)."""
 
 FRUITS_A_KIND, LEAVES = 6, 8
 SIZE = RIM + SIDE * CELL + 1
 MOVES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-"""What each action adds to row and column: stay, up, down, left, right."""
+"""Change of (row, column) by action: stay, up, down, left, right."""
 
 _FRUITS = FRUITS_A_KIND * len(KINDS)
 _CELLS = SIDE * SIDE
 _GRAIN = 30
-"""Every pixel shown is off by up to so much of 255, anew at each step."""
+"""Greatest absolute noise of a pixel, of 255, drawn anew at each step."""
 
 
 def _paint() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """What fruits look like, [kind shade 5 5 3], and leaves, [kind other kind 5 5 3]."""
+    """Images of the fruits, [kind shade 5 5 3], and of the leaves, [kind kind 5 5 3]."""
     disc = np.array(
         [[0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0]], bool
     )
@@ -48,31 +49,33 @@ def _paint() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         fruits[:, shade, disc] = (hues * bright).astype(np.uint8)[:, None]
     leaves = np.empty((number, number, CELL, CELL, 3), np.uint8)
     stripes = (np.add.outer(np.arange(CELL), np.arange(CELL)) % 2).astype(bool)
-    for one in range(number):
-        for other in range(number):
-            leaves[one, other] = np.where(
-                stripes[..., None], hues[one] * 185, hues[other] * 185
+    for first in range(number):
+        for second in range(number):
+            leaves[first, second] = np.where(
+                stripes[..., None], hues[first] * 185, hues[second] * 185
             ).astype(np.uint8)
     return fruits, leaves
 
 
-def _piece(ground: NDArray[np.int16], top: int, left: int) -> NDArray[np.int16]:
-    """A view of 45×45 pixels."""
-    return ground[top : top + SIDE * CELL, left : left + SIDE * CELL]
+def _crop(image: NDArray[np.int16], top: int, left: int) -> NDArray[np.int16]:
+    """A view [45 45 3] of `image` from pixel (top, left)."""
+    return image[top : top + SIDE * CELL, left : left + SIDE * CELL]
 
 
 _KIND_OF = np.arange(_FRUITS) // FRUITS_A_KIND
 _DRIFTS = np.array([*MOVES, *[MOVES[0]] * 3])
-"""How a leaf may move in a step: half of the time not at all."""
+"""Moves of a leaf in a step, equally likely; half of them stay."""
 
-_FRUIT, _LEAF = _paint()
-_WALKER = np.full((CELL, CELL, 3), 245, np.uint8)
-_WALKER[1:4, 1:4] = 20
+_FRUIT_IMAGES, _LEAF_IMAGES = _paint()
+_WALKER_IMAGE = np.full((CELL, CELL, 3), 245, np.uint8)
+_WALKER_IMAGE[1:4, 1:4] = 20
 
 
 class _Look(NamedTuple):
-    """How an episode looks: the ground, twice over each way so that any part of the torus is one
-    piece of it, and the grain of which each step shows a part; both [90 90 3].
+    """Background and noise of an episode, both [90 90 3].
+
+    `ground` repeats the torus twice along each axis, so that every view of it is one crop. Each
+    step adds a random crop of `grain`.
     """
 
     ground: NDArray[np.int16]
@@ -80,17 +83,17 @@ class _Look(NamedTuple):
 
 
 class Orchard(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
-    """One walks on a 9×9 torus and picks what lies there by stepping on it.
+    """A walker on a 9×9 torus collects fruits by stepping on them.
 
-    The walker is always in the middle of the frame [48 48 3]; the ground moves under it. Of each
-    of the 4 kinds lie 6 fruits about; one that is picked grows anew in an empty place. Leaves,
-    striped in the colours of two kinds, drift over all and hide what is below; stepping on one
-    does nothing. `desired_goal` is one-hot for the kind that counts in this episode,
-    `achieved_goal` for the kind picked on this step (all 0: none). Score +1 for the fruit that
-    counts, -1 for any other. An episode is 100 steps, cut off by Gymnasium's time limit.
+    `observation` [48 48 3] uint8 is centred on the walker; the ground moves. There are 6 fruits of
+    each of the 4 kinds; a collected fruit regrows in an empty cell. Leaves, striped in the colours
+    of two kinds, drift and hide what is below; stepping on one has no effect. `desired_goal` [4]
+    is one-hot for the episode's task, `achieved_goal` [4] for the kind collected on this step
+    (all 0: none). Reward: +1 for a fruit of the task's kind, -1 for any other. Gymnasium's time
+    limit truncates an episode after 100 steps.
 
-    All luck is that of `np_random`, so that a seed and the actions since decide everything.
-    `options={"task": 2}` (or a name) at `reset` sets the task.
+    All randomness is drawn from `np_random`, so a seed and the actions determine an episode.
+    `options={"task": 2}` (or a kind's name) at `reset` sets the task.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -98,106 +101,112 @@ class Orchard(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
     def __init__(self, render_mode: str | None = None) -> None:
         self.render_mode = render_mode
         self.action_space = spaces.Discrete(len(MOVES))
-        told = spaces.Box(0.0, 1.0, (len(KINDS),), np.float32)
-        # Gymnasium's own types do not say that such a space holds dictionaries of arrays.
-        seen: Any = spaces.Dict(
+        goal_space = spaces.Box(0.0, 1.0, (len(KINDS),), np.float32)
+        # Any: Gymnasium's types do not declare a Dict space to contain dictionaries of arrays.
+        space: Any = spaces.Dict(
             {
                 "observation": spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8),
-                "desired_goal": told,
-                "achieved_goal": told,
+                "desired_goal": goal_space,
+                "achieved_goal": goal_space,
             }
         )
-        self.observation_space = seen
+        self.observation_space = space
         self.task = 0
         self.picked: int | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """A new orchard; the task is drawn where `options` name none."""
+        """Starts an episode; the task is drawn unless `options` set it.
+
+        Returns the observation and `{"task": name of the kind}`.
+        """
         super().reset(seed=seed)
-        luck = self.np_random
-        self.task = int(luck.integers(len(KINDS)))
+        rng = self.np_random
+        self.task = int(rng.integers(len(KINDS)))
         if options is not None and "task" in options:
-            wanted = options["task"]
-            self.task = KINDS.index(wanted) if wanted in KINDS else int(wanted)
+            task = options["task"]
+            self.task = KINDS.index(task) if task in KINDS else int(task)
         self.picked = None
-        self.walker = int(luck.integers(_CELLS))
+        self.walker = int(rng.integers(_CELLS))
         free = np.array([cell for cell in range(_CELLS) if cell != self.walker])
-        self.fruits: NDArray[np.int64] = luck.permutation(free)[:_FRUITS]
-        self.shades: NDArray[np.int64] = luck.integers(3, size=_FRUITS)
-        self.leaves: NDArray[np.int64] = luck.integers(_CELLS, size=LEAVES)
-        self.dyes: NDArray[np.int64] = luck.integers(len(KINDS), size=(LEAVES, 2))
-        ground = luck.integers(30, 90, size=(SIDE * CELL, SIDE * CELL, 1), dtype=np.int16)
-        grain = luck.integers(
+        self.fruits: NDArray[np.int64] = rng.permutation(free)[:_FRUITS]
+        self.shades: NDArray[np.int64] = rng.integers(3, size=_FRUITS)
+        self.leaves: NDArray[np.int64] = rng.integers(_CELLS, size=LEAVES)
+        self.dyes: NDArray[np.int64] = rng.integers(len(KINDS), size=(LEAVES, 2))
+        ground = rng.integers(30, 90, size=(SIDE * CELL, SIDE * CELL, 1), dtype=np.int16)
+        grain = rng.integers(
             -_GRAIN, _GRAIN + 1, size=(2 * SIDE * CELL, 2 * SIDE * CELL, 3), dtype=np.int16
         )
         self.look = _Look(np.tile(ground, (2, 2, 3)), grain)
         self._draw()
-        return self._shown(), {"task": KINDS[self.task]}
+        return self._observation(), {"task": KINDS[self.task]}
 
     def step(
         self, action: np.int64
     ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Walks one cell, or stays; then the leaves drift."""
+        """Moves the walker by `MOVES[action]`, then the leaves.
+
+        Returns observation, reward, terminated (always False), truncated (always False), {}.
+        """
         down, right = MOVES[int(action)]
         row, column = divmod(self.walker, SIDE)
         self.walker = (row + down) % SIDE * SIDE + (column + right) % SIDE
-        self.picked, score = None, 0.0
-        found = (self.fruits == self.walker).nonzero()[0]
-        if len(found):
-            which = int(found[0])
-            self.picked = which // FRUITS_A_KIND
-            score = 1.0 if self.picked == self.task else -1.0
-            self._grow(which)
+        self.picked, reward = None, 0.0
+        fruits_here = (self.fruits == self.walker).nonzero()[0]
+        if len(fruits_here):
+            index = int(fruits_here[0])
+            self.picked = index // FRUITS_A_KIND
+            reward = 1.0 if self.picked == self.task else -1.0
+            self._regrow(index)
         self._drift()
         self._draw()
-        return self._shown(), score, False, False, {}
+        return self._observation(), reward, False, False, {}
 
-    def _grow(self, which: int) -> None:
-        """A fruit in the place of one that was picked, where nothing lies yet."""
+    def _regrow(self, index: int) -> None:
+        """Replaces a collected fruit: same kind, new shade, in a random empty cell."""
         taken = {self.walker, *self.fruits.tolist()}
         while (cell := int(self.np_random.integers(_CELLS))) in taken:
             pass
-        # Copies may share their arrays, so these are never written into.
-        self.fruits = np.where(np.arange(_FRUITS) == which, cell, self.fruits)
+        # Copies of the environment share these arrays, so they are replaced, not written into.
+        self.fruits = np.where(np.arange(_FRUITS) == index, cell, self.fruits)
         shade = int(self.np_random.integers(3))
-        self.shades = np.where(np.arange(_FRUITS) == which, shade, self.shades)
+        self.shades = np.where(np.arange(_FRUITS) == index, shade, self.shades)
 
     def _drift(self) -> None:
-        """Half of the leaves move to a neighbouring cell."""
+        """Moves each leaf to a neighbouring cell with probability 1/2."""
         moves = _DRIFTS[self.np_random.integers(len(_DRIFTS), size=LEAVES)]
         rows, columns = self.leaves // SIDE + moves[:, 0], self.leaves % SIDE + moves[:, 1]
         self.leaves = rows % SIDE * SIDE + columns % SIDE
 
     def _draw(self) -> None:
-        """The frame: ground, fruits, leaves over them, the walker over all, and grain."""
+        """Renders the frame: ground, then fruits, leaves, the walker, and noise over all."""
         top, left = divmod(self.walker, SIDE)
         middle = SIDE // 2
-        seen = _piece(
+        view = _crop(
             self.look.ground, (top - middle) % SIDE * CELL, (left - middle) % SIDE * CELL
         ).copy()
-        tiles = seen.reshape(SIDE, CELL, SIDE, CELL, 3).transpose(0, 2, 1, 3, 4)
-        lying = np.concatenate([self.fruits, self.leaves])
-        rows = (lying // SIDE - (top - middle)) % SIDE
-        columns = (lying - (left - middle)) % SIDE  # 9 cells a row: whole rows do not matter
-        tiles[rows[:_FRUITS], columns[:_FRUITS]] = _FRUIT[_KIND_OF, self.shades]
-        tiles[rows[_FRUITS:], columns[_FRUITS:]] = _LEAF[self.dyes[:, 0], self.dyes[:, 1]]
-        tiles[middle, middle] = _WALKER
+        tiles = view.reshape(SIDE, CELL, SIDE, CELL, 3).transpose(0, 2, 1, 3, 4)
+        items = np.concatenate([self.fruits, self.leaves])
+        rows = (items // SIDE - (top - middle)) % SIDE
+        columns = (items - (left - middle)) % SIDE  # row * 9 vanishes modulo 9
+        tiles[rows[:_FRUITS], columns[:_FRUITS]] = _FRUIT_IMAGES[_KIND_OF, self.shades]
+        tiles[rows[_FRUITS:], columns[_FRUITS:]] = _LEAF_IMAGES[self.dyes[:, 0], self.dyes[:, 1]]
+        tiles[middle, middle] = _WALKER_IMAGE
         at = int(self.np_random.integers(_CELLS * CELL * CELL))
-        seen += _piece(self.look.grain, *divmod(at, SIDE * CELL))
+        view += _crop(self.look.grain, *divmod(at, SIDE * CELL))
         self.frame = np.zeros((SIZE, SIZE, 3), np.uint8)
-        np.clip(seen, 0, 255, out=self.frame[RIM:-1, RIM:-1], casting="unsafe")
+        np.clip(view, 0, 255, out=self.frame[RIM:-1, RIM:-1], casting="unsafe")
 
-    def _shown(self) -> dict[str, NDArray[Any]]:
-        wanted, got = np.zeros((2, len(KINDS)), np.float32)
-        wanted[self.task] = 1.0
+    def _observation(self) -> dict[str, NDArray[Any]]:
+        desired, achieved = np.zeros((2, len(KINDS)), np.float32)
+        desired[self.task] = 1.0
         if self.picked is not None:
-            got[self.picked] = 1.0
-        return {"observation": self.frame, "desired_goal": wanted, "achieved_goal": got}
+            achieved[self.picked] = 1.0
+        return {"observation": self.frame, "desired_goal": desired, "achieved_goal": achieved}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Orchard:
-        """A copy that goes its own way; what is never written into is shared."""
+        """An independent copy, which shares the arrays that are never written into."""
         copy = object.__new__(Orchard)
         copy.__dict__.update(self.__dict__)
         if self._np_random is not None:
@@ -207,8 +216,8 @@ class Orchard(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
         return copy
 
     def render(self) -> NDArray[np.uint8]:
-        """The frame in four times its size, under a bar in the colour of the kind that counts."""
-        bar = np.broadcast_to(_FRUIT[self.task, 2, 2, 2], (4, SIZE, 3))
+        """[208 192 3] uint8: a bar in the task's colour above the frame, enlarged four times."""
+        bar = np.broadcast_to(_FRUIT_IMAGES[self.task, 2, 2, 2], (4, SIZE, 3))
         picture = np.concatenate([bar, self.frame])
         return picture.repeat(4, 0).repeat(4, 1)
 

@@ -1,7 +1,7 @@
-"""What the rules of a run are, and what an eye may ask for.
+"""Protocols, which fix how the emulator runs, and sensors, which fix the format of frames.
 
-A protocol fixes the dynamics alone: how the emulator is run. How a frame is shrunk or coloured is
-the agent's choice, declared as a `Sensor` and carried out by the world.
+A protocol sets the dynamics alone. The size and colours of frames are chosen by the agent's
+perception, declared as a `Sensor` and applied by the environment.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from modules.messages import ConfigError
 
 
 class Protocol(BaseModel):
-    """Rules an Atari world is run by.
+    """Evaluation protocol of an Atari environment (Machado et al. 2018).
 
-    sticky: probability that a frame repeats the action of the frame before. frame_skip: emulated
-    frames a step. noop_max: an episode begins after 0 to noop_max - 1 frames of doing nothing.
-    life_ends: in training, a lost life ends an episode while the game goes on. frames_limit: a
-    game is cut off after so many emulated frames.
+    sticky: probability that a frame repeats the previous frame's action. frame_skip: emulated
+    frames a step. noop_max: an episode starts after 0 to noop_max - 1 no-op frames. life_ends:
+    in training, the loss of a life terminates the episode and the game continues in the next.
+    frames_limit: emulated frames after which a game is truncated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,23 +31,21 @@ class Protocol(BaseModel):
     life_ends: bool = False
     frames_limit: int = Field(default=108_000, ge=1)
 
-    @property
-    def steps_limit(self) -> int:
-        """Steps after which a game is cut off at the latest."""
-        return -(-self.frames_limit // self.frame_skip)
-
 
 PROTOCOLS: dict[str, Protocol] = {
     # After Machado et al. 2018, "Revisiting the Arcade Learning Environment".
     "v5": Protocol(name="v5", sticky=0.25),
-    # What papers on 100k steps do (Kaiser et al. 2020, appendix; DQN's no-op starts).
+    # Atari 100k (Kaiser et al. 2020, appendix), with the no-op starts of DQN (Mnih et al. 2015).
     "100k": Protocol(name="100k", sticky=0.0, noop_max=30, life_ends=True),
 }
 """The protocols by name."""
 
 
 def protocol_named(name: str | None) -> Protocol:
-    """The protocol of that name, `v5` where there is none. Raises ConfigError."""
+    """The protocol `name`, `v5` for None.
+
+    Raises: ConfigError for an unknown name, with the most similar one.
+    """
     if name is None:
         return PROTOCOLS["v5"]
     if name not in PROTOCOLS:
@@ -58,18 +56,18 @@ def protocol_named(name: str | None) -> Protocol:
 
 
 def guess(got: str, allowed: Iterable[str]) -> str:
-    """What to append to an error: the most alike of what is allowed, where one is alike."""
+    """`. Did you mean …?` with the most similar of `allowed`; empty if none is similar."""
     lowered = {choice.lower(): choice for choice in allowed}
     close = difflib.get_close_matches(got.lower(), lowered, n=1, cutoff=0.5)
     return f". Did you mean {lowered[close[0]]!r}?" if close else ""
 
 
 class Sensor(BaseModel):
-    """What an agent's eye asks of a world that shows frames.
+    """Format of the frames that an agent's perception reads, as in Mnih et al. 2015.
 
-    height, width: pixels, shrunk by area. gray: one channel instead of three. max_pool: the
-    brighter of the last two emulated frames at each point, which undoes the flicker of sprites
-    drawn on every other frame; None: where the world flickers (Atari).
+    height, width: pixels after resizing by area. gray: one channel instead of three. max_pool: the
+    elementwise maximum of a step's last two emulated frames, which removes the flicker of sprites
+    drawn on every other frame; None: in Atari only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

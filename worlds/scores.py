@@ -1,4 +1,4 @@
-"""What people, chance and published agents score in Atari games."""
+"""Published Atari scores: human, random, and agents at 100k steps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _TABLE = Path(__file__).parent / "data" / "atari_scores.csv"
 
 @cache
 def published() -> dict[str, dict[str, float]]:
-    """Score by game (`Pong`) and column (`human`, `random`, agents at 100k steps).
+    """Unclipped score by game (`Pong`) and column (`human`, `random`, agents at 100k steps).
 
-    Sources are in `worlds/data/SOURCES.md`; a figure nobody published is missing.
+    Sources are in `worlds/data/SOURCES.md`; unpublished scores are absent.
     """
     with _TABLE.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -25,28 +25,31 @@ def published() -> dict[str, dict[str, float]]:
 
 @cache
 def columns() -> tuple[str, ...]:
-    """The published agents one may compare with, in the table's order."""
+    """Names of the published agents, in the order of the table."""
     with _TABLE.open(newline="") as file:
         names = next(csv.reader(file))
     return tuple(name for name in names if name not in ("game", "random", "human"))
 
 
 def game_of(world: str) -> str | None:
-    """`Pong` of `ALE/Pong-v5`; None where the world is no game that has published scores."""
+    """`Pong` for `ALE/Pong-v5`; None for an id that is no Atari game with published scores."""
     game = world.removeprefix("ALE/").removesuffix("-v5")
     return game if world == f"ALE/{game}-v5" and game in published() else None
 
 
 def published_score(world: str, column: str) -> float | None:
-    """What a column of the table has for a world; None where nobody published one."""
+    """The unclipped score of an id like `ALE/Pong-v5` in `column`; None where unpublished."""
     game = game_of(world)
     return None if game is None else published()[game].get(column)
 
 
 def human_normalised(world: str, score: float) -> float | None:
-    """(score - random) / (human - random) of an id like `ALE/Pong-v5`; None where unknown."""
+    """(score - random) / (human - random) for an id like `ALE/Pong-v5`, else None.
+
+    0 is the random policy's score, 1 the human one (Mnih et al. 2015).
+    """
     game = game_of(world)
     if game is None:
         return None
-    known = published()[game]
-    return (score - known["random"]) / (known["human"] - known["random"])
+    scores = published()[game]
+    return (score - scores["random"]) / (scores["human"] - scores["random"])

@@ -1,7 +1,7 @@
-"""Snapshots as bytes: versioned, checksummed, no pickle.
+"""Snapshots of environments as bytes: versioned, checksummed, without pickle.
 
-Emulator states with flipped bits are mostly taken without complaint by the emulator (measured: 28
-of 30), so nothing is handed on before the checksum agrees.
+The emulator accepts most of its states with flipped bits without an error (measured: 28 of 30).
+`unseal` therefore verifies the checksum before it returns any part of a snapshot.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ _HEAD = struct.Struct("<4sHI")
 
 
 def seal(identity: dict[str, Any], facts: dict[str, Any], blobs: list[bytes]) -> bytes:
-    """One string of bytes: what world this is of, plain values, and raw blobs (compressed)."""
+    """A snapshot: the environment's `identity` and `facts` as JSON, the `blobs` compressed.
+
+    Layout: SHA-256, magic, version, length of the JSON header, header, blobs.
+    """
     packed = [zlib.compress(blob, 1) for blob in blobs]
     header = json.dumps(
         {"identity": identity, "facts": facts, "sizes": [len(blob) for blob in packed]},
@@ -32,11 +35,15 @@ def seal(identity: dict[str, Any], facts: dict[str, Any], blobs: list[bytes]) ->
 
 
 def unseal(data: bytes, identity: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
-    """The plain values and the blobs. Raises WorldError where damaged or of another world."""
+    """The facts and blobs of a snapshot.
+
+    Raises: WorldError if the bytes are damaged, written by a later version, or of an environment
+    whose identity differs.
+    """
     body = data[_DIGEST_BYTES:]
     if len(body) < _HEAD.size or hashlib.sha256(body).digest() != data[:_DIGEST_BYTES]:
         raise WorldError(
-            f"snapshot: expected intact bytes, got {len(data)} whose checksum differs; "
+            f"snapshot: expected intact bytes, got {len(data)} bytes whose checksum differs; "
             "take an older snapshot"
         )
     magic, version, length = _HEAD.unpack_from(body)
@@ -45,14 +52,14 @@ def unseal(data: bytes, identity: dict[str, Any]) -> tuple[dict[str, Any], list[
             f"snapshot: expected version {_VERSION} or older, got {version}; update sextet"
         )
     header = json.loads(body[_HEAD.size : _HEAD.size + length])
-    for name, wanted in identity.items():
-        if header["identity"].get(name) != wanted:
+    for name, expected in identity.items():
+        if header["identity"].get(name) != expected:
             raise WorldError(
-                f"snapshot {name}: expected {wanted!r}, got {header['identity'].get(name)!r}; "
-                "restore it into a world made like the one it was taken from"
+                f"snapshot {name}: expected {expected!r}, got {header['identity'].get(name)!r}; "
+                "restore it into an environment with the settings it was taken with"
             )
-    blobs, at = [], _HEAD.size + length
+    blobs, offset = [], _HEAD.size + length
     for size in header["sizes"]:
-        blobs.append(zlib.decompress(body[at : at + size]))
-        at += size
+        blobs.append(zlib.decompress(body[offset : offset + size]))
+        offset += size
     return header["facts"], blobs

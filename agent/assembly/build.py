@@ -1,14 +1,13 @@
 """From a configuration to an agent in its world: constructors called once, bottom-up.
 
-The only place that names concrete classes. A constructor takes its settings and, by parameter
-name, the facts of the house it asks for:
+The only place that names concrete classes. A constructor has a parameter `config`, the settings of
+its module, and is passed by name what it has further parameters for:
 
-`world` WorldSpec · `rows` · `live_world` the World itself · `latent_size` D · `see` how perception
-encodes a percept · `context_frames` it stacks before the present one · `drives`, `heads` their
+`world` WorldSpec · `rows` · `live_world` the World itself · `latent_size` D · `encode_frame` of
+perception · `context_frames` that it stacks before the present one · `drives`, `heads` their
 names · `intrinsic_cost`, the drives in this world · `token_shape` (T, E) · `discount` ·
-`horizon_max` the longest horizon a directive may ask for · `standing`, what a configurator says
-unless it has a reason · and the modules of the slots
-within.
+`horizon_max` the longest plan, steps · `base` the BaseDirective of a configurator · and the
+modules of its inner slots.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from agent.assembly.resolve import (
     ResolvedConfig,
     Slot,
     resolve,
-    resolve_instead,
+    resolve_swapped,
     settings_of,
 )
 from agent.modules import Modules
@@ -38,7 +37,7 @@ from agent.recording.drive_guard import SHIPPED, drive_hashes, require_same
 from agent.recording.recorder import RunRecorder
 from agent.recording.run_folder import RunFolder
 from modules.configurator import interventions
-from modules.configurator.base_directive import BaseDirective, Settings
+from modules.configurator.base_directive import BaseDirective, DirectiveSettings
 from modules.configurator.fixed import Fixed
 from modules.cost.drives import DRIVES, IntrinsicCost
 from modules.messages import ConfigError
@@ -104,17 +103,13 @@ KINDS: dict[str, dict[str, str]] = {
 """The kinds of each slot: name → module and class, imported when first used."""
 
 
-HORIZON_MAX = 16
-"""Room of a plan where a configurator's settings name neither `horizon_max` nor `horizon_steps`."""
-
-
 def known_kinds(plugins: tuple[str, ...] = ()) -> Kinds:
-    """Our kinds, those of installed packages, and those of `plugins`, which may lie in the current
-    folder.
+    """The shipped kinds, those of installed packages and those of `plugins`, which may be in the
+    current folder.
     """
     kinds = Kinds(KINDS)
     kinds.plug_installed()
-    # An installed command does not look there of itself, as `python -m` does.
+    # An installed command does not import from the current folder, as `python -m` does.
     if plugins and not {"", os.getcwd()} & {*sys.path}:
         sys.path.append(os.getcwd())
     for package in plugins:
@@ -124,9 +119,9 @@ def known_kinds(plugins: tuple[str, ...] = ()) -> Kinds:
 
 @dataclass(frozen=True)
 class Assembly:
-    """An agent, the world it is made for, and the complete configuration of both.
+    """An agent, its world, and the complete configuration of both.
 
-    `trained`: the checkpoint whose weights it was given, None where none were.
+    `trained`: the checkpoint whose weights it has, None without one.
     """
 
     config: ResolvedConfig
@@ -140,9 +135,9 @@ class Assembly:
 
 
 def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly:
-    """All that a merged configuration describes, ready to live.
+    """The agent and the world of a merged configuration.
 
-    `training`: the world does what its protocol does in training alone, at training speed.
+    `training`: the world follows the rules of training in its protocol, at training speed.
 
     Raises ConfigError or WorldError, one line, before anything has been written.
     """
@@ -150,18 +145,18 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
     for package in settings.plugins:
         if package not in kinds.plugged:
             raise ConfigError(
-                f"config plugins: {package!r} was used here and is not imported unasked; "
+                f"config plugins: {package!r} was used here and is not imported by itself; "
                 f"give --plugin {package}"
             )
     learning_device(settings.device)
     config = describe(tree, kinds)
     sensor = getattr(config.slots["perception"].settings, "sensor", None)
-    wanted = config.settings.world
-    # A model that imagines in the live world needs what training speed gives up: its snapshots.
-    imagines = config.slots["world_model"].imagines_in_the_world
-    taught = settings.learner.train_modules
-    past = training and (not taught or "cost" in taught)
-    for name in ("imagination_horizon", "critic_unroll_steps") if imagines and past else ():
+    where = config.settings.world
+    # A simulator needs snapshots of the live world, which a world at training speed does not make.
+    simulates = config.slots["world_model"].simulates
+    modules = settings.learner.train_modules
+    trains_cost = training and (not modules or "cost" in modules)
+    for name in ("imagination_horizon", "critic_unroll_steps") if simulates and trains_cost else ():
         if steps := getattr(settings.learner, name):
             raise ConfigError(
                 f"config learner.{name}: expected 0 where the world model is "
@@ -169,12 +164,12 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
                 f"and not from what memory holds, got {steps}; try world_model.kind=jepa"
             )
     world = make_world(
-        wanted.id,
-        num_envs=wanted.num_envs,
-        protocol=wanted.protocol,
+        where.id,
+        num_envs=where.num_envs,
+        protocol=where.protocol,
         sensor=sensor,
         training=training,
-        vector=training and settings.training.vectorized_env and not imagines,
+        vector=training and settings.training.vectorized_env and not simulates,
         observation_signals=config.observation_signals,
     )
     try:
@@ -189,9 +184,9 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
 
 
 def learning_device(name: str) -> torch.device | None:
-    """Where learning happens by the setting `device`; None where the loop lives, on the CPU.
+    """The device on which modules learn, by the setting `device`; None for the CPU.
 
-    Raises ConfigError where there is no such device here.
+    Raises ConfigError for a device that this machine does not have.
     """
     try:
         device = torch.device(name)
@@ -205,24 +200,19 @@ def learning_device(name: str) -> torch.device | None:
 
 
 def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
-    """The complete configuration; defaults that depend on the world are looked up in it."""
-    wanted = settings_of(tree).world
-    glance = make_world(wanted.id, num_envs=1, protocol=wanted.protocol)
+    """The complete configuration, with the defaults that depend on the world."""
+    where = settings_of(tree).world
+    glance = make_world(where.id, num_envs=1, protocol=where.protocol)
     try:
         # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
         known = {"id": glance.spec.id, "protocol": glance.spec.protocol}
         config = resolve(merge(tree, {"world": known}), glance.spec, kinds)
-        written = [interventions.read(text) for text in config.settings.interventions]
         others = {
-            w.text: resolve_instead(
-                config.slots["configurator"],
-                w.other,
-                f"interventions {w.text!r}",
-                glance.spec,
-                kinds,
+            one.text: resolve_swapped(
+                config, one.other, f"interventions {one.text!r}", glance.spec, kinds
             )
-            for w in written
-            if w.kind == "swap"
+            for one in map(interventions.read, config.settings.interventions)
+            if one.kind == "swap"
         }
         return replace(config, others=others)
     finally:
@@ -230,8 +220,8 @@ def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
 
 
 def build_agent(config: ResolvedConfig, world: World) -> Agent:
-    """The six modules, each with the facts it asks for. Initial weights follow from the seed and
-    the slot alone, so that swapping one module leaves the others as they were.
+    """The six modules, each with the facts that it has parameters for. Initial weights follow from
+    the seed and the slot alone: swapping one module leaves those of the others unchanged.
     """
     settings, slots = config.settings, config.slots
     facts: dict[str, Any] = {
@@ -241,13 +231,13 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
         "token_shape": (settings.tokens.count, settings.tokens.width),
         "discount": settings.discount,
     }
-    made: dict[str, Any] = {}
+    modules: dict[str, Any] = {}
 
-    def make(name: str) -> Any:
-        made[name] = _construct(slots[name], name, facts, settings.seed)
-        return made[name]
+    def construct(name: str) -> Any:
+        modules[name] = _construct(slots[name], name, facts, settings.seed)
+        return modules[name]
 
-    perception = make("perception")
+    perception = construct("perception")
     facts["latent_size"] = perception.latent_size
     facts["context_frames"] = getattr(perception, "frame_stack", 1) - 1
     if hasattr(perception, "encode_frame"):
@@ -256,23 +246,25 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     if config.drives:
         facts["intrinsic_cost"] = IntrinsicCost(config.drives, world.spec.signals)
         facts["drives"] = facts["heads"] = tuple(config.drives)
-    cost = make("cost")
+    cost = construct("cost")
     facts["drives"], facts["heads"] = cost.drives, cost.heads
-    make("memory")
-    make("world_model")
+    construct("memory")
+    construct("world_model")
     written = [interventions.read(text) for text in settings.interventions]
-    directing = [slots["configurator"], *config.others.values()]
+    directing = [(slots["configurator"], settings.directive), *config.others.values()]
     facts["horizon_max"] = max(
-        [_horizon_max(slot.settings) for slot in directing] + [w.horizon_steps for w in written]
+        [max(d.horizon_steps, getattr(s.settings, "horizon_max", 0)) for s, d in directing]
+        + [one.horizon_steps for one in written]
     )
-    make("actor")
+    construct("actor")
     _require_actions(slots, perception, cost)
-    make("configurator")
-    _require_goals({"configurator": slots["configurator"], **config.others}, cost.heads)
+    facts["base"] = _base_directive(settings.directive, facts)
+    construct("configurator")
+    _require_goals({"configurator": directing[0], **config.others}, cost.heads)
     for one in written:
-        made["configurator"] = _intervene(one, made["configurator"], config, facts)
+        modules["configurator"] = _intervene(one, modules["configurator"], config, facts)
     return Agent(
-        Modules(**made),
+        Modules(**modules),
         world.spec,
         discount=settings.discount,
         sum_critic_every_step=settings.sum_critic_every_step,
@@ -280,58 +272,56 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     )
 
 
-def _horizon_max(directing: Any) -> int:
-    """The longest horizon that a configurator with these settings may ask for."""
-    asked = getattr(directing, "horizon_steps", HORIZON_MAX)
-    return int(getattr(directing, "horizon_max", asked))
+def _base_directive(settings: DirectiveSettings, facts: Mapping[str, Any]) -> BaseDirective:
+    names = ("drives", "heads", "token_shape", "horizon_max")
+    return BaseDirective(settings, **{name: facts[name] for name in names})
 
 
 def _require_actions(slots: Mapping[str, Slot], perception: Any, cost: Any) -> None:
-    """Raises ConfigError where a greedy policy would act at random for ever: its critic does not
-    tell actions apart.
+    """Raises ConfigError for a greedy policy whose critic has no action values: it would act at
+    random.
     """
     policy = slots["actor"].inner.get("policy")
     if policy is None or policy.kind != "greedy":
         return
     if cost.energy(perception.initial(1)).critic_actions is None:
-        got = slots["cost"].inner.get("critic", slots["cost"]).kind
+        critic = slots["cost"].inner.get("critic", slots["cost"]).kind
         raise ConfigError(
             "config actor.policy.kind: 'greedy' needs a critic that knows actions, got "
-            f"'{got}'; try cost.critic.kind=actions or actor.policy.kind=categorical"
+            f"'{critic}'; try cost.critic.kind=actions or actor.policy.kind=categorical"
         )
 
 
-def _require_goals(directing: Mapping[str, Slot], heads: tuple[str, ...]) -> None:
-    """Raises ConfigError where the critic has heads for several sub-goals and a configurator of
-    ours never lets any of them count: what the critic learned of score would be ignored.
-    `directing`: all that may direct, by what chose them.
+def _require_goals(
+    directing: Mapping[str, tuple[Slot, DirectiveSettings]], heads: tuple[str, ...]
+) -> None:
+    """Raises ConfigError if the critic has heads of several sub-goals and a shipped configurator
+    gives weight to none of them: the critic's values of score would be ignored.
     """
-    goals = {head for head, told in zip(heads, subgoals(heads), strict=True) if told}
-    for path, slot in directing.items():
+    goals = {head for head, is_goal in zip(heads, subgoals(heads), strict=True) if is_goal}
+    for path, (slot, directive) in directing.items():
         if len(goals) < 2 or slot.kind == "task" or slot.kind not in KINDS["configurator"]:
             continue
-        stages = (slot.settings, *getattr(slot.settings, "schedule", ()))
+        stages = (directive, *getattr(slot.settings, "schedule", ()))
         if not any(goals & {*(stage.v or ())} for stage in stages):
             where = f"{path}.kind" if path == "configurator" else f"interventions {path!r}"
             raise ConfigError(
                 f"config {where}: expected 'task' where the critic has sub-goal heads, got "
-                f"'{slot.kind}', which lets none count; try kind=task, or name some in v"
+                f"'{slot.kind}', which gives them no weight; try kind=task, or name some in "
+                "directive.v"
             )
 
 
 def _intervene(
     written: interventions.Written, wrapped: Any, config: ResolvedConfig, facts: Mapping[str, Any]
 ) -> Any:
-    """An intervention around a configurator. Raises ConfigError where it names no drive here."""
-    usual = Fixed.Config.model_validate({})
-    # Plans have no room for more than they were given, ablated or not.
-    horizon = min(usual.horizon_steps, facts["horizon_max"])
-    standing = _standing(usual.model_copy(update={"horizon_steps": horizon}), facts)
-    default = Fixed(standing=standing, mode=usual.mode).initial(1)
+    """An intervention around a configurator. Raises ConfigError for an unknown drive or head."""
+    default = Fixed(config=Fixed.Config(), base=facts["base"]).initial(1)
     other = None
     if written.kind == "swap":
-        path = f"interventions {written.text!r}"
-        other = _construct(config.others[written.text], path, facts, config.settings.seed)
+        slot, directive = config.others[written.text]
+        own = {**facts, "base": _base_directive(directive, facts)}
+        other = _construct(slot, f"interventions {written.text!r}", own, config.settings.seed)
     return interventions.intervene(
         written,
         wrapped,
@@ -342,15 +332,8 @@ def _intervene(
     )
 
 
-def _standing(settings: Settings, facts: Mapping[str, Any]) -> BaseDirective:
-    """What stands in a configurator's directives, by its settings."""
-    own = {name: getattr(settings, name) for name in Settings.model_fields}
-    names = ("drives", "heads", "token_shape", "horizon_max")
-    return BaseDirective(**own, **{name: facts[name] for name in names})
-
-
 def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> Any:
-    """One module, after those within it."""
+    """One module, after its inner modules."""
     within = {
         name: _construct(inner, f"{path}.{name}", facts, seed) for name, inner in slot.inner.items()
     }
@@ -359,27 +342,21 @@ def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> An
         for name in type(slot.settings).model_fields
         if name != "kind"
     }
-    given: dict[str, Any] = {**facts, **within, **values}
-    parameters = slot.parameters
-    if "config" in parameters:
-        given["config"] = slot.settings
-        values = {}
-    if "standing" in parameters and isinstance(slot.settings, Settings):
-        given["standing"] = _standing(slot.settings, facts)
-        values = {n: value for n, value in values.items() if n not in Settings.model_fields}
+    available: dict[str, Any] = {**facts, **within, **values, "config": slot.settings}
     arguments = {}
-    for name, parameter in parameters.items():
-        if name in given:
-            arguments[name] = given[name]
+    for name, parameter in slot.parameters.items():
+        if name in available:
+            arguments[name] = available[name]
         elif parameter.default is parameter.empty:
             raise ConfigError(
-                f"config {path}.kind: {slot.kind!r} asks for {name!r}, which is neither a setting "
-                f"of it nor one of {', '.join(facts)}"
+                f"config {path}.kind: {slot.kind!r} has a parameter {name!r}, which is neither a "
+                f"setting of it nor one of {', '.join(facts)}"
             )
-    if unused := [name for name in values if name not in parameters]:
+    unused = [name for name in values if name not in arguments]
+    if unused and "config" not in arguments:
         raise ConfigError(
-            f"config {path}.{unused[0]}: {slot.kind!r} declares it but its constructor does not "
-            "take it"
+            f"config {path}.{unused[0]}: {slot.kind!r} declares it but its constructor has no such "
+            "parameter"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(f"{seed} {path}".encode()))

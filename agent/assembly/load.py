@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -131,11 +132,11 @@ def configure(request: RunRequest, judged: bool = True) -> tuple[ConfigTree, Pat
 def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]:
     """`configure` without the interventions of the request."""
     name = request.agent
-    above: ConfigTree = {}
+    layers: list[ConfigTree] = []
     if request.preset is not None:
-        above = merge(above, preset(request.preset))
+        layers.append(preset(request.preset))
     if request.config is not None:
-        above = merge(above, read_yaml(request.config))
+        layers.append(read_yaml(request.config))
     flags: ConfigTree = {
         k: v for k, v in request.flags.items() if k in ("seed", "steps", "episodes")
     }
@@ -146,14 +147,16 @@ def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]
     }
     if world:
         flags["world"] = world
-    above = merge(above, flags)
+    layers.append(flags)
     if request.plugins:
-        above["plugins"] = [*above.get("plugins", ()), *request.plugins]
-    above = merge(above, dotted(request.overrides))
+        files = [plugin for layer in layers for plugin in layer.get("plugins", ())]
+        layers.append({"plugins": [*files, *request.plugins]})
+    layers.append(dotted(request.overrides))
+    above: ConfigTree = reduce(merge, layers, {})
 
     if name is None:
-        said = above.get("world")
-        if isinstance(said, Mapping) and "id" in said:
+        named = above.get("world")
+        if isinstance(named, Mapping) and "id" in named:
             return above, None
         name = SHOWPIECE
     if name in bundled_agents():
@@ -166,9 +169,8 @@ def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]
     elif Path(name).is_dir():
         folder = _run_folder(Path(name))
     else:
-        # What is named stands above a file; an explicit --world.id above both.
-        named = merge(above, {"world": {"id": name}})
-        return merge(named, dotted(request.overrides)), None
+        # The argument has precedence over a file, an explicit --world.id over both.
+        return merge(merge(above, {"world": {"id": name}}), layers[-1]), None
     beneath = RunFolder(folder).read_config()
     place = Path(name) if (Path(name) / "manifest.json").is_file() else folder
     if not judged:
@@ -181,7 +183,7 @@ def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]
         # A limit given now stands for the limits of the run before.
         beneath |= {"steps": None, "episodes": None}
     plugins = [*beneath.get("plugins", ()), *above.get("plugins", ())]
-    merged = merge(beneath, above)
+    merged = reduce(merge, layers, beneath)
     if plugins:
         merged["plugins"] = list(dict.fromkeys(plugins))
     return merged, place

@@ -1,4 +1,4 @@
-"""Layers of settings: plain dictionaries from files and overrides, one laid over the other."""
+"""Layers of settings: plain dictionaries from files and overrides, merged one after the other."""
 
 from __future__ import annotations
 
@@ -12,70 +12,60 @@ from modules.messages import ConfigError
 
 ConfigTree = dict[str, Any]
 
-BEFORE = "(before)"
-"""Where a branch whose kind changed holds the settings of the earlier kinds: some may outlive it
-(`config.resolve` decides). No override can be named so by chance.
-"""
-
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> ConfigTree:
-    """`base` with `overlay` over it; a branch whose `kind` changes begins anew, and so does what
-    an evaluation sets otherwise there. `evaluation: {}` clears all of that. A kind alone is short
-    for a branch of that kind.
+    """`base` with the settings of `overlay` in place of its own, branch by branch.
+
+    A branch whose `kind` changes loses its other settings, and those in `training.evaluation`
+    for that branch. A string in place of a branch that has a kind is short for that kind.
+    `evaluation: {}` removes all settings of the evaluation.
     """
-    for path in _other_kinds(base, overlay):
+    for path in _changed_kinds(base, overlay):
         base = _without(base, ("training", "evaluation", *path))
-    return _over(base, overlay)
+    return _merged(base, overlay)
 
 
-def _over(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> ConfigTree:
+def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> ConfigTree:
     merged = dict(base)
     for name, value in overlay.items():
         below = merged.get(name)
-        value = _whole(below, value)
-        if not isinstance(value, Mapping):
-            merged[name] = value
-        elif not isinstance(below, Mapping):
-            merged[name] = _over({}, value)
-        elif _changed(below, value):
-            own = {key: kept for key, kept in below.items() if key not in ("kind", BEFORE)}
-            earlier = _over(_over(below.get(BEFORE, {}), own), value.get(BEFORE, {}))
-            merged[name] = _over({}, value) | ({BEFORE: earlier} if earlier else {})
-        else:
-            merged[name] = {} if name == "evaluation" and not value else _over(below, value)
+        value = _branch(below, value)
+        if isinstance(value, Mapping):
+            fresh = not isinstance(below, Mapping) or _changes_kind(below, value)
+            if fresh or (name == "evaluation" and not value):
+                below = {}
+            value = _merged(below or {}, value)
+        merged[name] = value
     return merged
 
 
-def _whole(below: object, value: object) -> object:
-    """What is laid over a branch: of a mere kind the branch that it is short for."""
+def _branch(below: object, value: object) -> object:
+    """`value`, or the branch `{kind: value}` for which it is short."""
     if isinstance(value, str) and isinstance(below, Mapping) and "kind" in below:
         return {"kind": value}
     return value
 
 
-def _changed(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
-    """Whether a branch comes to be of another kind, or was of one between the two."""
-    if "kind" not in value or "kind" not in below:
-        return False
-    return value["kind"] != below["kind"] or BEFORE in value
+def _changes_kind(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    return "kind" in below and value.get("kind", below["kind"]) != below["kind"]
 
 
-def _other_kinds(
+def _changed_kinds(
     base: Mapping[str, Any], overlay: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, ...]]:
-    """Where the branches are that come to be of another kind."""
+    """The paths of the branches whose kind changes."""
     for name, value in overlay.items():
         below = base.get(name)
-        value = _whole(below, value)
+        value = _branch(below, value)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
-            if _changed(below, value):
+            if _changes_kind(below, value):
                 yield (*path, name)
             else:
-                yield from _other_kinds(below, value, (*path, name))
+                yield from _changed_kinds(below, value, (*path, name))
 
 
 def _without(tree: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
-    """A tree that has nothing at a path."""
+    """A tree without what it has at a path."""
     name, *rest = path
     below = tree.get(name)
     if rest and isinstance(below, Mapping):
@@ -86,7 +76,7 @@ def _without(tree: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any
 def dotted(overrides: Iterable[str]) -> ConfigTree:
     """The tree that overrides `a.b=c` make; values are read as YAML, later ones win.
 
-    Raises ConfigError where one has no `=` or no name.
+    Raises ConfigError for an override without `=` or without a name.
     """
     tree: ConfigTree = {}
     for override in overrides:
@@ -129,5 +119,5 @@ def read_yaml(path: Path) -> ConfigTree:
 
 
 def one_line(error: object) -> str:
-    """What an error says, without line breaks."""
+    """The text of an error without line breaks."""
     return " ".join(str(error).split())

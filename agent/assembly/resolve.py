@@ -1,18 +1,18 @@
-"""What a run is made of: settings merged as plain dictionaries, validated once.
+"""The configuration of a run: settings merged as plain dictionaries, validated once.
 
 Defaults < preset < YAML file < dotted overrides. Where a later layer names another `kind` for a
-slot, the settings of the earlier kind are dropped, nested slots included; but what every
-configurator has in common (`Config.shared`: what drives weigh, how plans are made) stays, so that
-another configurator is another in that alone. Then each slot is validated once, by the `Config` of
-the class its kind names. The result, `ResolvedConfig`, is what `config.yaml` in a run folder holds;
-reading it back gives the same run.
+slot, the settings of the earlier kind are dropped, those of nested slots included. What all
+configurators share stands apart, in the block `directive:`, so another configurator keeps it. Each
+slot is validated once, by the `Config` of the class that its kind names. The result,
+`ResolvedConfig`, is the content of `config.yaml` in a run folder; with the seed it gives the same
+run again.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import takewhile
@@ -21,14 +21,16 @@ from types import ModuleType
 from typing import Any, cast
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from agent.assembly.merge import BEFORE, ConfigTree, merge, one_line, read_yaml
+from agent.assembly.merge import ConfigTree, merge, one_line, read_yaml
 from agent.assembly.settings import RunSettings
 from agent.recording.renames import KINDS, SETTINGS
+from modules.configurator.base_directive import DirectiveSettings
 from modules.cost.drives import Drive, drives_in, observation_signals, register
 from modules.messages import ConfigError, WorldSpec
 from modules.suggest import suggestion as suggestion
+from modules.validation import validated
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "perception": (),
@@ -52,7 +54,7 @@ ENTRY_POINTS = "sextet.modules"
 
 @dataclass(frozen=True)
 class Slot:
-    """One slot, decided: the class, its validated settings, the slots within."""
+    """A slot with its class, validated settings and inner slots."""
 
     name: str
     kind: str
@@ -62,42 +64,43 @@ class Slot:
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """What the class is constructed from, by name: settings, slots within, facts."""
+        """Parameters of the constructor by name: settings, inner slots, facts."""
         return inspect.signature(self.cls).parameters
 
     @property
-    def imagines_in_the_world(self) -> bool:
-        """Whether this is a world model that asks for the live world: a simulator."""
+    def simulates(self) -> bool:
+        """Whether this is a world model that imagines in the live world itself."""
         return "live_world" in self.parameters
 
     def tree(self) -> ConfigTree:
-        """Itself as a plain dictionary, `kind` first."""
+        """The settings as a plain dictionary, `kind` first."""
         own = self.settings.model_dump(mode="json")
         return {"kind": self.kind, **own, **{n: s.tree() for n, s in self.inner.items()}}
 
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """A complete configuration."""
+    """A complete configuration. `others`: the configurators that interventions swap in and their
+    directives, by the text of the intervention.
+    """
 
     settings: RunSettings
     slots: dict[str, Slot]
-    others: dict[str, Slot] = field(default_factory=dict)
-    """Configurators that interventions swap in, by the text of the intervention."""
+    others: dict[str, tuple[Slot, DirectiveSettings]] = field(default_factory=dict)
     drives: Mapping[str, Drive] = field(default_factory=dict)
     """The drives that `cost.drives` names, and `goal` where the world sets one."""
     observation_signals: tuple[int, ...] = ()
     """The entries of the observed vector that drives take: signals of the world."""
 
     def tree(self) -> ConfigTree:
-        """Itself as a plain dictionary: what `config.yaml` holds."""
+        """The configuration as a plain dictionary, as in `config.yaml`."""
         return {
             **self.settings.model_dump(mode="json"),
             **{name: slot.tree() for name, slot in self.slots.items()},
         }
 
     def yaml(self) -> str:
-        """Itself as YAML."""
+        """The configuration as YAML."""
         return yaml.safe_dump(self.tree(), sort_keys=False, width=100)
 
 
@@ -105,7 +108,7 @@ class ResolvedConfig:
 
 
 class Kinds:
-    """The kinds of each slot: ours by name, imported when first used, and those of plugins."""
+    """The kinds of each slot: the shipped ones, imported when first used, and those of plugins."""
 
     def __init__(self, own: Mapping[str, Mapping[str, str]]) -> None:
         self._classes: dict[str, dict[str, type | str]] = {
@@ -121,15 +124,15 @@ class Kinds:
 
     def find(self, slot: str, kind: str) -> type:
         """The class of a kind that exists."""
-        found = self._classes[slot][kind]
-        if isinstance(found, str):
-            module, _, name = found.partition(":")
-            found = self._classes[slot][kind] = getattr(importlib.import_module(module), name)
-        assert isinstance(found, type)
-        return found
+        cls = self._classes[slot][kind]
+        if isinstance(cls, str):
+            module, _, name = cls.partition(":")
+            cls = self._classes[slot][kind] = getattr(importlib.import_module(module), name)
+        assert isinstance(cls, type)
+        return cls
 
     def origin(self, slot: str, kind: str) -> str | None:
-        """The plugin a kind came with, None for ours."""
+        """The plugin that a kind came with, None for a shipped kind."""
         return self._from.get((slot, kind))
 
     def plug(self, package: str) -> None:
@@ -158,14 +161,14 @@ class Kinds:
 
     def add(self, package: str, offered: ModuleType | Mapping[str, Mapping[str, type]]) -> None:
         """Adds `MODULES` of a plugin: {slot: {kind: class}}."""
-        found = getattr(offered, "MODULES", None) if isinstance(offered, ModuleType) else offered
-        if not isinstance(found, Mapping):
+        modules = getattr(offered, "MODULES", None) if isinstance(offered, ModuleType) else offered
+        if not isinstance(modules, Mapping):
             raise ConfigError(
                 f"config plugins: {package!r} has no MODULES; expected "
                 'MODULES = {"perception": {"mine": MyPerception}}'
             )
         self.plugged.add(package)
-        for slot, classes in found.items():
+        for slot, classes in modules.items():
             if slot not in self._classes:
                 raise ConfigError(
                     f"config plugins: {package!r} offers modules for {slot!r}, which is not one "
@@ -175,22 +178,27 @@ class Kinds:
                 here = f"config plugins: {package!r} {slot} kind {kind!r}"
                 if self._classes[slot].get(kind, cls) is not cls:
                     raise ConfigError(f"{here} exists already; name it differently")
+                model = getattr(cls, "Config", None)
                 if slot == "drive":
                     self.drive_hashes[kind] = register(kind, cast(type, cls))
-                elif not isinstance(cls, type) or not _is_model(getattr(cls, "Config", None)):
+                elif not (
+                    isinstance(cls, type)
+                    and isinstance(model, type)
+                    and issubclass(model, BaseModel)
+                ):
                     raise ConfigError(f"{here}: expected a class with a nested pydantic Config")
                 self._classes[slot][kind] = cls
                 self._from[slot, kind] = package
 
 
 def inner_slots(slot: str, cls: type) -> tuple[str, ...]:
-    """The slots within that a class asks for: parameters of its constructor named like one."""
-    wanted = inspect.signature(cls).parameters
-    return tuple(name for name in SLOTS.get(slot, ()) if name in wanted)
+    """The inner slots of a class: parameters of its constructor named like one."""
+    parameters = inspect.signature(cls).parameters
+    return tuple(name for name in SLOTS.get(slot, ()) if name in parameters)
 
 
 def default_kind(slot: str, world: WorldSpec) -> str:
-    """The kind a slot has where nothing was said, for this world. The one place for such."""
+    """The kind of a slot that no setting names, in this world."""
     discrete = world.actions.discrete
     return {
         "perception": "vectors" if world.pixels is None else "pixels-small",
@@ -219,7 +227,7 @@ def presets() -> tuple[str, ...]:
 
 
 def preset(name: str) -> ConfigTree:
-    """The settings a preset makes. Raises ConfigError where there is none of that name."""
+    """The settings of a preset. Raises ConfigError for an unknown name."""
     if name not in presets():
         raise ConfigError(
             f"config preset: {name!r} is not one of {', '.join(presets())}"
@@ -229,7 +237,7 @@ def preset(name: str) -> ConfigTree:
 
 
 def about(name: str) -> str:
-    """What a preset is for: the comment its file begins with, on one line."""
+    """The purpose of a preset: the comment that its file begins with, on one line."""
     lines = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     return " ".join(line[1:].strip() for line in takewhile(lambda line: line[:1] == "#", lines))
 
@@ -249,9 +257,7 @@ def settings_of(tree: Mapping[str, Any]) -> RunSettings:
                 f"{suggestion(name, known)}"
             )
     own = {name: value for name, value in tree.items() if name in RunSettings.model_fields}
-    made = _validated("", RunSettings, own)
-    assert isinstance(made, RunSettings)
-    return made
+    return validated(RunSettings, own, "config ", renamed=SETTINGS)
 
 
 def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> ResolvedConfig:
@@ -288,12 +294,31 @@ def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved
     )
 
 
-def resolve_instead(slot: Slot, value: object, path: str, world: WorldSpec, kinds: Kinds) -> Slot:
-    """What stands in a slot's place, decided as `resolve` would: `value` is a kind or a mapping of
-    settings, and what outlives another kind outlives this too. Raises ConfigError, one line.
+def resolve_swapped(
+    config: ResolvedConfig, value: object, path: str, world: WorldSpec, kinds: Kinds
+) -> tuple[Slot, DirectiveSettings]:
+    """The configurator that an intervention swaps in, and its directive.
+
+    `value`: a kind or a mapping of its settings; those under `directive` change the configuration's
+    block of that name. Raises ConfigError, one line.
     """
-    branch = merge({"kind": default_kind(slot.name, world)}, _branch(slot.name, {slot.name: value}))
-    return _slot(slot.name, path, {**branch, BEFORE: slot.tree()}, world, kinds)
+    own = dict(_branch("configurator", {"configurator": value}))
+    changes = _branch("directive", own, "configurator.")
+    own.pop("directive", None)
+    directive = merge(config.settings.directive.model_dump(), changes)
+    return (
+        _slot("configurator", path, own, world, kinds),
+        validated(DirectiveSettings, directive, f"config {path}: directive"),
+    )
+
+
+def _renamed(path: str) -> dict[str, str]:
+    """Settings of a slot in version 0.1 → their full paths now."""
+    return {
+        old.removeprefix(f"{path}."): new
+        for old, new in SETTINGS.items()
+        if old.startswith(f"{path}.")
+    }
 
 
 def _branch(name: str, tree: Mapping[str, Any], path: str = "") -> Mapping[str, Any]:
@@ -321,10 +346,13 @@ def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds
         )
     cls = kinds.find(slot, kind)
     within = inner_slots(slot, cls)
-    own = {name: value for name, value in tree.items() if name not in (*within, BEFORE)}
-    if (shared := getattr(cls.Config, "shared", None)) is not None:  # type: ignore[attr-defined]
-        own = merge({k: v for k, v in tree.get(BEFORE, {}).items() if k in shared()}, own)
-    settings = _validated(path, cls.Config, own, extra=within)  # type: ignore[attr-defined]
+    own = {name: value for name, value in tree.items() if name not in within}
+    model: type[BaseModel] = cls.Config  # type: ignore[attr-defined]
+    settings = validated(
+        model, own, f"config {path}", others=within,
+        # A configurator that is swapped in has another path.
+        renamed=_renamed("configurator" if slot == "configurator" else path),
+    )  # fmt: skip
     inner = {}
     for name in within:
         branch = merge(
@@ -332,62 +360,3 @@ def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds
         )
         inner[name] = _slot(name, f"{path}.{name}", branch, world, kinds)
     return Slot(slot, kind, cls, settings, inner)
-
-
-def _validated(
-    path: str, model: type[BaseModel], values: Mapping[str, Any], extra: Sequence[str] = ()
-) -> BaseModel:
-    """`values` as a `model`, or ConfigError naming the first setting that is wrong."""
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    location = [str(part) for part in first["loc"]]
-    where = ".".join(part for part in (path, *location) if part)
-    if first["type"] == "extra_forbidden":
-        holder = _holder(model, location[:-1])
-        allowed = (*holder.model_fields, *(extra if holder is model else ()))
-        if where in SETTINGS:
-            raise ConfigError(f"config {where}: is called {SETTINGS[where]} now; write that")
-        raise ConfigError(
-            f"config {where}: no such setting; it is none of {', '.join(allowed)}"
-            f"{suggestion(location[-1], allowed)}"
-        )
-    if first["type"] == "missing":
-        raise ConfigError(f"config {where}: is missing; give it a value")
-    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    shown = f"{first['input']!r:.80}"
-    field = _holder(model, location[:-1]).model_fields.get(location[-1]) if location else None
-    limits = "" if field is None else _limits(field.metadata)
-    guess = ""
-    if first["type"] in ("literal_error", "enum"):
-        expected = str(first.get("ctx", {}).get("expected", ""))
-        allowed = tuple(part.strip("' ") for part in expected.replace(" or ", ",").split(","))
-        guess = suggestion(first["input"], allowed)
-    raise ConfigError(f"config {where}: {shown} is not {one_line(wanted)}{limits}{guess}")
-
-
-def _holder(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
-    """The model that has the setting at a path, as far as it can be followed."""
-    for name in path:
-        field = model.model_fields.get(name)
-        if field is None or not _is_model(field.annotation):
-            break
-        model = field.annotation  # type: ignore[assignment]
-    return model
-
-
-def _is_model(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseModel)
-
-
-def _limits(constraints: Sequence[Any]) -> str:
-    """The range of a setting in brackets, from its annotated constraints."""
-    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    parts = [
-        f"{words} {getattr(constraint, sign)}"
-        for constraint in constraints
-        for sign, words in signs.items()
-        if getattr(constraint, sign, None) is not None
-    ]
-    return f" (allowed: {', '.join(parts)})" if parts else ""

@@ -1,6 +1,6 @@
-"""The settings of a run that belong to no module: world, learning, training and the run itself.
+"""The settings of a run that belong to no module: world, directive, learning, training, the run.
 
-Each class is validated by pydantic; what a module can be set to stands in its own `Config`.
+The settings of a module are fields of its own `Config`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.learning.learner import Learner
+from modules.configurator.base_directive import DirectiveSettings
 
 
 class WorldSettings(BaseModel):
-    """Which world, how many rows of it, under which dynamics.
-
-    `protocol`: None where the world has no protocols or its own default is wanted.
+    """`id`: the world. `num_envs`: copies of it side by side (rows). `protocol`: the rules of an
+    Atari game, such as `100k`; None: the default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,7 +25,7 @@ class WorldSettings(BaseModel):
 
 
 class TokenSettings(BaseModel):
-    """The directive's tokens: how many, and how wide each is."""
+    """The directive's tokens: `count` T of `width` E."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     count: int = Field(default=4, ge=1, le=64)
@@ -53,14 +53,16 @@ class TrainingSettings(BaseModel):
 
 
 class RunSettings(BaseModel):
-    """What belongs to no single module.
+    """Settings that belong to no single module.
 
-    `steps` and `episodes` end a run, whichever is reached first; None: no limit of that sort.
-    `device`: where learning happens, cpu or cuda; the loop lives on the CPU. `discount`: γ of
-    plans and critics, a step. `sum_critic_every_step`: the critic counts at every imagined step,
-    as the paper writes it. `lookahead`: λ of a plan's cost, below 1 the critic has its say at
-    every depth (`agent.imagination`). `interventions`: laid around the configurator, the first
-    innermost, as in `clamp:mode=1`. `plugins`: packages whose modules are used.
+    `steps` and `episodes` end a run, the first that is reached; None: no such limit. `device`:
+    where the modules learn, cpu or cuda; the loop runs on the CPU. `discount`: γ of plans and
+    critics, per step. `sum_critic_every_step`: the cost of a plan sums the critic over its steps,
+    as the paper writes it. `td_lambda`: λ of a plan's cost; below 1 it is the λ-mixture over all
+    depths (`agent.imagination`). `tokens`: the size of the directive's tokens. `directive`: the
+    directive of every configurator, unless it has a reason to depart from it. `interventions`:
+    around the configurator, the first innermost, as `clamp:mode=1`. `plugins`: packages whose
+    modules are used.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,6 +75,7 @@ class RunSettings(BaseModel):
     sum_critic_every_step: bool = False
     td_lambda: float = Field(default=1.0, ge=0, le=1)
     tokens: TokenSettings = TokenSettings()
+    directive: DirectiveSettings = DirectiveSettings()
     interventions: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     learner: Learner.Config = Learner.Config()

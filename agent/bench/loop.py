@@ -128,15 +128,15 @@ class ByHand:
     def _recall(self, latent: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Novelty [B] and the other fields of a recollection, as `Associative` computes them."""
         memory = self.recall
-        match = memory._match(latent)
-        coefficients = match.near / match.total
+        match = memory.match(latent)
+        coefficients = match.similarity / match.normaliser
         index = np.argsort(-coefficients, -1, kind="stable")[:, : memory.top_k]
-        place = memory._every[:, None], index
+        place = memory._rows[:, None], index
         weights = coefficients[place]
         ages = ((memory.time - memory.used[place]) * (weights > 0)).astype(np.float32)
         fields = (memory.keys[place], memory.values[place], weights, ages)
         value = (coefficients[:, None] @ memory.values)[:, 0]
-        novelty = torch.from_numpy(memory.gamma / match.total[:, 0])
+        novelty = torch.from_numpy(memory.config.gamma / match.normaliser[:, 0])
         return novelty, (*map(torch.from_numpy, fields), torch.from_numpy(value))
 
 

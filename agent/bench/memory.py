@@ -55,9 +55,19 @@ def run(steps: int = 4000) -> dict[str, float]:
         torch.set_num_threads(threads)
 
 
+def _recall(rows: int) -> Associative:
+    return Associative(config=Associative.Config(), world=WORLD, rows=rows, latent_size=LATENT)
+
+
 def _filled(rows: int, steps: int) -> Ring:
-    recall = Associative(world=WORLD, rows=rows, latent_size=LATENT)
-    ring = Ring(capacity=steps, recall=recall, world=WORLD, rows=rows, context_frames=CONTEXT)
+    recall = _recall(rows)
+    ring = Ring(
+        config=Ring.Config(capacity=steps),
+        recall=recall,
+        world=WORLD,
+        rows=rows,
+        context_frames=CONTEXT,
+    )
     blank = moment(rows, -1)
     ring.reset(blank.replace(recollection=ring.initial(rows)))
     for step in range(steps // rows):
@@ -66,7 +76,7 @@ def _filled(rows: int, steps: int) -> Ring:
 
 
 def _associating(rows: int) -> float:
-    recall = Associative(world=WORLD, rows=rows, latent_size=LATENT)
+    recall = _recall(rows)
     moments = [moment(rows, step) for step in range(400)]
 
     def once(i: int) -> None:

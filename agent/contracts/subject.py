@@ -87,7 +87,7 @@ def running(
     `agent.assembly.build.known_kinds`). Raises ConfigError where the kind does not fit the world.
     """
     kinds = kinds or known_kinds()
-    tree = settings(slot, kind, world, kinds)
+    tree = settings(slot, kind, world)
     assembly = assemble(tree, kinds)
     try:
         moments = list(live(assembly.agent, assembly.world, STEPS * ROWS, SEED))
@@ -96,7 +96,7 @@ def running(
         assembly.world.close()
 
 
-def settings(slot: str, kind: str, world: str, kinds: Kinds) -> ConfigTree:
+def settings(slot: str, kind: str, world: str) -> ConfigTree:
     """The configuration of `running`; short horizons and few model calls keep it quick."""
     port = port_of(slot)
     inner = {"drives": [kind]} if slot == "drive" else {slot: {"kind": kind}}
@@ -104,10 +104,12 @@ def settings(slot: str, kind: str, world: str, kinds: Kinds) -> ConfigTree:
     configurator: ConfigTree = {"kind": kind} if slot == "configurator" else {"kind": "surprise"}
     if slot in ("policy", "planner"):
         configurator = {"kind": "fixed", "mode": 1 if slot == "policy" else 2}
-    known = kinds.find("configurator", configurator["kind"]).Config.model_fields  # type: ignore[attr-defined]
-    limits = {"horizon_steps": HORIZON, "model_calls": CALLS}
-    configurator |= {name: value for name, value in limits.items() if name in known}
-    rest = {"world": {"id": world, "num_envs": ROWS}, "seed": SEED, "configurator": configurator}
+    rest = {
+        "world": {"id": world, "num_envs": ROWS},
+        "seed": SEED,
+        "configurator": configurator,
+        "directive": {"horizon_steps": HORIZON, "model_calls": CALLS},
+    }
     return merge(tree, rest)
 
 

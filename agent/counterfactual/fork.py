@@ -1,14 +1,14 @@
-"""Counterfactual forks: what would have happened had one word between the modules been another.
+"""Counterfactual forks: the future of a recorded run with one field of one message changed.
 
-A run is brought back to a recorded moment, one field of one message is changed, and it is lived
-on from there, beside what did happen. Nothing changed is the control: the future must then be the
-recorded one, bit for bit, or the comparison would be worth nothing.
+A run is restored to a recorded moment, a field is set, and the run continues from there; the result
+is compared with the recorded future. Without a change the two must agree bit for bit: this is the
+control, without which a difference would mean nothing.
 
-Back to a moment: the last keyframe before it (`agent/recording/keyframe.py`), then the moments up
-to it, with the recorded plans in place of the planning, the last of them computed in full; where
-that does not lead to the recorded moments, everything since the keyframe is computed again. Worlds
-that cannot be restored are replayed from their beginning. Every moment on the way is compared with
-the trace, so a run that cannot be reproduced here is not forked.
+A moment is restored from the last keyframe before it (`agent/recording/keyframe.py`) and by
+replaying the steps in between, with the recorded plans in place of planning and the last step
+computed in full. Where this does not reproduce the recorded moments, all steps since the keyframe
+are computed in full. Worlds that cannot be restored are replayed from their beginning. Every
+replayed moment is compared with the trace, so a run that cannot be reproduced here is not forked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 from agent.agent import Agent
 from agent.assembly.build import assemble, build_agent, known_kinds
 from agent.assembly.load import trained_weights
-from agent.counterfactual.field_edit import PARTS, Alteration, change
+from agent.counterfactual.field_edit import PORTS, FieldEdit, field_edit
 from agent.modules import initial_moment
 from agent.recording.drive_guard import drive_hashes, require_same
 from agent.recording.keyframe import stand
@@ -45,15 +45,15 @@ from modules.messages import (
 )
 
 _MANY = 10_000_000
-"""Steps that no run has."""
+"""More steps than a run has."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Some moments of a life, and what they amount to.
+    """Some consecutive moments and sums over them.
 
-    `digest` is over everything a trace records of them. `score` is the unclipped reward felt in
-    them, `energy` the mean of each drive, both over all rows; `ended` counts episodes' ends.
+    `digest`: of all that a trace records of them. `score`: the sum of the unclipped reward,
+    `energy`: the mean of each drive, both over all rows. `ended`: number of episodes that ended.
     """
 
     moments: tuple[Moment, ...]
@@ -67,12 +67,12 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Fork:
-    """What happened from step `at` on, and what would have.
+    """The recorded and the counterfactual future of step `at`.
 
-    Both stretches are measured over the `compared` steps, which are fewer than `steps` where the
-    record ends sooner; `fork.moments` has all of them. `first_difference` is the first step at
-    which anything said differs, `diverged` the first at which what is observed or done does,
-    None where nothing does. `replayed_from` is the keyframe gone back to, None the beginning.
+    Sums are over the `compared` steps, fewer than `steps` where the recording ends earlier;
+    `fork.moments` has all steps. `first_difference`: the first step at which any recorded bit
+    differs, `diverged`: the first at which an observation or action does; None: no step.
+    `replayed_from`: the keyframe that was restored, None: the beginning.
     """
 
     run: str
@@ -90,11 +90,11 @@ class Fork:
 
     @property
     def identical(self) -> bool:
-        """Whether every bit that was recorded is the same."""
+        """Whether every recorded bit is the same."""
         return self.first_difference is None
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures as plain values, for JSON."""
+        """The results as plain values, for JSON."""
         figures: dict[str, Any] = {
             "run": self.run,
             "at": self.at,
@@ -118,13 +118,13 @@ class Fork:
 
 
 def _stretch(moments: Sequence[Moment], records: Sequence[Record], trace: Trace) -> Stretch:
-    """What the moments of `records` amount to; there may be more moments than records."""
+    """The sums over the moments of `records`; there may be more moments than records."""
     digest = hashlib.blake2b(digest_size=16)
     for moment, record in zip(moments, records, strict=False):
         digest.update(moment.step.to_bytes(8, "little"))
         record.hash_into(digest.update)
     counted = moments[: len(records)]
-    felt = torch.stack([m.energies.intrinsic for m in counted]).double().mean((0, 1))
+    energy = torch.stack([m.energies.intrinsic for m in counted]).double().mean((0, 1))
     score = torch.stack([m.observation.signals[:, SIGNALS.index("reward")] for m in counted])
     planned = torch.stack([m.plan.mode == 2 for m in counted])
     return Stretch(
@@ -133,13 +133,13 @@ def _stretch(moments: Sequence[Moment], records: Sequence[Record], trace: Trace)
         score=float(score.double().sum()),
         model_calls=int(sum(int(m.plan.model_calls.sum()) for m in counted)),
         mode2_share=float(planned.double().mean()),
-        energy=dict(zip(trace.drives, felt.tolist(), strict=True)),
+        energy=dict(zip(trace.drives, energy.tolist(), strict=True)),
         ended=int(sum(int(m.observation.ended.sum()) for m in counted)),
     )
 
 
-def _same_life(a: Moment, b: Moment) -> bool:
-    """Whether the same was observed and done."""
+def _same_course(a: Moment, b: Moment) -> bool:
+    """Whether observations and actions are equal."""
     pairs = [(a.plan.action, b.plan.action)]
     pairs += [
         (mine, theirs)
@@ -154,16 +154,16 @@ def _same_life(a: Moment, b: Moment) -> bool:
 # -- back to a moment -------------------------------------------------------------------------
 
 
-class _Elsewhere(Exception):
-    """Living again led to another moment than the recorded one."""
+class _NotReproduced(Exception):
+    """A replayed moment differs from the recorded one."""
 
     def __init__(self, step: int, what: str) -> None:
         self.step, self.what = step, what
         super().__init__(what)
 
 
-class _Saying:
-    """Stands where an actor was and says the recorded plan."""
+class _RecordedActor:
+    """An actor that returns the recorded plan."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -172,35 +172,33 @@ class _Saying:
         return self.plan
 
 
-class _Altering:
-    """A module whose answer to one verb is changed while `active`."""
+class _Edited:
+    """A module of whose messages some fields are edited while `active`."""
 
     active = True
 
-    def __init__(
-        self, module: Any, verb: str, changes: Sequence[Alteration], row: int | None
-    ) -> None:
-        self._module, answer = module, getattr(module, verb)
+    def __init__(self, module: Any, verb: str, edits: Sequence[FieldEdit], row: int | None) -> None:
+        self._module, method = module, getattr(module, verb)
 
-        def altered(*arguments: Any) -> Any:
-            said = answer(*arguments)
-            for each in changes if self.active else ():
-                said = each.made(said, row)
-            return said
+        def edited(*arguments: Any) -> Any:
+            message = method(*arguments)
+            for edit in edits if self.active else ():
+                message = edit.apply(message, row)
+            return message
 
-        setattr(self, verb, altered)
+        setattr(self, verb, edited)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
 
 
 class Replay:
-    """A recorded run brought back to life, to be forked any number of times; close it, or use it
-    as a context manager.
+    """A recorded run that can be forked any number of times; close it, or use it as a context
+    manager.
 
-    `run` is its folder, or its trace beside the checkpoints it needs. `plugins` are packages to
-    import, where it was lived with any. Raises TraceError where its record cannot be used,
-    ConfigError where what it was lived with is not here, each in one line.
+    `run`: its folder, or its trace beside the checkpoints that it needs. `plugins`: the packages
+    that it was recorded with. Raises TraceError if the trace cannot be used, ConfigError if
+    something that the run was recorded with is missing, each in one line.
     """
 
     def __init__(self, run: str | PathLike[str], plugins: Sequence[str] = ()) -> None:
@@ -224,7 +222,7 @@ class Replay:
             if self.world.spec != self.trace.world or self.world.num_envs != self.trace.rows:
                 raise TraceError(
                     f"trace {self.trace.path}: {self.trace.world.id} is another world here than "
-                    "it was there; install what the run was lived with"
+                    "it was there; install what the run was recorded with"
                 )
             self._weights = self._trained()
             self.template = initial_moment(
@@ -235,7 +233,7 @@ class Replay:
             raise
 
     def close(self) -> None:
-        """Frees the world and the file."""
+        """Closes the world and the file."""
         self.world.close()
         self.trace.close()
 
@@ -251,11 +249,11 @@ class Replay:
         self.close()
 
     def _trained(self) -> tuple[str, dict[str, Tensor]] | None:
-        found = trained_weights(self.folder)
-        return None if found is None else (str(found[0]), found[1].tensors["weights"])
+        trained = trained_weights(self.folder)
+        return None if trained is None else (str(trained[0]), trained[1].tensors["weights"])
 
     def _agent(self) -> Agent:
-        """An agent as it was before it lived: nothing of another fork is in it."""
+        """The agent as it was before the run; it shares nothing with those of other forks."""
         agent = build_agent(self.config, self.world)
         if self._weights is not None:
             where, weights = self._weights
@@ -263,72 +261,74 @@ class Replay:
         return agent
 
     def before(self, at: int) -> tuple[Agent, Observation, int | None]:
-        """The agent as it stood before the moment of a step, what it is about to observe, and the
-        keyframe gone back to. The world is where it was then.
+        """The agent as it was before the moment of step `at`, the observation of that step, and the
+        step of the restored keyframe. The world is in the state of that moment.
 
-        Raises TraceError where living again leads elsewhere than the record.
+        Raises TraceError if the run cannot be reproduced.
         """
         try:
-            return self._led_to(at, by_record=True)
-        except _Elsewhere:
+            return self._replayed(at, by_record=True)
+        except _NotReproduced:
             pass
         try:
-            return self._led_to(at, by_record=False)
-        except _Elsewhere as error:
+            return self._replayed(at, by_record=False)
+        except _NotReproduced as error:
             raise TraceError(
                 f"run {self.folder}: cannot be reproduced here, at step {error.step} {error.what}; "
-                "use the program, plugins and threads it was lived with"
+                "use the program, plugins and threads that it was recorded with"
             ) from None
 
-    def _led_to(self, at: int, by_record: bool) -> tuple[Agent, Observation, int | None]:
+    def _replayed(self, at: int, by_record: bool) -> tuple[Agent, Observation, int | None]:
         agent = self._agent()
         observation, begun = self._begin(agent, at)
         for step in range(begun, at):
-            # The last step before is lived in full: so all that goes on from it is the agent's.
-            moment = self._lived(agent, observation, step, by_record and step < at - 1)
+            # The last step before is computed in full: its plan is then the agent's own.
+            moment = self._replayed_step(agent, observation, step, by_record and step < at - 1)
             observation = self.world.step(moment.plan.action)
         return agent, observation, begun - 1 if begun else None
 
     def _begin(self, agent: Agent, at: int) -> tuple[Observation, int]:
-        """Stands at the last keyframe before `at` that can be used, or at the beginning; what is
-        observed next, and its step.
+        """Restores the last usable keyframe before `at`, or the beginning; the next observation and
+        its step.
         """
-        for kept in self.trace.keyframes_before(at):
+        for keyframe in self.trace.keyframes_before(at):
             try:
-                self.world.restore(kept.world)
-                moment = stand(agent, self.world.num_envs, self.seed, kept.agent)
-                if moment.step == kept.step and agent.steps_done == kept.step + 1:
+                self.world.restore(keyframe.world)
+                moment = stand(agent, self.world.num_envs, self.seed, keyframe.agent)
+                if moment.step == keyframe.step and agent.steps_done == keyframe.step + 1:
                     return self.world.step(moment.plan.action), agent.steps_done
             except (WorldError, TraceError):
                 continue
         agent.reset(self.world.num_envs, self.seed)
         return self.world.reset(self.seed), 0
 
-    def _lived(self, agent: Agent, observation: Observation, step: int, by_record: bool) -> Moment:
-        """The moment of a step, lived again and held against the record."""
+    def _replayed_step(
+        self, agent: Agent, observation: Observation, step: int, by_record: bool
+    ) -> Moment:
+        """The moment of a step, computed again and compared with the recorded one."""
         actor = agent.actor
         if by_record:
-            agent.actor = _Saying(self.trace.moment(step).plan)  # type: ignore[assignment]
+            agent.actor = _RecordedActor(self.trace.moment(step).plan)  # type: ignore[assignment]
         try:
             moment = agent.step(observation)
         except MessageError as error:
-            raise _Elsewhere(step, str(error)) from None
+            raise _NotReproduced(step, str(error)) from None
         finally:
             agent.actor = actor
         again, was = record_of(moment), self.trace.record(step)
         if again != was:
-            raise _Elsewhere(step, self._differing(moment, step))
+            raise _NotReproduced(step, self._differing(moment, step))
         return moment
 
     def _differing(self, moment: Moment, step: int) -> str:
         """The first field in which a moment is not the recorded one."""
         recorded = dict(self.trace.moment(step).tensors())
-        kept = ("hidden", "configurator_state", "latent", "keys", "values", "readout", "tokens",
-        "candidates",
-                "critic_actions")  # fmt: skip
+        # Recorded in less than full precision, or not at all.
+        inexact = ("hidden", "configurator_state", "latent", "keys", "values", "readout", "tokens",
+                   "candidates", "critic_actions")  # fmt: skip
         for name, value in moment.tensors():
             was = recorded[name]
-            if name.rpartition(".")[2] in kept or value is None or was is None:
+            if name.rpartition(".")[2] in inexact or value is None or was is None:
                 continue
             if value.shape != was.shape or not torch.equal(value, was):
                 return f"{name} differs"
@@ -344,11 +344,11 @@ class Replay:
         row: int | None = None,
         hold: int = 1,
     ) -> Fork:
-        """Lives on for `steps` turns from the moment of step `at` with `changes` in place.
+        """Runs `steps` steps from the moment of step `at` on, with `changes` (see `field_edit`).
 
         They hold for `hold` steps, 0: all; in all rows or in one. Raises ConfigError for a step
-        that was not recorded or a change that cannot be made, TraceError where the record does
-        not suffice.
+        that was not recorded or a change that cannot be made, TraceError if the run cannot be
+        reproduced.
         """
         there = self.trace.steps
         for name, value, low, high in (
@@ -360,17 +360,17 @@ class Replay:
             if not low <= value <= high:
                 limit = f"{low} or more" if high == _MANY else f"{low} to {high}"
                 raise ConfigError(f"fork --{name}: expected {limit}, got {value}")
-        made = [change(text, self.template, self.trace) for text in changes]
+        edits = [field_edit(text, self.template, self.trace) for text in changes]
         agent, observation, replayed_from = self.before(at)
         moments: list[Moment] = []
-        altering = self._altered(agent, made, row)
-        seen = [each for each in made if each.part == "observation"]
+        edited = self._edited(agent, edits, row)
+        of_observations = [edit for edit in edits if edit.message == "observation"]
         for step in range(at, at + steps):
             holds = hold == 0 or step < at + hold
-            for module in altering:
+            for module in edited:
                 module.active = holds
-            for each in seen if holds else ():
-                observation = each.made(observation, row)
+            for edit in of_observations if holds else ():
+                observation = edit.apply(observation, row)
             moments.append(agent.step(observation))
             if step + 1 < at + steps:
                 observation = self.world.step(moments[-1].plan.action)
@@ -392,21 +392,18 @@ class Replay:
             first_difference=next(
                 (at + i for i, (a, b) in enumerate(zip(were, are, strict=True)) if a != b), None
             ),
-            diverged=next((a.step for a, b in pairs if not _same_life(a, b)), None),
+            diverged=next((a.step for a, b in pairs if not _same_course(a, b)), None),
             replayed_from=replayed_from,
         )
 
-    def _altered(
-        self, agent: Agent, changes: Sequence[Alteration], row: int | None
-    ) -> list[_Altering]:
-        """Lays the changes around the modules of an agent that say what is changed."""
-        laid = []
-        for part, (_, port, verb) in PARTS.items():
-            mine = [each for each in changes if each.part == part]
-            if mine and port:
-                laid.append(_Altering(getattr(agent, port), verb, mine, row))
-                setattr(agent, port, laid[-1])
-        return laid
+    def _edited(self, agent: Agent, edits: Sequence[FieldEdit], row: int | None) -> list[_Edited]:
+        """Puts modules that apply the edits in place of the agent's."""
+        modules = []
+        for message, (port, verb) in PORTS.items():
+            if own := [edit for edit in edits if edit.message == message]:
+                modules.append(_Edited(getattr(agent, port), verb, own, row))
+                setattr(agent, port, modules[-1])
+        return modules
 
 
 def fork(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from agent.agent import Agent
-from agent.learning.imagined_experience import ImaginedExperience
+from agent.learning.imagined_experience import ImaginedExperience, begun_at, first_moment
+from agent.modules import Modules
 from agent.recording.weights import named_weights, parametric_modules, under
 from modules import chance
-from modules.messages import ConfigError, Experience, MessageError, Situation, State
+from modules.messages import ConfigError, Experience, MessageError, State
 from modules.ports import Batch, Learnable, Perception, encoded_states
 from modules.weights import known, subgoals
 
@@ -37,6 +38,9 @@ class Learner:
 
     Random numbers of an update derive from (seed, index of the update), so a resumed training
     equals an uninterrupted one.
+
+    A module of any port is trained that has parameters and is `modules.ports.Learnable`. A memory
+    has no average: it would be a copy of all experience.
     """
 
     class Config(BaseModel):
@@ -79,7 +83,7 @@ class Learner:
     def __init__(
         self, agent: Agent, *, config: Config, seed: int, device: torch.device | None = None
     ) -> None:
-        self.config, self.seed, self.device = config, seed, device
+        self.agent, self.config, self.seed, self.device = agent, config, seed, device
         self.inference_modules = parametric_modules(agent.modules)
         self.trained_ports = _trained_ports(config, tuple(self.inference_modules))
         self.online_modules = self.inference_modules
@@ -89,19 +93,20 @@ class Learner:
                     "config learner.imagination_horizon: expected 0 where learning has a device of "
                     f"its own, got {config.imagination_horizon}; use --device cpu"
                 )
-            self.online_modules = {
-                port: copy.deepcopy(module).to(device)
-                for port, module in self.inference_modules.items()
-            }
-        self.modules = dataclasses.replace(agent.modules, **cast(Any, self.online_modules))
+            if "memory" in self.inference_modules:
+                raise ConfigError(
+                    "config device: expected cpu where the memory has weights to train, got "
+                    f"{device}; its contents cannot be on two devices"
+                )
+            self.online_modules = _copies(self.inference_modules, device)
+        self.modules = self._agent_modules(self.online_modules)
         self.autocast = config.precision == "bfloat16" and _computes_in_bfloat16(device)
         self.updates, self.pending_updates = 0, 0.0
         self.ema = self.online_modules
         if config.ema_rate < 1:
-            self.ema = {
-                port: copy.deepcopy(module).requires_grad_(False)
-                for port, module in self.online_modules.items()
-            }
+            self.ema = _copies(self.online_modules)
+            for port in self.ema.keys() - {"memory"}:
+                self.ema[port].requires_grad_(False)
         # Resolved once: an isinstance check of a protocol per update took as long as an optimiser
         # step.
         learnable = {
@@ -116,17 +121,18 @@ class Learner:
                 f"({', '.join(learnable) or 'none'} here), got {list(self.trained_ports)}, and "
                 "there is nothing to learn"
             )
-        self._ema_pairs = list(
-            zip(_tensors(self.ema), _tensors(self.online_modules), strict=True)
-            if self.ema is not self.online_modules
-            else ()
-        )
+        self._ema_pairs = [
+            pair
+            for port, module in self.online_modules.items()
+            if self.ema[port] is not module
+            for pair in zip(_tensors(self.ema[port]), _tensors(module), strict=True)
+        ]
         self.imagined_experience: ImaginedExperience | None = None
         if config.imagination_horizon:
             _require_task_free_heads(config, agent)
-            averaged = dataclasses.replace(agent.modules, **cast(Any, self.ema))
+            averaged = self._agent_modules(self.ema)
             self.imagined_experience = ImaginedExperience(
-                averaged, config.imagination_horizon, config.rollouts_per_state
+                agent, averaged, config.imagination_horizon, config.rollouts_per_state
             )
         # A reset returns to the initial weights, which derive from the run's seed.
         self._initial_weights = {
@@ -145,6 +151,14 @@ class Learner:
             eps=config.epsilon,
             fused=True,
         )
+
+    def _agent_modules(self, by_port: dict[str, nn.Module]) -> Modules:
+        """The agent's six modules with those `by_port` in place of the ones it acts with. A
+        configurator under interventions stays as it is.
+        """
+        modules, acting = self.agent.modules, self.inference_modules
+        replaced = {p: m for p, m in by_port.items() if getattr(modules, p) is acting[p]}
+        return dataclasses.replace(modules, **cast(Any, replaced))
 
     def learn(self, steps: int, steps_done: int) -> Iterator[dict[str, float]]:
         """Yields the losses of the updates due for `steps` more steps, `steps_done` in all."""
@@ -169,11 +183,11 @@ class Learner:
             experience = experience.to(self.device)
         states, targets = self.encode(experience, key)
         losses: dict[str, Tensor] = {}
-        priorities: Tensor | None = None
+        priorities: list[Tensor] = []
         for port, module in self.trainable.items():
-            named, own_priorities = module.losses(Batch(experience, states, targets), key)
+            named, of_module = module.losses(Batch(experience, states, targets), key)
             losses |= {f"{port}/{name}": loss for name, loss in named.items()}
-            priorities = priorities if own_priorities is None else own_priorities
+            priorities += [] if of_module is None else [of_module.detach()]
         if cost is not None and self.imagined_experience is not None:
             rollout = self.imagined_experience.rollout(experience, states[0], key)
             named, _ = cost.losses(rollout, key)
@@ -192,8 +206,9 @@ class Learner:
         )
         reported = self._reported(losses, total, norm)
         self.optimiser.step()
-        if priorities is not None:
-            memory.update_priorities(experience.indices.cpu(), priorities.detach().cpu())
+        if priorities:
+            combined = combined_priorities(priorities)
+            memory.update_priorities(experience.indices.cpu(), combined.cpu())
         for module in self.trainable.values():
             module.on_update()
         self._update_ema()
@@ -291,7 +306,8 @@ class Learner:
         tokens = directive.tokens.to(state.latent.device)
         if experience.tokens is not None:
             tokens = experience.tokens[:, 1]
-        situation = Situation.unchecked(state=state)
+        previous, row_keys = first_moment(self.agent, state), chance.keys(int(key), rows, 0)
+        situation = begun_at(state, self.modules, previous, row_keys)
         state = model.start(situation, directive.replace(tokens=tokens))
         stop = cost.window_steps()
         losses: list[Tensor] = []
@@ -366,6 +382,19 @@ class Learner:
         self.optimiser.load_state_dict(state)
 
 
+def combined_priorities(priorities: Sequence[Tensor]) -> Tensor:
+    """The priorities [B] >= 0 of a batch's windows, from those [B] of each of n >= 1 modules.
+
+    Those of one module are used as they are. Those of several are divided by their mean over the
+    batch, because modules measure errors in units of their own, and averaged: a window is replayed
+    as often as the modules on average have to learn from it.
+    """
+    if len(priorities) == 1:
+        return priorities[0]
+    relative = [own / own.mean().clamp_min(1e-12) for own in priorities]
+    return torch.stack(relative).mean(0)
+
+
 def _trained_ports(config: Learner.Config, ports: tuple[str, ...]) -> tuple[str, ...]:
     """Those of `ports` that are trained. Raises ConfigError for a name that is none of them."""
     known(config.train_modules, ports, "learner.train_modules")
@@ -401,6 +430,16 @@ def _on_cpu(named: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in named.items()}
 
 
-def _tensors(modules: dict[str, nn.Module]) -> list[Tensor]:
+def _copies(
+    modules: dict[str, nn.Module], device: torch.device | None = None
+) -> dict[str, nn.Module]:
+    """Copies of modules by port, on `device`. A memory is not copied: it holds the experience."""
+    return {
+        port: module if port == "memory" else copy.deepcopy(module).to(device)
+        for port, module in modules.items()
+    }
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
     """Each weight and buffer of a state dict: the tensors themselves, no detached views."""
-    return [t for m in modules.values() for t in m.state_dict(keep_vars=True).values()]
+    return list(module.state_dict(keep_vars=True).values())

@@ -6,8 +6,12 @@ rewritten. On the command line an old name is refused, and the new one is sugges
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import yaml
+
+from modules.messages import Moment
 
 SETTINGS: dict[str, str] = {
     "literal_cost": "sum_critic_every_step",
@@ -73,6 +77,13 @@ SETTINGS: dict[str, str] = {
     "configurator.memory_steps": "configurator.stats_window",
     "configurator.longest_commit": "configurator.max_commit_steps",
     "configurator.calls_per_episode": "configurator.model_calls_per_episode",
+    "configurator.u": "directive.u",
+    "configurator.v": "directive.v",
+    "configurator.horizon_steps": "directive.horizon_steps",
+    "configurator.model_calls": "directive.model_calls",
+    "configurator.commit_steps": "directive.commit_steps",
+    "configurator.latent_temperature": "directive.latent_temperature",
+    "configurator.risk": "directive.risk",
 }
 """Dotted path of a setting in 0.1 → its path now."""
 
@@ -81,25 +92,24 @@ KINDS: dict[str, dict[str, str]] = {
 }
 """Slot → kinds of 0.1 → their names now."""
 
-FIELDS: dict[str, str] = {
-    "spent": "episode_model_calls",
-    "age": "episode_step",
-    "state.carry": "state.hidden",
-    "expected.carry": "expected.hidden",
-    "recollection.value": "recollection.readout",
-    "directive.carry": "directive.configurator_state",
-    "plan.committed": "plan.remaining_commit",
+FIELDS: dict[str, str] = dict(Moment.renamed) | {
+    f"{name}.{old}": f"{name}.{new}"
+    for name, field in Moment.model_fields.items()
+    for old, new in getattr(field.annotation, "renamed", {}).items()
 }
 """Dotted path of a field of a recorded moment in 0.1 → its path now."""
 
-WEIGHTS: dict[str, str] = {
+WEIGHTS: dict[str, str | None] = {
+    "perception/picture.": "perception/pixel_stats.",
+    "perception/usual.": "perception/latent_stats.",
     "world_model/felt.": "world_model/signal_head.",
     "world_model/latents.": "world_model/latent_stats.",
     "world_model/strides.": "world_model/delta_stats.",
     "world_model/feelings.": "world_model/signal_stats.",
     "world_model/misses.": "world_model/error_stats.",
+    "world_model/updates": None,
 }
-"""Prefix of the name of a weight in 0.1 → its prefix now."""
+"""Prefix of the name of a weight in 0.1 → its prefix now, None where there is none."""
 
 SIGNALS: dict[str, str] = {"score": "reward"}
 """Signals of 0.1 → their names now."""
@@ -122,40 +132,84 @@ def current_weights(named: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors of a checkpoint, named `port/weight` or `group/port/weight`, by their present names,
     in the same order.
     """
-    current: dict[str, Any] = {}
-    for name, tensor in named.items():
-        for old, new in WEIGHTS.items():
-            head, matched, tail = name.partition(old)
-            if matched and (not head or head.endswith("/")):
-                name = head + new + tail
-                break
-        current[name] = tensor
-    return current
+    current = {_current_weight(name): tensor for name, tensor in named.items()}
+    return {name: tensor for name, tensor in current.items() if name is not None}
+
+
+def _current_weight(name: str) -> str | None:
+    for old, new in WEIGHTS.items():
+        head, matched, tail = name.partition(old)
+        if matched and (not head or head.endswith("/")):
+            return None if new is None else head + new + tail
+    return name
 
 
 def current_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with every setting under its present name.
+    """A configuration with every setting under its present path.
 
-    `tree` is nested, as in `config.yaml`; `training.evaluation` inside it is a configuration too.
+    `tree` is nested, as in `config.yaml`; `training.evaluation` inside it is a configuration too,
+    and so is the configurator in an intervention such as `swap:200={kind: fixed}`. A tree with a
+    block `directive` is not of version 0.1: its configurator's settings stay where they are.
     """
-    current = _renamed(tree, "")
-    training = current.get("training")
-    if isinstance(training, Mapping) and isinstance(training.get("evaluation"), Mapping):
-        evaluation = current_settings(training["evaluation"])
-        current["training"] = {**training, "evaluation": evaluation}
+    current = _current(tree, moves="directive" not in tree)
+    if isinstance(texts := current.get("interventions"), list | tuple):
+        current["interventions"] = [_current_intervention(str(text)) for text in texts]
     return current
 
 
-def _renamed(tree: Mapping[str, Any], path: str) -> dict[str, Any]:
+def _current(tree: Mapping[str, Any], moves: bool) -> dict[str, Any]:
     current: dict[str, Any] = {}
+    for path, value in _settings(tree):
+        new = SETTINGS.get(path, path)
+        if new.partition(".")[0] != path.partition(".")[0] and not moves:
+            new = path
+        if path == "training.evaluation" and isinstance(value, Mapping):
+            value = _current(value, moves)
+        elif path.endswith(".kind") and isinstance(value, str):
+            value = KINDS.get(path.removesuffix(".kind"), {}).get(value, value)
+        # A file with both names uses the present one.
+        if new == path or _at(tree, new) is None:
+            _put(current, new, value)
+    return current
+
+
+def _settings(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted path and the value of each setting; `u: {pain: 0}` is a value."""
     for name, value in tree.items():
         here = f"{path}{name}"
-        new = SETTINGS.get(here, here).rpartition(".")[2]
-        if name == "kind" and isinstance(value, str):
-            value = KINDS.get(path.rstrip("."), {}).get(value, value)
-        # A file with both names uses the present one.
-        if new != name and new in tree:
-            continue
-        nested = isinstance(value, Mapping) and here != "training.evaluation"
-        current[new] = _renamed(value, f"{here}.") if nested else value
-    return current
+        leaf = here in SETTINGS or here in SETTINGS.values() or here == "training.evaluation"
+        names = value if isinstance(value, Mapping) else ()
+        if names and not leaf and all(isinstance(n, str) and "." not in n for n in names):
+            yield from _settings(value, f"{here}.")
+        else:
+            yield here, value
+
+
+def _at(tree: object, path: str) -> object:
+    for name in path.split("."):
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _put(tree: dict[str, Any], path: str, value: object) -> None:
+    *branches, name = path.split(".")
+    for branch in branches:
+        tree = tree.setdefault(branch, {})
+    tree[name] = value
+
+
+def _current_intervention(text: str) -> str:
+    """`swap:STEP={kind: …}` with the settings of its configurator under their present names."""
+    head, _, value = text.partition("=")
+    try:
+        settings = yaml.safe_load(value) if head.startswith("swap:") else None
+    except yaml.YAMLError:
+        settings = None
+    if not isinstance(settings, Mapping) or "directive" in settings:
+        return text
+    current = _current({"configurator": settings}, moves=True)
+    merged = {**current["configurator"], **{k: v for k, v in current.items() if k == "directive"}}
+    if merged == settings:
+        return text
+    flow = yaml.safe_dump(merged, default_flow_style=True, sort_keys=False, width=10_000)
+    return f"{head}={flow.strip()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from torch import Tensor, nn
@@ -11,12 +12,16 @@ from modules.messages import ConfigError
 
 
 def parametric_modules(modules: Modules) -> dict[str, nn.Module]:
-    """The modules with trainable parameters, by port."""
+    """The modules with trainable parameters, by port: any of the six. Of a configurator under
+    interventions, the configurator itself.
+    """
+    by_port = {field.name: getattr(modules, field.name) for field in dataclasses.fields(modules)}
+    while hasattr(by_port["configurator"], "wrapped"):
+        by_port["configurator"] = by_port["configurator"].wrapped
     return {
         port: module
-        for port in ("perception", "world_model", "cost", "actor")
-        if isinstance(module := getattr(modules, port), nn.Module)
-        and any(p.requires_grad for p in module.parameters())
+        for port, module in by_port.items()
+        if isinstance(module, nn.Module) and any(p.requires_grad for p in module.parameters())
     }
 
 

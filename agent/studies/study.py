@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.assembly.merge import ConfigTree, merge, read_yaml
 from agent.assembly.resolve import suggestion
@@ -15,6 +15,7 @@ from agent.recording.renames import SETTINGS, current_settings
 from agent.studies.measures import MEASURES
 from agent.tuning.evolution import HELD_OUT, JUDGED_IN
 from modules.messages import ConfigError
+from modules.validation import validated
 
 STUDIES = Path(__file__).parent / "catalog"
 """The studies of the package."""
@@ -293,26 +294,8 @@ def read_study(name: str | Path) -> Study:
 
 def study_of(tree: Mapping[str, Any], where: str) -> Study:
     """The study of a tree. Raises ConfigError: where, what is wrong, what to try."""
-    try:
-        return Study.model_validate(dict(tree))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    place = [str(part) for part in first["loc"]]
-    dotted = ".".join((f"study {where}", *place)).replace(f"study {where}.", f"study {where}: ", 1)
-    if first["type"] == "extra_forbidden":
-        allowed = tuple(_model_at(place[:-1]).model_fields)
-        if (now := OLD_KEYS.get(place[-1])) in allowed:
-            raise ConfigError(f"{dotted}: is now {now!r}; rename it")
-        raise ConfigError(
-            f"{dotted}: no such key; it is none of {', '.join(allowed)}"
-            f"{suggestion(place[-1], allowed)}"
-        )
-    if first["type"] == "missing":
-        raise ConfigError(f"{dotted}: is missing; give it a value")
-    reason = first["msg"].removeprefix("Value error, ")
-    if not place:
-        raise ConfigError(f"{dotted}: {reason}")
-    raise ConfigError(f"{dotted}: {first['input']!r:.60} is wrong; {reason}")
+    renamed = {f"*.{old}": new for old, new in OLD_KEYS.items()}
+    return validated(Study, tree, f"study {where}: ", renamed=renamed)
 
 
 def present_names(part: Any) -> Any:
@@ -334,22 +317,6 @@ def present_names(part: Any) -> Any:
             value = present_names(value)
         present[OLD_KEYS.get(key, key)] = value
     return present
-
-
-def _model_at(place: list[str]) -> type[BaseModel]:
-    """The part of a study that has the key at a place in its file."""
-    parts: dict[str, type[BaseModel]] = {
-        "worlds": StudyWorld,
-        "arms": Arm,
-        "comparisons": Contrast,
-        "gap": Gap,
-        "trends": Trend,
-        "quick": Quick,
-        "match": Matching,
-        "tune": ArmTuning,
-        "train": ArmTraining,
-    }
-    return next((parts[name] for name in reversed(place) if name in parts), Study)
 
 
 def branch(settings: Mapping[str, Any]) -> ConfigTree:

@@ -39,14 +39,14 @@ class Tunable(Protocol):
     def initial(self, rows: int) -> Directive:
         """The base directive at the start of an episode."""
 
-    def hear(self, situation: Situation) -> tuple[Tensor, Tensor]:
-        """Features [B F], and the next configurator state [B Q]."""
+    def features(self, situation: Situation) -> tuple[Tensor, Tensor]:
+        """Inputs of its network, [B F], and the next `configurator_state`, [B Q]."""
 
-    def say(self, features: Tensor) -> Tensor:
-        """Log odds, [B H]: of thinking, of planning anew, and those of other heads."""
+    def outputs(self, features: Tensor) -> Tensor:
+        """Log odds of planning, of replanning, and further outputs: [B ...]."""
 
-    def give(self, weights: Mapping[str, Tensor], where: str) -> None:
-        """Loads weights."""
+    def load_weights(self, weights: Mapping[str, Tensor], where: str) -> None:
+        """Takes over weights."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _decisions(tunable: Tunable, trace: Trace, price: float) -> Iterator[_Decisi
             directive=moment.directive.replace(configurator_state=state, tokens=base.tokens),
             step=moment.step,
         )
-        features, state = tunable.hear(
+        features, state = tunable.features(
             moment.situation(previous, chance.keys(0, rows, moment.step))
         )
         calls = moment.plan.model_calls
@@ -173,7 +173,7 @@ def _fit(tunable: Tunable, features: Tensor, gain: Tensor, updates: int = 300) -
     with torch.enable_grad():
         for _ in range(updates):
             tunable.weights = leaves
-            odds = tunable.say(features)[:, 0]
+            odds = tunable.outputs(features)[:, 0]
             loss = torch.nn.functional.binary_cross_entropy_with_logits(odds, target, weight)
             # Weights that do not reduce the loss stay small.
             loss = (

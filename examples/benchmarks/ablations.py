@@ -32,8 +32,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "foretold-critic": ("--learner.critic_unroll_steps=2",),
     "mode-2": (
         "--actor.planner.kind=rollout", "--configurator.kind=random-rate",
-        "--configurator.rate=0.125", "--configurator.horizon_steps=8",
-        "--configurator.commit_steps=1", "--configurator.model_calls=150",
+        "--configurator.rate=0.125", "--directive.horizon_steps=8",
+        "--directive.commit_steps=1", "--directive.model_calls=150",
         "--training.evaluation.configurator.rate=0",
     ),
 }  # fmt: skip

@@ -1,110 +1,113 @@
-"""What all configurators have in common: the settings that stand unless one has a reason."""
+"""What all configurators share: the `directive:` block of settings, and the directives it makes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from modules.field_path import RANGES
 from modules.messages import ConfigError, Directive, Situation
 from modules.weights import subgoal, weights
 
+MODE_VERBS = {1: "acts", 2: "thinks"}
+"""How a reason begins: Mode-1 reacts, Mode-2 plans (LeCun 2022, §3.1)."""
 
-class Settings(BaseModel):
-    """How the other modules work, the part every configurator has.
 
-    `u`, `v`: weights of drives and critic heads by name; a drive not named counts as usual
-    (score, pain, goal: 1, others 0), a head as its drive, the sub-goal head of a world of one
-    task 1. Simulators and `persistence` foretell no novelty: `u.novelty` moves plans made in them
-    by the critic alone. `horizon_steps`: how far plans look. `model_calls`: imagined steps a row
-    may spend on a plan. `commit_steps`: actions of a plan to carry out before thinking again.
-    `latent_temperature`: of the world model's z; none of ours has such a latent, so none reads it.
-    `risk`: weight of uncertainty.
+def _within(name: str) -> Any:
+    least, most = RANGES[f"directive.{name}"]
+    return Field(ge=least, le=most)
+
+
+Mode = Annotated[int, _within("mode")]
+Weights = dict[str, Annotated[float, _within("u")]]
+HorizonSteps = Annotated[int, _within("horizon_steps")]
+ModelCalls = Annotated[int, _within("model_calls")]
+CommitSteps = Annotated[int, _within("commit_steps")]
+LatentTemperature = Annotated[float, _within("latent_temperature")]
+Risk = Annotated[float, _within("risk")]
+
+
+class DirectiveSettings(BaseModel):
+    """The block `directive:`, from which every configurator departs only where it has a reason.
+
+    `u`, `v`: weights of drives and critic heads by name. A drive that is not named has its
+    standard weight (score, pain, goal: 1, others 0), a head the weight of its drive; the sub-goal
+    head of a world with a single task has 1. Simulators and `persistence` predict no novelty: in
+    their plans `u.novelty` counts through the critic alone. `horizon_steps`: length of imagined
+    plans. `model_calls`: imagined steps a row may spend on one plan. `commit_steps`: actions of a
+    plan that are carried out before the next plan. `latent_temperature`: of the world model's
+    latent variable z; no world model has one yet. `risk`: weight of predicted uncertainty,
+    > 0 averse.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    u: dict[str, float] = Field(default_factory=dict)
-    v: dict[str, float] = Field(default_factory=dict)
+    u: Weights = Field(default_factory=dict)
+    v: Weights = Field(default_factory=dict)
     # Measured in docs/LOG.md: of the budgets tried, the best score of a beam in Breakout.
-    horizon_steps: int = Field(48, ge=1, le=1000)
-    model_calls: int = Field(800, ge=0, le=10_000_000)
-    commit_steps: int = Field(8, ge=1, le=1000)
-    latent_temperature: float = Field(1.0, ge=0, le=100)
-    risk: float = Field(0.0, ge=-1000, le=1000)
+    horizon_steps: HorizonSteps = 48
+    model_calls: ModelCalls = 800
+    commit_steps: CommitSteps = 8
+    latent_temperature: LatentTemperature = 1.0
+    risk: Risk = 0.0
 
-    @property
-    def horizon_max(self) -> int:
-        """The longest horizon any directive may ask, steps."""
-        return self.horizon_steps
 
-    @classmethod
-    def shared(cls) -> tuple[str, ...]:
-        """The settings that stay as they were where a configurator comes to be of another kind."""
-        return tuple(Settings.model_fields)
+class DirectiveChange(BaseModel):
+    """A change of some fields of a directive; None, and a drive or head not named: unchanged."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    mode: Mode | None = None
+    u: Weights | None = None
+    v: Weights | None = None
+    horizon_steps: HorizonSteps | None = None
+    model_calls: ModelCalls | None = None
+    commit_steps: CommitSteps | None = None
+    latent_temperature: LatentTemperature | None = None
+    risk: Risk | None = None
 
 
 class BaseDirective:
-    """Makes the directives that follow from settings, for any number of rows.
+    """The directive that the block `directive:` describes, for any number of rows.
 
-    What `agent.assembly.build` gives a configurator that asks for `standing`: its settings of
-    this sort, and what it must know to make a directive of them.
-
-    Raises ConfigError for a weight of no known drive or head and for a horizon that no plan has
-    room for.
+    `drives` [K] and `heads` [L]: names on the axes of u and v. `token_shape`: (T, E); tokens are 0.
+    `horizon_max`: the longest plan that a `Plan` has room for, steps. Raises ConfigError for a
+    weight of an unknown drive or head and for a horizon beyond `horizon_max`.
     """
 
     def __init__(
         self,
+        settings: DirectiveSettings,
         *,
-        u: Mapping[str, float],
-        v: Mapping[str, float],
-        horizon_steps: int,
-        model_calls: int,
-        commit_steps: int,
-        latent_temperature: float,
-        risk: float,
         drives: tuple[str, ...],
         heads: tuple[str, ...],
         token_shape: tuple[int, int],
         horizon_max: int,
     ) -> None:
-        if horizon_steps > horizon_max:
+        if settings.horizon_steps > horizon_max:
             raise ConfigError(
-                f"config configurator.horizon_steps: expected at most {horizon_max}, got "
-                f"{horizon_steps}; plans have no room for more"
+                f"config directive.horizon_steps: expected at most {horizon_max}, got "
+                f"{settings.horizon_steps}; plans have no room for more"
             )
-        self.u = weights(u, drives, "configurator.u")
-        felt = dict(zip(drives, self.u.tolist(), strict=True))
+        self.settings = settings
+        self.u = weights(settings.u, drives, "directive.u")
+        head_weights = dict(zip(drives, self.u.tolist(), strict=True))
         if subgoal(0) in heads and subgoal(1) not in heads:
-            felt[subgoal(0)] = 1.0  # the only task there is: nobody need say that it is on
-        self.v = weights(v, heads, "configurator.v", over=felt)
+            head_weights[subgoal(0)] = 1.0  # the only task of this world is always on
+        self.v = weights(settings.v, heads, "directive.v", over=head_weights)
         self.drives, self.heads, self.token_shape = drives, heads, token_shape
-        self.horizon_steps, self.horizon_max = horizon_steps, horizon_max
-        self.model_calls, self.commit_steps = model_calls, commit_steps
-        self.settings: dict[str, Any] = {
-            "u": dict(u),
-            "v": dict(v),
-            "horizon_steps": horizon_steps,
-            "model_calls": model_calls,
-            "commit_steps": commit_steps,
-            "latent_temperature": latent_temperature,
-            "risk": risk,
-        }
+        self.horizon_max = horizon_max
         self._fields: dict[int, dict[str, Tensor]] = {}
 
-    def changed(self, **changes: Any) -> BaseDirective:
-        """The same with some settings changed; of `u` and `v` what is not named stays.
-
-        Raises ConfigError as the constructor does.
-        """
-        settings = dict(self.settings)
-        for name, value in changes.items():
-            settings[name] = {**settings[name], **value} if isinstance(value, Mapping) else value
+    def changed(self, change: DirectiveChange) -> BaseDirective:
+        """The base directive after a change. Raises ConfigError as the constructor does."""
+        values = self.settings.model_dump()
+        for name, value in change.model_dump(include=set(values), exclude_none=True).items():
+            values[name] = {**values[name], **value} if isinstance(value, dict) else value
         return BaseDirective(
-            **settings,
+            DirectiveSettings(**values),
             drives=self.drives,
             heads=self.heads,
             token_shape=self.token_shape,
@@ -112,15 +115,11 @@ class BaseDirective:
         )
 
     def fields(self, rows: int) -> dict[str, Tensor]:
-        """The fields of a directive that no moment changes; made once for a number of rows."""
+        """The fields of a directive that no configurator computes, for a number of rows."""
         if rows not in self._fields:
-            alike = {
-                name: torch.full((rows,), value)
-                for name, value in self.settings.items()
-                if name not in ("u", "v")
-            }
+            scalars = self.settings.model_dump(exclude={"u", "v"})
             self._fields[rows] = {
-                **alike,
+                **{name: torch.full((rows,), value) for name, value in scalars.items()},
                 "u": self.u.repeat(rows, 1),
                 "v": self.v.repeat(rows, 1),
                 "tokens": torch.zeros(rows, *self.token_shape),
@@ -130,7 +129,7 @@ class BaseDirective:
     def directive(
         self, mode: Tensor, configurator_state: Tensor, reason: tuple[str, ...]
     ) -> Directive:
-        """The directive with these, `mode` [B], `carry` [B Q], `reason` a line a row."""
+        """A directive with `mode` [B], `configurator_state` [B Q] and a `reason` a row."""
         return Directive(
             mode=mode,
             configurator_state=configurator_state,
@@ -139,11 +138,20 @@ class BaseDirective:
         )
 
 
-def rethink(said: Directive, situation: Situation, rows: Tensor) -> Directive:
-    """The directive under which `rows` [B] bool make anew the plan that is under way.
+def stacked(directives: Sequence[Directive]) -> Directive:
+    """The rows of some directives in one: a table, looked up with `Directive.select`."""
+    fields = {
+        name: torch.cat([getattr(one, name) for one in directives])
+        for name, _ in Directive._tensors
+    }
+    return Directive(**fields, reason=tuple(why for one in directives for why in one.reason))
 
-    The actor drops a plan that promised more steps than `commit_steps` allows; the new one ends
-    when the old would have.
+
+def replanned(directive: Directive, situation: Situation, rows: Tensor) -> Directive:
+    """The directive under which `rows` [B] (bool) replace the plan they are carrying out.
+
+    The actor drops a plan with more steps to go than `commit_steps` allows; `commit_steps` is set
+    so that the new plan ends when the old one would have.
     """
-    left = situation.previous.plan.remaining_commit.clamp_min(1).minimum(said.commit_steps)
-    return said.replace(commit_steps=torch.where(rows, left, said.commit_steps))
+    left = situation.previous.plan.remaining_commit.clamp_min(1).minimum(directive.commit_steps)
+    return directive.replace(commit_steps=torch.where(rows, left, directive.commit_steps))

@@ -1,4 +1,4 @@
-"""A configurator with so much thought for an episode, spent where it expects most of it."""
+"""A configurator with a budget of model calls for an episode, spent where it gains most."""
 
 from __future__ import annotations
 
@@ -6,148 +6,113 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from modules.configurator.base_directive import BaseDirective, Settings, rethink
-from modules.configurator.running_stats import (
-    LEAST,
-    MEMORY_STEPS,
-    WARM_STEPS,
-    deviations,
-    follow,
-    stakes,
-)
+from modules.configurator.base_directive import BaseDirective, CommitSteps, replanned
+from modules.configurator.running_stats import STATE, planning_stats
 from modules.messages import Directive, Situation
-
-CARRIED = ("surprise mean", "surprise variance", "disagreement mean", "disagreement variance",
-           "steps felt", "steps since thinking", "stake", "stake mean", "stakes felt")  # fmt: skip
-"""The columns of its carry [B Q]."""
 
 
 class Budgeted:
-    """Spends a given number of model calls in an episode, and never more.
+    """Spends at most a given number of model calls in an episode.
 
-    What a thought is worth now grows with the steps since the last one, times what is at stake,
-    times alarm. *Stake*: the energy that the last thought foresaw and how far its candidates lay
-    apart, against the mean of this episode's thoughts (its square root, 1/2 to 2). *Alarm*: 1
-    while all is as usual, up to 5 where the last step surprised, or the critic disagreed, more
-    than two deviations above its usual, and a half more where memory knows nothing like it.
+    worth = (steps since the last plan) · weight · alarm. *Weight*: sqrt(importance of the last
+    plan / mean importance of this episode's plans), 1/2 to 2; importance is the predicted energy
+    plus the spread of the candidates' energies. *Alarm*: 1, rising to 5 as surprise or the critics'
+    disagreement goes from 2 to 6 standard deviations above its mean, plus 1/2 where novelty is
+    above 1/2.
 
-    What a thought costs is counted in steps too: the *price* is the pause between thoughts that
-    would make the rest of the budget last for the rest of the episode. It rises when much was
-    spent and falls when little was. A thought is bought where its worth reaches the price, and
-    where a plan ran out though the budget allows one plan after another; it is carried out for
-    the price over the stake, `max_commit_steps` steps at most. Where the budget is too small for
-    that the row reacts in between.
+    price = the number of steps from one plan to the next that makes the rest of the budget last for
+    the rest of the episode: it rises as the budget is spent faster than evenly and falls as it is
+    spent more slowly. A plan is made where its worth reaches the price, and where the last one is
+    carried out and the budget allows one plan after another; it is carried out for price / weight
+    steps, `max_commit_steps` at most. Where the budget is too small for that, the row reacts in
+    between.
 
-    The hard limit is kept by the directive: `model_calls` is never more than what is left.
+    `model_calls` of the directive is never above what is left, so the budget cannot be exceeded.
     """
 
-    class Config(Settings):
-        """A budget of thought.
+    class Config(BaseModel):
+        """The budget; `directive.model_calls` is that of a single plan, `directive.commit_steps` is
+        not used.
 
-        `model_calls_per_episode`: model calls an episode may cost. `episode_steps`: how long an
-        episode is expected to last; one that lasts longer paces what is left over a tenth of it.
-        `max_commit_steps`: actions of a plan to carry out at most, whatever the price;
-        `commit_steps` is not used. `model_calls`: of one thought.
+        `model_calls_per_episode`: the budget. `episode_steps`: expected length of an episode; the
+        rest of a longer one is planned for as a tenth of it. `max_commit_steps`: most actions of a
+        plan that are carried out.
         """
 
+        model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["budgeted"] = "budgeted"
         model_calls_per_episode: int = Field(100_000, ge=0, le=2**40)
         episode_steps: int = Field(500, ge=1, le=10_000_000)
-        max_commit_steps: int = Field(16, ge=1, le=1000)
+        max_commit_steps: CommitSteps = 16
 
-    def __init__(
-        self,
-        *,
-        standing: BaseDirective,
-        model_calls_per_episode: int = 100_000,
-        episode_steps: int = 500,
-        max_commit_steps: int = 16,
-    ) -> None:
-        self.model_calls_per_episode, self.episode_steps = model_calls_per_episode, episode_steps
-        self.max_commit_steps, self.model_calls = max_commit_steps, standing.model_calls
-        self.standing = standing
+    def __init__(self, *, config: Config, base: BaseDirective) -> None:
+        self.config, self.base = config, base
+        self.model_calls = base.settings.model_calls
 
     def initial(self, rows: int) -> Directive:
-        """It thinks, if it may: nothing is known yet."""
-        calls = min(self.model_calls, self.model_calls_per_episode)
-        said = self.standing.directive(
+        """Mode-2 if the budget allows it: no statistics are known yet."""
+        calls = min(self.model_calls, self.config.model_calls_per_episode)
+        directive = self.base.directive(
             torch.full((rows,), 2 if calls else 1),
-            torch.zeros(rows, len(CARRIED)),
+            torch.zeros(rows, len(STATE)),
             (("thinks" if calls else "acts") + ": an episode begins",) * rows,
         )
-        return said.replace(model_calls=torch.full((rows,), calls))
+        return directive.replace(model_calls=torch.full((rows,), calls))
 
     def configure(self, situation: Situation) -> Directive:
         """Mode, budget, commitment and reason of each row."""
-        before, configurator_state = (
-            situation.previous,
-            situation.previous.directive.configurator_state.numpy(),
-        )
-        age, begun = situation.episode_step.numpy(), situation.episode_step.numpy() > 0
-        mean, variance, count = (
-            configurator_state[:, 0:4:2],
-            configurator_state[:, 1:4:2],
-            configurator_state[:, 4],
-        )
-        felt = np.stack([situation.surprise.numpy(), situation.energies.disagreement.numpy()], -1)
-        stake, usual_stake, thoughts = stakes(before.plan, configurator_state[:, 6:]).T
+        config, stats = self.config, planning_stats(situation)
+        step = situation.episode_step.numpy()
         weight = np.where(
-            (usual_stake > 0) & (thoughts > 1),
-            np.sqrt(stake / np.maximum(usual_stake, 1e-9)).clip(0.5, 2),
+            (stats.mean_importance > 0) & (stats.plans > 1),
+            np.sqrt(stats.importance / np.maximum(stats.mean_importance, 1e-9)).clip(0.5, 2),
             1,
         )
-        above = deviations(felt, mean, variance, LEAST).max(-1) - 2
-        alarm = 1 + np.where(count >= WARM_STEPS, above.clip(0, 4), 0)
+        alarm = 1 + (stats.scores.max(-1) - 2).clip(0, 4)
         alarm = alarm + 0.5 * (situation.recollection.novelty.numpy() > 0.5)
 
-        left = np.maximum(self.model_calls_per_episode - situation.episode_model_calls.numpy(), 0)
-        to_go = np.maximum(self.episode_steps - age, max(1.0, self.episode_steps / 10))
+        left = np.maximum(config.model_calls_per_episode - situation.episode_model_calls.numpy(), 0)
+        to_go = np.maximum(config.episode_steps - step, max(1.0, config.episode_steps / 10))
         price = to_go * self.model_calls / np.maximum(left, 1)
-        # Whoever it was that made the row think: it has not since then.
-        idle = np.where(before.plan.model_calls.numpy() > 0, 0, configurator_state[:, 5]) + 1
-        worth = np.where(begun, idle * weight * alarm, np.inf)
-        under_way = before.plan.remaining_commit.numpy()
-        # To react between two plans costs most: where the budget lasts without it, it is not done.
-        gapless = (under_way == 0) & (price <= self.max_commit_steps)
-        buys = ((worth >= price) | gapless) & (left > 0) & (self.model_calls > 0)
-        thinks = buys | (under_way > 0)
+        worth = np.where(step > 0, stats.idle_steps * weight * alarm, np.inf)
+        under_way = situation.previous.plan.remaining_commit.numpy()
+        # Reacting between two plans costs most return: it is avoided while the budget lasts.
+        gapless = (under_way == 0) & (price <= config.max_commit_steps)
+        plans = ((worth >= price) | gapless) & (left > 0) & (self.model_calls > 0)
+        mode_2 = plans | (under_way > 0)
 
-        new = np.empty_like(configurator_state)
-        new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, MEMORY_STEPS)
-        new[:, 4], new[:, 5] = count + begun, idle
-        new[:, 6], new[:, 7], new[:, 8] = stake, usual_stake, thoughts
-        commit = np.ceil(price / weight).clip(1, self.max_commit_steps).astype(np.int64)
-        # What a plan under way promised stands until a thought is bought; one made anew of
-        # itself, by a surprise, lasts as if bought.
-        commit = np.where(buys, commit, np.maximum(commit, under_way + 1))
-        said = self.standing.directive(
-            torch.from_numpy(1 + thinks.astype(np.int64)),
-            torch.from_numpy(new),
+        commit = np.ceil(price / weight).clip(1, config.max_commit_steps).astype(np.int64)
+        # A plan under way is carried out until the next one is made; where the actor replans by
+        # itself after a surprise, the new plan has the usual length.
+        commit = np.where(plans, commit, np.maximum(commit, under_way + 1))
+        directive = self.base.directive(
+            torch.from_numpy(1 + mode_2.astype(np.int64)),
+            torch.from_numpy(stats.state),
             tuple(
-                _why(bool(buys[i]), float(worth[i]), float(price[i]), float(weight[i]),
-                     float(alarm[i]), int(left[i]), int(under_way[i]))
-                for i in range(len(configurator_state))
+                _reason(bool(plans[i]), float(worth[i]), float(price[i]), float(weight[i]),
+                        float(alarm[i]), int(left[i]), int(under_way[i]))
+                for i in range(situation.batch)
             ),
         ).replace(
             model_calls=torch.from_numpy(np.minimum(self.model_calls, left).astype(np.int64)),
             commit_steps=torch.from_numpy(commit),
         )  # fmt: skip
-        return rethink(said, situation, torch.from_numpy(buys & (under_way > 0)))
+        return replanned(directive, situation, torch.from_numpy(plans & (under_way > 0)))
 
 
-def _why(
-    buys: bool, worth: float, price: float, weight: float, alarm: float, left: int, under_way: int
+def _reason(
+    plans: bool, worth: float, price: float, weight: float, alarm: float, left: int, under_way: int
 ) -> str:
     """The reason of one row, with its numbers."""
     if left <= 0:
         return f"{'thinks: a plan is under way' if under_way else 'acts'}: the budget is spent"
-    of = f"worth {worth:.3g} (stake ×{weight:.2g}, alarm ×{alarm:.2g})"
-    if buys and worth == float("inf"):
+    factors = f"worth {worth:.3g} (importance ×{weight:.2g}, alarm ×{alarm:.2g})"
+    if plans and worth == float("inf"):
         return f"thinks: an episode begins, {left} calls to spend"
-    if buys:
-        return f"thinks: {of} at a price of {price:.3g}, {left} calls left"
+    if plans:
+        return f"thinks: {factors} at a price of {price:.3g}, {left} calls left"
     if under_way:
-        return f"thinks: a plan is under way, {under_way} more to do; {of}, price {price:.3g}"
-    return f"acts: {of} below the price of {price:.3g}, {left} calls left"
+        return f"thinks: a plan is under way, {under_way} more to do; {factors}, price {price:.3g}"
+    return f"acts: {factors} below the price of {price:.3g}, {left} calls left"

@@ -1,4 +1,4 @@
-"""A configurator that was taught when to think: a small network from situation to directive.
+"""A configurator with a small trained network from situation to directive.
 
 How a configurator learns is left open in the paper (LeCun 2022, §6, §8.1). This one is trained on
 return minus a price per model call, by evolution or from recorded runs (`agent.tuning`).
@@ -14,104 +14,86 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from modules import chance
-from modules.configurator.base_directive import BaseDirective, Settings, rethink
-from modules.configurator.running_stats import (
-    LEAST,
-    MEMORY_STEPS,
-    WARM_STEPS,
-    deviations,
-    follow,
-    stakes,
-)
+from modules.configurator.base_directive import BaseDirective, replanned
+from modules.configurator.running_stats import STATE, planning_stats
 from modules.messages import ConfigError, Directive, Situation
 
-FEATURES = ("surprise", "disagreement", "novelty", "energy now", "energy to come", "uncertainty",
-            "age", "steps since thinking", "plan under way", "plan left", "foreseen energy",
-            "stake", "spent")  # fmt: skip
-"""What the network hears, each about -1 to 1; a projection of the latent may follow."""
+FEATURES = ("surprise", "disagreement", "novelty", "energy now", "critic value", "uncertainty",
+            "episode step", "steps since planning", "plan under way", "steps left of it",
+            "its energy", "its importance", "model calls")  # fmt: skip
+"""Inputs of the network, each about -1 to 1; a projection of the latent may follow."""
 
-HEADS = ("think", "again", "commit", "effort")
-"""What it says: the log odds of thinking where no plan is under way and of thinking anew where one
-is; how long to carry a plan out and what to spend on it, against the settings."""
+OUTPUTS = ("plan", "replan", "commit", "calls")
+"""Outputs: log odds of planning where no plan is under way and of replanning where one is; log2 of
+commitment and budget against their settings, squashed.
+"""
 
 PRIOR = (2.0, -2.0, 0.0, 0.0)
-"""Added to what it says. Untaught, it thinks whenever no plan is under way, carries a plan out for
-`commit_steps` and spends `model_calls` on it: what `fixed` does in Mode-2."""
-
-CARRIED = ("surprise mean", "surprise variance", "disagreement mean", "disagreement variance",
-           "steps felt", "steps since thinking", "stake", "stake mean", "stakes felt")  # fmt: skip
-"""The columns of its carry [B Q]."""
+"""Added to the outputs: untrained, it plans whenever no plan is under way, carries a plan out for
+`commit_steps` and spends `model_calls` on it, as `fixed` does in Mode-2.
+"""
 
 WEIGHTS = "weights.safetensors"
-"""The file of a tutored folder that holds its weights."""
+"""The file of weights in a folder that `sextet tune` wrote."""
 
 
 class Learned:
-    """Asks a small network when to think, for how long a plan holds, and what it may cost.
+    """A network of one hidden tanh layer says when to plan, for how long, and at what cost.
 
-    One hidden layer of tanh. Where the odds of thinking are even or better a row thinks: chance
-    has no part in it. A commitment is `commit_steps` times 1/8 to 8, a budget `model_calls` times
-    1/4 to 4. Without `weights` it is its prior, see `PRIOR`.
+    A row plans where the odds are even or better; nothing is drawn. Commitment: `commit_steps`
+    times 1/8 to 8; budget: `model_calls` times 1/4 to 4. Without `weights` it is its prior `PRIOR`.
     """
 
-    class Config(Settings):
-        """A network that directs.
+    class Config(BaseModel):
+        """The network.
 
-        `weights`: the folder that `sextet tutor` wrote, or a safetensors file; None: untaught.
-        `width`: of its hidden layer. `latent_features`: how many numbers of the latent it hears,
-        by a fixed random projection.
+        `weights`: a folder that `sextet tune` wrote, or a safetensors file; None: untrained.
+        `width`: of its hidden layer. `latent_features`: size of a fixed random projection of the
+        latent that it has as input.
         """
 
+        model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["learned"] = "learned"
         weights: str | None = None
         width: int = Field(8, ge=1, le=1024)
         latent_features: int = Field(0, ge=0, le=256)
 
-    def __init__(
-        self,
-        *,
-        standing: BaseDirective,
-        weights: str | None = None,
-        width: int = 8,
-        latent_features: int = 0,
-    ) -> None:
-        self.standing = standing
-        self.model_calls, self.commit_steps = standing.model_calls, standing.commit_steps
-        self.horizon_steps, self.latent_features = standing.horizon_steps, latent_features
-        hears = len(FEATURES) + latent_features
-        # The hidden layer begins the same whatever the seed of the run, and nothing hears it yet.
-        drawn = chance.normal(chance.keys(0, width, 0), "learned configurator", hears)
+    def __init__(self, *, config: Config, base: BaseDirective) -> None:
+        self.config, self.base = config, base
+        num_inputs = len(FEATURES) + config.latent_features
+        # The hidden layer is the same for every seed of a run, and the outputs ignore it at first.
+        drawn = chance.normal(chance.keys(0, config.width, 0), "learned configurator", num_inputs)
         self.weights: dict[str, Tensor] = {
-            "hidden.weight": drawn / hears**0.5,
-            "hidden.bias": torch.zeros(width),
-            "heads.weight": torch.zeros(len(HEADS), width),
-            "heads.bias": torch.zeros(len(HEADS)),
+            "hidden.weight": drawn / num_inputs**0.5,
+            "hidden.bias": torch.zeros(config.width),
+            "heads.weight": torch.zeros(len(OUTPUTS), config.width),
+            "heads.bias": torch.zeros(len(OUTPUTS)),
         }
         self._projection: Tensor | None = None
-        if weights is not None:
-            self.give(*_read(Path(weights)))
+        if config.weights is not None:
+            self.load_weights(*_read(Path(config.weights)))
 
-    def give(self, weights: Mapping[str, Tensor], where: str) -> None:
-        """Takes over `weights`, found at `where`. Raises ConfigError where they do not fit."""
+    def load_weights(self, weights: Mapping[str, Tensor], where: str) -> None:
+        """Takes over `weights`, read at `where`. Raises ConfigError where shapes differ."""
         for name in sorted(self.weights.keys() | weights.keys()):
-            got = tuple(weights[name].shape) if name in weights else "none"
-            wanted = tuple(self.weights[name].shape) if name in self.weights else "none"
-            if got != wanted:
+            shape = tuple(weights[name].shape) if name in weights else "none"
+            expected = tuple(self.weights[name].shape) if name in self.weights else "none"
+            if shape != expected:
                 raise ConfigError(
-                    f"config configurator.weights: {where}: {name}: expected {wanted}, got {got}; "
-                    "use the width and latent_features it was taught with"
+                    f"config configurator.weights: {where}: {name}: expected {expected}, got "
+                    f"{shape}; use the width and latent_features it was trained with"
                 )
         self.weights = {name: weights[name].detach().float().clone() for name in self.weights}
 
     @property
     def vector(self) -> Tensor:
-        """All its weights in a row, [N]."""
+        """All weights as one vector, [N]."""
         return torch.cat([tensor.flatten() for tensor in self.weights.values()])
 
     @vector.setter
@@ -124,151 +106,134 @@ class Learned:
         }
 
     def initial(self, rows: int) -> Directive:
-        """It thinks: nothing is known yet."""
-        return self.standing.directive(
+        """Mode-2: nothing is known of an episode that begins."""
+        return self.base.directive(
             torch.full((rows,), 2),
-            torch.zeros(rows, len(CARRIED)),
+            torch.zeros(rows, len(STATE)),
             ("thinks: an episode begins",) * rows,
         )
 
-    def hear(self, situation: Situation) -> tuple[Tensor, Tensor]:
-        """The features of a situation, [B F], and the carry that follows, [B Q]."""
-        before, configurator_state = (
-            situation.previous,
-            situation.previous.directive.configurator_state.numpy(),
+    def features(self, situation: Situation) -> tuple[Tensor, Tensor]:
+        """The inputs of the network, [B F] (`FEATURES`), and the next state, [B Q]."""
+        base, previous, stats = self.base, situation.previous, planning_stats(situation)
+        scores = stats.scores / 3
+        energy = (situation.energies.intrinsic @ base.u).tanh().numpy()
+        value = situation.energies.critic_value(
+            previous.directive.replace(v=base.v.repeat(situation.batch, 1))
         )
-        begun = situation.episode_step.numpy() > 0
-        mean, variance, count = (
-            configurator_state[:, 0:4:2],
-            configurator_state[:, 1:4:2],
-            configurator_state[:, 4],
-        )
-        felt = np.stack([situation.surprise.numpy(), situation.energies.disagreement.numpy()], -1)
-        above = deviations(felt, mean, variance, LEAST) / 3
-        above = np.where((count >= WARM_STEPS)[:, None], above, 0)
-        stake, usual, thoughts = stakes(before.plan, configurator_state[:, 6:]).T
-        # Whoever it was that made the row think: it has not since then.
-        idle = np.where(before.plan.model_calls.numpy() > 0, 0, configurator_state[:, 5]) + 1
+        left, step = previous.plan.remaining_commit.numpy(), situation.episode_step.numpy()
+        columns = [
+            scores[:, 0],
+            scores[:, 1],
+            situation.recollection.novelty.numpy(),
+            energy,
+            value.detach().tanh().numpy(),
+            np.tanh(previous.expected.uncertainty.numpy()),
+            step / (step + 200),
+            stats.idle_steps / (stats.idle_steps + 8),
+            left > 0,
+            left / (left + 8),
+            np.tanh(previous.plan.energy.numpy()),
+            np.tanh(np.log((stats.importance + 1e-6) / (stats.mean_importance + 1e-6))),
+            np.tanh(
+                situation.episode_model_calls.numpy()
+                / (step.clip(0) + 1)
+                / max(base.settings.model_calls, 1)
+            ),
+        ]
+        features = torch.from_numpy(np.stack(columns, -1).astype(np.float32))
+        if self.config.latent_features:
+            features = torch.cat([features, self._projected(situation.state.latent)], -1)
+        return features, torch.from_numpy(stats.state)
 
-        new = np.empty_like(configurator_state)
-        new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, MEMORY_STEPS)
-        new[:, 4], new[:, 5] = count + begun, idle
-        new[:, 6], new[:, 7], new[:, 8] = stake, usual, thoughts
-
-        standing = self.standing
-        now = (situation.energies.intrinsic @ standing.u).tanh().numpy()
-        rows = situation.batch
-        to_come = situation.energies.critic_value(
-            before.directive.replace(v=standing.v.repeat(rows, 1))
-        )
-        left, age = before.plan.remaining_commit.numpy(), situation.episode_step.numpy()
-        heard = np.stack(
-            [
-                above[:, 0],
-                above[:, 1],
-                situation.recollection.novelty.numpy(),
-                now,
-                to_come.detach().tanh().numpy(),
-                np.tanh(before.expected.uncertainty.numpy()),
-                age / (age + 200),
-                idle / (idle + 8),
-                left > 0,
-                left / (left + 8),
-                np.tanh(before.plan.energy.numpy()),
-                np.tanh(np.log((stake + 1e-6) / (usual + 1e-6))),
-                np.tanh(
-                    situation.episode_model_calls.numpy()
-                    / (age.clip(0) + 1)
-                    / max(self.model_calls, 1)
-                ),
-            ],
-            -1,
-        ).astype(np.float32)
-        features = torch.from_numpy(heard)
-        if self.latent_features:
-            features = torch.cat([features, self._looks(situation.state.latent)], -1)
-        return features, torch.from_numpy(new)
-
-    def _looks(self, latent: Tensor) -> Tensor:
-        """A projection of the latent [B D], [B latent_features], whatever its scale."""
+    def _projected(self, latent: Tensor) -> Tensor:
+        """A random projection of the unit vector along the latent [B D], [B latent_features]."""
         if self._projection is None:
             size = latent.shape[-1]
-            keys = chance.keys(1, self.latent_features, 0)
+            keys = chance.keys(1, self.config.latent_features, 0)
             self._projection = chance.normal(keys, "learned configurator", size)
         unit = latent / latent.norm(dim=-1, keepdim=True).clamp_min(1e-8)
-        looks: Tensor = (unit @ self._projection.T).tanh()
-        return looks
+        projected: Tensor = (unit @ self._projection.T).tanh()
+        return projected
 
-    def say(self, features: Tensor) -> Tensor:
-        """What the network says of features [... F], prior included: [... 4], see `HEADS`.
+    def outputs(self, features: Tensor) -> Tensor:
+        """The outputs for features [... F], prior included: [... 4] (`OUTPUTS`).
 
         Differentiable in `weights`.
         """
         w = self.weights
         hidden = (features @ w["hidden.weight"].T + w["hidden.bias"]).tanh()
-        said: Tensor = hidden @ w["heads.weight"].T + w["heads.bias"] + features.new_tensor(PRIOR)
-        return said
+        outputs: Tensor = (
+            hidden @ w["heads.weight"].T + w["heads.bias"] + features.new_tensor(PRIOR)
+        )
+        return outputs
 
     def configure(self, situation: Situation) -> Directive:
         """Mode, budget, commitment and reason of each row."""
-        features, configurator_state = self.hear(situation)
-        think, again, commit, effort = self.say(features).unbind(-1)
-        left = situation.previous.plan.remaining_commit
+        features, state = self.features(situation)
+        plan, replan, commit, calls = self.outputs(features).unbind(-1)
+        settings, left = self.base.settings, situation.previous.plan.remaining_commit
         under_way = left > 0
-        begins = torch.where(under_way, again, think) >= 0
-        lasts = (self.commit_steps * 2 ** (3 * commit.tanh())).round().long()
-        calls = (self.model_calls * 2 ** (2 * effort.tanh())).round().long()
-        # A plan under way stands; one made anew of itself, by a surprise, lasts as any other.
-        lasts = lasts.clamp(1, self.horizon_steps)
-        lasts = torch.where(begins, lasts, lasts.maximum(left + 1))
-        odds = torch.where(under_way, again, think).sigmoid()
-        said = self.standing.directive(
-            torch.where(begins | under_way, 2, 1),
-            configurator_state,
+        log_odds = torch.where(under_way, replan, plan)
+        plans = log_odds >= 0
+        model_calls = (settings.model_calls * 2 ** (2 * calls.tanh())).round().long()
+        commit_steps = (settings.commit_steps * 2 ** (3 * commit.tanh())).round().long()
+        commit_steps = commit_steps.clamp(1, settings.horizon_steps)
+        # A plan under way is carried out; where the actor replans by itself after a surprise, the
+        # new plan has the usual length.
+        commit_steps = torch.where(plans, commit_steps, commit_steps.maximum(left + 1))
+        directive = self.base.directive(
+            torch.where(plans | under_way, 2, 1),
+            state,
             tuple(
-                _why(*row)
+                _reason(*row)
                 for row in zip(
-                    begins.tolist(), odds.tolist(), left.tolist(), lasts.tolist(), calls.tolist(),
-                    strict=True,
+                    plans.tolist(), log_odds.sigmoid().tolist(), left.tolist(),
+                    commit_steps.tolist(), model_calls.tolist(), strict=True,
                 )
             ),
-        ).replace(model_calls=calls, commit_steps=lasts)  # fmt: skip
-        return rethink(said, situation, begins & under_way)
+        ).replace(model_calls=model_calls, commit_steps=commit_steps)  # fmt: skip
+        return replanned(directive, situation, plans & under_way)
 
 
-def _why(begins: bool, odds: float, left: int, lasts: int, calls: int) -> str:
+def _reason(plans: bool, probability: float, left: int, commit_steps: int, calls: int) -> str:
     """The reason of one row, with its numbers."""
-    if begins:
-        anew = " anew" if left else ""
-        return f"thinks{anew}: probability {odds:.2f}, {lasts} steps of it, {calls} calls at most"
+    if plans:
+        again = " anew" if left else ""
+        return (
+            f"thinks{again}: probability {probability:.2f}, {commit_steps} steps of it, {calls} "
+            "calls at most"
+        )
     if left:
-        return f"thinks: a plan is under way, {left} more to do, anew with probability {odds:.2f}"
-    return f"acts: probability of thinking {odds:.2f}"
+        return (
+            f"thinks: a plan is under way, {left} more to do, anew with probability "
+            f"{probability:.2f}"
+        )
+    return f"acts: probability of thinking {probability:.2f}"
 
 
 def _read(place: Path) -> tuple[dict[str, Tensor], str]:
-    """The weights in a tutored folder or a safetensors file, and where they were."""
-    found = next(
-        (p for p in (place / "best" / WEIGHTS, place / WEIGHTS, place) if p.is_file()), None
-    )
-    if found is None:
+    """The weights in a tuned folder or a safetensors file, and the path of the file."""
+    files = (place / "best" / WEIGHTS, place / WEIGHTS, place)
+    path = next((file for file in files if file.is_file()), None)
+    if path is None:
         what = f"has no {WEIGHTS}" if place.is_dir() else "is not there"
         raise ConfigError(
             f"config configurator.weights: '{place}' {what}; expected the folder that "
-            "`sextet tutor` wrote"
+            "`sextet tune` wrote"
         )
     try:
-        data = found.read_bytes()
-        manifest = found.parent / "manifest.json"
+        data = path.read_bytes()
+        manifest = path.parent / "manifest.json"
         if manifest.is_file():
-            wanted = json.loads(manifest.read_bytes())["sha256"].get(found.name)
-            if wanted is not None and hashlib.sha256(data).hexdigest() != wanted:
+            recorded = json.loads(manifest.read_bytes())["sha256"].get(path.name)
+            if recorded is not None and hashlib.sha256(data).hexdigest() != recorded:
                 raise ConfigError(
-                    f"config configurator.weights: '{found}' is damaged (its SHA-256 differs)"
+                    f"config configurator.weights: '{path}' is damaged (its SHA-256 differs)"
                 )
-        return load_tensors(data), str(found)
+        return load_tensors(data), str(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         line = " ".join(str(error).split())
         raise ConfigError(
-            f"config configurator.weights: '{found}' is not readable ({line})"
+            f"config configurator.weights: '{path}' is not readable ({line})"
         ) from None

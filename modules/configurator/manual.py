@@ -8,211 +8,183 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict
 
-from modules.configurator.base_directive import BaseDirective, Settings
-from modules.configurator.fixed import DOES
+from modules.configurator.base_directive import (
+    MODE_VERBS,
+    BaseDirective,
+    DirectiveChange,
+    HorizonSteps,
+    Mode,
+)
+from modules.field_path import RANGES
 from modules.messages import ConfigError, Directive, Situation
-from modules.weights import known
+from modules.validation import validated
 
 KEYS: Mapping[str, str] = {
     "1": "react", "2": "think", "m": "other mode", "+": "look further", "-": "look less far",
     ">": "more", "<": "less", "u": "next drive", "c": "commit longer", "x": "commit shorter",
     "r": "as it was set",
 }  # fmt: skip
-"""The keys it knows, and what each does; > and < weigh the drive that u has picked."""
+"""Keys and what each does; > and < change the weight of the drive that u has selected."""
 
-
-_TOLD = 4
-"""So many changes at most are told at once."""
+LOGGED = 4
+"""A reason names at most so many changes."""
 
 
 @dataclass(frozen=True)
 class _Hand:
-    """What the hand has set; replaced whole, so that any thread reads one that is consistent."""
+    """The present setting; replaced as a whole, so that every thread reads a consistent one."""
 
-    standing: BaseDirective
-    settings: dict[str, Any]
-    picked: int = 0
+    mode: int
+    base: BaseDirective
+    drive: int = 0
     log: tuple[str, ...] = ()
 
 
 class Manual:
-    """A fixed configurator until somebody changes its mind, at any time and from any thread.
+    """The base directive in one mode, changed at any time and from any thread.
 
-    `set(mode=1, u={"pain": 2})` or `press("m")` count from the next step on. The carry [B 1]
-    holds how many changes a row has heard of, so that the reason of its next directive tells the
-    others (the last four; an episode that begins hears of them again). What the hand did is in
-    the directives of the trace; without a hand the run is that of `fixed`.
+    `set(mode=1, u={"pain": 2})` and `press("m")` count from the next step on. The
+    `configurator_state` [B 1] is the number of changes that the row's reasons have named, so that
+    the next reason names the new ones (the last four; an episode that begins names them again).
+    Without changes the run is that of `fixed`.
     """
 
-    class Config(Settings):
-        """Where the hand begins. `mode`: 1 reacts at every step, 2 plans at every step.
-
-        `longest_horizon`: how far the hand may make plans look, steps.
+    class Config(BaseModel):
+        """`mode`: 1 reacts at every step, 2 plans at every step, until it is changed.
+        `longest_horizon`: upper limit of the horizon, steps.
         """
 
+        model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["manual"] = "manual"
-        mode: int = Field(2, ge=1, le=2)
-        longest_horizon: int = Field(96, ge=1, le=1000)
+        mode: Mode = 2
+        longest_horizon: HorizonSteps = 96
 
         @property
         def horizon_max(self) -> int:
-            """The longest horizon any directive may ask, steps."""
-            return max(self.longest_horizon, self.horizon_steps)
+            """The longest horizon that can be set, steps."""
+            return self.longest_horizon
 
-    def __init__(
-        self,
-        *,
-        standing: BaseDirective,
-        mode: int = 2,
-        longest_horizon: int = 96,
-    ) -> None:
-        self.standing, self.drives, self.heads = standing, standing.drives, standing.heads
-        longest = max(longest_horizon, standing.horizon_steps)
-        self.longest_horizon = min(longest, standing.horizon_max)
-        self._first: dict[str, Any] = {"mode": mode, **standing.settings}
-        # A key is read against what is set and changes it in one go, `set` within `press`.
+    def __init__(self, *, config: Config, base: BaseDirective) -> None:
+        self.drives, self.heads = base.drives, base.heads
+        longest = max(config.longest_horizon, base.settings.horizon_steps)
+        self.longest_horizon = min(longest, base.horizon_max)
+        self._first = self._hand = _Hand(config.mode, base)
+        # A key reads the present setting and changes it under one lock, `set` within `press`.
         self._lock = threading.RLock()
-        self._hand = _Hand(self._standing(self._first), self._first)
-
-    def _standing(self, settings: Mapping[str, Any]) -> BaseDirective:
-        own = {name: value for name, value in settings.items() if name != "mode"}
-        return self.standing.changed(**own)
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """The keys and what they do."""
+        """Keys and what each does."""
         return KEYS
 
     @property
     def status(self) -> str:
-        """What is set now, in a few words."""
+        """The present setting in a few words."""
         hand = self._hand
-        now = hand.settings
-        drive = self.drives[hand.picked]
-        weight = float(hand.standing.u[hand.picked])
+        settings, drive = hand.base.settings, self.drives[hand.drive]
         return (
-            f"Mode-{now['mode']}, {now['horizon_steps']} ahead, {now['commit_steps']} at a time, "
-            f"{drive.replace('_', ' ')} ×{weight:g}"
+            f"Mode-{hand.mode}, {settings.horizon_steps} ahead, {settings.commit_steps} at a time, "
+            f"{drive.replace('_', ' ')} ×{float(hand.base.u[hand.drive]):g}"
         )
 
     def set(self, **changes: Any) -> str:
-        """Changes settings from the next step on; what was changed, in words.
+        """Changes fields of the directive from the next step on; what changed, in words.
 
-        `mode`, `u`, `v` (by name; what is not named stays), `horizon_steps`, `model_calls`,
-        `commit_steps`, `latent_temperature`, `risk`. Raises ConfigError and changes nothing
-        where one is unknown or out of range.
+        `mode`, `u`, `v` (by name), `horizon_steps`, `model_calls`, `commit_steps`, `risk`. Raises
+        ConfigError and changes nothing if one is unknown or out of range.
         """
-        return self._change(changes, None)
-
-    def _change(self, changes: Mapping[str, Any], key: str | None, anew: bool = False) -> str:
-        known(changes, tuple(self._first), "configurator.set")
+        if "latent_temperature" in changes:
+            raise ConfigError(
+                "configurator.set latent_temperature: no world model has a latent variable yet"
+            )
+        change = validated(DirectiveChange, changes, "configurator.set ")
         with self._lock:
             hand = self._hand
-            new = dict(self._first if anew else hand.settings)
-            for name, value in changes.items():
-                new[name] = {**new[name], **value} if isinstance(value, Mapping) else value
-            checked = _checked(new)
-            if checked["horizon_steps"] > self.longest_horizon:
-                raise ConfigError(
-                    f"configurator.set horizon_steps: expected at most {self.longest_horizon}, got "
-                    f"{checked['horizon_steps']}; raise configurator.longest_horizon"
-                )
-            told = self._told(hand.settings, checked)
-            if not told:
-                return "nothing changed"
-            by = f" (key {key})" if key else ""
-            self._hand = replace(
-                hand, standing=self._standing(checked), settings=checked,
-                log=(*hand.log, f"{told}{by}"),
-            )  # fmt: skip
-            return told
+            after = replace(hand, mode=change.mode or hand.mode, base=hand.base.changed(change))
+            return self._replace(after)
 
-    def _told(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-        """What is different, in words."""
-        parts = []
-        before, after = self._standing(old), self._standing(new)
-        for name, value in new.items():
-            if name == "u":
-                pairs = zip(self.drives, before.u.tolist(), after.u.tolist(), strict=True)
-                parts += [f"u.{drive} {a:g} → {b:g}" for drive, a, b in pairs if a != b]
-            elif name == "v":
-                # Heads weigh what their drives do unless they were named.
-                if value != old["v"]:
-                    pairs = zip(self.heads, before.v.tolist(), after.v.tolist(), strict=True)
-                    parts += [f"v.{head} {a:g} → {b:g}" for head, a, b in pairs if a != b]
-            elif value != old[name]:
-                parts.append(f"{name.replace('_', ' ')} {old[name]:g} → {value:g}")
-        return ", ".join(parts)
+    def _replace(self, after: _Hand, key: str | None = None) -> str:
+        before, settings = self._hand, after.base.settings
+        if settings.horizon_steps > self.longest_horizon:
+            raise ConfigError(
+                f"configurator.set horizon_steps: expected at most {self.longest_horizon}, got "
+                f"{settings.horizon_steps}; raise configurator.longest_horizon"
+            )
+        words = self._difference(before, after)
+        if not words:
+            return "nothing changed"
+        by = f" (key {key})" if key else ""
+        self._hand = replace(after, log=(*before.log, f"{words}{by}"))
+        return words
+
+    def _difference(self, before: _Hand, after: _Hand) -> str:
+        """What is different after, in words."""
+        old, new = before.base.settings, after.base.settings
+        pairs: dict[str, tuple[float, float]] = {"mode": (before.mode, after.mode)}
+        weights = [("u", self.drives, before.base.u, after.base.u)]
+        # A head that is not named has the weight of its drive: no change of its own.
+        if old.v != new.v:
+            weights.append(("v", self.heads, before.base.v, after.base.v))
+        for field, names, a, b in weights:
+            values = zip(a.tolist(), b.tolist(), strict=True)
+            pairs |= {f"{field}.{name}": pair for name, pair in zip(names, values, strict=True)}
+        for field in type(new).model_fields:
+            if field not in ("u", "v"):
+                pairs[field.replace("_", " ")] = getattr(old, field), getattr(new, field)
+        return ", ".join(f"{name} {a:g} → {b:g}" for name, (a, b) in pairs.items() if a != b)
 
     def press(self, key: str) -> str | None:
-        """What a key changes, in words; None where it means nothing. Never raises."""
+        """What a key changes, in words; None if it has no meaning. Never raises."""
         if key not in KEYS:
             return None
         with self._lock:
-            return self._pressed(key)
+            hand = self._hand
+            if key == "u":
+                self._hand = replace(hand, drive=(hand.drive + 1) % len(self.drives))
+                return f"picked {self.drives[self._hand.drive]}"
+            if key == "r":
+                return self._replace(replace(self._first, drive=hand.drive), key)
+            change = self._change(hand, key)
+            after = replace(hand, mode=change.mode or hand.mode, base=hand.base.changed(change))
+            return self._replace(after, key)
 
-    def _pressed(self, key: str) -> str:
-        hand = self._hand
-        now = hand.settings
-        if key == "u":
-            self._hand = replace(hand, picked=(hand.picked + 1) % len(self.drives))
-            return f"picked {self.drives[self._hand.picked]}"
-        if key == "r":
-            return self._change({}, key, anew=True)
-        if key in "12":
-            return self._change({"mode": int(key)}, key)
-        if key == "m":
-            return self._change({"mode": 3 - now["mode"]}, key)
+    def _change(self, hand: _Hand, key: str) -> DirectiveChange:
+        """The change that a key makes."""
+        settings, factor = hand.base.settings, 2 if key in "+c" else 0.5
+        if key in "12m":
+            return DirectiveChange(mode=3 - hand.mode if key == "m" else int(key))
         if key in "+-":
-            horizon = now["horizon_steps"] * (2 if key == "+" else 0.5)
-            return self._change(
-                {"horizon_steps": int(min(max(horizon, 1), self.longest_horizon))}, key
-            )
+            horizon = max(settings.horizon_steps * factor, 1)
+            return DirectiveChange(horizon_steps=int(min(horizon, self.longest_horizon)))
         if key in "cx":
-            commit = now["commit_steps"] * (2 if key == "c" else 0.5)
-            return self._change({"commit_steps": int(min(max(commit, 1), 1000))}, key)
-        weight = float(hand.standing.u[hand.picked])
+            least, most = RANGES["directive.commit_steps"]
+            return DirectiveChange(
+                commit_steps=int(min(max(settings.commit_steps * factor, least), most))
+            )
+        weight = float(hand.base.u[hand.drive])
         weight = min(weight * 2 or 0.25, 1024.0) if key == ">" else weight / 2
-        weight = weight if weight >= 0.05 else 0.0
-        return self._change({"u": {self.drives[hand.picked]: weight}}, key)
+        return DirectiveChange(u={self.drives[hand.drive]: weight if weight >= 0.05 else 0.0})
 
     def initial(self, rows: int) -> Directive:
-        """As it is set; no change has been heard of yet."""
+        """The present setting; no change has been named yet."""
         hand = self._hand
-        mode = hand.settings["mode"]
-        return hand.standing.directive(
-            torch.full((rows,), mode),
+        return hand.base.directive(
+            torch.full((rows,), hand.mode),
             torch.zeros(rows, 1),
-            (f"{DOES[mode]}: always, as set",) * rows,
+            (f"{MODE_VERBS[hand.mode]}: always, as set",) * rows,
         )
 
     def configure(self, situation: Situation) -> Directive:
-        """As it is set now; the reason tells the last change to a row that has not heard of it."""
+        """The present setting; each row's reason names the changes that it has not named yet."""
         hand = self._hand
-        does, rows = DOES[hand.settings["mode"]], situation.batch
-        heard = situation.previous.directive.configurator_state[:, 0].long().tolist()
-        calm = f"{does}: as set by hand" if hand.log else f"{does}: always, as set"
-        told = {h: "; ".join(hand.log[h:][-_TOLD:]) for h in set(heard)}
-        return hand.standing.directive(
-            torch.full((rows,), hand.settings["mode"]),
+        verb, rows = MODE_VERBS[hand.mode], situation.batch
+        named = situation.previous.directive.configurator_state[:, 0].long().tolist()
+        unchanged = f"{verb}: as set by hand" if hand.log else f"{verb}: always, as set"
+        changes = {n: "; ".join(hand.log[n:][-LOGGED:]) for n in set(named)}
+        return hand.base.directive(
+            torch.full((rows,), hand.mode),
             torch.full((rows, 1), float(len(hand.log))),
-            tuple(f"{does}: by hand, {told[h]}" if told[h] else calm for h in heard),
+            tuple(f"{verb}: by hand, {changes[n]}" if changes[n] else unchanged for n in named),
         )
-
-
-def _checked(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings within their ranges. Raises ConfigError naming the first that is not."""
-    from pydantic import ValidationError
-
-    try:
-        made = Manual.Config.model_validate(dict(settings))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"configurator.set {where}: {first['input']!r} is not "
-            f"{first['msg'].removeprefix('Input should be ')}"
-        ) from None
-    return {name: getattr(made, name) for name in settings}

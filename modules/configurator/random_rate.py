@@ -1,118 +1,105 @@
-"""A configurator that thinks at random: the control of whoever claims to choose well when."""
+"""A configurator that plans at random steps: the control of one that chooses when to plan."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from modules import chance
-from modules.configurator.base_directive import BaseDirective, Settings
-from modules.messages import Directive, Situation
+from modules.configurator.base_directive import BaseDirective
+from modules.messages import ConfigError, Directive, Situation
 
-_NEVER = 1e7
-"""A pause this long, in steps, is for ever; below it float32 counts exactly."""
+_FOREVER = 1e7
+"""A pause of this many steps never ends; float32 counts exactly below it."""
 
 
 class RandomRate:
-    """Thinks at a given rate, at steps that chance alone chooses.
+    """Plans at a given rate, at steps drawn by chance.
 
-    At every step of an episode a thought begins with the same probability, whatever happened
-    before, so in the long run the share of steps with a thought is `rate`. What was planned is
-    carried out until the next thought or for `commit_steps`, whichever comes first; where
-    neither is left the row reacts. So it differs in *when* it thinks from whoever it is the
-    control of, and in nothing else: how plans are made and carried out is the same.
+    At every step of an episode a plan is made with the same probability `rate`, independently of
+    the situation. A plan is carried out until the next one or for `commit_steps`, whichever is
+    shorter; then the row reacts. So it differs from the configurator that it is the control of in
+    *when* it plans, and in nothing else.
 
-    The pause to the next thought is drawn when one begins (geometric, from the row's `chance`),
-    so that a plan is promised for just as long as it will be carried out. An actor that thinks
-    anew of itself because a step surprised it does so here too, as under any other.
+    The pause to the next plan is drawn when a plan is made (geometric, from the row's `rng_key`),
+    so that the plan is committed to for as long as it will be carried out. An actor that replans
+    by itself after a surprise does so here as under any configurator.
     """
 
-    class Config(Settings):
-        """Mode-2 at random.
-
-        `rate`: share of steps in which a thought begins. `model_calls_per_episode`: where above 0
-        the rate follows from it instead, so that an episode of `episode_steps` costs so many model
-        calls: the way to match what another configurator spent.
+    class Config(BaseModel):
+        """`rate`: share of steps at which a plan is made. `model_calls_per_episode`: above 0 it
+        sets the rate instead, so that an episode of `episode_steps` costs this many model calls:
+        matches the spending of another configurator.
         """
 
+        model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["random-rate"] = "random-rate"
         rate: float = Field(0.125, ge=0, le=1)
         model_calls_per_episode: float = Field(0.0, ge=0, le=1e12)
         episode_steps: int = Field(500, ge=1, le=10_000_000)
 
-        @model_validator(mode="after")
-        def _affordable(self) -> Self:
-            if self.model_calls_per_episode and not self.model_calls:
-                raise ValueError(
-                    "model_calls_per_episode 0 where model_calls is 0; thoughts cost nothing"
+    def __init__(self, *, config: Config, base: BaseDirective) -> None:
+        self.base, self.rate = base, config.rate
+        if budget := config.model_calls_per_episode:
+            if not (model_calls := base.settings.model_calls):
+                raise ConfigError(
+                    f"config configurator.model_calls_per_episode: expected 0 where "
+                    f"directive.model_calls is 0 and plans cost nothing, got {budget:g}; "
+                    "raise directive.model_calls"
                 )
-            return self
-
-    def __init__(
-        self,
-        *,
-        standing: BaseDirective,
-        rate: float = 0.125,
-        model_calls_per_episode: float = 0.0,
-        episode_steps: int = 500,
-    ) -> None:
-        if model_calls_per_episode:
-            rate = min(1.0, model_calls_per_episode / (episode_steps * standing.model_calls))
-        self.rate = rate
-        self.standing = standing
+            self.rate = min(1.0, budget / (config.episode_steps * model_calls))
 
     def initial(self, rows: int) -> Directive:
-        """It acts; the first thought is drawn with the first step."""
-        return self.standing.directive(
+        """Mode-1; the first pause is drawn with the first step."""
+        return self.base.directive(
             torch.ones(rows, dtype=torch.int64),
             torch.zeros(rows, 1),
             ("acts: an episode begins",) * rows,
         )
 
     def configure(self, situation: Situation) -> Directive:
-        """Mode and reason of each row; the carry [B 1] is the number of steps to the next thought.
-
-        0 before the first step of an episode.
+        """Mode and reason of each row. Its `configurator_state` [B 1] is the number of steps to the
+        next plan, 0 before the first step of an episode.
         """
         first, after = self._pauses(situation).T
-        age = situation.episode_step.numpy()
-        before = situation.previous.directive.configurator_state[:, 0].double().numpy()
-        before = np.where(before >= _NEVER, np.inf, before)
-        # The first step waits too: a thought is no likelier there than anywhere.
-        waits = np.where(age <= 0, first, before) - 1
-        thinks = waits <= 0
-        # One draw for both would have a thought at the first step followed by another.
-        waits = np.where(thinks, np.where(age <= 0, after, first), waits)
-        under_way = situation.previous.plan.remaining_commit.numpy()
-        reasons = []
-        for now, wait, left in zip(
-            thinks.tolist(), waits.tolist(), under_way.tolist(), strict=True
-        ):
-            if now:
-                reasons.append(f"thinks: by chance, {self.rate:.3g} of all steps")
-            elif left:
-                reasons.append(f"thinks: a plan is under way, {left} more to do")
-            elif np.isinf(wait):
-                reasons.append("acts: by chance, for the rest of the episode")
-            else:
-                reasons.append(f"acts: by chance, {wait:.0f} more to wait")
-        said = self.standing.directive(
-            torch.from_numpy(np.where(thinks | (under_way > 0), 2, 1)),
-            torch.from_numpy(np.minimum(waits, _NEVER)[:, None].astype(np.float32)),
-            tuple(reasons),
+        step, previous = situation.episode_step.numpy(), situation.previous
+        pause = previous.directive.configurator_state[:, 0].double().numpy()
+        pause = np.where(pause >= _FOREVER, np.inf, pause)
+        # The first step waits too: a plan is no likelier there than at other steps.
+        pause = np.where(step <= 0, first, pause) - 1
+        plans = pause <= 0
+        # With one draw for both, a plan at the first step would be followed by another.
+        pause = np.where(plans, np.where(step <= 0, after, first), pause)
+        left = previous.plan.remaining_commit
+        reasons = tuple(
+            self._reason(*row)
+            for row in zip(plans.tolist(), pause.tolist(), left.tolist(), strict=True)
         )
-        # A plan is promised until the next thought; one under way goes on as it was promised.
-        most = said.commit_steps
-        until = torch.from_numpy(np.clip(waits, 1, _NEVER).astype(np.int64)).minimum(most)
-        left = situation.previous.plan.remaining_commit
+        directive = self.base.directive(
+            torch.from_numpy(np.where(plans | (left.numpy() > 0), 2, 1)),
+            torch.from_numpy(np.minimum(pause, _FOREVER)[:, None].astype(np.float32)),
+            reasons,
+        )
+        # A plan is committed to until the next one; one under way for as long as it was before.
+        most = directive.commit_steps
+        until = torch.from_numpy(np.clip(pause, 1, _FOREVER).astype(np.int64)).minimum(most)
         until = torch.where(left > 0, until.minimum(left), until)
-        return said.replace(commit_steps=torch.where(torch.from_numpy(thinks), until, most))
+        return directive.replace(commit_steps=torch.where(torch.from_numpy(plans), until, most))
+
+    def _reason(self, plans: bool, pause: float, left: int) -> str:
+        if plans:
+            return f"thinks: by chance, {self.rate:.3g} of all steps"
+        if left:
+            return f"thinks: a plan is under way, {left} more to do"
+        if np.isinf(pause):
+            return "acts: by chance, for the rest of the episode"
+        return f"acts: by chance, {pause:.0f} more to wait"
 
     def _pauses(self, situation: Situation) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-        """Steps to the next thought, [B 2], at least 1: two draws, geometric with the rate."""
+        """Two draws of the steps to the next plan, [B 2], at least 1: geometric with the rate."""
         drawn = chance.uniform(situation.rng_key, "configurator random", 2).double().numpy()
         if self.rate <= 0:
             return np.full(drawn.shape, np.inf)
@@ -120,5 +107,5 @@ class RandomRate:
             return np.ones(drawn.shape)
         pauses: np.ndarray[tuple[int, int], np.dtype[np.float64]] = np.ceil(
             np.log(drawn) / np.log1p(-self.rate)
-        ).clip(1, _NEVER)
+        ).clip(1, _FOREVER)
         return pauses

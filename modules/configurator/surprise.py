@@ -1,4 +1,4 @@
-"""A configurator that thinks when there is reason to: the switch between Mode-1 and Mode-2.
+"""A configurator that plans when something is unexpected: the switch from Mode-1 to Mode-2.
 
 The paper gives no rule for it (LeCun 2022, §6, §8.1); this one is ours.
 """
@@ -9,44 +9,48 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from modules.configurator.base_directive import BaseDirective, Settings, rethink
-from modules.configurator.running_stats import follow
+from modules.configurator.base_directive import BaseDirective, replanned
+from modules.configurator.running_stats import (
+    STATS_WINDOW,
+    WARMUP_STEPS,
+    signals_of,
+    updated,
+)
 from modules.messages import Directive, Situation
 
-CARRIED = ("surprise mean", "surprise variance", "disagreement mean", "disagreement variance",
-           "steps felt", "alert steps left", "steps since thinking", "alert")  # fmt: skip
-"""The columns of its carry [B Q]: all that it knows of the episode so far."""
+STATE = ("surprise mean", "surprise variance", "disagreement mean", "disagreement variance",
+         "steps", "alert steps left", "steps since planning", "alert")  # fmt: skip
+"""The columns of its `configurator_state` [B Q]: all that it keeps of an episode."""
 
 
 class Surprise:
-    """Acts while things go as expected, thinks when they do not.
+    """Mode-1 while steps go as predicted, Mode-2 when they do not.
 
-    A row becomes *alert* when the last step surprised it more than `enter_std` standard
-    deviations above its own mean, the critic's members disagree so, or memory knows nothing like
-    it. It stays alert for `min_dwell_steps`, and after them until all three are below the lower
-    levels `exit_std` and `novelty_below`: between the levels nothing changes (hysteresis).
-    What is usual is a mean and a variance over this episode, recent steps counting more, taken
-    before the step is judged.
+    A row becomes *alert* when surprise or the critics' disagreement is more than `enter_std`
+    standard deviations above its mean, or novelty above `novelty_above`. It stays alert for
+    `min_dwell_steps`, and then until all three are below the lower thresholds `exit_std` and
+    `novelty_below` (hysteresis). Mean and variance are those of this episode before the step, over
+    a window of `stats_window` steps.
 
-    A row thinks while it is alert; while too little of the episode is known to say what is usual;
-    and where it has not thought for `max_idle_steps` steps. A plan under way is carried out, which
-    costs no thought, but one that was under way when alertness began is made anew. All that it
-    knows lies in the directive's carry and begins anew with an episode.
+    A row is in Mode-2 while it is alert, in the first `warmup_steps`, and after `max_idle_steps`
+    steps without Mode-2. A plan under way is carried out, which costs no model calls; a row that
+    becomes alert replaces it. The state of all this is in `Directive.configurator_state` and starts
+    again with each episode.
     """
 
-    class Config(Settings):
-        """Mode-2 on surprise, disagreement or novelty.
+    class Config(BaseModel):
+        """Thresholds of Mode-2.
 
-        `enter_std`: how far above its usual is too much, and alerts. `exit_std`: how far
-        above it is still too much for who is alert. `min_threshold`: what is below is never too
-        much. `novelty_above`, `novelty_below`: the same two levels of novelty. `min_dwell_steps`:
-        steps of alertness after a reason. `max_idle_steps`: never act without thinking for longer,
-        steps; 0: no such limit. `warmup_steps`: steps of an episode before anything is usual.
-        `stats_window`: how many steps what is usual remembers.
+        `enter_std`, `exit_std`: standard deviations above the mean at which alertness begins and
+        ends. `min_threshold`: surprise or disagreement below it never alerts. `novelty_above`,
+        `novelty_below`: the same two thresholds of novelty. `min_dwell_steps`: steps of alertness
+        after its cause. `max_idle_steps`: most steps without Mode-2; 0: no such limit.
+        `warmup_steps`: first steps of an episode, all in Mode-2. `stats_window`: steps of the mean.
         """
 
+        model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["surprise"] = "surprise"
         enter_std: float = Field(2.0, ge=0, le=100)
         exit_std: float = Field(1.0, ge=0, le=100)
@@ -55,130 +59,109 @@ class Surprise:
         novelty_below: float = Field(0.4, ge=0, le=1)
         min_dwell_steps: int = Field(4, ge=0, le=100_000)
         max_idle_steps: int = Field(8, ge=0, le=1_000_000)
-        warmup_steps: int = Field(8, ge=1, le=100_000)
-        stats_window: int = Field(100, ge=1, le=1_000_000)
+        warmup_steps: int = Field(WARMUP_STEPS, ge=1, le=100_000)
+        stats_window: int = Field(STATS_WINDOW, ge=1, le=1_000_000)
 
         @model_validator(mode="after")
-        def _levels(self) -> Self:
-            for low, high in (
-                ("exit_std", "enter_std"),
-                ("novelty_below", "novelty_above"),
-            ):
+        def _thresholds(self) -> Self:
+            for low, high in (("exit_std", "enter_std"), ("novelty_below", "novelty_above")):
                 if getattr(self, low) > getattr(self, high):
                     raise ValueError(
-                        f"{low} {getattr(self, low):g} at most {high} {getattr(self, high):g}; "
-                        "alertness is left at the lower level"
+                        f"expected {low} of at most {high} {getattr(self, high):g}, got "
+                        f"{getattr(self, low):g}; alertness ends at the lower threshold"
                     )
             return self
 
-    def __init__(
-        self,
-        *,
-        standing: BaseDirective,
-        enter_std: float = 2.0,
-        exit_std: float = 1.0,
-        min_threshold: float = 0.01,
-        novelty_above: float = 0.5,
-        novelty_below: float = 0.4,
-        min_dwell_steps: int = 4,
-        max_idle_steps: int = 8,
-        warmup_steps: int = 8,
-        stats_window: int = 100,
-    ) -> None:
-        self.enter, self.leave, self.min_threshold = enter_std, exit_std, min_threshold
-        self.novelty_above, self.novelty_below = novelty_above, novelty_below
-        self.min_dwell_steps, self.max_idle_steps = min_dwell_steps, max_idle_steps
-        self.warmup_steps, self.stats_window = warmup_steps, stats_window
-        self.standing = standing
+    def __init__(self, *, config: Config, base: BaseDirective) -> None:
+        self.config, self.base = config, base
 
     def initial(self, rows: int) -> Directive:
-        """It thinks: of an episode that begins nothing is known."""
-        return self.standing.directive(
+        """Mode-2: nothing is known of an episode that begins."""
+        return self.base.directive(
             torch.full((rows,), 2),
-            torch.zeros(rows, len(CARRIED)),
+            torch.zeros(rows, len(STATE)),
             ("thinks: an episode begins",) * rows,
         )
 
     def configure(self, situation: Situation) -> Directive:
-        """Mode and reason of each row, from the standing directive's carry and the latest words."""
-        configurator_state = situation.previous.directive.configurator_state.numpy()
-        felt = np.stack(
-            [situation.surprise.numpy(), situation.energies.disagreement.numpy()], -1
-        )  # [B 2]
-        novelty = situation.recollection.novelty.numpy()
-        mean, variance, count = (
-            configurator_state[:, 0:4:2],
-            configurator_state[:, 1:4:2],
-            configurator_state[:, 4],
+        """Mode and reason of each row."""
+        config, previous = self.config, situation.previous
+        state = previous.directive.configurator_state.numpy()
+        mean, variance, count = state[:, 0:4:2], state[:, 1:4:2], state[:, 4]
+        signals, novelty = signals_of(situation), situation.recollection.novelty.numpy()
+        was_alert, alert_left = state[:, 7] > 0, state[:, 5]
+        # Nothing predicted the first step of an episode, so its surprise counts for nothing.
+        mask = situation.episode_step.numpy() > 0
+
+        std = np.sqrt(variance)
+        upper = np.maximum(mean + config.enter_std * std, config.min_threshold)
+        lower = np.maximum(mean + config.exit_std * std, config.min_threshold)
+        warming = count < config.warmup_steps
+        causes = (signals > upper).any(-1) | (novelty > config.novelty_above)
+        causes &= ~warming
+        unsettled = (signals > lower).any(-1) | (novelty > config.novelty_below)
+        alert = causes | (was_alert & ((alert_left > 0) | unsettled))
+        idle = state[:, 6] + 1
+        due = (idle >= config.max_idle_steps) if config.max_idle_steps else np.zeros_like(mask)
+        under_way = previous.plan.remaining_commit.numpy()
+        mode_2 = warming | alert | (under_way > 0) | due
+
+        new = np.empty_like(state)
+        new[:, 0:4:2], new[:, 1:4:2] = updated(
+            mean, variance, count, signals, mask, config.stats_window
         )
-        was_alert, left = configurator_state[:, 7] > 0, configurator_state[:, 5]
-        # An episode's first step was not expected by anyone: it says nothing about what is usual.
-        begun = situation.episode_step.numpy() > 0
-
-        spread = np.sqrt(variance)
-        limit = np.maximum(mean + self.enter * spread, self.min_threshold)
-        lower = np.maximum(mean + self.leave * spread, self.min_threshold)
-        over = felt > limit
-        warming = count < self.warmup_steps
-        reasons = over.any(-1) | (novelty > self.novelty_above)
-        reasons &= ~warming
-        restless = (felt > lower).any(-1) | (novelty > self.novelty_below)
-        alert = reasons | (was_alert & ((left > 0) | restless))
-        idle = configurator_state[:, 6] + 1
-        due = (idle >= self.max_idle_steps) if self.max_idle_steps else np.zeros_like(begun)
-        under_way = situation.previous.plan.remaining_commit.numpy()
-        thinks = warming | alert | (under_way > 0) | due
-
-        new = np.empty_like(configurator_state)
-        new[:, 0:4:2], new[:, 1:4:2] = follow(mean, variance, count, felt, begun, self.stats_window)
-        new[:, 4] = count + begun
-        new[:, 5] = np.where(reasons, self.min_dwell_steps, np.maximum(left - 1, 0))
-        new[:, 6] = np.where(thinks, 0, idle)
+        new[:, 4] = count + mask
+        new[:, 5] = np.where(causes, config.min_dwell_steps, np.maximum(alert_left - 1, 0))
+        new[:, 6] = np.where(mode_2, 0, idle)
         new[:, 7] = alert
-        why = tuple(
-            self._why(
+        reasons = tuple(
+            self._reason(
                 bool(warming[i]),
-                float(felt[i, 0]), float(limit[i, 0]), float(felt[i, 1]), float(limit[i, 1]),
-                float(novelty[i]), int(left[i]), bool(alert[i]), int(under_way[i]), int(idle[i]),
-                bool(thinks[i]),
+                float(signals[i, 0]), float(upper[i, 0]), float(signals[i, 1]), float(upper[i, 1]),
+                float(novelty[i]), int(alert_left[i]), bool(alert[i]), int(under_way[i]),
+                int(idle[i]), bool(mode_2[i]),
             )
-            for i in range(len(configurator_state))
+            for i in range(len(state))
         )  # fmt: skip
-        said = self.standing.directive(
-            torch.from_numpy(1 + thinks.astype(np.int64)), torch.from_numpy(new), why
+        directive = self.base.directive(
+            torch.from_numpy(1 + mode_2.astype(np.int64)), torch.from_numpy(new), reasons
         )
-        anew = reasons & ~was_alert & (under_way > 0)
-        return said if not anew.any() else rethink(said, situation, torch.from_numpy(anew))
+        replans = causes & ~was_alert & (under_way > 0)
+        if not replans.any():
+            return directive
+        return replanned(directive, situation, torch.from_numpy(replans))
 
-    def _why(
+    def _reason(
         self,
         warming: bool,
         surprise: float,
-        usual: float,
+        most_surprise: float,
         disagreement: float,
-        agreed: float,
+        most_disagreement: float,
         novelty: float,
-        left: int,
+        alert_left: int,
         alert: bool,
         under_way: int,
         idle: int,
-        thinks: bool,
+        mode_2: bool,
     ) -> str:
-        """The reason of one row, the first that holds, with its numbers."""
+        """The first cause that holds in one row, with its numbers."""
         if warming:
             return "thinks: too early to know what is usual"
-        if surprise > usual:
-            return f"thinks: surprise {surprise:.2g} over {usual:.2g} usual"
-        if disagreement > agreed:
-            return f"thinks: critics disagree by {disagreement:.2g} over {agreed:.2g} usual"
-        if novelty > self.novelty_above:
-            return f"thinks: novelty {novelty:.2g} over {self.novelty_above:.2g}"
-        if alert and left:
-            return f"thinks: alert for {left} more {'step' if left == 1 else 'steps'}"
+        if surprise > most_surprise:
+            return f"thinks: surprise {surprise:.2g} over {most_surprise:.2g} usual"
+        if disagreement > most_disagreement:
+            return (
+                f"thinks: critics disagree by {disagreement:.2g} over {most_disagreement:.2g} usual"
+            )
+        if novelty > self.config.novelty_above:
+            return f"thinks: novelty {novelty:.2g} over {self.config.novelty_above:.2g}"
+        if alert and alert_left:
+            return f"thinks: alert for {alert_left} more {'step' if alert_left == 1 else 'steps'}"
         if alert:
             return f"thinks: still alert, surprise {surprise:.2g}, novelty {novelty:.2g}"
         if under_way:
             return f"thinks: a plan is under way, {under_way} more to do"
-        if thinks:
+        if mode_2:
             return f"thinks: has not for {idle} {'step' if idle == 1 else 'steps'}"
-        return f"acts: surprise {surprise:.2g} within {usual:.2g} usual"
+        return f"acts: surprise {surprise:.2g} within {most_surprise:.2g} usual"

@@ -1,153 +1,122 @@
-"""A configurator for several tasks: it says what counts now, and primes the others for it (§6)."""
+"""A configurator of several tasks: weights, sub-goal and tokens of each (LeCun 2022, §6)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from modules.configurator.base_directive import BaseDirective, Settings
-from modules.configurator.fixed import DOES
+from modules.configurator.base_directive import (
+    MODE_VERBS,
+    BaseDirective,
+    DirectiveChange,
+    Mode,
+    stacked,
+)
 from modules.messages import ConfigError, Directive, Situation, WorldSpec
 from modules.weights import subgoal
 
 
-class TaskSettings(BaseModel):
-    """What is different for one task; what is None is as for all.
+class TaskSettings(DirectiveChange):
+    """How the directive of one task differs from the base directive.
 
-    `task`: its number. `tokens`: the numbers that prime the modules, the first of the T·E there
-    are; None: one-hot, a 1 where the task's number says. `u`, `v`, `mode`, `horizon_steps`,
-    `model_calls`, `commit_steps`, `risk`: as for all configurators.
+    `task`: its number. `tokens`: the first of the T·E numbers that prime the modules, the others
+    are 0; None: one-hot, 1 at the task's number.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     task: int = Field(ge=0)
     tokens: tuple[float, ...] | None = None
-    mode: int | None = Field(None, ge=1, le=2)
-    u: dict[str, float] | None = None
-    v: dict[str, float] | None = None
-    horizon_steps: int | None = Field(None, ge=1, le=1000)
-    model_calls: int | None = Field(None, ge=0, le=10_000_000)
-    commit_steps: int | None = Field(None, ge=1, le=1000)
-    risk: float | None = Field(None, ge=-1000, le=1000)
 
 
 class Task:
     """A directive for each task of a family: weights, sub-goal, tokens, horizon, mode.
 
-    The task is the largest entry of the world's goal, or the setting `task`, whatever the world
-    says. Its sub-goal head of the critic counts 1, those of other tasks 0; where the critic has
-    none, heads count as their drives. Its tokens prime perception and world model: each learns
-    for itself what a token is to change, so a one-hot token stands for a learned vector in every
-    layer that it reaches.
+    The task is the largest entry of the world's goal, or the setting `task`. Its sub-goal head of
+    the critic has weight 1, those of other tasks 0; without sub-goal heads, heads have the weights
+    of their drives. Its tokens prime perception and world model: each learns what a token changes,
+    so a one-hot token stands for a learned vector in every layer that it reaches.
 
-    Perception speaks before the configurator, so an episode's first percept is unprimed where
-    the goal comes with it: nothing was known that could have primed it. From the second on the
-    standing directive primes; where `task` is set, from the first.
+    Perception runs before the configurator, so an episode's first percept is not primed: its goal
+    is observed with it. From the second step on the previous directive primes perception; where
+    `task` is set, from the first.
     """
 
-    class Config(Settings):
-        """`mode`: 1 reacts, 2 plans. `task`: the task, None: as the world's goal says. `priming`:
-        how large tokens are; 0 primes nothing. `each`: what is different for some tasks.
+    class Config(BaseModel):
+        """`mode`: 1 reacts, 2 plans. `task`: its number; None: from the world's goal. `priming`:
+        factor of the tokens, 0 primes nothing. `each`: what differs for some tasks.
         """
 
+        model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["task"] = "task"
-        mode: int = Field(1, ge=1, le=2)
+        mode: Mode = 1
         task: int | None = Field(None, ge=0)
         priming: float = Field(1.0, ge=0, le=100)
         each: tuple[TaskSettings, ...] = ()
 
         @property
         def horizon_max(self) -> int:
-            """The longest horizon any directive may ask, steps."""
-            return max([self.horizon_steps, *(one.horizon_steps or 0 for one in self.each)])
+            """The longest horizon of a task, steps."""
+            return max([0, *(one.horizon_steps or 0 for one in self.each)])
 
-    def __init__(
-        self,
-        *,
-        standing: BaseDirective,
-        mode: int = 1,
-        task: int | None = None,
-        priming: float = 1.0,
-        each: Sequence[TaskSettings | Mapping[str, Any]] = (),
-        world: WorldSpec,
-    ) -> None:
-        tasks, self.task, self.priming = world.goal or 1, task, priming
-        given = [e if isinstance(e, TaskSettings) else TaskSettings.model_validate(e) for e in each]
-        named = [one.task for one in given] + ([] if task is None else [task])
-        if beyond := [number for number in named if number >= tasks]:
-            raise ConfigError(
-                f"config configurator.task: expected one of the {tasks} tasks of {world.id} (0 to "
-                f"{tasks - 1}), got {beyond[0]}"
-            )
-        own = {one.task: one for one in given}
-        if len(own) < len(given):
+    def __init__(self, *, config: Config, base: BaseDirective, world: WorldSpec) -> None:
+        self.tasks, self.task, self.priming = world.goal or 1, config.task, config.priming
+        numbers = [one.task for one in config.each]
+        for number in [*numbers, *([] if self.task is None else [self.task])]:
+            if number >= self.tasks:
+                raise ConfigError(
+                    f"config configurator.task: expected one of the {self.tasks} tasks of "
+                    f"{world.id} (0 to {self.tasks - 1}), got {number}"
+                )
+        if len({*numbers}) < len(numbers):
             raise ConfigError(
                 "config configurator.each: expected each task once, got tasks "
-                f"{', '.join(str(one.task) for one in given)}"
+                f"{', '.join(map(str, numbers))}"
             )
-        made = []
-        for number in range(tasks):
-            here, does, primes = standing, mode, None
-            if (one := own.get(number)) is not None:
-                new = one.model_dump(exclude_none=True, exclude={"task", "tokens"})
-                does, primes = new.pop("mode", mode), one.tokens
-                here = here.changed(**new)
-            made.append(self._directive(number, here, does, primes, tasks))
-        made.append(
-            standing.directive(
-                torch.tensor([mode]),
-                torch.zeros(1, 0),
-                (f"{DOES[mode]}: an episode begins, its task is not known yet; nothing primed",),
-            )
+        by_task = {one.task: one for one in config.each}
+        directives = [
+            self._directive(by_task.get(number, TaskSettings(task=number)), config.mode, base)
+            for number in range(self.tasks)
+        ]
+        reason = (
+            f"{MODE_VERBS[config.mode]}: an episode begins, its task is not known yet; "
+            "nothing primed"
         )
-        fields = {
-            name: torch.cat([getattr(one, name) for one in made]) for name, _ in Directive._tensors
-        }
-        self._table = Directive(**fields, reason=tuple(one.reason[0] for one in made))
-        self._none = tasks
+        unknown = base.directive(torch.tensor([config.mode]), torch.zeros(1, 0), (reason,))
+        self._table = stacked([*directives, unknown])
 
-    def _directive(
-        self,
-        task: int,
-        standing: BaseDirective,
-        mode: int,
-        primes: tuple[float, ...] | None,
-        tasks: int,
-    ) -> Directive:
+    def _directive(self, settings: TaskSettings, mode: int, base: BaseDirective) -> Directive:
         """The directive of a task, one row."""
-        count, width = standing.token_shape
-        room, head, heads = count * width, subgoal(task), standing.heads
-        if primes is None:
-            if task >= room:
+        task, mode, base = settings.task, settings.mode or mode, base.changed(settings)
+        count, width = base.token_shape
+        size, head, tokens = count * width, subgoal(task), settings.tokens
+        if tokens is None:
+            if task >= size:
                 raise ConfigError(
-                    f"config tokens: expected {tasks} numbers or more, one for each task, got "
-                    f"{count}x{width}; try tokens.width={tasks}"
+                    f"config tokens: expected {self.tasks} numbers or more, one for each task, got "
+                    f"{count}x{width}; try tokens.width={self.tasks}"
                 )
-            primes = (*(0.0,) * task, 1.0)
-        if len(primes) > room:
+            tokens = (*(0.0,) * task, 1.0)
+        if len(tokens) > size:
             raise ConfigError(
-                f"config configurator.each.tokens: expected at most {room} numbers for task {task} "
-                f"({count}x{width}), got {len(primes)}"
+                f"config configurator.each.tokens: expected at most {size} numbers for task {task} "
+                f"({count}x{width}), got {len(tokens)}"
             )
-        if head in heads:
-            standing = standing.changed(v={head: 1.0} | standing.settings["v"])
-        flat = torch.zeros(1, room)
-        flat[0, : len(primes)] = torch.tensor(primes) * self.priming
-        primed = "primed for it" if bool(flat.any()) else "nothing primed"
-        aims = f"sub-goal head {task} counts" if head in heads else "heads count as their drives"
-        directive = standing.directive(
+        if head in base.heads:
+            base = base.changed(DirectiveChange(v={head: 1.0} | base.settings.v))
+        flat = torch.zeros(1, size)
+        flat[0, : len(tokens)] = torch.tensor(tokens) * self.priming
+        source = "the goal says" if self.task is None else "set"
+        priming = "primed for it" if bool(flat.any()) else "nothing primed"
+        weighed = f"sub-goal head {task} counts" if head in base.heads else (
+            "heads count as their drives"
+        )  # fmt: skip
+        directive = base.directive(
             torch.tensor([mode]),
             torch.zeros(1, 0),
-            (f"{DOES[mode]}: task {task} of {tasks} as {self._source}; {primed}; {aims}",),
+            (f"{MODE_VERBS[mode]}: task {task} of {self.tasks} as {source}; {priming}; {weighed}",),
         )
         return directive.replace(tokens=flat.view(1, count, width))
-
-    @property
-    def _source(self) -> str:
-        return "the goal says" if self.task is None else "set"
 
     def configure(self, situation: Situation) -> Directive:
         """The directive of each row's task."""
@@ -160,7 +129,7 @@ class Task:
         return self._table.select(task)
 
     def initial(self, rows: int) -> Directive:
-        """That of the task where it is set; else nothing is known, and nothing primed."""
+        """The directive of the task that is set, else one that primes nothing."""
         return self._table.select(
-            torch.full((rows,), self._none if self.task is None else self.task)
+            torch.full((rows,), self.tasks if self.task is None else self.task)
         )

@@ -1,4 +1,4 @@
-"""A tree of sums: draws in proportion to priorities, all of a batch at once."""
+"""A tree of sums, which draws in proportion to priorities, a batch at once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 
 
 class SumTree:
-    """`size` numbers >= 0 of which each is drawn in proportion to itself (Schaul et al. 2016).
+    """`size` numbers >= 0, each drawn in proportion to itself (Schaul et al. 2016).
 
-    A binary tree whose every node is the sum of its two; node 1 is the root. Setting and drawing
-    k of them take log2(size) passes over k numbers.
+    A binary tree in an array: node 1 is the root, nodes 2i and 2i + 1 are the children of node i,
+    each inner node is the sum of its children. Setting or drawing k numbers takes log2(size) passes
+    over k numbers.
     """
 
     def __init__(self, size: int) -> None:
@@ -23,30 +24,32 @@ class SumTree:
 
     @property
     def total(self) -> float:
-        """The sum of all."""
+        """The sum of all numbers."""
         return float(self.nodes[1])
 
-    def values(self, index: Whole) -> Floats:
+    def values(self, index: Integers) -> Floats:
         """The numbers at `index` [k]."""
         return self.nodes[self.first + index]
 
-    def put(self, index: Whole, values: Floats | float) -> None:
-        """Sets the numbers at `index` [k]; of one given twice the last stays."""
+    def put(self, index: Integers, values: Floats | float) -> None:
+        """Sets the numbers at `index` [k]; of a repeated index the last value counts."""
         nodes = self.first + index
         self.nodes[nodes] = values
         for _ in range(self.levels):
             nodes = nodes >> 1
             self.nodes[nodes] = self.nodes[2 * nodes] + self.nodes[2 * nodes + 1]
 
-    def draw(self, share: Floats) -> Whole:
-        """The place [k] at which each `share` [k], 0 to 1, of the total is reached."""
-        left = share * self.total
+    def draw(self, share: Floats) -> Integers:
+        """The index [k] at which the cumulative sum reaches each `share` [k], 0 to 1, of the
+        total.
+        """
+        rest = share * self.total
         nodes = np.ones(len(share), np.int64)
         for _ in range(self.levels):
             nodes = nodes << 1
-            below = self.nodes[nodes]
-            # Rounding must not lead into an empty branch, whose numbers were never set.
-            right = (left >= below) & (self.nodes[nodes + 1] > 0)
-            left = np.where(right, left - below, left)
+            left = self.nodes[nodes]
+            # A rounding error must not lead into a branch whose numbers are all 0.
+            right = (rest >= left) & (self.nodes[nodes + 1] > 0)
+            rest = np.where(right, rest - left, rest)
             nodes = nodes + right
         return nodes - self.first

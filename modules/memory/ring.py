@@ -1,7 +1,7 @@
-"""Short-term memory: the last moments of each row in a ring, and what they call to mind.
+"""Short-term memory: the last moments of each row in a ring buffer.
 
-Retrieval by time is the ring's (LeCun 2022, §3.3): the last moment for the loop, windows of past
-steps for the learner. Retrieval by similarity is that of `recall` (§4.9).
+Retrieval by time is the ring's (LeCun 2022, §3.3): the previous moment for the loop, windows of
+past steps for the learner. Retrieval by similarity is delegated to `recall` (§4.9).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modules import chance
 from modules.memory.associative import Recall
-from modules.memory.priority import SumTree, Whole
+from modules.memory.priority import Integers, SumTree
 from modules.messages import (
     ConfigError,
     Experience,
@@ -32,102 +32,105 @@ Numbers = npt.NDArray[Any]
 
 _GROWTH_BYTES = 1 << 24
 _TRIES = 8
+"""Draws of a window's first step; the first that is not the last step of its episode is used."""
 
 
 class Ring:
     """The last `capacity` steps, summed over rows, each observation stored once.
 
-    Stored of a step: its frame or vector as observed (a frame keeps its dtype; bytes stay bytes),
-    the signals felt, the goal, the action (int16 where discrete, float32 where continuous), how
-    the episode stood, when it began, and the tokens that primed its percept, these only once any
-    were not 0. Context frames are not stored again but gathered; before
-    an episode's first frame stands that frame itself, as perception has it. Room is taken as it
-    is filled, by a half or some megabytes at a time.
+    Stored per step: the frame or vector as observed (a frame keeps its dtype), signals, goal, the
+    action (int16 where discrete, float32 where continuous), whether Mode-2 chose it, `terminated`,
+    `truncated`, the first step of the episode, and the tokens under which the observation was
+    encoded, these only from the first that are not 0. Context frames are gathered from earlier
+    steps, not stored again; before an episode's first frame stands that frame itself, as in
+    perception. Arrays grow by a half, or some megabytes, as they fill.
 
-    A window begins anywhere with equal chance, or in proportion to priority^`priority_exponent`;
-    never at a step after which nothing came.
+    The first step of a window is drawn uniformly, or in proportion to priority^`priority_exponent`
+    (Schaul et al. 2016), and is never a step without a successor.
     """
 
     class Config(BaseModel):
-        """A ring of moments.
+        """Settings of `ring`.
 
-        `capacity`: steps kept, all rows together. `priority_exponent`: 0 draws windows with
-        equal chance, 1 in proportion to their priority. `beta`: how far weights
-        make up for that, 1 wholly.
+        capacity: steps stored, all rows together. priority_exponent: 0 draws windows uniformly, 1
+        in proportion to their priority. beta: exponent of the importance weights that correct for
+        it, 1 fully.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["ring"] = "ring"
-        capacity: int = Field(20_000, ge=2, le=100_000_000)
-        priority_exponent: float = Field(0.0, ge=0, le=2)
-        beta: float = Field(0.5, ge=0, le=1)
+        capacity: int = Field(default=20_000, ge=2, le=100_000_000)
+        priority_exponent: float = Field(default=0.0, ge=0, le=2)
+        beta: float = Field(default=0.5, ge=0, le=1)
 
     def __init__(
         self,
         *,
-        capacity: int = 20_000,
-        priority_exponent: float = 0.0,
-        beta: float = 0.5,
+        config: Config,
         recall: Recall,
         world: WorldSpec,
         rows: int,
         context_frames: int = 0,
     ) -> None:
+        self.config = config
         self.rows, self.context = rows, context_frames if world.pixels is not None else 0
-        self.slots = capacity // rows
+        self.slots = config.capacity // rows
         if self.slots < self.context + 2:
             raise ConfigError(
                 f"config memory.capacity: expected at least {rows * (self.context + 2)} for {rows} "
-                f"rows, got {capacity}"
+                f"rows, got {config.capacity}"
             )
-        self.priority_exponent, self.beta = priority_exponent, beta
         self.actions, self.associative = world.actions, recall
 
     # -- by time ----------------------------------------------------------------------------
 
     def reset(self, neutral: Moment) -> None:
-        """Forgets everything; `neutral` is what comes before the first moment of an episode.
+        """Empties the memory; `neutral` is the moment before the first of an episode.
 
-        Raises MessageError where it has another number of rows than this memory was made for.
+        Raises MessageError where it has another number of rows.
         """
         if neutral.batch != self.rows:
             raise MessageError("Moment", "step", f"{self.rows} rows", f"{neutral.batch} rows")
         self._neutral = self._last = neutral
-        self._latest: Moment | None = neutral
-        self.steps = self._room = 0
+        self._previous: Moment | None = neutral
+        self.steps = self._allocated = 0
         self._fields: dict[str, Numbers] = {}
         self._began = np.zeros(self.rows, np.int64)
         self._over = np.ones(self.rows, np.bool_)
-        self._top = 1.0
-        self._tree = SumTree(self.slots * self.rows) if self.priority_exponent else None
+        self._max_priority = 1.0
+        prioritised = self.config.priority_exponent
+        self._tree = SumTree(self.slots * self.rows) if prioritised else None
         self.associative.reset(self.rows)
 
     def previous(self) -> Moment:
-        """The last moment of each row, neutral where its episode was over: that begins anew.
+        """The last moment of each row, neutral where its episode ended.
 
-        Where none was over it is the very message written.
+        Where no episode ended it is the object that was written.
         """
-        if self._latest is None:
-            lives_on = ~self._last.observation.ended
-            self._latest = (
-                self._last if bool(lives_on.all()) else self._last.where(lives_on, self._neutral)
+        if self._previous is None:
+            continues = ~self._last.observation.ended
+            self._previous = (
+                self._last if bool(continues.all()) else self._last.where(continues, self._neutral)
             )
-        return self._latest
+        return self._previous
 
     def last_written(self) -> Moment:
-        """The last moment as it was written, also where its episode was over."""
+        """The last moment as it was written, also where its episode ended."""
         return self._last
 
     @torch.no_grad()
     def write(self, moment: Moment) -> None:
-        """Keeps a moment; the oldest step of each row makes room where the ring is full."""
-        seen, action = moment.observation, moment.plan.action
-        begins = self._over | seen.first.numpy()
+        """Stores a moment; in a full ring the oldest step of each row is overwritten."""
+        observation, action = moment.observation, moment.plan.action
+        begins = self._over | observation.first.numpy()
         self._began = np.where(begins, self.steps, self._began)
-        stored: dict[str, Numbers | None] = {
-            "frames": None if seen.pixels is None else seen.pixels.numpy(),
-            "vectors": None if seen.vector is None else seen.vector.numpy(),
-            "goals": None if seen.goal is None else seen.goal.numpy(),
+        optional = {
+            "frames": observation.pixels,
+            "vectors": observation.vector,
+            "goals": observation.goal,
+        }
+        values: dict[str, Numbers] = {
+            **{name: value.numpy() for name, value in optional.items() if value is not None},
             "signals": moment.state.signals.numpy(),
             "actions": (
                 action.argmax(-1).numpy().astype(np.int16)
@@ -135,143 +138,138 @@ class Ring:
                 else action.numpy()
             ),
             "planned": (moment.plan.mode == 2).numpy(),
-            "terminated": seen.terminated.numpy(),
-            "truncated": seen.truncated.numpy(),
+            "terminated": observation.terminated.numpy(),
+            "truncated": observation.truncated.numpy(),
             "began": self._began,
         }
-        known = {name: value for name, value in stored.items() if value is not None}
-        if self.steps == self._room and self._room < self.slots:
-            self._grow(known)
-        at = (self.steps % self.slots) * self.rows
-        primes = self.previous().directive.tokens
-        if "tokens" in self._fields or bool(primes.any()):
-            known["tokens"] = primes.numpy()
+        if self.steps == self._allocated and self._allocated < self.slots:
+            self._grow(values)
+        place = (self.steps % self.slots) * self.rows
+        tokens = self.previous().directive.tokens
+        if "tokens" in self._fields or bool(tokens.any()):
+            values["tokens"] = tokens.numpy()
             if "tokens" not in self._fields:
-                self._fields["tokens"] = self._room_for(known["tokens"])
-        for name, value in known.items():
-            self._fields[name][at : at + self.rows] = value
+                self._fields["tokens"] = self._zeros(values["tokens"])
+        for name, value in values.items():
+            self._fields[name][place : place + self.rows] = value
         self.steps += 1
         if self._tree is not None:
-            self._admit(self._tree, ~begins)
-        self._over = seen.ended.numpy()
-        self._last, self._latest = moment, None
+            self._open_windows(self._tree, ~begins)
+        self._over = observation.ended.numpy()
+        self._last, self._previous = moment, None
         self.associative.write(moment)
 
-    def _grow(self, stored: dict[str, Numbers]) -> None:
-        """Makes room for more steps of what is `stored` of one."""
-        size = sum(value.nbytes for value in stored.values())
-        more = max(self._room // 2, _GROWTH_BYTES // size, 1)
-        self._room = min(self._room + more, self.slots)
+    def _grow(self, values: dict[str, Numbers]) -> None:
+        """Allocates more steps, each of the size of one step's `values`."""
+        size = sum(value.nbytes for value in values.values())
+        more = max(self._allocated // 2, _GROWTH_BYTES // size, 1)
+        self._allocated = min(self._allocated + more, self.slots)
         for field in self._fields.values():
-            # In place: pages move and nothing is copied. No view of a field is ever kept.
-            field.resize((self._room * self.rows, *field.shape[1:]), refcheck=False)
-        for name in stored.keys() - self._fields.keys():
-            self._fields[name] = self._room_for(stored[name])
+            # In place, so that pages move and nothing is copied; no view of a field is ever held.
+            field.resize((self._allocated * self.rows, *field.shape[1:]), refcheck=False)
+        for name in values.keys() - self._fields.keys():
+            self._fields[name] = self._zeros(values[name])
 
-    def _room_for(self, value: Numbers) -> Numbers:
-        """Zeros for every step there is room for, of what is `value` [B ...] of one."""
-        return np.zeros((self._room * self.rows, *value.shape[1:]), value.dtype)
+    def _zeros(self, value: Numbers) -> Numbers:
+        """Zeros for all allocated steps of a field whose value at one step is `value` [B ...]."""
+        return np.zeros((self._allocated * self.rows, *value.shape[1:]), value.dtype)
 
-    def _flat(self, time: Whole, row: Whole) -> Whole:
-        """Where a step is stored."""
+    def _place(self, time: Integers, row: Integers) -> Integers:
+        """Index into the fields of step `time` of `row`."""
         return (time % self.slots) * self.rows + row
 
     @property
     def _earliest(self) -> int:
-        """The first time from which a window may begin: all its context is still there."""
+        """The first step from which a window may begin, with all its context still stored."""
         oldest = self.steps - self.slots
         return oldest + self.context if oldest > 0 else 0
 
-    def _admit(self, tree: SumTree, continued: npt.NDArray[np.bool_]) -> None:
-        """The step before the last may now begin a window in the rows `continued` [B]; the last
-        may not yet, and those whose context has been overwritten no more.
+    def _open_windows(self, tree: SumTree, continued: npt.NDArray[np.bool_]) -> None:
+        """After a write, windows may begin at the step before it in the rows `continued` [B]
+        (bool), and no longer at steps whose context was overwritten.
         """
         rows = np.arange(self.rows)
-        gone = np.arange(max(0, self.steps - self.slots), self._earliest)
-        closed = np.append(gone, self.steps - 1)
-        tree.put(self._flat(closed[:, None], rows).ravel(), 0.0)
+        overwritten = np.arange(max(0, self.steps - self.slots), self._earliest)
+        closed = np.append(overwritten, self.steps - 1)
+        tree.put(self._place(closed[:, None], rows).ravel(), 0.0)
         if self.steps > 1:
-            tree.put(self._flat(np.array(self.steps - 2), rows[continued]), self._top)
+            place = self._place(np.array(self.steps - 2), rows[continued])
+            tree.put(place, self._max_priority)
 
     def sample(self, batch: int, window: int, key: Tensor) -> Experience:
-        """`batch` windows of up to `window` steps; `key` [1] int64 derives the choice.
+        """`batch` windows of up to `window` steps, drawn by `key` [1] (int64).
 
-        Behind its end a window repeats what was last observed; signals, actions and ends are 0
-        there. Raises MessageError where nothing has been written yet.
+        Behind its end a window repeats the last observation, with signals, actions and ends 0.
+        Raises MessageError where the memory is empty.
         """
         if not self.steps:
             raise MessageError("Experience", "indices", "a memory with steps in it", "an empty one")
         if self._tree is not None and self._tree.total > 0:
-            start, row, weights = self._preferred(self._tree, batch, key)
+            start, row, weights = self._prioritised(self._tree, batch, key)
         else:
-            start, row = self._any(batch, window, key)
+            start, row = self._uniform(batch, window, key)
             weights = np.ones(batch, np.float32)
         times = start[:, None] + np.arange(window)
-        place = self._flat(np.minimum(times, self.steps - 1), row[:, None])
+        place = self._place(np.minimum(times, self.steps - 1), row[:, None])
         began = self._fields["began"]
-        valid = (times < self.steps) & (began[place] <= start[:, None])
-        stop = start + valid.sum(1) - 1
-        place = self._flat(np.minimum(times, stop[:, None]), row[:, None])
-        frames = vectors = goals = tokens = None
+        inside = (times < self.steps) & (began[place] <= start[:, None])
+        stop = start + inside.sum(1) - 1
+        place = self._place(np.minimum(times, stop[:, None]), row[:, None])
+        frames = None
         if "frames" in self._fields:
-            shown = start[:, None] + np.arange(-self.context, window)
-            first = began[place[:, :1]]
-            shown = np.minimum(np.maximum(shown, first), stop[:, None])
-            frames = torch.from_numpy(
-                self._fields["frames"].take(self._flat(shown, row[:, None]), 0)
-            )
-        if "vectors" in self._fields:
-            vectors = torch.from_numpy(self._fields["vectors"].take(place, 0))
-        if "goals" in self._fields:
-            goals = torch.from_numpy(self._fields["goals"].take(place, 0))
-        if "tokens" in self._fields:
-            tokens = torch.from_numpy(self._fields["tokens"].take(place, 0))
-        real = torch.from_numpy(valid)
-        actions = torch.from_numpy(self._fields["actions"].take(place, 0))
+            times = start[:, None] + np.arange(-self.context, window)
+            times = np.minimum(np.maximum(times, began[place[:, :1]]), stop[:, None])
+            frames = self._gather("frames", self._place(times, row[:, None]))
+        optional = {
+            name: self._gather(name, place) if name in self._fields else None
+            for name in ("vectors", "goals", "tokens")
+        }
+        mask = torch.from_numpy(inside)
+        actions = self._gather("actions", place)
         if self.actions.discrete:
             actions = self.actions.encode(actions)
         return Experience(
             frames=frames,
-            vectors=vectors,
-            actions=actions * real.unsqueeze(-1),
-            signals=torch.from_numpy(self._fields["signals"].take(place, 0)) * real.unsqueeze(-1),
-            goals=goals,
-            tokens=tokens,
-            mode2_mask=torch.from_numpy(self._fields["planned"].take(place, 0)) & real,
-            terminated=torch.from_numpy(self._fields["terminated"].take(place, 0)) & real,
-            truncated=torch.from_numpy(self._fields["truncated"].take(place, 0)) & real,
-            mask=real,
+            **optional,
+            actions=actions * mask.unsqueeze(-1),
+            signals=self._gather("signals", place) * mask.unsqueeze(-1),
+            mode2_mask=self._gather("planned", place) & mask,
+            terminated=self._gather("terminated", place) & mask,
+            truncated=self._gather("truncated", place) & mask,
+            mask=mask,
             importance_weights=torch.from_numpy(weights),
             indices=torch.from_numpy(start * self.rows + row),
         )
 
-    def _any(self, batch: int, window: int, key: Tensor) -> tuple[Whole, Whole]:
-        """Times and rows [batch] at which windows begin, each with the same chance.
+    def _gather(self, name: str, place: Integers) -> Tensor:
+        return torch.from_numpy(self._fields[name].take(place, 0))
 
-        A whole window is preferred to one cut short by the present. Of some tries the first that
-        is not the last step of its episode.
+    def _uniform(self, batch: int, window: int, key: Tensor) -> tuple[Integers, Integers]:
+        """First steps and rows [batch] of windows, drawn uniformly.
+
+        A whole window is preferred to one cut short by the present.
         """
         low, last = self._earliest, self.steps - 1
         high = next((t for t in (last - window + 1, last - 1) if t >= low), last)
         drawn = chance.uniform(key, "memory", 2, batch, _TRIES)[0].double().numpy()
         times = low + (drawn[0] * (high - low + 1)).astype(np.int64)
         rows = (drawn[1] * self.rows).astype(np.int64)
-        place = self._flat(times, rows)
+        place = self._place(times, rows)
         over = self._fields["terminated"][place] | self._fields["truncated"][place]
         choice = (np.arange(batch), over.argmin(1))
         return times[choice], rows[choice]
 
-    def _preferred(
+    def _prioritised(
         self, tree: SumTree, batch: int, key: Tensor
-    ) -> tuple[Whole, Whole, npt.NDArray[np.float32]]:
-        """Times, rows and corrections [batch] of windows drawn by priority, one from each of
-        `batch` equal parts of the total.
+    ) -> tuple[Integers, Integers, npt.NDArray[np.float32]]:
+        """First steps, rows and importance weights [batch] of windows drawn by priority, one from
+        each of `batch` equal parts of the total.
         """
         drawn = chance.uniform(key, "memory", batch)[0].double().numpy()
         place = tree.draw((np.arange(batch) + drawn) / batch)
         slot, last = place // self.rows, self.steps - 1
-        share = tree.values(place)
-        weights = (share / share.min()) ** -self.beta
+        priority = tree.values(place)
+        weights = (priority / priority.min()) ** -self.config.beta
         return (
             last - (last - slot) % self.slots,
             place % self.rows,
@@ -279,87 +277,88 @@ class Ring:
         )
 
     def update_priorities(self, index: Tensor, priorities: Tensor) -> None:
-        """Takes back, for the windows `index` [B], how much is to be learned there [B], >= 0.
+        """Sets the priorities [B], >= 0, of the windows `index` [B] (`Experience.indices`).
 
-        Without effect where windows are drawn with equal chance, and on windows since forgotten.
+        No effect where windows are drawn uniformly, and on windows overwritten since.
         """
         if self._tree is None:
             return
         time, row = np.divmod(index.numpy(), self.rows)
-        place = self._flat(time, row)
-        there = (time >= self._earliest) & (self._tree.values(place) > 0)
-        values = (priorities.detach().double().cpu().numpy() + 1e-6) ** self.priority_exponent
-        if there.any():
-            self._tree.put(place[there], values[there])
-            self._top = max(self._top, float(values[there].max()))
+        place = self._place(time, row)
+        stored = (time >= self._earliest) & (self._tree.values(place) > 0)
+        exponent = self.config.priority_exponent
+        values = (priorities.detach().double().cpu().numpy() + 1e-6) ** exponent
+        if stored.any():
+            self._tree.put(place[stored], values[stored])
+            self._max_priority = max(self._max_priority, float(values[stored].max()))
 
     # -- by similarity ----------------------------------------------------------------------
 
     def recall(self, state: State) -> Recollection:
-        """What the state calls to mind (§4.9)."""
+        """The slots most similar to `state`, and its novelty (§4.9)."""
         return self.associative.recall(state)
 
     def initial(self, rows: int) -> Recollection:
-        """What is recalled where nothing is: zeros of the usual shapes, novelty 0."""
+        """The recollection before an episode: zeros of the usual shapes, novelty 0."""
         return self.associative.initial(rows)
 
-    # -- to be kept -------------------------------------------------------------------------
+    # -- checkpoints and keyframes ----------------------------------------------------------
 
     @property
     def bytes_per_step(self) -> float:
-        """What the ring has taken of main memory for each step it has room for."""
-        taken = sum(field.nbytes for field in self._fields.values())
+        """Main memory of the ring per allocated step, bytes."""
+        allocated = sum(field.nbytes for field in self._fields.values())
         tree = 0 if self._tree is None else self._tree.nodes.nbytes / (self.slots * self.rows)
-        return taken / max(1, self._room * self.rows) + tree
+        return allocated / max(1, self._allocated * self.rows) + tree
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is remembered, by name: what a checkpoint holds, and what a fork is given."""
-        lived = min(self.steps, self.slots) * self.rows
-        kept = {name: torch.from_numpy(f[:lived].copy()) for name, f in self._fields.items()}
-        kept |= {
+        """A copy of all that is stored, by name: what a checkpoint holds.
+
+        Names with a dot are state of the memory, the others fields with one entry per step.
+        """
+        filled = min(self.steps, self.slots) * self.rows
+        fields = {name: torch.from_numpy(f[:filled].copy()) for name, f in self._fields.items()}
+        fields |= {
             "now.began": torch.from_numpy(self._began.copy()),
             "now.over": torch.from_numpy(self._over.copy()),
             "now.steps": torch.tensor(self.steps),
-            "now.last": torch.frombuffer(bytearray(self._last.to_bytes()), dtype=torch.uint8),
         }
         if self._tree is not None:
-            place = np.arange(lived)
-            kept["priorities"] = torch.from_numpy(self._tree.values(place))
-            kept["now.top"] = torch.tensor(self._top, dtype=torch.float64)
-        return kept | {f"recall.{name}": t for name, t in self.associative.tensors().items()}
+            fields["priorities"] = torch.from_numpy(self._tree.values(np.arange(filled)))
+            fields["now.top"] = torch.tensor(self._max_priority, dtype=torch.float64)
+        return fields | self.acting_tensors()
 
     def acting_tensors(self) -> dict[str, Tensor]:
-        """What acting needs of all that: the last moment and what calls to mind, no experience."""
+        """The part of `tensors` that acting needs, without experience: what a keyframe holds."""
         return {
             "now.last": torch.frombuffer(bytearray(self._last.to_bytes()), dtype=torch.uint8),
             **{f"recall.{name}": t for name, t in self.associative.tensors().items()},
         }
 
     def load_acting(self, tensors: dict[str, Tensor]) -> None:
-        """Stands where `acting_tensors` were taken, to act on exactly from there; after `begin`.
-
-        There is no experience from before: what is sampled begins here.
+        """Restores what `acting_tensors` returned, after `reset`: acting continues exactly, and
+        experience begins empty.
         """
         self.reset(self._neutral)
-        self._last, self._latest = _last_moment(tensors), None
+        self._last, self._previous = _last_moment(tensors), None
         self._over = self._last.observation.ended.numpy().copy()
-        self._recollect(tensors)
+        self._load_recall(tensors)
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Remembers what `tensors` gave, to go on exactly from there; after `begin`.
+        """Restores what `tensors` returned, after `reset`.
 
-        Raises MessageError where they come from a memory of other rows or capacity.
+        Raises MessageError where it is of a memory of other rows or capacity.
         """
         self.reset(self._neutral)
         steps = int(tensors["now.steps"])
-        lived = min(steps, self.slots) * self.rows
+        filled = min(steps, self.slots) * self.rows
         for name, tensor in tensors.items():
-            if "." not in name and len(tensor) != lived:
-                wanted = f"{lived} steps ({self.rows} rows, {self.slots} each)"
-                raise MessageError("Experience", name, wanted, f"{len(tensor)}")
+            if "." not in name and len(tensor) != filled:
+                expected = f"{filled} steps ({self.rows} rows, {self.slots} each)"
+                raise MessageError("Experience", name, expected, f"{len(tensor)}")
         last = _last_moment(tensors)
-        self.steps, self._room = steps, min(steps, self.slots)
-        self._last, self._latest = last, None
+        self.steps, self._allocated = steps, min(steps, self.slots)
+        self._last, self._previous = last, None
         self._began = tensors["now.began"].numpy().copy()
         self._over = tensors["now.over"].numpy().copy()
         self._fields = {
@@ -368,11 +367,11 @@ class Ring:
             if "." not in name and name != "priorities"
         }
         if self._tree is not None and "priorities" in tensors:
-            self._tree.put(np.arange(lived), tensors["priorities"].numpy())
-            self._top = float(tensors["now.top"])
-        self._recollect(tensors)
+            self._tree.put(np.arange(filled), tensors["priorities"].numpy())
+            self._max_priority = float(tensors["now.top"])
+        self._load_recall(tensors)
 
-    def _recollect(self, tensors: dict[str, Tensor]) -> None:
+    def _load_recall(self, tensors: dict[str, Tensor]) -> None:
         self.associative.load_tensors(
             {n.removeprefix("recall."): t for n, t in tensors.items() if n.startswith("recall.")}
         )

@@ -1,4 +1,4 @@
-"""Frames → state: s[0] = Enc(x) (LeCun 2022, §3), primed by the configurator."""
+"""Perception of frames: s[0] = Enc(x) (LeCun 2022, §3), modulated by the configurator's tokens."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from modules.messages import (
 from modules.nets.conv import CNN, ImpalaCNN, NatureCNN, SmallCNN, TinyCNN
 from modules.nets.normalisation import RunningScale, unit_rms
 
+_BATCH_VARIANCE_EPS = 1e-6
+_STD_EPS = 1e-3
+
 
 def as_bytes(frames: Tensor) -> Tensor:
-    """Frames of any dtype as uint8, which is what memory and carried context hold.
+    """Frames of any dtype as uint8, the dtype of memory and of `State.hidden`.
 
-    Floats and bools are taken to run from 0 to 1, other whole numbers from 0 to 255.
+    Floats and bools are read as 0 to 1, other integers as 0 to 255; values outside are clipped.
     """
     if frames.dtype is torch.uint8:
         return frames
@@ -37,160 +40,165 @@ def as_bytes(frames: Tensor) -> Tensor:
 
 
 def shifted(frames: Tensor, offsets: Tensor) -> Tensor:
-    """`frames` [M F H Y C] moved by `offsets` [M 2] (int64, pixels down and right).
-
-    What comes in at an edge repeats the edge. One copy of a block for each row: an index for each
-    pixel costs several times as much.
+    """`frames` [M H Y C] translated by `offsets` [M 2] (int64, pixels down and right), with the
+    edge pixels repeated (DrQ, Kostrikov et al. 2021).
     """
-    rows, several, height, width, channels = frames.shape
-    far = int(offsets.abs().max()) if rows else 0
-    wide = frames.new_empty(rows, several, height + 2 * far, width + 2 * far, channels)
-    inner = wide[:, :, far : far + height]
-    inner[:, :, :, far : far + width] = frames
-    inner[:, :, :, :far] = frames[:, :, :, :1]
-    inner[:, :, :, far + width :] = frames[:, :, :, -1:]
-    wide[:, :, :far] = inner[:, :, :1]
-    wide[:, :, far + height :] = inner[:, :, -1:]
+    # On the CPU copying one block per row is several times faster than indexing each pixel; on
+    # another device each of those copies would be a launch, and reading their places a wait.
+    return _shifted_by_row(frames, offsets) if frames.is_cpu else _shifted_at_once(frames, offsets)
+
+
+def _shifted_by_row(frames: Tensor, offsets: Tensor) -> Tensor:
+    rows, height, width, channels = frames.shape
+    pad = int(offsets.abs().max()) if rows else 0
+    padded = frames.new_empty(rows, height + 2 * pad, width + 2 * pad, channels)
+    inner = padded[:, pad : pad + height]
+    inner[:, :, pad : pad + width] = frames
+    inner[:, :, :pad] = frames[:, :, :1]
+    inner[:, :, pad + width :] = frames[:, :, -1:]
+    padded[:, :pad] = inner[:, :1]
+    padded[:, pad + height :] = inner[:, -1:]
     moved = torch.empty_like(frames)
-    for row, (down, right) in enumerate((far - offsets).tolist()):
-        moved[row] = wide[row, :, down : down + height, right : right + width]
+    for i, (top, left) in enumerate((pad - offsets).tolist()):
+        moved[i] = padded[i, top : top + height, left : left + width]
     return moved
 
 
+def _shifted_at_once(frames: Tensor, offsets: Tensor) -> Tensor:
+    rows, height, width, _ = frames.shape
+    row, y, x = (torch.arange(n, device=frames.device) for n in (rows, height, width))
+    y = (y - offsets[:, :1]).clamp(0, height - 1)
+    x = (x - offsets[:, 1:]).clamp(0, width - 1)
+    return frames[row[:, None, None], y[:, :, None], x[:, None, :]]
+
+
 class Pixels(nn.Module):
-    """A convolutional network over the last `frame_stack` frames; subclasses say which network.
+    """A convolutional encoder of the last `frame_stack` frames; subclasses name the network.
 
-    The frames before this one are carried in `State.carry` [B (stack-1)·H·Y·C] uint8, oldest
-    first; where an episode begins its first frame stands for them.
+    `State.hidden` [B (stack-1)·H·Y·C] (uint8) holds the frames before the present one, oldest
+    first; at the first step of an episode it holds copies of that step's frame.
 
-    The latent is a linear map of the features, standardised in each dimension, then scaled to a
-    root mean square of 1, so it lies on a sphere of radius √D. Standardised by the batch in
-    learning and by what was usual in acting (Ioffe & Szegedy 2015): what all frames share, most of
-    a game's picture, is no part of it, and no gradient can move it there. By running numbers alone
-    it did move there: they followed, and all frames became one (docs/LOG.md, 2026-11-25). On the
-    sphere `State.surprise` becomes 1 - cosine, VICReg's standard deviation of 1 is within reach,
-    and SIGReg's standard normal is close.
+    latent = unit_rms((z - mean(z)) / std(z)), z = W·CNN(frames) + b, so a latent lies on the
+    sphere of radius √D. In learning, mean and standard deviation are those of the batch, in acting
+    running averages of them (Ioffe & Szegedy 2015). Batch statistics remove what all frames share
+    from latent and gradient; with running statistics in learning, the common part grew and all
+    frames got one latent (docs/LOG.md, 2026-11-25). On the sphere `State.surprise` is 1 - cosine,
+    VICReg's target standard deviation of 1 can be reached, and SIGReg's standard normal is close.
 
-    `subtract_mean_frame`, the network is shown how frames differ from the usual picture. Else what
-    all share moves through it with every update, and what was usual is a deviation away from what
-    is.
+    With `subtract_mean_frame` the network's input is (frame - mean frame) / (RMS deviation from
+    it), both running averages. Otherwise each update moves the latents through the pixels that all
+    frames share, and the running statistics used in acting lag behind.
     """
+
+    class Config(BaseModel):
+        """Settings of all encoders of frames.
+
+        latent_size: D. width_multiplier: times the network's standard channels. frame_stack:
+        frames per encoding. frame_size: height and width requested of the world in pixels; 0: the
+        world's own. grayscale: request one channel. random_shift_pixels: largest shift, and
+        intensity_jitter_std: standard deviation of the brightness factor, of the augmentation in
+        learning. subtract_mean_frame: the network's input is the difference from the mean frame.
+        """
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        kind: str
+        latent_size: int = Field(default=512, ge=8)
+        width_multiplier: int = Field(default=1, ge=1, le=16)
+        frame_stack: int = Field(default=4, ge=1, le=16)
+        frame_size: int = Field(default=84, ge=0, le=512)
+        grayscale: bool = True
+        random_shift_pixels: int = Field(default=4, ge=0, le=16)
+        intensity_jitter_std: float = Field(default=0.05, ge=0, le=0.5)
+        subtract_mean_frame: bool = False
+
+        @property
+        def sensor(self) -> dict[str, Any] | None:
+            """Settings of `worlds.protocols.Sensor`; None: frames as the world shows them."""
+            if not self.frame_size:
+                return None
+            return {"height": self.frame_size, "width": self.frame_size, "gray": self.grayscale}
 
     network_class: type[SmallCNN] | type[NatureCNN] | type[TinyCNN] | type[ImpalaCNN]
 
-    def __init__(
-        self,
-        *,
-        world: WorldSpec,
-        token_shape: tuple[int, int],
-        latent_size: int,
-        frame_stack: int,
-        frame_size: int,
-        grayscale: bool,
-        random_shift_pixels: int,
-        intensity_jitter_std: float,
-        subtract_mean_frame: bool,
-        width_multiplier: int = 1,
-    ) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec, token_shape: tuple[int, int]) -> None:
         super().__init__()
         if world.pixels is None:
             raise ConfigError(
-                "config perception.kind: expected a world that shows pixels, got "
-                f"{world.id}, which "
-                "shows a vector; try perception.kind=vectors"
+                f"config perception.kind: expected a world that shows pixels, got {world.id}, "
+                "which shows a vector; try perception.kind=vectors"
             )
-        self.latent_size, self.frame_stack = latent_size, frame_stack
-        self.sensor = _sensor(frame_size, grayscale)
-        self.random_shift_pixels, self.intensity_jitter_std = (
-            random_shift_pixels,
-            intensity_jitter_std,
-        )
-        self.frame, self.signals, self.goal = world.pixels, len(world.signals), world.goal
+        self.config, self.world = config, world
+        self.latent_size, self.frame_stack = config.latent_size, config.frame_stack
         height, width, channels = world.pixels
-        self.carried = (frame_stack - 1) * height * width * channels
-        self.picture = (
-            RunningScale(height * width * channels, 0.999) if subtract_mean_frame else None
+        self.hidden_size = (self.frame_stack - 1) * height * width * channels
+        self.pixel_stats = (
+            RunningScale(height * width * channels, 0.999) if config.subtract_mean_frame else None
         )
         self.network: CNN | ImpalaCNN = self.network_class(
-            frame_stack * channels, height, width, token_shape, width_multiplier
+            self.frame_stack * channels, height, width, token_shape, config.width_multiplier
         )
-        self.project = nn.Linear(self.network.features, latent_size)
-        self.usual = RunningScale(latent_size)
+        self.project = nn.Linear(self.network.features, self.latent_size)
+        self.latent_stats = RunningScale(self.latent_size)
 
-    def encode(self, runs: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Latents [M D] of runs of frames [M stack H Y C] uint8, oldest first, under `tokens`
+    def encode(self, stacks: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Latents [M D] of stacks of frames [M stack H Y C] (uint8), oldest first, under `tokens`
         [B T E], M = B·N.
         """
-        return self._latent(self.project(self.network(self._shown(runs), tokens)).float())
+        return self._standardised(self.project(self.network(self._input(stacks), tokens)).float())
 
-    def _shown(
-        self, runs: Tensor, offsets: Tensor | None = None, bright: Tensor | None = None
+    def _input(
+        self, stacks: Tensor, offsets: Tensor | None = None, brightness: Tensor | None = None
     ) -> Tensor:
-        """What the network is shown of runs of bytes [M stack H Y C]: [M stack·C H Y], 0 to 1, or
-        less the usual picture, over how far a pixel usually is from it; times `bright` [M].
-        All of that is moved by `offsets` [M 2]. Each number is touched as seldom as can be, in
-        place: in learning this once took longer than the network itself.
+        """The network's input [M stack·C H Y] of stacks [M stack H Y C] (uint8): scaled to 0 to 1
+        or standardised by `pixel_stats`, times `brightness` [M], shifted by `offsets` [M 2].
         """
-        shown = runs.float()
-        scale = shown.new_full((), 1 / 255)
-        if self.picture is not None:
-            shown -= self.picture.centre.mul(255).view(1, 1, *self.frame)
-            scale = scale / self.picture.variance.mean().sqrt().clamp_min(1 / 255)
-        shown *= scale if bright is None else (scale * bright)[:, None, None, None, None]
-        return self._stacked(shown, offsets)
-
-    def _latent(self, projected: Tensor) -> Tensor:
-        """Standardised by what is usual, then onto the sphere."""
-        return unit_rms((projected - self.usual.centre) / (self.usual.deviation() + 1e-3))
-
-    def _learned(self, projected: Tensor) -> Tensor:
-        """Standardised by the batch itself; what has a gradient says what is usual."""
-        if projected.requires_grad:
-            self.usual.update(projected.detach())
-        variance, mean = torch.var_mean(projected, 0, correction=0)
-        return unit_rms((projected - mean) / ((variance + 1e-6).sqrt() + 1e-3))
-
-    def _runs(self, windows: Tensor, wanted: Tensor) -> Tensor:
-        """The runs of `frame_stack` frames in `windows` [B F H Y C] that end at steps `wanted` [B
-        W], [M stack H Y C].
-        """
-        several, device = windows.shape[1], windows.device
-        begins = torch.arange(several - self.frame_stack + 1, device=device)
-        begins = begins + several * torch.arange(len(windows), device=device)[:, None]
-        index = (begins[wanted][:, None] + torch.arange(self.frame_stack, device=device)).flatten()
-        runs = windows.flatten(0, 1).flatten(1).index_select(0, index)
-        return runs.view(-1, self.frame_stack, *windows.shape[2:])
-
-    @staticmethod
-    def _stacked(runs: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Runs of frames [M stack H Y C] as channels [M stack·C H Y], moved by `offsets` [M 2].
-        Those of a pixel lie side by side in memory: convolutions over few channels learn several
-        times as fast from that.
-        """
-        stacked = torch.stack(runs.unbind(1), 3).flatten(3)
+        # In place, few passes over the frames: this once took longer than the network itself.
+        pixels = stacks.float()
+        scale = pixels.new_full((), 1 / 255)
+        if self.pixel_stats is not None:
+            pixels -= self.pixel_stats.centre.mul(255).view(1, 1, *stacks.shape[2:])
+            scale = scale / self.pixel_stats.variance.mean().sqrt().clamp_min(1 / 255)
+        pixels *= scale if brightness is None else (scale * brightness)[:, None, None, None, None]
+        # Channels last in memory: convolutions over few channels train several times as fast.
+        channels_last = torch.stack(pixels.unbind(1), 3).flatten(3)
         if offsets is not None:
-            stacked = shifted(stacked[:, None], offsets)[:, 0]
-        return stacked.permute(0, 3, 1, 2)
+            channels_last = shifted(channels_last, offsets)
+        return channels_last.permute(0, 3, 1, 2)
+
+    def _standardised(self, projected: Tensor) -> Tensor:
+        """Latents [M D] of projected features [M D], standardised by running statistics."""
+        centred = projected - self.latent_stats.centre
+        return unit_rms(centred / (self.latent_stats.deviation() + _STD_EPS))
+
+    def _batch_standardised(self, projected: Tensor) -> Tensor:
+        """Latents [M D] standardised by the batch; with gradient it updates the running ones."""
+        if projected.requires_grad:
+            self.latent_stats.update(projected.detach())
+        variance, mean = torch.var_mean(projected, 0, correction=0)
+        std = (variance + _BATCH_VARIANCE_EPS).sqrt()
+        return unit_rms((projected - mean) / (std + _STD_EPS))
 
     def encode_frame(
         self, frame: Tensor, hidden: Tensor, tokens: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Latent [M D] and the carry [M R] after `frame` [M H Y C] was seen with `carry` [M R].
+        """Latent [M D] and the next `hidden` [M R] of `frame` [M H Y C] after `hidden` [M R].
 
-        A pure function, so that a simulator can be imagined from frame by frame.
+        A pure function, so that a simulator can be encoded frame by frame.
         """
         frame = as_bytes(frame)
-        held = torch.cat(
-            [hidden.view(len(frame), self.frame_stack - 1, *self.frame), frame[:, None]], 1
-        )
-        return self.encode(held, tokens), held[:, 1:].flatten(1)
+        earlier = hidden.view(len(frame), self.frame_stack - 1, *frame.shape[1:])
+        stack = torch.cat([earlier, frame[:, None]], 1)
+        return self.encode(stack, tokens), stack[:, 1:].flatten(1)
 
     def perceive(self, observation: Observation, before: Moment) -> State:
-        """The state estimate; `before.directive` primes it, `before.state.carry` is context."""
-        if observation.pixels is None or observation.pixels.shape[1:] != self.frame:
-            got = observation.pixels if observation.pixels is None else observation.pixels.shape
-            raise MessageError("Observation", "pixels", f"[B {self.frame}]", str(got))
-        frame = as_bytes(observation.pixels)
+        """The state of `observation`, under the tokens of `before.directive`, after the frames in
+        `before.state.hidden`. Raises MessageError where the frames have another shape.
+        """
+        pixels, expected = observation.pixels, self.world.pixels
+        if pixels is None or pixels.shape[1:] != expected:
+            received = "None" if pixels is None else str(pixels.shape)
+            raise MessageError("Observation", "pixels", f"[B {expected}]", received)
+        frame = as_bytes(pixels)
         hidden = before.state.hidden
         if observation.first.any():
             repeated = frame.flatten(1).repeat(1, self.frame_stack - 1)
@@ -206,14 +214,15 @@ class Pixels(nn.Module):
         )
 
     def initial(self, rows: int) -> State:
-        """What stands for the state before an episode begins: zeros of the usual shapes."""
+        """The state before the first of an episode: zeros of the usual shapes."""
+        goal = self.world.goal
         return State(
             latent=torch.zeros(rows, self.latent_size),
-            hidden=torch.zeros(rows, self.carried, dtype=torch.uint8),
-            signals=torch.zeros(rows, self.signals),
+            hidden=torch.zeros(rows, self.hidden_size, dtype=torch.uint8),
+            signals=torch.zeros(rows, len(self.world.signals)),
             ended=torch.zeros(rows),
             uncertainty=torch.zeros(rows),
-            goal=None if self.goal is None else torch.zeros(rows, self.goal),
+            goal=None if goal is None else torch.zeros(rows, goal),
         )
 
     def encode_windows(
@@ -221,100 +230,74 @@ class Pixels(nn.Module):
         experience: Experience,
         tokens: Tensor | None = None,
         augment_key: Tensor | None = None,
-        wanted: Tensor | None = None,
+        step_mask: Tensor | None = None,
     ) -> Tensor:
-        """Latents [B W D] of the steps of windows in one pass, under `tokens` [B W T E]; with
-        `wanted` [B W] (bool) those of some, the others 0.
+        """Latents [B W D] of all steps of all windows in one pass, under `tokens` [B W T E].
 
-        With `augment_key` [1] int64 each window is moved by up to `random_shift_pixels` and its
-        brightness scaled by 1 + `intensity_jitter_std`·N(0, 1), cut at 2 deviations (SPR,
-        Schwarzer et al. 2021); one draw a window, so that motion within it stays what it was.
-        Raises MessageError if the windows do not bring stack-1 frames of context.
+        `step_mask` [B W] (bool): the steps to encode, the others are 0; None: all.
+        `augment_key` [1] (int64): with it each window is shifted by up to `random_shift_pixels`
+        and its brightness multiplied by 1 + `intensity_jitter_std`·N(0, 1), the normal number
+        clipped at ±2 (SPR, Schwarzer et al. 2021). One draw per window keeps motion within it.
+        Raises MessageError where windows lack the stack-1 context frames.
         """
         rows, steps = experience.mask.shape
-        needed = steps + self.frame_stack - 1
-        if experience.frames is None or experience.frames.shape[1] != needed:
-            got = experience.frames if experience.frames is None else experience.frames.shape[1]
-            raise MessageError("Experience", "frames", f"{needed} frames a window", str(got))
-        frames = as_bytes(experience.frames)
-        if wanted is None:
-            wanted = torch.ones(rows, steps, dtype=torch.bool, device=frames.device)
-        row = wanted.nonzero()[:, 0]
-        runs = self._runs(frames, wanted)
-        offsets = bright = None
+        frames, length = experience.frames, steps + self.frame_stack - 1
+        if frames is None or frames.shape[1] != length:
+            received = "None" if frames is None else str(frames.shape[1])
+            raise MessageError("Experience", "frames", f"{length} frames a window", received)
+        device = frames.device
+        if step_mask is None:
+            step_mask = torch.ones(rows, steps, dtype=torch.bool, device=device)
+        row, step = step_mask.nonzero().unbind(1)
+        # Frames t to t + stack - 1 of a window are the stack of its step t.
+        index = (row * length + step)[:, None] + torch.arange(self.frame_stack, device=device)
+        flat = as_bytes(frames).flatten(0, 1).flatten(1)
+        stacks = flat.index_select(0, index.flatten()).view(-1, self.frame_stack, *frames.shape[2:])
+        offsets = brightness = None
         if augment_key is not None:
-            if self.picture is not None and torch.is_grad_enabled():
-                self.picture.update(runs[:, -1].flatten(1).float().mul_(1 / 255))
-            if self.random_shift_pixels:
-                drawn = chance.integers(
-                    augment_key, "shift", 2 * self.random_shift_pixels + 1, rows, 2
-                )[0]
-                offsets = (drawn - self.random_shift_pixels).to(frames.device)[row]
+            if self.pixel_stats is not None and torch.is_grad_enabled():
+                self.pixel_stats.update(stacks[:, -1].flatten(1).float().mul_(1 / 255))
+            if limit := self.config.random_shift_pixels:
+                drawn = chance.integers(augment_key, "shift", 2 * limit + 1, rows, 2)[0]
+                offsets = (drawn - limit).to(device)[row]
             noise = chance.normal(augment_key, "intensity", rows)[0].clamp(-2, 2)
-            bright = (1 + self.intensity_jitter_std * noise).to(frames.device)[row]
-        shown = self._shown(runs, offsets, bright)
-        if tokens is not None:
-            tokens = tokens[wanted]
-        projected = self.project(self.network(shown, tokens)).float()
-        seen = self._latent(projected) if augment_key is None else self._learned(projected)
-        return seen.new_zeros(rows, steps, self.latent_size).index_put((wanted,), seen)
-
-
-def _sensor(frame_size: int, grayscale: bool) -> dict[str, Any] | None:
-    """What the world is asked to show: None, whatever it shows by itself."""
-    return {"height": frame_size, "width": frame_size, "gray": grayscale} if frame_size else None
+            brightness = (1 + self.config.intensity_jitter_std * noise).to(device)[row]
+        pixels = self._input(stacks, offsets, brightness)
+        features = self.network(pixels, None if tokens is None else tokens[row, step])
+        standardise = self._standardised if augment_key is None else self._batch_standardised
+        latents = standardise(self.project(features).float())
+        return latents.new_zeros(rows, steps, self.latent_size).index_put((row, step), latents)
 
 
 class PixelsSmall(Pixels):
-    """Pixels through the small network of data-efficient Rainbow."""
+    """Frames through the small network of data-efficient Rainbow (van Hasselt et al. 2019)."""
 
     network_class = SmallCNN
 
-    class Config(BaseModel):
-        """Settings of `pixels-small`.
+    class Config(Pixels.Config):
+        """Settings of `pixels-small`: those of `Pixels`, with a smaller latent."""
 
-        latent_size: D. wider: times the network's usual channels. stack: frames seen at once.
-        frame_size: height and width asked of the world, pixels; 0: whatever it shows. gray: ask for
-        one channel. random_shift_pixels, intensity: augmentation in learning. centred: the network
-        is shown how frames differ from the usual picture.
-        """
-
-        model_config = ConfigDict(extra="forbid", frozen=True)
         kind: Literal["pixels-small"] = "pixels-small"
         latent_size: int = Field(default=256, ge=8)
-        width_multiplier: int = Field(default=1, ge=1, le=16)
-        frame_stack: int = Field(default=4, ge=1, le=16)
-        frame_size: int = Field(default=84, ge=0, le=512)
-        grayscale: bool = True
-        random_shift_pixels: int = Field(default=4, ge=0, le=16)
-        intensity_jitter_std: float = Field(default=0.05, ge=0, le=0.5)
-        subtract_mean_frame: bool = False
-
-        @property
-        def sensor(self) -> dict[str, Any] | None:
-            """Keywords height, width (pixels) and gray for the world, or None."""
-            return _sensor(self.frame_size, self.grayscale)
 
 
 class PixelsNature(Pixels):
-    """Pixels through the network of DQN: slower, finer."""
+    """Frames through the network of DQN (Mnih et al. 2015): slower and larger."""
 
     network_class = NatureCNN
 
-    class Config(PixelsSmall.Config):
-        """Settings of `pixels-nature`: those of `pixels-small`, with a larger latent."""
+    class Config(Pixels.Config):
+        """Settings of `pixels-nature`: those of `Pixels`."""
 
-        kind: Literal["pixels-nature"] = "pixels-nature"  # type: ignore[assignment]
-        latent_size: int = Field(default=512, ge=8)
+        kind: Literal["pixels-nature"] = "pixels-nature"
 
 
 class PixelsImpala(Pixels):
-    """Pixels through the residual network of IMPALA: for a GPU."""
+    """Frames through the residual network of IMPALA (Espeholt et al. 2018), sized for a GPU."""
 
     network_class = ImpalaCNN
 
-    class Config(PixelsSmall.Config):
-        """Settings of `pixels-impala`: those of `pixels-small`, with a larger latent."""
+    class Config(Pixels.Config):
+        """Settings of `pixels-impala`: those of `Pixels`."""
 
-        kind: Literal["pixels-impala"] = "pixels-impala"  # type: ignore[assignment]
-        latent_size: int = Field(default=512, ge=8)
+        kind: Literal["pixels-impala"] = "pixels-impala"

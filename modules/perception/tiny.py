@@ -1,4 +1,4 @@
-"""Frames → state by a network too small to see everything: where priming matters most (§6)."""
+"""Perception of frames by a network too small for all of a frame: tokens matter most (§6)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Literal
 from pydantic import Field
 
 from modules.nets.conv import TinyCNN
-from modules.perception.pixels import Pixels, PixelsSmall
+from modules.perception.pixels import Pixels
 
 
 class PixelsTiny(Pixels):
-    """Pixels through the tiny network. What a configurator primes changes what it can see."""
+    """Frames through the tiny network; directive tokens select what it can represent."""
 
     network_class = TinyCNN
 
-    class Config(PixelsSmall.Config):
-        """Settings of `pixels-tiny`: those of `pixels-small`, one frame as the world shows it."""
+    class Config(Pixels.Config):
+        """Settings of `pixels-tiny`: those of `Pixels`; one frame in the world's own size."""
 
-        kind: Literal["pixels-tiny"] = "pixels-tiny"  # type: ignore[assignment]
+        kind: Literal["pixels-tiny"] = "pixels-tiny"
         latent_size: int = Field(default=16, ge=8)
         frame_stack: int = Field(default=1, ge=1, le=16)
         frame_size: int = Field(default=0, ge=0, le=512)

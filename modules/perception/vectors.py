@@ -1,4 +1,4 @@
-"""Vector observations → state: s[0] = Enc(x) (LeCun 2022, §3), primed by the configurator."""
+"""Perception of vectors: s[0] = Enc(x) (LeCun 2022, §3), modulated by the configurator's tokens."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from modules.nets.normalisation import soft_log
 
 
 class Vectors(nn.Module):
-    """The observation itself, squashed, and beside it what a network makes of it.
+    """The observed vector itself, with its range compressed, and learned features of it.
 
-    latent = [squash(x), tanh(network(squash(x)))], D = N + `features`. The first N numbers are
-    unlearned, so that the state can lose nothing and cannot collapse: a model fresh or trained
-    plans on the exact observation. `soft_log` squashes rather than a running normalisation,
-    which would be state and let the meaning of a latent drift. The features are what directive
-    tokens modulate and objectives shape; tanh bounds them and is smooth everywhere, unlike
-    scaling to a fixed size, which jumps where they pass through 0.
+    latent = [soft_log(x), tanh(MLP(soft_log(x)))], D = N + `features`. The first N numbers have no
+    weights, so the state loses nothing and cannot collapse: a model, untrained or trained, plans on
+    the exact observation. `soft_log` rather than a running normalisation, which would be state and
+    would let the meaning of a latent drift. Directive tokens modulate the features and objectives
+    shape them; tanh bounds them and is smooth everywhere, unlike scaling to a fixed norm, which
+    jumps at 0.
     """
 
     class Config(BaseModel):
         """Settings of `vectors`.
 
-        features: learned numbers beside the observation's own. width: of two hidden layers.
+        features: number of learned features. width: of the two hidden layers.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,43 +45,37 @@ class Vectors(nn.Module):
 
         sensor: ClassVar[None] = None
 
-    sensor: None = None
-
-    def __init__(
-        self,
-        *,
-        world: WorldSpec,
-        token_shape: tuple[int, int],
-        features: int,
-        width: int,
-    ) -> None:
+    def __init__(self, *, config: Config, world: WorldSpec, token_shape: tuple[int, int]) -> None:
         super().__init__()
         if world.vector is None:
             raise ConfigError(
                 f"config perception.kind: expected a world that shows a vector, got {world.id}, "
                 "which shows pixels; try perception.kind=pixels-small"
             )
-        self.size, self.signals, self.goal = world.vector, len(world.signals), world.goal
-        self.latent_size = world.vector + features
-        self.network = MLP(world.vector, width, features, token_shape=token_shape)
+        self.world, self.size = world, world.vector
+        self.latent_size = self.size + config.features
+        self.network = MLP(self.size, config.width, config.features, token_shape=token_shape)
 
     def encode(self, vectors: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Latents [M D] of `vectors` [M N] under `tokens` [B T E], M = B·N."""
-        squashed = soft_log(vectors)
-        return torch.cat([squashed, self.network(squashed, tokens).tanh()], -1)
+        compressed = soft_log(vectors)
+        return torch.cat([compressed, self.network(compressed, tokens).tanh()], -1)
 
     def encode_frame(
         self, vector: Tensor, hidden: Tensor, tokens: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Latent [M D] of `vector` [M N]; the carry [M 0] stays empty."""
+        """Latent [M D] of `vector` [M N]; `hidden` [M 0] stays empty."""
         return self.encode(vector, tokens), hidden
 
     def perceive(self, observation: Observation, before: Moment) -> State:
-        """The state estimate, primed by `before.directive`."""
-        if observation.vector is None or observation.vector.shape[1:] != (self.size,):
-            got = observation.vector if observation.vector is None else observation.vector.shape
-            raise MessageError("Observation", "vector", f"[B {self.size}]", str(got))
-        latent = self.encode(observation.vector.float(), before.directive.tokens)
+        """The state of `observation` under the tokens of `before.directive`. Raises MessageError
+        where the vector has another size.
+        """
+        vector = observation.vector
+        if vector is None or vector.shape[1:] != (self.size,):
+            received = "None" if vector is None else str(vector.shape)
+            raise MessageError("Observation", "vector", f"[B {self.size}]", received)
+        latent = self.encode(vector.float(), before.directive.tokens)
         return State(
             latent=latent,
             hidden=before.state.hidden,
@@ -92,14 +86,15 @@ class Vectors(nn.Module):
         )
 
     def initial(self, rows: int) -> State:
-        """What stands for the state before an episode begins: zeros of the usual shapes."""
+        """The state before the first of an episode: zeros of the usual shapes."""
+        goal = self.world.goal
         return State(
             latent=torch.zeros(rows, self.latent_size),
             hidden=torch.zeros(rows, 0),
-            signals=torch.zeros(rows, self.signals),
+            signals=torch.zeros(rows, len(self.world.signals)),
             ended=torch.zeros(rows),
             uncertainty=torch.zeros(rows),
-            goal=None if self.goal is None else torch.zeros(rows, self.goal),
+            goal=None if goal is None else torch.zeros(rows, goal),
         )
 
     def encode_windows(
@@ -107,16 +102,16 @@ class Vectors(nn.Module):
         experience: Experience,
         tokens: Tensor | None = None,
         augment_key: Tensor | None = None,
-        wanted: Tensor | None = None,
+        step_mask: Tensor | None = None,
     ) -> Tensor:
         """Latents [B W D] of all steps of all windows in one pass, under `tokens` [B W T E].
 
-        Vectors are not augmented, and cost little: `augment_key` and `wanted` are taken, as from
-        pixels, and change nothing.
+        Vectors are not augmented and encoding is cheap: `augment_key` and `step_mask` change
+        nothing. Raises MessageError where the windows hold no vectors.
         """
         if experience.vectors is None:
             raise MessageError("Experience", "vectors", "vectors", "None")
         rows, steps = experience.mask.shape
-        each = None if tokens is None else tokens.flatten(0, 1)
-        latents = self.encode(experience.vectors.flatten(0, 1).float(), each)
+        flat_tokens = None if tokens is None else tokens.flatten(0, 1)
+        latents = self.encode(experience.vectors.flatten(0, 1).float(), flat_tokens)
         return latents.view(rows, steps, -1)

@@ -76,8 +76,6 @@ class JEPA(nn.Module):
         encoder_grad_scale: float = Field(default=1.0, ge=0, le=1)
         batch_fraction: float = Field(default=1.0, gt=0, le=1)
 
-    updates: Tensor
-
     def __init__(
         self,
         *,
@@ -109,7 +107,8 @@ class JEPA(nn.Module):
         self.delta_stats = RunningScale(latent_size)
         self.signal_stats = RunningScale(len(world.signals))
         self.error_stats = RunningScale(latent_size)
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        # Drawn last, so that it changes no initial weight; like these it follows from the seed.
+        self._bootstrap_key = int(torch.randint(2**62, ()))
 
     # -- imagining --------------------------------------------------------------------------
 
@@ -280,24 +279,22 @@ class JEPA(nn.Module):
             distance = self.objective.error(online[:, :1], target[:, 0], self._latent_std())
             weighted = experience.importance_weights * distance.squeeze(1) * valid[:, 0]
             losses["invariance"] = self.config.invariance_weight * weighted.mean()
-        key = chance.keys(0, 1, int(self.updates))
         return losses | self.objective.penalties(all_latents, key), None
 
     def _bootstrap_weights(self, index: Tensor) -> Tensor:
         """The weight of each window in each head's loss, [B K]: 0 or 2 with equal probability.
 
-        It is a function of the window's `index` [B], so that a head never learns from some windows
-        and heads can disagree there (Osband et al. 2016).
+        A function of the window's `index` [B] and the run's seed, the same at each update: a head
+        never learns from some windows, and heads can disagree there (Osband et al. 2016).
         """
         heads = self.config.ensemble_size
         if heads == 1:
             return torch.ones(len(index), 1, device=index.device)
-        drawn = chance.uniform(index.cpu(), "bootstrap", heads)
+        drawn = chance.uniform(index.cpu() ^ self._bootstrap_key, "bootstrap", heads)
         return ((drawn > 0.5).float() * 2).to(index.device)
 
     def on_update(self) -> None:
-        """Counts the update; the objective's random numbers follow from the count."""
-        self.updates.add_(1)
+        """Nothing: there is no target network and no schedule."""
 
     def on_reset(self) -> None:
         """Nothing: running statistics continue."""

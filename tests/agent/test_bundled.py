@@ -61,7 +61,7 @@ def test_it_was_given_its_weights(name):
 
 def test_the_emulator_can_stand_in_for_the_model_that_was_learned():
     emulator = ("world_model.kind=clairvoyant", "actor.planner.kind=rollout")
-    thinks = ("configurator.mode=2", "configurator.horizon_steps=2", "configurator.model_calls=12")
+    thinks = ("configurator.mode=2", "directive.horizon_steps=2", "directive.model_calls=12")
     player = load("pong", *emulator, *thinks, seed=1)
     observation = player.world.reset(1)
     for _ in range(12):

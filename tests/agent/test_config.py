@@ -1,5 +1,6 @@
 """Merging, kinds and every class of mistake, without a world: the spec is written by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -10,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.assembly.build import KINDS, assemble, describe
 from agent.assembly.load import RunRequest, configure
-from agent.assembly.merge import BEFORE, dotted, merge, read_yaml
+from agent.assembly.merge import dotted, merge, read_yaml
 from agent.assembly.resolve import Kinds, default_kind, preset, presets, resolve, settings_of
 from agent.learning.learner import Learner
+from agent.recording.renames import current_settings
 from modules.messages import SIGNALS, ActionSpec, ConfigError, WorldSpec
 
 PIXELS = WorldSpec(
@@ -29,15 +31,6 @@ PUSH = WorldSpec(
     signals=SIGNALS,
     actions=ActionSpec(discrete=False, size=1, low=(-2.0,), high=(2.0,)),
 )
-
-
-class Bare:
-    """A configurator that shares no settings with the others."""
-
-    class Config(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-        kind: Literal["bare"] = "bare"
-        pace: int = 2
 
 
 def resolved(*overrides: str, world: WorldSpec = PIXELS):
@@ -64,44 +57,67 @@ def test_another_kind_drops_the_settings_of_the_former():
     assert same["actor"]["planner"] == {"kind": "beam", "action_repeat": 2, "refine_samples": 3}
     for value in ({"kind": "cem"}, "cem"):
         other = merge(low, {"actor": {"planner": value}})
-        assert other["actor"]["planner"] == {"kind": "cem", BEFORE: {"action_repeat": 2}}
+        assert other["actor"]["planner"] == {"kind": "cem"}
         assert other["actor"]["kind"] == "actor"
 
 
-def test_what_configurators_have_in_common_outlives_another_kind():
-    told = ("kind=random-rate", "rate=0.5", "horizon_steps=3", "u={pain: 0}")
-    base = dotted(f"configurator.{said}" for said in told)
-    over = ("configurator=surprise", "configurator.kind=fixed", "configurator.u={effort: 2}")
-    last = resolved(*(f"configurator.{said}" for said in told), *over)
-    settings = last.tree()["configurator"]
-    assert settings["kind"] == "fixed"
-    assert "rate" not in settings
-    assert settings["horizon_steps"] == 3
-    assert settings["u"] == {"pain": 0, "effort": 2}
-    # One that has nothing of it is not bothered with it.
-    kinds = Kinds(KINDS)
-    kinds.add("other", {"configurator": {"bare": Bare}})
-    tree = merge({"world": {"id": PIXELS.id}} | base, {"configurator": {"kind": "bare"}})
-    assert resolve(tree, PIXELS, kinds).tree()["configurator"] == {"kind": "bare", "pace": 2}
+def test_another_configurator_keeps_the_directive_block():
+    base = dotted(["configurator.kind=random-rate", "configurator.rate=0.5",
+                   "directive.horizon_steps=3", "directive.u={pain: 0}"])  # fmt: skip
+    tree = merge({"world": {"id": PIXELS.id}} | base, dotted(["configurator=surprise"]))
+    tree = merge(tree, dotted(["configurator.kind=fixed", "directive.u={effort: 2}"]))
+    settings = resolve(tree, PIXELS, Kinds(KINDS)).tree()
+    assert settings["configurator"] == {"kind": "fixed", "mode": 2}
+    assert settings["directive"]["horizon_steps"] == 3
+    assert settings["directive"]["u"] == {"pain": 0, "effort": 2}
 
 
-def test_layers_may_be_laid_over_each_other_in_any_grouping():
-    def layer(kind: str, **more: object):
-        return {"configurator": {"kind": kind, **more}}
+def test_layers_are_laid_one_after_the_other(tmp_path):
+    """A kind named by two layers, with another between, begins anew."""
+    file = tmp_path / "surprise.yaml"
+    file.write_text("configurator: surprise")
+    request = RunRequest("pong", preset="reactive", config=file)
+    assert configure(request)[0]["configurator"] == {"kind": "surprise"}
+    fixed = replace(request, overrides=("configurator.kind=fixed",))
+    assert configure(fixed)[0]["configurator"] == {"kind": "fixed"}
 
-    for kinds in (("fixed", "surprise", "task"), ("fixed", "surprise", "fixed"), ("task",) * 3):
-        low = layer(kinds[0], commit_steps=8, mode=2, u={"pain": 0})
-        mid = layer(kinds[1], commit_steps=1)
-        top = layer(kinds[2], u={"goal": 3})
-        assert merge(merge(low, mid), top) == merge(low, merge(mid, top))
+
+def test_a_configurator_swapped_in_keeps_the_directive_but_for_what_it_changes():
+    tree = {"world": {"id": "CartPole-v1"}, "configurator": {"kind": "fixed"},
+            "directive": {"u": {"pain": 0}, "commit_steps": 3}}  # fmt: skip
+    for text, commit in (
+        ("swap:9=surprise", 3),
+        ("swap:9={kind: surprise, directive: {commit_steps: 1}}", 1),
+    ):
+        slot, directive = describe(tree | {"interventions": [text]}, Kinds(KINDS)).others[text]
+        assert slot.kind == "surprise"
+        assert (directive.u, directive.commit_steps) == ({"pain": 0}, commit)
 
 
-def test_a_configurator_swapped_in_strives_for_the_same():
-    text = "swap:9=surprise"
-    tree = {"world": {"id": "CartPole-v1"}, "configurator": {"kind": "fixed", "u": {"pain": 0}}}
-    swapped = describe(tree | {"interventions": [text]}, Kinds(KINDS)).others[text]
-    assert swapped.kind == "surprise"
-    assert swapped.settings.u == {"pain": 0}
+OLD = {
+    "world": {"id": "CartPole-v1", "rows": 2},
+    "interventions": ["clamp:u.pain=0", "swap:9={kind: surprise, deviations: 3, commit_steps: 1}"],
+    "training": {"evaluation": {"configurator": {"mode": 1, "u": {"pain": 1.0}}}},
+    "configurator": {"kind": "fixed", "u": {"pain": 0.0}, "v": {}, "horizon_steps": 5, "mode": 2},
+}
+"""A configuration as version 0.1 wrote it."""
+
+
+def test_a_configuration_of_0_1_has_its_directive_block():
+    current = current_settings(OLD)
+    assert current["configurator"] == {"kind": "fixed", "mode": 2}
+    assert current["directive"] == {"u": {"pain": 0.0}, "v": {}, "horizon_steps": 5}
+    assert current["training"]["evaluation"] == {
+        "configurator": {"mode": 1}, "directive": {"u": {"pain": 1.0}},
+    }  # fmt: skip
+    swap = "swap:9={kind: surprise, enter_std: 3, directive: {commit_steps: 1}}"
+    assert current["interventions"] == ["clamp:u.pain=0", swap]
+    config = describe(current, Kinds(KINDS))
+    assert config.others[swap][1].horizon_steps == 5
+    # What this version writes is read as it is, whatever a plugin's settings are called.
+    plugged = {"directive": {}, "configurator": {"kind": "mine", "commit_steps": 4}}
+    assert current_settings(plugged) == plugged
+    assert current_settings(config.tree()) == config.tree()
 
 
 SCALAR = "cost.critic.kind=scalar-categorical"
@@ -121,7 +137,7 @@ GREEDY = "actor.policy.kind=greedy"
             "config configurator.kind: expected 'task'",
         ),
         ("sextet/Orchard-v0", ("interventions=['swap:9=surprise']",), "interventions 'swap:9=sur"),
-        ("sextet/Orchard-v0", ("configurator.kind=fixed", "configurator.v={subgoal 1: 1}"), None),
+        ("sextet/Orchard-v0", ("configurator.kind=fixed", "directive.v={subgoal 1: 1}"), None),
         (
             "sextet/Orchard-v0",
             (
@@ -268,6 +284,11 @@ def test_a_bare_name_is_short_for_a_kind():
         ("world.num_env=2", ["config world.num_env:", "mean 'num_envs'"]),
         ("discount=1.5", ["config discount", "1.5 is not", "at most 1"]),
         ("tokens.width=x", ["config tokens.width", "'x' is not a valid integer"]),
+        ("configurator.u={pain: 0}", ["config configurator.u: is called directive.u now"]),
+        ("configurator.horizon_steps=3", ["is called directive.horizon_steps now"]),
+        ("configurator.think_every=3", ["is called configurator.max_idle_steps now"]),
+        ("directive.modle_calls=3", ["config directive.modle_calls", "mean 'model_calls'"]),
+        ("directive.risk=5000", ["config directive.risk", "5000 is not", "at most 1000"]),
         ("perception=3", ["config perception", "3 is not a kind"]),
         ("perception.kind=[1]", ["config perception.kind", "[1] is not one of"]),
         ("perception.kind=", ["config perception.kind", "None is not one of"]),

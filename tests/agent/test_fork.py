@@ -17,14 +17,14 @@ from agent.recording.drive_guard import SHIPPED, drive_hashes, guarded, require_
 from agent.recording.keyframe import ActingMemory
 from agent.recording.run_folder import RunFolder
 from agent.recording.trace import Trace
-from agent.recording.weights import trainable
+from agent.recording.weights import parametric_modules
 from modules.cost import drives
 from modules.messages import ConfigError, TraceError, WorldError
 from worlds.make import make_world
 
 THOUGHT = (
-    "configurator.kind=surprise", "configurator.model_calls=6", "configurator.horizon_steps=3",
-    "configurator.commit_steps=2", "configurator.max_idle_steps=6", "configurator.warmup_steps=2",
+    "configurator.kind=surprise", "directive.model_calls=6", "directive.horizon_steps=3",
+    "directive.commit_steps=2", "configurator.max_idle_steps=6", "configurator.warmup_steps=2",
 )  # fmt: skip
 MODE_1 = ("configurator.kind=fixed", "configurator.mode=1")
 SMALL = ("perception.latent_size=32",)
@@ -125,6 +125,7 @@ def test_a_directive_is_changed_for_as_long_as_it_is_held_and_says_so(runs):
         ("expected.signals.reward=7", lambda m: float(m.expected.signals[0, 0]) == 7),
         ("directive.tokens=1.5", lambda m: bool((m.directive.tokens == 1.5).all())),
         ("plan.action=LEFT", lambda m: int(m.plan.action[0].argmax()) == 3),
+        ("u.pain=1e-3", lambda m: abs(float(m.directive.u[0, 1]) - 0.001) < 1e-6),
     ],
 )  # fmt: skip
 def test_any_field_of_any_message(runs, change, seen):
@@ -277,7 +278,7 @@ def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
     place.write_config(assembly.config.tree())
     weights = {
         f"{port}/{name}": tensor + 0.25 if tensor.is_floating_point() else tensor
-        for port, module in trainable(assembly.agent.modules).items()
+        for port, module in parametric_modules(assembly.agent.modules).items()
         for name, tensor in module.state_dict().items()
     }
     facts = {"drives": drive_hashes(assembly.agent)}
@@ -287,7 +288,7 @@ def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
     shutil.rmtree(folder)
     assert fork(played, 20, steps=10).identical
     again = prepared(RunRequest(agent=str(played)))
-    for port, module in trainable(again.agent.modules).items():
+    for port, module in parametric_modules(again.agent.modules).items():
         for name, tensor in module.state_dict().items():
             assert tensor.equal(weights[f"{port}/{name}"])
 
@@ -401,7 +402,7 @@ def test_nothing_that_learns_or_directs_moves_a_drive(runs):
     before = drive_hashes(agent)
     assert before == {name: SHIPPED[name] for name in agent.modules.cost.drives}
     with torch.no_grad():
-        for module in trainable(agent.modules).values():
+        for module in parametric_modules(agent.modules).values():
             for parameter in module.parameters():
                 parameter.add_(1.0)
     assert drive_hashes(agent) == before
@@ -472,7 +473,7 @@ def test_a_checkpoint_of_other_drives_is_refused_by_name(tmp_path):
     place.write_config(assembly.config.tree())
     weights = {
         f"{port}/{name}": tensor
-        for port, module in trainable(assembly.agent.modules).items()
+        for port, module in parametric_modules(assembly.agent.modules).items()
         for name, tensor in module.state_dict().items()
     }
     facts = {"drives": drive_hashes(assembly.agent) | {"effort": "0" * 64}}

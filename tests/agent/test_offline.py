@@ -37,8 +37,8 @@ def filled(*traces: Path) -> Agent:
 
 
 def test_memory_holds_what_was_lived_row_after_row():
-    thoughtful = ("--configurator.kind=scheduled", "--configurator.model_calls=8")
-    one = recorded("one", *thoughtful, "--configurator.horizon_steps=2")
+    thoughtful = ("--configurator.kind=scheduled", "--directive.model_calls=8")
+    one = recorded("one", *thoughtful, "--directive.horizon_steps=2")
     two = recorded("two", "--num-envs", "3", "--seed", "5")
     assert recorded_steps([one, two]) == 180
     kept = filled(one, two).memory.tensors()

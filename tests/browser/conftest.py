@@ -45,8 +45,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lived") / "run"
     code = run([
         "play", "ALE/Breakout-v5", "--world_model.kind=clairvoyant", "--steps", "70", "--seed", "5",
-        "--configurator.horizon_steps=8", "--configurator.model_calls=64",
-        "--configurator.commit_steps=2", "--configurator.warmup_steps=2",
+        "--directive.horizon_steps=8", "--directive.model_calls=64",
+        "--directive.commit_steps=2", "--configurator.warmup_steps=2",
         "--no-live", "--run", str(folder),
     ])  # fmt: skip
     assert code == 0

@@ -1,17 +1,18 @@
-"""Configurators put together as `agent.assembly.build` does it, from settings and facts by name."""
+"""Configurators built as `agent.assembly.build` builds them, from settings and facts by name."""
 
 from typing import Any
 
-from modules.configurator.base_directive import BaseDirective, Settings
+from modules.configurator.base_directive import BaseDirective, DirectiveSettings
 
 FACTS = ("drives", "heads", "token_shape", "horizon_max")
 
 
-def made(kind: type, **given: Any) -> Any:
-    """A configurator of a `kind`: what belongs to `BaseDirective` is made one, the rest is its
-    own.
+def directed(kind: type, **values: Any) -> Any:
+    """A configurator of a `kind`, from facts, fields of `DirectiveSettings`, fields of its `Config`
+    and other arguments of its constructor, all by name.
     """
-    usual = {name: getattr(kind.Config(), name) for name in Settings.model_fields}  # type: ignore[attr-defined]
-    stands = {name: given.pop(name, default) for name, default in usual.items()}
-    facts = {name: given.pop(name) for name in FACTS}
-    return kind(standing=BaseDirective(**stands, **facts), **given)
+    facts = {name: values.pop(name) for name in FACTS}
+    shared = {name: values.pop(name) for name in DirectiveSettings.model_fields if name in values}
+    own = {name: values.pop(name) for name in kind.Config.model_fields if name in values}  # type: ignore[attr-defined]
+    base = BaseDirective(DirectiveSettings(**shared), **facts)
+    return kind(config=kind.Config.model_validate(own), base=base, **values)  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from directed import made
+from directed import directed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -88,7 +88,7 @@ def test_every_configurator_says_its_settings(kind: str) -> None:
         "u": {"effort": 0.25, "score": 2.0}, "v": {"pain": 3.0}, "horizon_steps": 7,
         "model_calls": 90, "commit_steps": 2, "latent_temperature": 0.5, "risk": 1.5,
     }  # fmt: skip
-    configurator = made(KINDS[kind], **given, **FACTS)
+    configurator = directed(KINDS[kind], **given, **FACTS)
     neutral = configurator.initial(3)
     said = configurator.configure(situation(neutral, [0.0, 0.1, 0.2], [0, 1, 2]))
     for directive in (neutral, said):
@@ -110,38 +110,26 @@ def test_every_configurator_says_its_settings(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_settings_are_refused(kind: str) -> None:
-    with pytest.raises(ConfigError, match=r"configurator.u: 'scroe'.*Did you mean 'score'\?"):
-        made(KINDS[kind], u={"scroe": 1.0}, **FACTS)
-    with pytest.raises(ConfigError, match=r"configurator.v: 'goal' is not one of score"):
-        made(KINDS[kind], v={"goal": 1.0}, **FACTS)
+    with pytest.raises(ConfigError, match=r"directive.u: 'scroe'.*Did you mean 'score'\?"):
+        directed(KINDS[kind], u={"scroe": 1.0}, **FACTS)
+    with pytest.raises(ConfigError, match=r"directive.v: 'goal' is not one of score"):
+        directed(KINDS[kind], v={"goal": 1.0}, **FACTS)
     with pytest.raises(ConfigError, match="horizon_steps: expected at most 64, got 65"):
-        made(KINDS[kind], horizon_steps=65, **FACTS)
+        directed(KINDS[kind], horizon_steps=65, **FACTS)
     with pytest.raises(ValidationError):
-        KINDS[kind].Config.model_validate({"modle_calls": 3})
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_config_and_constructor_have_the_same_defaults(kind: str) -> None:
-    """Built from an untouched Config it does what it does when built with nothing."""
-    config = KINDS[kind].Config()
-    settings = {n: getattr(config, n) for n in type(config).model_fields if n != "kind"}
-    one, two = made(KINDS[kind], **settings, **FACTS), made(KINDS[kind], **FACTS)
-    heard = situation(one.initial(2), [0.0, 0.4], [2, 9])
-    for a, b in ((one.initial(2), two.initial(2)), (one.configure(heard), two.configure(heard))):
-        assert a.to_bytes() == b.to_bytes()
-    assert config.horizon_max == (96 if kind == "manual" else 48)
+        KINDS[kind].Config.model_validate({"model_calls": 3})
 
 
 def test_fixed_never_changes() -> None:
     for mode in (1, 2):
-        configurator = made(Fixed, mode=mode, **FACTS)
+        configurator = directed(Fixed, mode=mode, **FACTS)
         neutral = configurator.initial(2)
         assert configurator.configure(situation(neutral, [9.0, 0.0], [0, 50])) is neutral
         assert neutral.mode.tolist() == [mode, mode]
 
 
 def test_scheduled_changes_by_the_age_of_each_row() -> None:
-    configurator = made(
+    configurator = directed(
         Scheduled,
         mode=1,
         schedule=[
@@ -160,7 +148,7 @@ def test_scheduled_changes_by_the_age_of_each_row() -> None:
     assert said.risk.tolist() == [0, 0, 0, 0, 2, 2]
     assert said.reason[3] == "thinks: as scheduled from step 2"
     assert configurator.initial(1).mode.tolist() == [1]
-    periodic = made(Scheduled, period_steps=4, **FACTS)
+    periodic = directed(Scheduled, period_steps=4, **FACTS)
     said = periodic.configure(situation(periodic.initial(9), [0.0] * 9, list(range(9))))
     assert said.mode.tolist() == [1, 1, 1, 2, 1, 1, 1, 2, 1]
     config = Scheduled.Config.model_validate({"schedule": [{"from_step": 1, "horizon_steps": 99}]})
@@ -169,16 +157,16 @@ def test_scheduled_changes_by_the_age_of_each_row() -> None:
 
 def test_a_timetable_out_of_order_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected from_step to rise"):
-        made(Scheduled, schedule=[{"from_step": 5}, {"from_step": 5}], period_steps=0, **FACTS)
-    with pytest.raises(ConfigError, match="step 5 never comes"):
-        made(Scheduled, schedule=[{"from_step": 5}], period_steps=5, **FACTS)
+        directed(Scheduled, schedule=[{"from_step": 5}, {"from_step": 5}], period_steps=0, **FACTS)
+    with pytest.raises(ConfigError, match="step 5 is never reached"):
+        directed(Scheduled, schedule=[{"from_step": 5}], period_steps=5, **FACTS)
 
 
 ALONE: dict[str, Any] = {"max_idle_steps": 0, "warmup_steps": 4, "min_dwell_steps": 2, **FACTS}
 
 
 def test_an_episode_begins_with_thought_then_the_usual_is_acted_on() -> None:
-    configurator = made(Surprise, **ALONE)
+    configurator = directed(Surprise, **ALONE)
     said = lived(configurator, [0.0, *[0.1, 0.12, 0.11, 0.1] * 5])
     assert modes(said) == [2] * 5 + [1] * 16
     assert said[0].reason == ("thinks: too early to know what is usual",)
@@ -190,7 +178,7 @@ def test_an_episode_begins_with_thought_then_the_usual_is_acted_on() -> None:
 
 def test_what_is_usual_is_the_mean_and_deviation_of_the_steps_before() -> None:
     surprises = [0.0, 0.3, 0.1, 0.5, 0.2, 0.4, 0.25]
-    said = lived(made(Surprise, **ALONE), surprises)
+    said = lived(directed(Surprise, **ALONE), surprises)
     felt = torch.tensor(surprises[1:], dtype=torch.float64)
     configurator_state = said[-1].configurator_state[0].double()
     torch.testing.assert_close(configurator_state[0], felt.mean(), rtol=1e-5, atol=0)
@@ -199,7 +187,7 @@ def test_what_is_usual_is_the_mean_and_deviation_of_the_steps_before() -> None:
 
 
 def test_surprise_makes_it_think_and_stay_alert() -> None:
-    said = lived(made(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6, 0.9, *[0.1] * 5])
+    said = lived(directed(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6, 0.9, *[0.1] * 5])
     assert modes(said) == [2] * 5 + [1] * 8 + [2] * 3 + [1] * 3
     reasons = [d.reason[0] for d in said[13:17]]
     assert reasons[0] == "thinks: surprise 0.9 over 0.13 usual"
@@ -209,20 +197,20 @@ def test_surprise_makes_it_think_and_stay_alert() -> None:
 
 def test_the_usual_is_relative() -> None:
     """The same surprise is nothing to a row used to more; what is tiny is never too much."""
-    calm = lived(made(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6, 0.5])
-    wild = lived(made(Surprise, **ALONE), [0.0, *[0.2, 0.9] * 6, 0.5])
-    tiny = lived(made(Surprise, **ALONE), [0.0, *[0.0] * 12, 0.009])
+    calm = lived(directed(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6, 0.5])
+    wild = lived(directed(Surprise, **ALONE), [0.0, *[0.2, 0.9] * 6, 0.5])
+    tiny = lived(directed(Surprise, **ALONE), [0.0, *[0.0] * 12, 0.009])
     assert [modes(s)[-1] for s in (calm, wild, tiny)] == [2, 1, 1]
 
 
 def test_disagreement_novelty_and_long_idleness_are_reasons_too() -> None:
     quiet = [0.1] * 14
     odd = [0.0] * 13
-    by_critics = lived(made(Surprise, **ALONE), quiet, disagreement=[*odd, 0.4])[-1]
+    by_critics = lived(directed(Surprise, **ALONE), quiet, disagreement=[*odd, 0.4])[-1]
     assert by_critics.reason == ("thinks: critics disagree by 0.4 over 0.01 usual",)
-    by_novelty = lived(made(Surprise, **ALONE), quiet, novelty=[*odd, 0.8])[-1]
+    by_novelty = lived(directed(Surprise, **ALONE), quiet, novelty=[*odd, 0.8])[-1]
     assert by_novelty.reason == ("thinks: novelty 0.8 over 0.5",)
-    often = lived(made(Surprise, **{**ALONE, "max_idle_steps": 3}), quiet)
+    often = lived(directed(Surprise, **{**ALONE, "max_idle_steps": 3}), quiet)
     assert modes(often) == [2] * 5 + [1, 1, 2] * 3
     assert often[-1].reason == ("thinks: has not for 3 steps",)
 
@@ -231,22 +219,24 @@ def test_alertness_is_entered_at_one_level_and_left_at_a_lower_one() -> None:
     """Between the levels nothing changes, whichever way it is."""
     usual, between = [0.0, *[0.1, 0.12] * 6], 0.1275
     settings = {**ALONE, "enter_std": 2.0, "exit_std": 1.0, "min_dwell_steps": 0}
-    calm = lived(made(Surprise, **settings), [*usual, between, between, 0.1])
+    calm = lived(directed(Surprise, **settings), [*usual, between, between, 0.1])
     assert modes(calm)[-3:] == [1, 1, 1]
     # The shock itself widens what is usual: 0.2 is then within two deviations, not within one.
-    alert = lived(made(Surprise, **settings), [*usual, 0.3, 0.2, 0.19, 0.1, 0.2])
+    alert = lived(directed(Surprise, **settings), [*usual, 0.3, 0.2, 0.19, 0.1, 0.2])
     assert modes(alert)[-5:] == [2, 2, 2, 1, 1]
     assert alert[-4].reason[0].startswith("thinks: still alert, surprise 0.2")
     new = lived(
-        made(Surprise, **settings), [0.1] * 15, novelty=[*[0.0] * 10, 0.6, 0.45, 0.42, 0.3, 0.45]
+        directed(Surprise, **settings),
+        [0.1] * 15,
+        novelty=[*[0.0] * 10, 0.6, 0.45, 0.42, 0.3, 0.45],
     )
     assert modes(new)[-5:] == [2, 2, 2, 1, 1]
-    with pytest.raises(ValidationError, match="alertness is left at the lower level"):
+    with pytest.raises(ValidationError, match="alertness ends at the lower threshold"):
         Surprise.Config.model_validate({"exit_std": 3.0})
 
 
 def test_alertness_makes_a_plan_under_way_anew() -> None:
-    configurator = made(Surprise, **{**ALONE, "min_dwell_steps": 0})
+    configurator = directed(Surprise, **{**ALONE, "min_dwell_steps": 0})
     before = lived(configurator, [0.0, *[0.1, 0.12] * 6])[-1]
     heard = situation(before, [0.9], [13])
     plan = heard.previous.plan.replace(remaining_commit=torch.tensor([5]))
@@ -258,10 +248,10 @@ def test_alertness_makes_a_plan_under_way_anew() -> None:
 
 def test_all_it_knows_is_in_the_directive() -> None:
     """A fork goes on alike in another configurator, and a new episode begins anew."""
-    first = lived(made(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6])
+    first = lived(directed(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6])
     on = [0.9, 0.1, 0.1, 0.3, 0.1]
-    one = lived(made(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6, *on])[-len(on) :]
-    forked = made(Surprise, **ALONE)
+    one = lived(directed(Surprise, **ALONE), [0.0, *[0.1, 0.12] * 6, *on])[-len(on) :]
+    forked = directed(Surprise, **ALONE)
     before = first[-1]
     for age, (surprise, wanted) in enumerate(zip(on, one, strict=True)):
         before = forked.configure(situation(before, [surprise], [13 + age]))
@@ -271,7 +261,7 @@ def test_all_it_knows_is_in_the_directive() -> None:
 
 
 def test_rows_are_judged_by_themselves() -> None:
-    configurator = made(Surprise, **ALONE)
+    configurator = directed(Surprise, **ALONE)
     draw = torch.Generator().manual_seed(0)
     surprises = torch.rand(30, 3, generator=draw)
     together = [configurator.initial(3)]
@@ -327,7 +317,7 @@ def test_a_budget_is_never_overspent(
     budget: int, calls: int, expected: int, longest: int, seed: int
 ) -> None:
     draw = torch.Generator().manual_seed(seed)
-    configurator = made(Budgeted,
+    configurator = directed(Budgeted,
         model_calls_per_episode=budget, episode_steps=expected, max_commit_steps=longest,
         model_calls=calls, **FACTS,
     )  # fmt: skip
@@ -344,7 +334,7 @@ def test_a_budget_is_paced_and_spent() -> None:
     still, whole = torch.full((200,), 0.1), torch.ones(200)
     for budget in (2_000, 10_000, 19_000):
         said, costs = spending(
-            made(Budgeted, model_calls_per_episode=budget, episode_steps=200, model_calls=100,
+            directed(Budgeted, model_calls_per_episode=budget, episode_steps=200, model_calls=100,
             **FACTS),
             still, whole, whole,
         )  # fmt: skip
@@ -360,7 +350,7 @@ def test_a_budget_goes_where_it_is_expected_to_gain() -> None:
     shocks = torch.full((200,), 0.1)
     shocks[60::20] = 1.5
     whole = torch.ones(200)
-    spender = made(
+    spender = directed(
         Budgeted, model_calls_per_episode=2_500, episode_steps=200, model_calls=100, **FACTS
     )
     said, costs = spending(spender, shocks, whole, whole)
@@ -373,7 +363,7 @@ def test_a_budget_goes_where_it_is_expected_to_gain() -> None:
 def test_random_thoughts_come_at_the_rate_whatever_happens() -> None:
     luck, whole = torch.rand(800, generator=torch.Generator().manual_seed(0)), torch.ones(800)
     for rate in (0.05, 0.3):
-        random = made(RandomRate, rate=rate, commit_steps=4, model_calls=10, **FACTS)
+        random = directed(RandomRate, rate=rate, commit_steps=4, model_calls=10, **FACTS)
         said, costs = spending(random, luck, whole, whole)
         thoughts = torch.tensor(costs) > 0
         assert abs(float(thoughts.float().mean()) - rate) < 0.04
@@ -382,10 +372,10 @@ def test_random_thoughts_come_at_the_rate_whatever_happens() -> None:
         acting = sum(int(d.mode) == 1 for d in said[int(thoughts.nonzero()[0]) :])
         idle = (gaps - 4).clamp_min(0).sum() + max(0, 800 - int(thoughts.nonzero()[-1]) - 4)
         assert acting == int(idle)
-    assert sum(spending(made(RandomRate, rate=0.0, **FACTS), luck[:50], whole, whole)[1]) == 0
-    always = made(RandomRate, rate=1.0, model_calls=10, **FACTS)
+    assert sum(spending(directed(RandomRate, rate=0.0, **FACTS), luck[:50], whole, whole)[1]) == 0
+    always = directed(RandomRate, rate=1.0, model_calls=10, **FACTS)
     assert min(spending(always, luck[:50], whole, whole)[1]) > 0
-    matched = made(
+    matched = directed(
         RandomRate, model_calls_per_episode=500, episode_steps=100, model_calls=50, **FACTS
     )
     assert matched.rate == 0.1
@@ -393,7 +383,7 @@ def test_random_thoughts_come_at_the_rate_whatever_happens() -> None:
 
 def test_a_thought_by_chance_is_as_likely_at_every_step_from_the_first_on() -> None:
     rate, rows = 0.125, 6000
-    random = made(RandomRate, rate=rate, **FACTS)
+    random = directed(RandomRate, rate=rate, **FACTS)
     directive, shares = random.initial(rows), []
     plan = bench.moment(1, 1).plan.select(torch.zeros(rows, dtype=torch.int64))
     heard = situation(directive, [0.0] * rows, [0] * rows)
@@ -423,10 +413,12 @@ def test_a_thought_by_chance_is_as_likely_at_every_step_from_the_first_on() -> N
 )
 def test_a_plan_made_anew_by_a_surprise_lasts_as_any_other(settings: dict[str, Any]) -> None:
     """The actor makes it of itself: the configurator had a plan under way in mind."""
+    own = settings.keys() & {"kind", "model_calls_per_episode", "episode_steps"}
     tree = {
         "world": {"id": "CartPole-v1"}, "world_model": {"kind": "persistence"},
         "memory": {"capacity": 1000}, "actor": {"replan_threshold": 0},
-        "configurator": {"model_calls": 24, **settings},
+        "configurator": {name: settings[name] for name in own},
+        "directive": {"model_calls": 24, **{n: v for n, v in settings.items() if n not in own}},
     }  # fmt: skip
     assembly = assemble(tree, known_kinds())
     moments = list(live(assembly.agent, assembly.world, 40, 3))
@@ -438,9 +430,8 @@ def test_a_plan_made_anew_by_a_surprise_lasts_as_any_other(settings: dict[str, A
 
 @pytest.mark.parametrize("kind", [Budgeted, Learned])
 def test_a_plan_under_way_stands_where_it_is_not_made_anew(kind: Any) -> None:
-    configurator = made(kind, model_calls_per_episode=1, **FACTS) if kind is Budgeted else made(
-        kind, **FACTS
-    )  # fmt: skip
+    own = {"model_calls_per_episode": 1} if kind is Budgeted else {}
+    configurator = directed(kind, **own, **FACTS)
     heard = situation(configurator.initial(3), [0.0] * 3, [5] * 3)
     left = torch.tensor([1, 7, 40])
     plan = heard.previous.plan.replace(remaining_commit=left)
@@ -450,7 +441,7 @@ def test_a_plan_under_way_stands_where_it_is_not_made_anew(kind: Any) -> None:
 
 
 def test_the_pause_of_a_budget_begins_with_what_was_thought_not_with_what_was_bought() -> None:
-    spender = made(Budgeted, **FACTS)
+    spender = directed(Budgeted, **FACTS)
     heard = situation(spender.initial(1), [0.0], [0])
     bought = spender.configure(heard)
     assert bought.reason[0].startswith("thinks: an episode begins")
@@ -467,14 +458,14 @@ def test_the_pause_of_a_budget_begins_with_what_was_thought_not_with_what_was_bo
 def test_an_untaught_network_does_what_fixed_does() -> None:
     luck, whole = torch.rand(60, generator=torch.Generator().manual_seed(0)), torch.ones(60)
     said, costs = spending(
-        made(Learned, model_calls=30, commit_steps=5, **FACTS), luck, whole, luck
+        directed(Learned, model_calls=30, commit_steps=5, **FACTS), luck, whole, luck
     )
     _, fixed = spending(
-        made(Fixed, mode=2, model_calls=30, commit_steps=5, **FACTS), luck, whole, luck
+        directed(Fixed, mode=2, model_calls=30, commit_steps=5, **FACTS), luck, whole, luck
     )
     assert costs == fixed
     assert said[0].reason == ("thinks: probability 0.88, 5 steps of it, 30 calls at most",)
-    taught = made(Learned, model_calls=30, commit_steps=5, **FACTS)
+    taught = directed(Learned, model_calls=30, commit_steps=5, **FACTS)
     taught.weights["heads.bias"][0] = -9.0
     said, costs = spending(taught, luck, whole, luck)
     assert sum(costs) == 0
@@ -488,7 +479,7 @@ def test_an_untaught_network_does_what_fixed_does() -> None:
 
 
 def test_a_hand_steers_and_every_change_is_told() -> None:
-    manual = made(Manual, mode=2, **FACTS)
+    manual = directed(Manual, mode=2, **FACTS)
     heard = situation(manual.initial(2), [0.0, 0.0], [3, 4])
     calm = manual.configure(heard)
     assert calm.reason == ("thinks: always, as set",) * 2
@@ -516,7 +507,7 @@ def test_a_hand_steers_and_every_change_is_told() -> None:
 
 
 def test_keys_change_mode_weights_and_horizon() -> None:
-    manual = made(Manual, mode=2, **FACTS)
+    manual = directed(Manual, mode=2, **FACTS)
     pressed = {"1": "mode 2 → 1", "m": "mode 1 → 2", "+": "horizon steps 48 → 64",
                "-": "horizon steps 64 → 32", ">": "u.score 1 → 2", "<": "u.score 2 → 1",
                "c": "commit steps 8 → 16", "x": "commit steps 16 → 8"}  # fmt: skip
@@ -533,7 +524,7 @@ def test_keys_change_mode_weights_and_horizon() -> None:
 
 
 def test_a_hand_may_come_from_any_thread() -> None:
-    manual = made(Manual, mode=2, **FACTS)
+    manual = directed(Manual, mode=2, **FACTS)
     heard = situation(manual.initial(1), [0.0], [3])
     threads = [
         threading.Thread(target=lambda: [manual.press(k) for k in "m><+-" * 20]) for _ in range(4)

@@ -496,5 +496,5 @@ def test_weights_by_name() -> None:
     assert weights({"effort": 0.5, "score": 2}, names, "x").tolist() == [2, 1, 0.5, 1]
     # A plugin's drive counts 1, as it is there only where it is named; sub-goals are set.
     assert weights({}, ("upright", "novelty", "subgoal 0"), "x").tolist() == [1, 0, 0]
-    with pytest.raises(ConfigError, match=r"config configurator.u: 'pian' is not one of score"):
-        weights({"pian": 1}, names, "configurator.u")
+    with pytest.raises(ConfigError, match=r"config directive.u: 'pian' is not one of score"):
+        weights({"pian": 1}, names, "directive.u")

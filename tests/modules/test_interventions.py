@@ -13,7 +13,9 @@ from agent.live import live
 from agent.recording.episode_stats import EpisodeStats
 from modules import chance
 from modules.configurator import interventions
-from modules.configurator.interventions import Clamp, Delay, Place, Shuffle, Swap
+from modules.configurator.base_directive import DirectiveSettings
+from modules.configurator.interventions import Clamp, Delay, Shuffle, Swap
+from modules.field_path import Part, field_path
 from modules.messages import ConfigError, Directive, Message, Moment, Situation
 
 STEPS = 40
@@ -26,15 +28,22 @@ SURPRISE = {
 def made(configurator: dict[str, Any], *written: str, rows: int = 2) -> Assembly:
     """CartPole, with the smallest plans there are: what is decided matters here, not how well."""
     little = {"horizon_steps": 3, "model_calls": 8, "commit_steps": 2}
+    shared = {n: v for n, v in configurator.items() if n in DirectiveSettings.model_fields}
     tree = {
         "world": {"id": "CartPole-v1", "num_envs": rows},
         "seed": 3,
         "world_model": {"kind": "persistence"},
         "memory": {"capacity": 1000},
-        "configurator": {**little, **configurator},
+        "configurator": {n: v for n, v in configurator.items() if n not in shared},
+        "directive": {**little, **shared},
         "interventions": list(written),
     }
     return assemble(tree, known_kinds())
+
+
+def part_of(path: str, directive: Directive) -> Part:
+    names = {"K": ("score", "pain"), "L": ("score", "pain")}
+    return field_path(path, "test").part(directive, names)
 
 
 _RUNS: dict[str, tuple[list[Moment], str]] = {}
@@ -113,15 +122,20 @@ def test_a_clamp_holds_from_the_neutral_directive_on_and_says_so() -> None:
     assert max(int(m.plan.model_calls.max()) for m in moments) in range(1, 8)
 
 
-def test_ablating_twice_is_ablating_once(free: Any) -> None:
-    asked = {**SURPRISE, "u": {"pain": 3.0}, "risk": 0.5}
-    standard = {"mode": 2, "u.pain": 1, "risk": 0}
-    written = [f"ablate:{path}" for path in standard]
+def test_an_ablated_field_is_that_of_the_base_directive(free: Any) -> None:
+    block = {"u": {"pain": 0.0}, "risk": 0.5, "horizon_steps": 2}
+    departs = {"from_step": 0, "mode": 1, "u": {"pain": 3.0}, "risk": 1.0, "horizon_steps": 1}
+    asked = {"kind": "scheduled", "schedule": [departs], "period_steps": 0, **block}
+    base = {"mode": 2, "u.pain": 0, "risk": 0.5, "horizon_steps": 2}
+    written = [f"ablate:{path}" for path in base]
     once = lived(asked, *written)
     assert_same(lived(asked, *written, *written), once)
-    for path, value in standard.items():
-        place = Place(path, ("score", "pain"))
-        assert {float(x) for m in once[0] for x in place.of(m.directive)} == {value}
+    for path, value in base.items():
+        part = part_of(path, once[0][0].directive)
+        assert {float(x) for m in once[0] for x in part.of(m.directive)} == {value}
+    # Around `fixed` in Mode-2 there is nothing to ablate.
+    fixed = {"kind": "fixed", "mode": 2, **block}
+    assert_same(lived(fixed, *written), lived(fixed))
     # What was chosen moment by moment is not any more.
     steady = lived(SURPRISE, "ablate:mode", "clamp:commit_steps=2")
     assert_same(steady, lived({"kind": "fixed", "mode": 2}), state=False)
@@ -145,8 +159,9 @@ def test_a_shuffle_keeps_how_often_and_loses_when(free: Any) -> None:
     assembly.world.close()
     inner = assembly.agent.modules.configurator
     held = 4
-    shuffle = Shuffle(inner, Place("mode"), held)
-    _, own = shuffle.begin(Place("mode").of(inner.initial(1)))
+    mode = part_of("mode", inner.initial(1))
+    shuffle = Shuffle(inner, mode, held)
+    _, own = shuffle.begin(mode.of(inner.initial(1)))
     draw = torch.Generator().manual_seed(0)
     meant = torch.randint(1, 3, (200, 1), generator=draw).float()
     said = []
@@ -169,7 +184,7 @@ def situation_of(moment: Moment, step: int) -> Any:
 
 
 def test_a_swap_at_once_is_the_other_and_after_the_end_the_first(free: Any) -> None:
-    settings = "{kind: fixed, mode: 1, horizon_steps: 3, model_calls: 8, commit_steps: 2}"
+    settings = "{kind: fixed, mode: 1}"
     fixed = lived({"kind": "fixed", "mode": 1})
     assert_same(lived(SURPRISE, f"swap:0={settings}"), fixed, state=False)
     assert_same(lived(SURPRISE, f"swap:9999={settings}"), free, state=False)
@@ -209,20 +224,23 @@ def test_rows_do_not_disturb_each_other() -> None:
 REFUSED = {
     "clmp:mode=1": "'clmp' is not one of clamp, ablate.*Did you mean 'clamp'",
     "clamp:mdoe=1": "'mdoe' is not one of mode.*Did you mean 'mode'",
-    "clamp:mode=3": "mode 3 is not within 1 and 2",
-    "clamp:mode=x": "mode 'x' is not a whole number",
-    "clamp:mode=1.5": "mode 1.5 is not a whole number",
-    "clamp:risk=.nan": "risk nan is not a number",
-    "clamp:mode": "no value; expected clamp:mode=1",
+    "clamp:mode=3": "mode: expected a whole number from 1 to 2, got 3",
+    "clamp:mode=x": "mode: expected a whole number from 1 to 2, got 'x'",
+    "clamp:mode=1.5": "mode: expected a whole number from 1 to 2, got 1.5",
+    "clamp:risk=.nan": "risk: expected a number from -1000 to 1000, got nan",
+    "clamp:u=[1, 2, 3]": "expected one number, or a list of shape",
+    "clamp:plan.steps=3": "expected a field of the directive, got plan.steps",
+    "clamp:configurator_state=1": "'configurator_state' is not one of mode",
+    "clamp:mode": "expected a value, as in clamp:mode=1",
     "clamp": "expected clamp:mode=1",
     "clamp:u.scroe=1": "'scroe' is not one of score.*Did you mean 'score'",
-    "clamp:mode.x=1": "only u and v have parts",
-    "ablate:mode=2": "takes no value",
-    "delay:mode": "no steps; expected delay:mode=5",
-    "delay:mode=-1": "steps -1 is not within 0 and 1000",
-    "shuffle:mode=1": "steps 1 is not within 2 and 1000",
-    "swap:5": "expected swap:200=surprise",
-    "swap:x=fixed": "step 'x' is not a whole number",
+    "clamp:mode.x=1": "at most 0 names or numbers behind directive.mode, got 1",
+    "ablate:mode=2": "expected no value, as in ablate:u.score",
+    "delay:mode": "expected a value, as in delay:mode=5",
+    "delay:mode=-1": "steps: expected a whole number from 0 to 1000, got -1",
+    "shuffle:mode=1": "steps: expected a whole number from 2 to 1000, got 1",
+    "swap:5": "expected a value, as in swap:200=surprise",
+    "swap:x=fixed": "steps: expected a whole number from 0 to 10000000, got 'x'",
     "swap:5=suprise": "'suprise' is not one of fixed.*Did you mean 'surprise'",
     "swap:5={kind: surprise, enter_sdt: 3}": "enter_sdt: no such setting.*Did you mean",
     "swap:5=[1]": "neither a kind nor settings",
@@ -240,11 +258,11 @@ def test_the_command_line_intervenes(tmp_path: Any, monkeypatch: Any, capsys: An
     monkeypatch.chdir(tmp_path)
     play = ["play", "CartPole-v1", "--steps", "12", "--no-live", "--run", "here",
             "--world_model.kind=persistence", "--configurator.kind=surprise",
-            "--configurator.model_calls=20"]  # fmt: skip
+            "--directive.model_calls=20"]  # fmt: skip
     assert run([*play, "--intervene", "clamp:mode=4"]) == 2
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
-    assert "mode 4 is not within 1 and 2" in complaint
+    assert "mode: expected a whole number from 1 to 2, got 4" in complaint
     assert list(tmp_path.iterdir()) == []
     assert run([*play, "--intervene", "clamp:mode=1", "--intervene", "clamp:u.pain=2"]) == 0
     assert "Mode-2    0% of steps" in capsys.readouterr().out
@@ -253,11 +271,10 @@ def test_the_command_line_intervenes(tmp_path: Any, monkeypatch: Any, capsys: An
 
 
 def test_fields_are_written_as_they_are_named() -> None:
-    assert interventions.read("clamp:u.score=1e-3").number == 0.001
+    assert float(interventions.read("clamp:u.score=1e-3").value) == 0.001
+    assert interventions.read("clamp:directive.mode=1").path.name == "mode"
     assert interventions.read("swap:200={kind: fixed, mode: 1}").other == {
         "kind": "fixed", "mode": 1,
     }  # fmt: skip
-    with pytest.raises(ConfigError, match="'modee' is not one of"):
-        Place("modee")
     for kind in (Clamp, Delay, Shuffle, Swap):
         assert "dentit" in (kind.__doc__ or "")

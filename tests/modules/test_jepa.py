@@ -173,10 +173,12 @@ def test_tokens_of_the_directive_modulate_the_prediction() -> None:
     torch.testing.assert_close(taught.step(begun, action).latent, said.latent)
 
 
-def measured(model: JEPA, experience: Experience, latents: Tensor) -> dict[str, float]:
+def measured(
+    model: JEPA, experience: Experience, latents: Tensor, key: Tensor = LEARNING_KEY
+) -> dict[str, float]:
     """The losses of a copy, so that running scales of one measurement do not reach the next."""
     losses, priorities = copy.deepcopy(model).losses(
-        Batch(experience, states_of(latents), states_of(latents)), LEARNING_KEY
+        Batch(experience, states_of(latents), states_of(latents)), key
     )
     assert priorities is None
     return {name: loss.item() for name, loss in losses.items()}
@@ -352,9 +354,32 @@ def test_the_objective_is_part_of_the_losses(objective: VICReg | SIGReg) -> None
     assert len(first) > 3
     changed = torch.where(valid[..., None], latents, 99.0)
     assert measured(model, experience.replace(mask=valid), changed) == first
-    model.on_update()
-    second = measured(model, experience.replace(mask=valid), latents)
+    second = measured(model, experience.replace(mask=valid), latents, LEARNING_KEY + 1)
     assert (second == first) == isinstance(objective, VICReg)
+
+
+def test_heads_learn_from_windows_that_follow_from_the_seed_and_never_change() -> None:
+    """A bootstrap (Osband et al. 2016): each head has its own half of the windows."""
+
+    def weights(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        model = JEPA(
+            config=JEPA.Config(width=32, ensemble_size=3),
+            world=WORLD,
+            latent_size=LATENT,
+            token_shape=TOKENS,
+            objective=Unregularised(),
+        )
+        drawn = model._bootstrap_weights(torch.arange(400))
+        model.on_update()
+        assert drawn.equal(model._bootstrap_weights(torch.arange(400)))
+        return drawn
+
+    first, second = weights(1), weights(2)
+    assert first.equal(weights(1))
+    assert 0.4 < (first != second).float().mean() < 0.6
+    assert first.unique().tolist() == [0, 2]
+    assert ((first.mean(0) - 1).abs() < 0.15).all()
 
 
 def test_no_transition_at_all_is_no_loss() -> None:
@@ -393,7 +418,7 @@ def cart_pole(episodes: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_it_learns_cart_pole_from_experience() -> None:
     torch.manual_seed(0)
     world = WORLD.model_copy(update={"actions": ActionSpec(discrete=True, size=2)})
-    perception = Vectors(world=world, token_shape=TOKENS, features=16, width=32)
+    perception = Vectors(config=Vectors.Config(width=32), world=world, token_shape=TOKENS)
     model = JEPA(
         world=world,
         latent_size=perception.latent_size,

@@ -86,10 +86,11 @@ def life(steps: int, world: WorldSpec, dtype: torch.dtype = torch.uint8) -> list
 
 
 def ring(world: WorldSpec, capacity: int = 300, context: int = 3, **settings: float) -> Ring:
-    recall = Associative(slots=6, world=world, rows=ROWS, latent_size=LATENT)
-    return Ring(
-        capacity=capacity, recall=recall, world=world, rows=ROWS, context_frames=context, **settings
+    recall = Associative(
+        config=Associative.Config(slots=6), world=world, rows=ROWS, latent_size=LATENT
     )
+    config = Ring.Config(capacity=capacity, **settings)
+    return Ring(config=config, recall=recall, world=world, rows=ROWS, context_frames=context)
 
 
 def filled(memory: Ring, moments: list[Moment]) -> Ring:
@@ -304,7 +305,7 @@ def test_too_small_or_for_other_rows_is_refused() -> None:
 def test_memory_is_taken_as_it_is_filled() -> None:
     world = spec((84, 84, 1))
     memory = filled(ring(world, capacity=3_000_000), life(10, world))
-    taken = memory.bytes_per_step * memory._room * ROWS
+    taken = memory.bytes_per_step * memory._allocated * ROWS
     assert taken < 40e6
     assert memory.bytes_per_step <= 7300
 
@@ -313,7 +314,8 @@ def test_memory_is_taken_as_it_is_filled() -> None:
 
 
 def associative(rows: int = ROWS, **settings: float) -> Associative:
-    return Associative(world=spec(None), rows=rows, latent_size=LATENT, **settings)  # type: ignore[arg-type]
+    config = Associative.Config(**settings)  # type: ignore[arg-type]
+    return Associative(config=config, world=spec(None), rows=rows, latent_size=LATENT)
 
 
 class Naive:

@@ -331,11 +331,35 @@ def test_flipped_bytes_never_raise_anything_else(place, value):
         return
 
 
+def test_bytes_of_version_1_are_read_under_their_old_names(life_of_two):
+    """As version 0.1 wrote the last moment into checkpoints and keyframes."""
+
+    def as_version_1(header):
+        kind = next(k for k in KINDS if k.__name__ == header["message"])
+        old = {new: old for old, new in kind.renamed.items()}
+        return {
+            **header,
+            "version": 1,
+            "fields": {
+                old.get(name, name): as_version_1(entry) if isinstance(entry, dict) else entry
+                for name, entry in header["fields"].items()
+            },
+        }
+
+    header, blobs = header_of(life_of_two.to_bytes())
+    old = as_version_1(header)
+    assert {"spent", "age"} < set(old["fields"])
+    assert "carry" in old["fields"]["state"]["fields"]
+    identical(life_of_two, Message.from_bytes(joined(old, blobs)))
+    with pytest.raises(MessageError, match="episode_model_calls"):
+        Message.from_bytes(joined({**old, "version": 2}, blobs))
+
+
 def test_foreign_headers_are_refused():
     header, blobs = header_of(state().to_bytes())
     assert Message.from_bytes(joined(header, blobs)).latent.shape == (2, 3)
-    with pytest.raises(MessageError, match=r"State\.version: expected 1 or older, got 2"):
-        Message.from_bytes(joined({**header, "version": 2}, blobs))
+    with pytest.raises(MessageError, match=r"State\.version: expected 2 or older, got 3"):
+        Message.from_bytes(joined({**header, "version": 3}, blobs))
     with pytest.raises(MessageError):
         Message.from_bytes(joined({**header, "message": "Nothing"}, blobs))
     fields = {**header["fields"], "latent": ["float32", [2, -3]]}

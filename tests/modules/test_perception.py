@@ -21,7 +21,15 @@ from modules.messages import (
     State,
     WorldSpec,
 )
-from modules.perception.pixels import Pixels, PixelsNature, PixelsSmall, as_bytes, shifted
+from modules.perception.pixels import (
+    Pixels,
+    PixelsNature,
+    PixelsSmall,
+    _shifted_at_once,
+    _shifted_by_row,
+    as_bytes,
+    shifted,
+)
 from modules.perception.vectors import Vectors
 from modules.ports import Perception
 
@@ -37,16 +45,11 @@ def world(pixels: tuple[int, int, int] | None = None, vector: int | None = None)
 
 def seeing(kind: Any, spec: WorldSpec, **settings: Any) -> Any:
     """A perception of `kind` with its config's defaults but for `settings`."""
-    config = kind.Config(**settings).model_dump(exclude={"kind"})
-    return kind(world=spec, token_shape=TOKENS, **config)
+    return kind(config=kind.Config(**settings), world=spec, token_shape=TOKENS)
 
 
-def small(
-    height: int = 40, width: int = 36, channels: int = 1, frame_stack: int = 4
-) -> PixelsSmall:
-    perception = seeing(
-        PixelsSmall, world((height, width, channels)), latent_size=16, frame_stack=frame_stack
-    )
+def small(channels: int = 1, **settings: Any) -> PixelsSmall:
+    perception = seeing(PixelsSmall, world((40, 36, channels)), latent_size=16, **settings)
     assert isinstance(perception, PixelsSmall)
     return perception
 
@@ -224,7 +227,7 @@ def test_latents_of_frames_lie_on_a_sphere() -> None:
 def test_seeing_depends_on_the_frame_and_the_carry_alone() -> None:
     perception = small()
     frame = torch.randint(0, 256, (3, 40, 36, 1), dtype=torch.uint8)
-    hidden = torch.randint(0, 256, (3, perception.carried), dtype=torch.uint8)
+    hidden = torch.randint(0, 256, (3, perception.hidden_size), dtype=torch.uint8)
     kept = hidden.clone()
     first = perception.encode_frame(frame, hidden, None)
     again = perception.encode_frame(frame, hidden, None)
@@ -269,16 +272,17 @@ def test_any_dtype_is_the_same_picture() -> None:
     assert torch.equal(as_bytes(every.float() / 255), every)
 
 
+@pytest.mark.parametrize("shift", [_shifted_by_row, _shifted_at_once])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_frames_are_shifted_and_edges_repeated(channels: int) -> None:
-    frames = torch.randint(0, 256, (4, 2, 7, 9, channels), dtype=torch.uint8)
+def test_frames_are_shifted_and_edges_repeated(shift: Any, channels: int) -> None:
+    frames = torch.randint(0, 256, (4, 7, 9, channels), dtype=torch.uint8)
     offsets = torch.tensor([[0, 0], [2, -1], [-4, 4], [1, 3]])
-    moved = shifted(frames, offsets)
+    moved = shift(frames, offsets)
     for b, (down, right) in enumerate(offsets.tolist()):
         for y in range(7):
             for x in range(9):
-                source = frames[b, :, min(max(y - down, 0), 6), min(max(x - right, 0), 8)]
-                assert torch.equal(moved[b, :, y, x], source)
+                source = frames[b, min(max(y - down, 0), 6), min(max(x - right, 0), 8)]
+                assert torch.equal(moved[b, y, x], source)
 
 
 @torch.no_grad()
@@ -292,25 +296,23 @@ def test_augmentation_follows_its_key_and_can_be_off() -> None:
     assert torch.equal(one, perception.encode_windows(batch, None, torch.tensor([1])))
     assert not torch.equal(one, perception.encode_windows(batch, None, torch.tensor([2])))
     assert (one - plain).abs().max() > 1e-3
-    perception.random_shift_pixels, perception.intensity_jitter_std = 0, 0.0
-    off = perception.encode_windows(batch, None, torch.tensor([1]))
-    assert torch.equal(off, perception.encode_windows(batch, None, torch.tensor([2])))
+    plain_perception = small(random_shift_pixels=0, intensity_jitter_std=0)
+    off = plain_perception.encode_windows(batch, None, torch.tensor([1]))
+    assert torch.equal(off, plain_perception.encode_windows(batch, None, torch.tensor([2])))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("centred", [False, True])
 def test_in_learning_all_of_a_window_is_moved_alike(centred: bool) -> None:
-    perception = seeing(
-        PixelsSmall, world((40, 36, 1)), subtract_mean_frame=centred, intensity_jitter_std=0
-    )
+    settings = {"subtract_mean_frame": centred, "intensity_jitter_std": 0}
     batch = experience(torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8), None, 8, 5)
-    shown: list[Tensor] = []
-    perception.network.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
-    perception.encode_windows(batch, None, torch.tensor([1]))
+    inputs: list[Tensor] = []
+    for pixels in (4, 0):
+        perception = small(random_shift_pixels=pixels, **settings)
+        perception.network.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+        perception.encode_windows(batch, None, torch.tensor([1]))
     drawn = chance.integers(torch.tensor([1]), "shift", 9, 8, 2)[0] - 4
-    perception.random_shift_pixels = 0
-    perception.encode_windows(batch, None, torch.tensor([1]))
-    moved, still = (one.permute(0, 2, 3, 1)[:, None] for one in shown)
+    moved, still = (one.permute(0, 2, 3, 1) for one in inputs)
     assert torch.equal(moved, shifted(still, drawn.repeat_interleave(5, 0)))
     assert not torch.equal(moved, still)
 
@@ -357,8 +359,7 @@ def test_what_never_changes_in_a_picture_is_not_seen_wherever_it_is_moved(shift:
 @torch.no_grad()
 def test_acting_with_what_was_usual_gives_what_learning_gave() -> None:
     torch.manual_seed(0)
-    perception = small()
-    perception.random_shift_pixels, perception.intensity_jitter_std = 0, 0.0
+    perception = small(random_shift_pixels=0, intensity_jitter_std=0)
     batch = experience(torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8), None, 8, 5)
     perception.project.bias += 1000
     with torch.enable_grad():

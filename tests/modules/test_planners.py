@@ -307,8 +307,8 @@ def test_gradient_in_a_model_that_has_none_plans_all_the_same(kind):
     """Also where what is foretold is felt by a critic, which has a gradient of its own."""
     player = load(
         "Pendulum-v1", f"world_model.kind={kind}", "actor.planner.kind=gradient",
-        "configurator.kind=fixed", "configurator.mode=2", "configurator.horizon_steps=3",
-        "configurator.model_calls=12", "configurator.commit_steps=1", "perception.width=8",
+        "configurator.kind=fixed", "configurator.mode=2", "directive.horizon_steps=3",
+        "directive.model_calls=12", "directive.commit_steps=1", "perception.width=8",
         "cost.critic.width=8",
     )  # fmt: skip
     critic = player.agent.modules.cost.critic

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from directed import made
+from directed import directed
 from torch import Tensor
 
 from agent.bench import memory as bench
@@ -58,7 +58,7 @@ def situation(goal: Tensor | None, rows: int = 3) -> Situation:
 
 
 def test_each_row_is_directed_by_the_task_its_goal_tells():
-    said = made(Task, **FACTS).configure(situation(torch.eye(TASKS)[[2, 0, 2]]))
+    said = directed(Task, **FACTS).configure(situation(torch.eye(TASKS)[[2, 0, 2]]))
     flat = said.tokens.flatten(1)
     assert torch.equal(flat.argmax(-1), torch.tensor([2, 0, 2]))
     assert torch.equal(flat.sum(-1), torch.ones(3))
@@ -73,14 +73,14 @@ def test_each_row_is_directed_by_the_task_its_goal_tells():
 
 
 def test_before_a_task_is_known_nothing_is_primed_and_no_sub_goal_counts():
-    said = made(Task, **FACTS).initial(2)
+    said = directed(Task, **FACTS).initial(2)
     assert not said.tokens.any()
     assert not said.v[:, 1:].any()
     assert "not known yet" in said.reason[0]
 
 
 def test_a_task_that_is_set_stands_from_the_start_whatever_the_world_says():
-    configurator = made(Task, task=1, **FACTS)
+    configurator = directed(Task, task=1, **FACTS)
     said = configurator.configure(situation(torch.eye(TASKS)[[2, 0, 2]]))
     for directive in (said, configurator.initial(3)):
         assert torch.equal(directive.tokens.flatten(1).argmax(-1), torch.ones(3).long())
@@ -94,7 +94,7 @@ def test_a_task_may_have_its_own_weights_tokens_horizon_and_mode():
         "tokens": [0.5, 0.0, -0.5], "horizon_steps": 7, "model_calls": 9, "commit_steps": 2,
         "risk": 0.25,
     }  # fmt: skip
-    said = made(Task, each=[own], u={"score": 3.0}, priming=2.0, **FACTS).configure(
+    said = directed(Task, each=[own], u={"score": 3.0}, priming=2.0, **FACTS).configure(
         situation(torch.eye(TASKS)[[1, 0, 1]])
     )
     assert said.mode.tolist() == [2, 1, 2]
@@ -109,8 +109,8 @@ def test_a_task_may_have_its_own_weights_tokens_horizon_and_mode():
 
 def test_unprimed_differs_from_primed_in_tokens_and_reason_alone():
     goal = torch.eye(TASKS)[[1, 0, 2]]
-    primed = made(Task, **FACTS).configure(situation(goal))
-    plain = made(Task, priming=0.0, **FACTS).configure(situation(goal))
+    primed = directed(Task, **FACTS).configure(situation(goal))
+    plain = directed(Task, priming=0.0, **FACTS).configure(situation(goal))
     for name, _ in Directive._tensors:
         same = torch.equal(getattr(primed, name), getattr(plain, name))
         assert same == (name != "tokens"), name
@@ -120,7 +120,7 @@ def test_unprimed_differs_from_primed_in_tokens_and_reason_alone():
 
 def test_where_a_world_sets_no_goal_there_is_one_task():
     facts = {**FACTS, "world": WORLD.model_copy(update={"goal": None}), "heads": ("score",)}
-    said = made(Task, **facts).configure(situation(None))
+    said = directed(Task, **facts).configure(situation(None))
     assert torch.equal(said.tokens.flatten(1).argmax(-1), torch.zeros(3).long())
     assert torch.equal(said.v, torch.ones(3, 1))
     assert said.reason[0].endswith("heads count as their drives")
@@ -129,11 +129,11 @@ def test_where_a_world_sets_no_goal_there_is_one_task():
 def test_the_sub_goal_of_a_world_of_one_task_counts_whoever_directs():
     facts = {**FACTS, "heads": ("effort", "subgoal 0")}
     del facts["world"]
-    assert made(Fixed, **facts).initial(1).v.tolist() == [[0.0, 1.0]]
-    assert made(Fixed, v={"subgoal 0": 0.5}, **facts).initial(1).v.tolist() == [[0.0, 0.5]]
+    assert directed(Fixed, **facts).initial(1).v.tolist() == [[0.0, 1.0]]
+    assert directed(Fixed, v={"subgoal 0": 0.5}, **facts).initial(1).v.tolist() == [[0.0, 0.5]]
     # Of several it is not known which.
     facts["heads"] = HEADS
-    assert not made(Fixed, **facts).initial(1).v.any()
+    assert not directed(Fixed, **facts).initial(1).v.any()
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_sub_goal_of_a_world_of_one_task_counts_whoever_directs():
 )
 def test_what_no_task_can_have_is_refused_in_one_line(settings: dict[str, Any], words: str):
     with pytest.raises(ConfigError) as caught:
-        made(Task, **{**FACTS, **settings})
+        directed(Task, **{**FACTS, **settings})
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -15,7 +15,7 @@ from worlds.make import make_world
 
 
 class Toy(gymnasium.Env):
-    """Shows random frames or numbers of any space; terminates after 4 steps, cuts at `limit`."""
+    """Random observations of any space; terminates after 4 steps, or truncates (`truncates`)."""
 
     def __init__(
         self, observation=None, action=None, truncates=False, seeded=True, render_mode=None
@@ -23,9 +23,9 @@ class Toy(gymnasium.Env):
         self.observation_space = observation or spaces.Box(-1, 1, (3,))
         self.action_space = action or spaces.Discrete(2)
         self.truncates, self.seeded, self.render_mode = truncates, seeded, render_mode
-        self.taken = []
+        self.actions = []
 
-    def _shown(self):
+    def _observation(self):
         if not self.seeded:
             self.observation_space.seed()
             return self.observation_space.sample()
@@ -35,30 +35,30 @@ class Toy(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.steps = 0
-        return self._shown(), {}
+        return self._observation(), {}
 
     def step(self, action):
         assert self.action_space.contains(action), action
-        self.taken.append(action)
+        self.actions.append(action)
         self.steps += 1
         over = self.steps == 4
         reward = float(self.np_random.normal())
-        return self._shown(), reward, over and not self.truncates, over and self.truncates, {}
+        return self._observation(), reward, over and not self.truncates, over and self.truncates, {}
 
 
 @pytest.fixture
 def register():
-    """Registers a Toy of some spaces, gives its id; forgotten after the test."""
-    made = []
+    """A function that registers a Toy under a new id until the test ends, and returns the id."""
+    ids = []
 
-    def one(**arguments):
-        id = f"SextetToy{len(made)}-v0"
+    def add(**arguments):
+        id = f"SextetToy{len(ids)}-v0"
         gymnasium.register(id, entry_point=Toy, kwargs=arguments, order_enforce=False)
-        made.append(id)
+        ids.append(id)
         return id
 
-    yield one
-    for id in made:
+    yield add
+    for id in ids:
         del gymnasium.registry[id]
 
 
@@ -99,8 +99,8 @@ def test_frames_of_any_size_layout_and_dtype(register, space, pixels):
     assert observation.pixels.numpy().dtype == space.dtype
     plain = gymnasium.make(world.spec.id)
     seed = int(world._rows[0].env.np_random_seed)
-    shown = plain.reset(seed=seed)[0]
-    ordered = shown.transpose(1, 2, 0) if space.shape[0] in (1, 3) else shown
+    expected = plain.reset(seed=seed)[0]
+    ordered = expected.transpose(1, 2, 0) if space.shape[0] in (1, 3) else expected
     assert (observation.pixels[0].numpy() == ordered.reshape(pixels)).all()
     assert world.render().shape == (2, *pixels[:2], 3)
     eye = make_world(world.spec.id, 1, sensor={"height": 10, "width": 6, "gray": True})
@@ -129,9 +129,9 @@ def test_vectors_of_any_shape(register, space, size):
 
 def test_a_discrete_observation_is_one_hot(register):
     world = make_world(register(observation=spaces.Discrete(5, start=-2)), 3)
-    shown = world.reset(0).vector
-    assert shown.shape == (3, 5)
-    assert (shown.sum(1) == 1).all()
+    vector = world.reset(0).vector
+    assert vector.shape == (3, 5)
+    assert (vector.sum(1) == 1).all()
 
 
 def test_entries_of_the_observation_can_be_signals():
@@ -144,12 +144,12 @@ def test_entries_of_the_observation_can_be_signals():
     left = torch.eye(2)[[0, 1]]
     for observation in (world.step(left), world.restore(world.snapshot())):
         assert observation.signals[:, -2:].equal(observation.vector[:, [2, 0]])
-    imagined = world.simulate(world.save_state(0), 1, None)
-    entries = world.render_observation(imagined.handle)[[2, 0]]
-    assert np.allclose(imagined.signals[-2:], entries)
+    sim_step = world.simulate(world.save_state(0), 1, None)
+    entries = world.render_observation(sim_step.handle)[[2, 0]]
+    assert np.allclose(sim_step.signals[-2:], entries)
 
 
-def test_goals(register):
+def test_goals_and_achieved_goals(register):
     box = spaces.Box(-1, 1, (2,), np.float64)
     space = spaces.Dict(observation=spaces.Box(-1, 1, (4,)), desired_goal=box, achieved_goal=box)
     world = make_world(register(observation=space), 1)
@@ -159,7 +159,7 @@ def test_goals(register):
     plain = gymnasium.make(world.spec.id).reset(seed=int(world._rows[0].env.np_random_seed))[0]
     assert np.allclose(observation.goal[0], plain["desired_goal"])
     assert np.allclose(observation.vector[0, 4:], plain["achieved_goal"])
-    # So the drive compares with the goal what was achieved, and no other numbers.
+    # The drive `goal` compares the goal with the achieved goal alone, not with the latent.
     assert world.spec.signals[-2:] == ("achieved_0", "achieved_1")
     assert np.allclose(observation.signals[0, -2:], plain["achieved_goal"])
     state = State.unchecked(
@@ -187,18 +187,18 @@ def test_unsupported_spaces_are_refused_in_one_line(register, space):
     assert "\n" not in str(caught.value)
 
 
-def test_actions_arrive_as_the_environment_writes_them(register):
+def test_actions_are_elements_of_the_action_space(register):
     offset = make_world(register(action=spaces.Discrete(3, start=5)), 1)
     offset.reset(0)
     offset.step(torch.tensor([[0.0, 0.0, 1.0]]))
-    assert offset._rows[0].env.unwrapped.taken == [7]
+    assert offset._rows[0].env.unwrapped.actions == [7]
     low, high = np.array([[0, -2]], np.float32), np.array([[1, 6]], np.float32)
     box = make_world(register(action=spaces.Box(low, high)), 1)
     assert box.spec.actions.size == 2
     box.reset(0)
-    felt = box.step(torch.tensor([[-1.0, 0.5]])).signals[0]
-    assert np.allclose(box._rows[0].env.unwrapped.taken, [[[0, 4]]])
-    assert felt[4] == pytest.approx((1 + 0.25) / 2)
+    signals = box.step(torch.tensor([[-1.0, 0.5]])).signals[0]
+    assert np.allclose(box._rows[0].env.unwrapped.actions, [[[0, 4]]])
+    assert signals[4] == pytest.approx((1 + 0.25) / 2)
     box.step(torch.tensor([[9.0, -9.0]]))
 
 
@@ -206,22 +206,22 @@ def test_actions_arrive_as_the_environment_writes_them(register):
 def test_next_step_autoreset_against_a_plain_loop(register, truncates):
     world = make_world(register(truncates=truncates), 2)
     observation = world.reset(3)
-    taken = random_actions(world, 12)
-    seen = [observation, *(world.step(action) for action in taken)]
+    actions = random_actions(world, 12)
+    observed = [observation, *(world.step(action) for action in actions)]
     for row in range(2):
         for episode in range(2):
             base = 5 * episode
             world.reset(3)
-            for action in taken[:base]:
+            for action in actions[:base]:
                 world.step(action)
             plain = gymnasium.make(world.spec.id)
-            shown, _ = plain.reset(seed=int(world._rows[row].env.np_random_seed))
-            assert np.allclose(seen[base].vector[row], shown)
-            assert bool(seen[base].first[row])
+            expected, _ = plain.reset(seed=int(world._rows[row].env.np_random_seed))
+            assert np.allclose(observed[base].vector[row], expected)
+            assert bool(observed[base].first[row])
             for at in range(base, base + 4):
-                shown, reward, over, cut, _ = plain.step(int(taken[at][row].argmax()))
-                after = seen[at + 1]
-                assert np.allclose(after.vector[row], shown)
+                expected, reward, over, cut, _ = plain.step(int(actions[at][row].argmax()))
+                after = observed[at + 1]
+                assert np.allclose(after.vector[row], expected)
                 assert after.signals[row, 0] == pytest.approx(reward)
                 assert bool(after.terminated[row]) == over == bool(after.signals[row, 3])
                 assert bool(after.truncated[row]) == cut
@@ -235,11 +235,11 @@ def test_a_snapshot_continues_bit_for_bit(id):
     assert isinstance(world, Simulator)
     world.reset(1)
     for action in random_actions(world, 44):
-        seen = world.step(action)
+        observed = world.step(action)
     snapshot = world.snapshot()
     future = [world.step(action) for action in random_actions(world, 30, seed=1)]
     for restored in (world, make_world(id, 2, episode_steps=30)):
-        assert same(restored.restore(snapshot), seen)
+        assert same(restored.restore(snapshot), observed)
         assert all(
             same(restored.step(action), after)
             for action, after in zip(random_actions(world, 30, seed=1), future, strict=True)
@@ -247,36 +247,36 @@ def test_a_snapshot_continues_bit_for_bit(id):
     assert world.render().shape[0] == 2
 
 
-def test_a_snapshot_that_cannot_be_replayed_says_so(register):
+def test_a_snapshot_of_an_unseeded_environment_is_refused(register):
     world = make_world(register(seeded=False), 1)
     world.reset(0)
     snapshot = world.snapshot()
-    with pytest.raises(WorldError, match="arrives elsewhere"):
+    with pytest.raises(WorldError, match="row 0: not deterministic under its seed"):
         world.restore(snapshot)
     with pytest.raises(WorldError, match="checksum"):
         world.restore(snapshot[:-1])
 
 
-def test_the_simulator_foresees_clairvoyantly_and_redraws_fairly(register):
+def test_the_simulator_is_exact_without_a_seed_and_random_with_one(register):
     world, undisturbed = (make_world(register(), 1) for _ in range(2))
     world.reset(5)
     undisturbed.reset(5)
     for action in random_actions(world, 9):
         handle, native = world.save_state(0), int(action.argmax())
-        glimpse = world.simulate(handle, native, None)
+        sim_step = world.simulate(handle, native, None)
         fair = [world.simulate(handle, native, seed) for seed in (1, 1, 2)]
         observation = world.step(action)
         assert same(observation, undisturbed.step(action))
         if handle.ended:
-            assert glimpse.handle is handle
+            assert sim_step.handle is handle
             continue
-        assert torch.equal(torch.tensor(glimpse.signals), observation.signals[0])
-        assert (world.render_observation(glimpse.handle) == observation.vector[0].numpy()).all()
-        assert glimpse.ended == bool(observation.ended[0])
+        assert torch.equal(torch.tensor(sim_step.signals), observation.signals[0])
+        assert (world.render_observation(sim_step.handle) == observation.vector[0].numpy()).all()
+        assert sim_step.ended == bool(observation.ended[0])
         assert fair[0].signals == fair[1].signals != fair[2].signals
 
 
-def test_truncation_by_our_limit_keeps_the_last_observation():
+def test_truncation_by_episode_steps_keeps_the_last_observation():
     cut, free = make_world("CartPole-v1", 1, episode_steps=3), make_world("CartPole-v1", 1)
     cut.reset(0)
     free.reset(0)
@@ -287,8 +287,8 @@ def test_truncation_by_our_limit_keeps_the_last_observation():
     assert cut.step(random_actions(cut, 1)[0]).first[0]
 
 
-def test_what_has_drawn_can_still_be_imagined_from(register, monkeypatch):
-    """Environments that draw with pygame hold what it cannot copy."""
+def test_environments_with_pygame_objects_can_be_simulated(register, monkeypatch):
+    """pygame's surfaces, clocks and fonts cannot be copied, so copies share them."""
 
     class Uncopyable:
         def __reduce_ex__(self, protocol):

@@ -52,19 +52,19 @@ def test_wrong_settings_are_refused(arguments, words):
     assert "\n" not in str(caught.value)
 
 
-def test_a_world_that_has_no_protocols_takes_none():
+def test_a_protocol_is_refused_outside_atari():
     with pytest.raises(ConfigError, match=r"none in CartPole-v1.*got 'v5'; leave it out"):
         make_world("CartPole-v1", protocol="v5")
 
 
-def test_lists_hold_what_can_be_made():
+def test_lists_contain_atari_and_other_environments():
     games = list_games()
     assert len(games) >= 100
     assert "ALE/Pong-v5" in games
     assert set(games) | {"CartPole-v1", "Pendulum-v1"} <= set(list_worlds())
 
 
-def test_the_package_is_light_until_a_world_is_made():
+def test_importing_make_imports_no_emulator():
     code = "import sys, worlds.make; sys.exit('ale_py' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -77,7 +77,7 @@ def test_scores_are_those_of_the_table():
     assert all("human" in scores and "random" in scores for scores in published().values())
 
 
-def test_a_world_of_a_package_installed_afterwards(tmp_path, monkeypatch):
+def test_an_environment_of_an_imported_package(tmp_path, monkeypatch):
     import gymnasium
 
     (tmp_path / "afterwards.py").write_text(

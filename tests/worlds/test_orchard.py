@@ -1,4 +1,4 @@
-"""The orchard: what counts, what is shown, and that a seed decides all of it."""
+"""The orchard: rewards, observations, and determinism under the seed."""
 
 import copy
 import warnings
@@ -16,7 +16,7 @@ from worlds.orchard import CELL, FRUITS_A_KIND, ID, KINDS, RIM, SIDE, STEPS, Orc
 
 
 def planted(task: int, right: int) -> Orchard:
-    """An orchard whose walker has a fruit of kind `right` on its right-hand side."""
+    """An orchard with a fruit of kind `right` in the cell right of the walker."""
     env = Orchard()
     env.reset(seed=3, options={"task": task})
     row, column = divmod(env.walker, SIDE)
@@ -28,7 +28,7 @@ def planted(task: int, right: int) -> Orchard:
     return env
 
 
-def test_it_is_a_world_of_ours_that_gymnasium_checks_without_a_word():
+def test_it_is_registered_and_passes_gymnasiums_checks_without_a_warning():
     assert ID in list_worlds()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -37,33 +37,33 @@ def test_it_is_a_world_of_ours_that_gymnasium_checks_without_a_word():
 
 @pytest.mark.parametrize("task", range(len(KINDS)))
 @pytest.mark.parametrize("kind", [0, 1, 3])
-def test_the_fruit_of_the_task_scores_and_every_other_costs(task: int, kind: int):
+def test_the_reward_is_positive_for_the_tasks_kind_and_negative_for_others(task: int, kind: int):
     env = planted(task, kind)
-    shown, score, terminated, truncated, _ = env.step(np.int64(4))
-    assert score == (1.0 if kind == task else -1.0)
-    assert shown["achieved_goal"].argmax() == kind
-    assert shown["achieved_goal"].sum() == 1
-    assert shown["desired_goal"].argmax() == task
+    observation, reward, terminated, truncated, _ = env.step(np.int64(4))
+    assert reward == (1.0 if kind == task else -1.0)
+    assert observation["achieved_goal"].argmax() == kind
+    assert observation["achieved_goal"].sum() == 1
+    assert observation["desired_goal"].argmax() == task
     assert not terminated
     assert not truncated
-    shown, score, *_ = env.step(np.int64(0))
-    assert score == 0
-    assert not shown["achieved_goal"].any()
+    observation, reward, *_ = env.step(np.int64(0))
+    assert reward == 0
+    assert not observation["achieved_goal"].any()
 
 
-def test_of_every_kind_there_are_always_as_many_each_in_a_place_of_its_own():
+def test_the_number_of_fruits_is_constant_and_their_cells_are_distinct():
     env = Orchard()
     env.reset(seed=1)
     picked = Counter[int]()
     for action in np.random.default_rng(0).integers(1, 5, 400):
-        _, score, *_ = env.step(action)
-        picked[score] += 1
+        _, reward, *_ = env.step(action)
+        picked[reward] += 1
         assert len(set(env.fruits.tolist())) == FRUITS_A_KIND * len(KINDS)
         assert env.walker not in env.fruits
-    assert picked[-1.0] > picked[1.0] > 0  # one kind of four counts
+    assert picked[-1.0] > picked[1.0] > 0  # one kind of four is rewarded
 
 
-def test_the_walker_stays_in_the_middle_and_what_is_on_its_right_comes_to_it():
+def test_the_frame_is_centred_on_the_walker():
     env = planted(0, 1)
     env.leaves = np.full_like(env.leaves, (env.walker + 3 * SIDE) % SIDE**2)
     env._draw()
@@ -75,17 +75,17 @@ def test_the_walker_stays_in_the_middle_and_what_is_on_its_right_comes_to_it():
     assert beside[1] - beside[[0, 2]].max() > 40
 
 
-def test_the_task_is_told_and_not_shown():
+def test_the_task_is_in_the_info_and_not_in_the_frame():
     frames = []
     for task in (0, "plum"):
         env = Orchard()
-        shown, told = env.reset(seed=9, options={"task": task})
-        frames.append(shown["observation"])
-    assert told["task"] == "plum"
+        observation, info = env.reset(seed=9, options={"task": task})
+        frames.append(observation["observation"])
+    assert info["task"] == "plum"
     assert np.array_equal(*frames)
 
 
-def test_every_task_comes_up_and_episodes_are_cut_off():
+def test_every_task_is_drawn_and_episodes_are_truncated():
     world = make_world(ID, num_envs=4)
     assert world.spec.signals == (*SIGNALS, *(f"achieved_{k}" for k in range(len(KINDS))))
     assert world.spec.goal == len(KINDS)
@@ -100,48 +100,48 @@ def test_every_task_comes_up_and_episodes_are_cut_off():
     assert len(tasks) >= 3
 
 
-def test_what_is_achieved_is_felt():
+def test_the_achieved_goal_is_among_the_signals():
     world = make_world(ID, num_envs=3)
     observation = world.reset(5)
     for step in range(60):
         observation = world.step(torch.eye(5)[[1 + step % 4, 1, 3]])
-        felt = observation.signals[:, len(SIGNALS) :]
-        right = (felt * observation.goal).sum(-1)
-        assert torch.equal(observation.signals[:, 0], 2 * right - felt.sum(-1))
+        achieved = observation.signals[:, len(SIGNALS) :]
+        right = (achieved * observation.goal).sum(-1)
+        assert torch.equal(observation.signals[:, 0], 2 * right - achieved.sum(-1))
 
 
-def test_a_snapshot_goes_on_bit_for_bit_and_a_copy_disturbs_nothing():
+def test_a_snapshot_continues_bit_for_bit_and_simulation_leaves_the_world_unchanged():
     world = make_world(ID, num_envs=2)
     world.reset(7)
     actions = torch.eye(5)[torch.randint(5, (150, 2), generator=torch.Generator().manual_seed(0))]
     for action in actions[:90]:
         world.step(action)
-    kept = world.snapshot()
+    snapshot = world.snapshot()
     handle = world.save_state(0)
     for action in range(5):
         world.simulate(handle, action, None)
         world.simulate(handle, action, 3)
     first = [world.step(action) for action in actions[90:]]
     other = make_world(ID, num_envs=2)
-    other.restore(kept)
-    for action, wanted in zip(actions[90:], first, strict=True):
-        got = other.step(action)
-        for (name, mine), (_, theirs) in zip(got.tensors(), wanted.tensors(), strict=True):
+    other.restore(snapshot)
+    for action, expected in zip(actions[90:], first, strict=True):
+        received = other.step(action)
+        for (name, mine), (_, theirs) in zip(received.tensors(), expected.tensors(), strict=True):
             assert (mine is None and theirs is None) or torch.equal(mine, theirs), name
 
 
-def test_imagining_foresees_luck_or_draws_it_anew():
+def test_simulation_is_clairvoyant_without_a_seed_and_fair_with_one():
     world = make_world(ID, num_envs=1)
     world.reset(7)
     handle = world.save_state(0)
-    seen = world.render_observation(world.simulate(handle, 1, None).handle)
+    predicted = world.render_observation(world.simulate(handle, 1, None).handle)
     anew = world.render_observation(world.simulate(handle, 1, 5).handle)
     real = world.step(torch.eye(5)[[1]]).pixels[0].numpy()
-    assert np.array_equal(seen, real)
+    assert np.array_equal(predicted, real)
     assert not np.array_equal(anew, real)
 
 
-def test_a_copy_of_an_environment_goes_its_own_way():
+def test_a_copy_is_independent():
     env = Orchard()
     env.reset(seed=0)
     other = copy.deepcopy(env)

@@ -1,4 +1,4 @@
-"""Published scores: complete, consistent, and named as the games are."""
+"""Published scores: completeness, consistency, and names of the games."""
 
 import math
 
@@ -21,7 +21,7 @@ def test_every_game_of_the_table_can_be_played():
     assert {f"ALE/{game}-v5" for game in published()} <= set(list_games())
 
 
-def test_chance_is_nought_and_people_are_one():
+def test_the_random_score_normalises_to_0_and_the_human_score_to_1():
     for game, scores in published().items():
         world = f"ALE/{game}-v5"
         assert human_normalised(world, scores["random"]) == 0
@@ -35,7 +35,7 @@ def test_chance_is_nought_and_people_are_one():
     assert sum(spr) / 26 == pytest.approx(0.616, abs=0.001)
 
 
-def test_what_nobody_published_is_none():
+def test_unpublished_scores_are_none():
     assert game_of("CartPole-v1") is None
     assert game_of("Pong") is None
     assert human_normalised("ALE/AirRaid-v5", 100.0) is None

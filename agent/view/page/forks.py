@@ -9,18 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.counterfactual.field_edit import PARTS
 from agent.counterfactual.fork import Fork, Replay
 from agent.recording.trace import TraceWriter
 from agent.view.page.data import Recording
+from modules.field_path import fields_of
 from modules.messages import ConfigError
 
 MOST_STEPS = 2000
 """The page forks no further than this."""
 
 _OFFERED = {
-    "directive": ("mode", "horizon_steps", "model_calls", "commit_steps", "u", "v", "risk",
-                  "latent_temperature"),
+    "directive": ("mode", "horizon_steps", "model_calls", "commit_steps", "u", "v", "risk"),
     "observation": ("signals",),
     "recollection": ("novelty",),
     "energies": ("intrinsic", "critic", "disagreement"),
@@ -112,7 +111,7 @@ def _fields(run: Recording) -> Iterator[str]:
     """Every path offered, those of drives, heads and signals by name."""
     names = {"K": run.drives, "L": run.heads, "S": run.world.signals}
     for part, offered in _OFFERED.items():
-        shapes = dict(PARTS[part][0]._tensors)
+        shapes = fields_of(part)
         for name in offered:
             axes = shapes[name].axes[1:]
             # Of a critic of actions this follows from `critic_actions` and v, so it has no effect.

@@ -135,7 +135,7 @@ class Imagined:
             try:
                 assembly = assembly_of(self.recording, self.plugins)
                 model = assembly.config.slots["world_model"]
-                if model.imagines_in_the_world:
+                if model.simulates:
                     foresees = model.kind == "clairvoyant"
                     self._shower = Resimulated(self.recording, assembly, foresees)
                 else:

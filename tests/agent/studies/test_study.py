@@ -31,16 +31,18 @@ TINY = {
     "question": "Does <thinking> pay?",
     "worlds": [{"id": "CartPole-v1", "steps": 12}],
     "base": {
-        "configurator": {"model_calls": 12, "horizon_steps": 4},
+        "directive": {"model_calls": 12, "horizon_steps": 4},
         "memory.capacity": 100,
         "actor.replan_threshold": 100,
     },
     "arms": {
         "acts": {"settings": {"configurator": {"kind": "fixed", "mode": 1}}},
         "acts-too": {"settings": {"configurator.kind": "fixed", "configurator.mode": 1}},
-        "thinks": {"settings": {"configurator": {"kind": "fixed", "mode": 2, "commit_steps": 3}}},
+        "thinks": {
+            "settings": {"configurator": {"kind": "fixed", "mode": 2}, "directive.commit_steps": 3}
+        },
         "random": {
-            "settings": {"configurator": {"kind": "random-rate", "commit_steps": 1}},
+            "settings": {"configurator.kind": "random-rate", "directive.commit_steps": 1},
             "match": {
                 "arm": "thinks",
                 "measure": "thought_share",
@@ -237,9 +239,8 @@ def test_the_plan_is_every_arm_in_every_world_with_every_seed(tmp_path):
     assert [run.seed for run in runs] == [0] * 3 + [1] * 3 + [2] * 3
     world = study.worlds[0]
     tree = settings_of_arm(study, world, study.arms["random"], {"configurator.rate": 0.5})
-    assert tree["configurator"] == {
-        "model_calls": 12, "horizon_steps": 4, "kind": "random-rate", "commit_steps": 1, "rate": 0.5
-    }  # fmt: skip
+    assert tree["configurator"] == {"kind": "random-rate", "rate": 0.5}
+    assert tree["directive"] == {"model_calls": 12, "horizon_steps": 4, "commit_steps": 1}
 
 
 # -- the runs -----------------------------------------------------------------------------------
@@ -309,9 +310,12 @@ def test_a_tuned_arm_is_tuned_as_the_agent_it_is(tmp_path):
     arms = {
         "acts": {"settings": {"configurator": {"kind": "fixed", "mode": 1}}},
         "taught": {
-            "settings": {"configurator": {"kind": "learned", "model_calls": 8, "horizon_steps": 2}},
+            "settings": {
+                "configurator.kind": "learned",
+                "directive": {"model_calls": 8, "horizon_steps": 2},
+            },
             "tune": {"generations": 1, "population": 2, "episodes": 1, "steps": 2},
-            "match": {"arm": "acts", "measure": "length", "setting": "configurator.risk"},
+            "match": {"arm": "acts", "measure": "length", "setting": "directive.risk"},
         },
     }
     study = study_of(
@@ -325,9 +329,9 @@ def test_a_tuned_arm_is_tuned_as_the_agent_it_is(tmp_path):
     kept = yaml.safe_load((tuned / "config.yaml").read_text())
     assert kept["cost"] == own["cost"]
     lived = folder / "runs" / "cartpole-v1--taught--0" / "config.yaml"
-    directing = yaml.safe_load(lived.read_text())["configurator"]
-    assert directing["weights"] == str(tuned)
-    assert directing["risk"] == 3
+    settings = yaml.safe_load(lived.read_text())
+    assert settings["configurator"]["weights"] == str(tuned)
+    assert settings["directive"]["risk"] == 3
 
 
 def test_a_training_that_is_stopped_is_not_kept(tmp_path, monkeypatch):
@@ -562,9 +566,9 @@ def test_a_study_folder_of_version_0_1_is_resumed_and_a_file_refused(tmp_path):
     assert lesson is not None
     assert lesson.settings["learner"] == {"warmup_steps": 20, "train_modules": ["cost"]}
     assert study.quick.train == {"steps": 9}
-    with pytest.raises(ConfigError, match=r"worlds.0.rows: is now 'num_envs'"):
+    with pytest.raises(ConfigError, match=r"worlds.0.rows: is called num_envs now"):
         study_of(OLD, "old")
-    with pytest.raises(ConfigError, match=r"arms.school.school: is now 'train'"):
+    with pytest.raises(ConfigError, match=r"arms.school.school: is called train now"):
         study_of({**OLD, "worlds": [{"id": "CartPole-v1"}]}, "old")
 
 

@@ -66,7 +66,8 @@ def test_figures_are_there_and_small():
     for name in shown:
         assert (HOME / "docs" / name).is_file(), name
     kept = list((HOME / "docs" / "figures").iterdir())
-    assert sum(path.stat().st_size for path in kept) < 300_000
+    # README's two pictures among them: what a clone has to fetch stays small.
+    assert sum(path.stat().st_size for path in kept) < 700_000
 
 
 def test_the_notebook(tmp_path, monkeypatch, capsys):

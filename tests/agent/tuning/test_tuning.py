@@ -16,8 +16,8 @@ from modules.messages import ConfigError
 
 SMALL = RunRequest(
     agent="CartPole-v1",
-    overrides=("world_model.kind=persistence", "configurator.horizon_steps=3",
-               "configurator.model_calls=8", "configurator.commit_steps=2"),
+    overrides=("world_model.kind=persistence", "directive.horizon_steps=3",
+               "directive.model_calls=8", "directive.commit_steps=2"),
 )  # fmt: skip
 ASKED: dict[str, Any] = {
     "price": 1.0, "generations": 2, "population": 4, "episodes": 2, "steps": 12, "seed": 5,
@@ -61,7 +61,7 @@ def test_what_thinking_is_worth_is_found_in_what_followed() -> None:
     worth = advantage(heard, thought, followed)
     assert torch.corrcoef(torch.stack([worth, heard[:, 0]]))[0, 1] > 0.97
     _fit(taught, heard, worth)
-    thinks = taught.say(heard)[:, 0] >= 0
+    thinks = taught.outputs(heard)[:, 0] >= 0
     far = heard[:, 0].abs() > 0.3
     assert (thinks == (heard[:, 0] > 0))[far].float().mean() > 0.95
 
@@ -132,7 +132,7 @@ def test_recorded_runs_teach_and_what_does_not_fit_is_refused(
     recorded = tmp_path / "recorded"
     assert run(["play", "CartPole-v1", "--no-live", "--steps", "160", "--num-envs", "2", "--run",
                 str(recorded), *little, "--configurator.kind=random-rate",
-                "--configurator.rate=0.4", "--configurator.commit_steps=1"]) == 0  # fmt: skip
+                "--configurator.rate=0.4", "--directive.commit_steps=1"]) == 0  # fmt: skip
     always = tmp_path / "always"
     assert run(["play", "CartPole-v1", "--no-live", "--steps", "40", "--run", str(always), *little,
                 "--configurator.kind=fixed"]) == 0  # fmt: skip

@@ -34,9 +34,9 @@ def test_each_module_is_put_in_words(words, life):
     moments = life(26)
     told = words.tell(moments[9], moments[8])
     assert tuple(told) == MODULES
-    assert told["perception"][0] == "feels score +1, 3 lives"
+    assert told["perception"][0] == "feels reward +1, 3 lives"
     assert told["perception"][1].startswith("sees 40×32 pixels×3, state of 32")
-    assert told["world model"][0].startswith("expected nothing, felt score +1; surprise 0.")
+    assert told["world model"][0].startswith("expected nothing, felt reward +1; surprise 0.")
     assert told["cost"][0].startswith("now score ")
     assert told["memory"] == ["recognises 90 %, novelty 10 %", "like 30, 9, 4 steps ago"]
     assert told["configurator"][0] == "row 0: surprise 3.1 above its usual 2.0, plan"
@@ -51,7 +51,7 @@ def test_expectation_and_feeling_are_compared(words, life):
     signals[:, 0] = -2.0
     before = before.replace(expected=before.expected.replace(signals=signals))
     assert words.world_model(moment, before, 0)[0].startswith(
-        "expected score −2, felt score +1; surprise"
+        "expected reward −2, felt reward +1; surprise"
     )
 
 

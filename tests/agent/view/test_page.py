@@ -187,8 +187,8 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "thinking"
     code = run([
         "play", "ALE/Breakout-v5", "--world_model.kind=clairvoyant", "--steps", "30", "--seed", "5",
-        "--configurator.horizon_steps=10", "--configurator.model_calls=80",
-        "--configurator.commit_steps=10", "--no-live", "--run", str(folder),
+        "--directive.horizon_steps=10", "--directive.model_calls=80",
+        "--directive.commit_steps=10", "--no-live", "--run", str(folder),
     ])  # fmt: skip
     assert code == 0
     return folder
