@@ -36,6 +36,7 @@ bench: $(INSTALLED)
 	$(BIN)/sextet bench loop
 	$(BIN)/sextet bench world
 	$(BIN)/sextet bench memory
+	$(BIN)/sextet bench ports
 	$(BIN)/sextet bench trace
 	$(BIN)/sextet bench learn
 

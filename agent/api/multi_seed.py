@@ -30,8 +30,9 @@ from agent.engines.engine import Engine, Job, Report, SerialEngine
 from agent.engines.processes import ProcessEngine
 from agent.learning.evaluation import score
 from agent.recording import checkpoint
+from agent.recording.atomic import write_json
 from agent.recording.renames import current_settings
-from agent.recording.run_folder import RunFolder, write_json
+from agent.recording.run_folder import RunFolder
 from modules.messages import ConfigError, SextetError
 
 SEEDS = "seeds.json"

@@ -24,8 +24,9 @@ from agent.learning.metrics import Metrics, TensorBoard, require_tensorboard
 from agent.learning.offline_training import OfflineTraining, fitting, recorded_steps, recorded_world
 from agent.learning.training import Progress, Schedule, Training
 from agent.recording import checkpoint
+from agent.recording.atomic import write_json
 from agent.recording.drive_guard import guarded
-from agent.recording.run_folder import RunFolder, write_json
+from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
 from modules.messages import ConfigError
 from worlds.make import make_world

@@ -1,4 +1,4 @@
-"""What a step of the world costs: our Atari worlds against ale-py's vector environment."""
+"""Steps a second: Atari worlds of this package against ale-py's `AtariVectorEnv`; Orchard."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ GAME, CARTRIDGE = "ALE/Breakout-v5", "breakout"
 def run(steps: int = 40, turns: int = 60) -> dict[str, float]:
     """Steps a second of 8 rows of Breakout, 84×84 gray, random actions, protocol v5.
 
-    `raw_steps_per_s`: ale-py's `AtariVectorEnv` itself. `training_world_steps_per_s`: ours around
-    it. `single_rows_steps_per_s`: rows of single emulators, one thread. All play the same games,
-    same seeds, same actions, in one process, `steps` agent steps of every row at a time, taking
-    turns: other work on the machine disturbs all alike. Medians; `ratio` is the median over the
-    turns of ours to raw.
+    `raw_steps_per_s`: ale-py's `AtariVectorEnv` itself. `training_world_steps_per_s`: the world
+    around it. `single_rows_steps_per_s`: rows of single emulators, one thread. All play the same
+    games with the same seeds and actions in one process, in turns of `steps` agent steps, so that
+    other work on the machine disturbs all alike. Medians; `ratio` is the median over turns of
+    training world to raw. `orchard_steps_per_s`: one Orchard by itself.
     """
     from ale_py.vector_env import AtariVectorEnv
 
@@ -65,10 +65,22 @@ def run(steps: int = 40, turns: int = 60) -> dict[str, float]:
         raw.close()
         training.close()
         single.close()
-    ratios = [ours / theirs for ours, theirs in zip(rates["training"], rates["raw"], strict=True)]
+    ratios = [wrapped / raw for wrapped, raw in zip(rates["training"], rates["raw"], strict=True)]
     return {
         "ratio": statistics.median(ratios),
         "raw_steps_per_s": statistics.median(rates["raw"]),
         "training_world_steps_per_s": statistics.median(rates["training"]),
         "single_rows_steps_per_s": statistics.median(rates["single"]),
+        "orchard_steps_per_s": _orchard(),
     }
+
+
+def _orchard(steps: int = 5000) -> float:
+    from worlds.orchard import Orchard
+
+    env = Orchard()
+    env.reset(seed=0)
+    start = time.perf_counter()
+    for step in range(steps):
+        env.step(np.int64(step % 5))
+    return steps / (time.perf_counter() - start)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.recording.atomic import write_text
 from modules.messages import ConfigError
 
 AXES = ("steps", "frames")
@@ -47,9 +48,7 @@ class JSONLines:
         kept = [
             line for line in lines if line.endswith("\n") and json.loads(line)["steps"] <= steps
         ]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(self.path)
+        write_text(self.path, "".join(kept))
 
     def close(self) -> None:
         """Nothing: every line is written at once."""

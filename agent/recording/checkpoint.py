@@ -27,6 +27,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from agent.recording.atomic import sync, sync_folder
 from agent.recording.renames import current_weights
 from modules.messages import ConfigError
 
@@ -71,7 +72,7 @@ def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = KEPT) -> P
             if not (unchanged and _linked(earlier, partial, file)):
                 _write(partial / file, data)
         _write(partial / "manifest.json", json.dumps(manifest, indent=1).encode())
-        _sync_folder(partial)
+        sync_folder(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -239,8 +240,7 @@ def _linked(earlier: Path | None, partial: Path, file: str) -> bool:
 def _write(file: Path, data: bytes) -> None:
     with open(file, "wb") as out:
         out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
+        sync(out)
 
 
 def _put(partial: Path, place: Path) -> None:
@@ -250,7 +250,7 @@ def _put(partial: Path, place: Path) -> None:
     if place.exists():
         place.rename(old)
     partial.rename(place)
-    _sync_folder(place.parent)
+    sync_folder(place.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -262,11 +262,3 @@ def _numbered(folder: Path) -> list[Path]:
 
 def _packed(named: Mapping[str, Tensor]) -> bytes:
     return save_tensors({name: tensor.detach().contiguous() for name, tensor in named.items()})
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

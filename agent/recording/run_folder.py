@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from agent.recording.atomic import write_text
 from agent.recording.renames import current_settings
 from modules.messages import ConfigError
 
@@ -86,15 +84,9 @@ class RunFolder:
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes `config.yaml` whole or not at all."""
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-        handle, partial = tempfile.mkstemp(dir=self.path, prefix=".config-", text=True)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as out:
-                out.write(text)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(partial, self.config)
+            write_text(self.config, text)
         except OSError as error:
-            Path(partial).unlink(missing_ok=True)
             raise ConfigError(f"run {self.path}: expected a writable folder, got {error}") from None
 
     def read_config(self) -> dict[str, Any]:
@@ -107,18 +99,6 @@ class RunFolder:
         if not isinstance(config, dict):
             raise ConfigError(f"config {self.config}: expected a mapping, got {config!r:.60}")
         return current_settings(config)
-
-
-def write_text(place: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = place.with_name(f".{place.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(place)
-
-
-def write_json(place: Path, values: Mapping[str, Any]) -> None:
-    """Writes JSON whole or not at all."""
-    write_text(place, json.dumps(values, indent=1))
 
 
 def _make(place: Path) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.learning.statistics import LEVEL, RESAMPLES, Estimate
-from agent.recording.run_folder import write_text
+from agent.recording.atomic import write_text
 from agent.studies.figures import draw
 from agent.studies.findings import Findings, find
 from agent.studies.runner import reopen, results_in

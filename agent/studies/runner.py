@@ -17,7 +17,8 @@ import yaml
 from agent.assembly.merge import one_line
 from agent.engines.engine import Engine, Job, SerialEngine
 from agent.engines.processes import ProcessEngine
-from agent.recording.run_folder import RunFolder, write_text
+from agent.recording.atomic import write_text
+from agent.recording.run_folder import RunFolder
 from agent.studies.grid import (
     PlannedRun,
     check,

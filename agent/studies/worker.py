@@ -16,8 +16,9 @@ from agent.assembly.load import RunRequest, prepared
 from agent.engines.engine import Report
 from agent.engines.threads import one_thread
 from agent.live import live
+from agent.recording.atomic import write_json
 from agent.recording.drive_guard import guarded
-from agent.recording.run_folder import RunFolder, write_json
+from agent.recording.run_folder import RunFolder
 from agent.studies.grid import PlannedRun
 from agent.studies.measures import Series, SeriesRecorder, measured
 from agent.studies.study import ArmTuning

@@ -31,8 +31,9 @@ from agent.assembly.build import Assembly
 from agent.assembly.load import RunRequest, prepared
 from agent.live import live
 from agent.recording import checkpoint
+from agent.recording.atomic import write_json
 from agent.recording.checkpoint import Checkpoint
-from agent.recording.run_folder import RunFolder, write_json
+from agent.recording.run_folder import RunFolder
 from agent.tuning.from_traces import Tunable, learn_from
 from modules import chance
 from modules.messages import SIGNALS, ConfigError

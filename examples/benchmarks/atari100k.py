@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import difflib
+import io
 import json
 import shutil
 import signal
@@ -31,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.assembly.resolve import presets
-from agent.recording.run_folder import RunFolder, write_json
+from agent.recording.atomic import write_json, write_text
+from agent.recording.run_folder import RunFolder
 from agent.reporting.runs_index import EVALUATION
 from worlds.make import list_games
 from worlds.protocols import PROTOCOLS
@@ -223,12 +225,11 @@ def write_scores(out: Path) -> int:
                 "run": kept.parent.name,
             }
         )
-    partial = out / ".scores.csv.partial"
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    partial.replace(out / "scores.csv")
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(out / "scores.csv", table.getvalue())
     return len(rows)
 
 

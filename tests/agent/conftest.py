@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from by_hand import PONG, moment
 
 from modules.messages import Moment, WorldSpec
+from tests.agent.by_hand import PONG, moment
 
 
 @pytest.fixture

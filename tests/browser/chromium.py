@@ -25,8 +25,8 @@ KEYS = {
 }  # fmt: skip
 
 
-def found() -> str | None:
-    """Where Chromium is, if anywhere."""
+def executable() -> str | None:
+    """The path of Chromium; None where it is not installed."""
     return next((place for name in NAMES if (place := shutil.which(name))), None)
 
 
@@ -42,7 +42,7 @@ class Chromium:
         self.dialogs: list[str] = []
 
     def __enter__(self) -> "Chromium":
-        program = found()
+        program = executable()
         assert program is not None
         self._profile = tempfile.mkdtemp(prefix="chromium-")
         theirs_in, ours_out = os.pipe()

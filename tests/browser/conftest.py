@@ -3,23 +3,22 @@
 """
 
 import os
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import Chromium, found
-from handmade import by_hand, resealed, write
 
 from agent.cli import run
 from agent.view.page.data import Recording
 from agent.view.page.server import PageServer
+from tests.browser.chromium import Chromium, executable
+from tests.browser.handmade import write_long
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Chromium]:
-    if found() is None:
+    if executable() is None:
         if os.environ.get("SEXTET_BROWSER") == "required":
             pytest.fail("Chromium is required here and not installed: apt-get install chromium")
         pytest.skip("the page is not tested: Chromium is not installed (apt-get install chromium)")
@@ -56,27 +55,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 000 steps with frames: 500 put together by hand, over and over."""
-    file = tmp_path_factory.mktemp("long") / "trace.sqlite"
-    write(file, [by_hand.moment(step, 2, (84, 84, 1), 0) for step in range(500)])
-    database = sqlite3.connect(file)
-    stored = database.execute("SELECT * FROM moments ORDER BY step").fetchall()
-    frames = database.execute("SELECT * FROM frames ORDER BY step").fetchall()
-    (layout,) = {line[1] for line in stored}
-    ((text,),) = database.execute("SELECT layout FROM layouts WHERE id = ?", (layout,))
-    for turn in range(1, 40):
-        for line in stored:
-            step = line[0] + 500 * turn
-            database.execute(
-                "INSERT INTO moments VALUES (?, ?, ?, ?, ?, ?)",
-                (step, *resealed(step, text, line[1:])),
-            )
-        database.executemany(
-            "INSERT INTO frames VALUES (?, ?)", [(s + 500 * turn, f) for s, f in frames]
-        )
-    database.commit()
-    database.close()
-    return file
+    """20 000 steps with frames."""
+    return write_long(tmp_path_factory.mktemp("long") / "trace.sqlite")
 
 
 @pytest.fixture

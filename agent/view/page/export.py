@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.recording.atomic import new_file
 from agent.view.page.data import Recording
 from agent.view.page.futures import Imagined
 from agent.view.page.server import SCRIPTS, static
@@ -43,30 +42,15 @@ def export(
     for run in runs:
         run.allows(row)
     try:
-        # Taken before the work, so that an unwritable place is said at once.
-        handle, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-", suffix=".part")
+        # Opened before the work, so that an unwritable place is reported at once.
+        with new_file(file) as out:
+            return out.write(
+                html([_kept(run, Imagined(run, plugins), row) for run in runs]).encode()
+            )
     except OSError as error:
         raise ConfigError(
             f"option --export: expected a writable place, got '{file}': {error.strerror or error}"
         ) from None
-    try:
-        text = html([_kept(run, Imagined(run, plugins), row) for run in runs])
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            handle = -1
-            size = out.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)
-        os.replace(partial, file)
-        return size
-    except OSError as error:
-        raise ConfigError(
-            f"option --export: '{file}' could not be written: {error.strerror or error}"
-        ) from None
-    finally:
-        if handle >= 0:
-            os.close(handle)
-        Path(partial).unlink(missing_ok=True)
 
 
 def html(kept: Sequence[dict[str, Any]]) -> str:

@@ -9,12 +9,11 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from by_hand import PONG
-from by_hand import moment as lived
 
 from agent.recording.episode_stats import EpisodeStats
 from agent.recording.run_folder import RunFolder
@@ -27,6 +26,8 @@ from agent.recording.trace import (
     TraceWriter,
 )
 from modules.messages import ConfigError, TraceError
+from tests.agent.by_hand import PONG
+from tests.agent.by_hand import moment as lived
 
 DRIVES, HEADS = ("score", "pain"), ("score", "pain")
 
@@ -161,7 +162,7 @@ def test_digest_follows_what_was_done_and_perceived(tmp_path, pong, life):
 WRITE = """
     import sys, time
     sys.path[:0] = {paths!r}
-    from by_hand import DRIVES, HEADS, PONG, moment
+    from tests.agent.by_hand import DRIVES, HEADS, PONG, moment
     from agent.recording.trace import TraceWriter
     writer = TraceWriter({path!r}, PONG, 2, DRIVES, HEADS)
     for step in range(100000):
@@ -174,10 +175,7 @@ WRITE = """
 @pytest.fixture
 def being_written(tmp_path):
     path = tmp_path / "t.sqlite"
-    here = os.path.dirname(__file__)
-    script = textwrap.dedent(WRITE).format(
-        paths=[here, os.path.dirname(os.path.dirname(here))], path=str(path)
-    )
+    script = textwrap.dedent(WRITE).format(paths=[str(Path(__file__).parents[3])], path=str(path))
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,

@@ -11,7 +11,7 @@ import pytest
 from agent.cli import run
 from agent.recording.renames import SETTINGS, current_settings
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture

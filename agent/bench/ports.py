@@ -1,0 +1,44 @@
+"""Time of one call of each port: a Breakout agent with default modules, one row, one thread."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+
+from agent.assembly.load import RunRequest, prepared
+from agent.live import live
+from modules.ports import VERBS
+
+
+def run(world: str = "ALE/Breakout-v5", steps: int = 300) -> dict[str, float]:
+    """Medians over `steps` steps, microseconds: `perceive_us`, `configure_us` (of `surprise`), …"""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assembly = prepared(RunRequest(agent=world, flags={"seed": 0, "num_envs": 1}))
+    spans = defaultdict[str, list[float]](list)
+
+    def timed(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            answer = method(*arguments)
+            spans[verb].append(time.perf_counter() - start)
+            return answer
+
+        return call
+
+    try:
+        for port, verbs in VERBS.items():
+            module = getattr(assembly.agent.modules, port)
+            for verb in verbs:
+                setattr(module, verb, timed(verb, getattr(module, verb)))
+        for _ in live(assembly.agent, assembly.world, steps, 0):
+            pass
+    finally:
+        assembly.world.close()
+        torch.set_num_threads(threads)
+    return {f"{verb}_us": 1e6 * median(times) for verb, times in spans.items()}
