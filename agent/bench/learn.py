@@ -438,7 +438,9 @@ def agree(learner: Learner, hand: Handwritten) -> None:
     key = chance.keys(learner.seed, 1, learner.updates)
     ring = cast(Ring, learner.modules.memory)
     batch = _as_batch(ring.sample(BATCH, WINDOW, key), key, hand.heads)
-    exact_hand, exact_learner = copy.deepcopy(hand), copy.deepcopy(learner)
+    # The agent is not part of an update, and its gates cannot be copied.
+    same = {id(learner.agent): learner.agent}
+    exact_hand, exact_learner = copy.deepcopy(hand), copy.deepcopy(learner, same)
     exact_hand.autocast = exact_learner.autocast = False
     theirs, mine = exact_hand.losses(batch), exact_learner.update()
     for name, loss in theirs.items():

@@ -17,7 +17,7 @@ from agent.learning.imagined_experience import ImaginedExperience, begun_at, fir
 from agent.modules import Modules
 from agent.recording.weights import named_weights, parametric_modules, under
 from modules import chance
-from modules.messages import ConfigError, Experience, MessageError, State
+from modules.messages import ConfigError, Experience, MessageError
 from modules.ports import Batch, Learnable, Perception, encoded_states
 from modules.weights import known, subgoals
 
@@ -178,23 +178,20 @@ class Learner:
         """
         key = chance.keys(self.seed, 1, self.updates)
         memory, cost = self.modules.memory, self.trainable.get("cost")
-        experience = memory.sample(self.config.batch, self.window_steps(), key)
-        if self.device is not None:
-            experience = experience.to(self.device)
-        states, targets = self.encode(experience, key)
+        batch = self.encode(memory.sample(self.config.batch, self.window_steps(), key), key)
         losses: dict[str, Tensor] = {}
         priorities: list[Tensor] = []
         for port, module in self.trainable.items():
-            named, of_module = module.losses(Batch(experience, states, targets), key)
+            named, of_module = module.losses(batch, key)
             losses |= {f"{port}/{name}": loss for name, loss in named.items()}
             priorities += [] if of_module is None else [of_module.detach()]
         if cost is not None and self.imagined_experience is not None:
-            rollout = self.imagined_experience.rollout(experience, states[0], key)
+            rollout = self.imagined_experience.rollout(batch.experience, batch.states[0], key)
             named, _ = cost.losses(rollout, key)
             weight = self.config.imagination_weight
             losses |= {f"cost/imagined {name}": weight * loss for name, loss in named.items()}
         if cost is not None and self.config.critic_unroll_steps:
-            loss = self._unrolled_critic_loss(experience, states[0], targets, cost, key)
+            loss = self._unrolled_critic_loss(batch, cost, key)
             losses["cost/unrolled critic"] = self.config.critic_unroll_weight * loss
         total = torch.stack(list(losses.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
@@ -208,7 +205,7 @@ class Learner:
         self.optimiser.step()
         if priorities:
             combined = combined_priorities(priorities)
-            memory.update_priorities(experience.indices.cpu(), combined.cpu())
+            memory.update_priorities(batch.experience.indices.cpu(), combined.cpu())
         for module in self.trainable.values():
             module.on_update()
         self._update_ema()
@@ -253,9 +250,9 @@ class Learner:
             self.ema[port].load_state_dict(module.state_dict())
         self.optimiser.state.clear()
 
-    def encode(self, experience: Experience, key: Tensor) -> tuple[list[State], list[State]]:
-        """The online states of the first steps, and the target states of all W steps. A target that
-        no loss reads has latent 0.
+    def encode(self, experience: Experience, key: Tensor) -> Batch:
+        """Sampled `experience`, the online states of its first steps and the target states of all W
+        steps, on the learner's device. A target that no loss reads has latent 0.
 
         The target of step 0 is another augmentation (invariance); later targets share step 0's
         augmentation, so the predictor learns dynamics and not augmentation noise. A perception that
@@ -263,15 +260,19 @@ class Learner:
         """
         perception = self.modules.perception
         first = min(self.config.online_steps, experience.mask.shape[1])
-        beginning = experience.slice_steps(0, first)
         read = torch.zeros_like(experience.mask)
         for module in self.trainable.values():
             read |= module.target_mask(experience, first)
+        # Read on the CPU, where it waits for no queue of a GPU.
+        reads_first = bool(read[:, 0].any())
+        if self.device is not None:
+            experience, read = experience.to(self.device), read.to(self.device)
+        beginning = experience.slice_steps(0, first)
         if "perception" not in self.trained_ports:
             with torch.no_grad():
                 online = perception.encode_windows(beginning, beginning.tokens, None)
                 target = perception.encode_windows(experience, experience.tokens, None, read)
-            return encoded_states(experience, online), encoded_states(experience, target)
+            return _batch(experience, online, target)
         with torch.autocast(read.device.type, torch.bfloat16, self.autocast):
             online = perception.encode_windows(beginning, beginning.tokens, key)
             with torch.no_grad():
@@ -279,28 +280,22 @@ class Learner:
                 later = read.clone()
                 later[:, 0] = False
                 target = encoder.encode_windows(experience, experience.tokens, key, later)
-                if bool(read[:, 0].any()):
+                if reads_first:
                     step = experience.slice_steps(0, 1)
                     other = encoder.encode_windows(step, step.tokens, key + 1, read[:, :1])
                     target = torch.cat([other, target[:, 1:]], 1)
-        return encoded_states(experience, online), encoded_states(experience, target)
+        return _batch(experience, online, target)
 
-    def _unrolled_critic_loss(
-        self,
-        experience: Experience,
-        state: State,
-        targets: list[State],
-        cost: Learnable,
-        key: Tensor,
-    ) -> Tensor:
+    def _unrolled_critic_loss(self, batch: Batch, cost: Learnable, key: Tensor) -> Tensor:
         """The mean loss of the critic at the states that the world model predicts 1, 2, ... steps
-        after `state` [B ...] under the recorded actions, a scalar; 0 where the critic's window has
-        no room for one step.
+        after the first under the recorded actions, a scalar; 0 where the critic's window has no
+        room for one step.
 
         Its gradient also reaches the world model: it learns to predict what the critic needs, and
         the critic learns on the states that planning visits (Schrittwieser et al. 2020; Hansen et
         al. 2024). The bootstrap states are those of step 0's loss, so nothing more is encoded.
         """
+        experience, (state, *_), targets = batch
         rows, model = len(state.latent), self.modules.world_model
         directive = self.modules.configurator.initial(rows)
         tokens = directive.tokens.to(state.latent.device)
@@ -380,6 +375,10 @@ class Learner:
             number, _, moment = name.partition("/")
             state["state"].setdefault(int(number), {})[moment] = value
         self.optimiser.load_state_dict(state)
+
+
+def _batch(experience: Experience, online: Tensor, target: Tensor) -> Batch:
+    return Batch(experience, encoded_states(experience, online), encoded_states(experience, target))
 
 
 def combined_priorities(priorities: Sequence[Tensor]) -> Tensor:

@@ -26,6 +26,11 @@ def _scale_gradient(x: Tensor, factor: float) -> Tensor:
     return x if factor == 1 else x * factor + x.detach() * (1 - factor)
 
 
+def _places(mask: Tensor) -> Tensor:
+    """The indices, int64, of the true elements of `mask` [...] in its flattened form."""
+    return mask.flatten().nonzero().flatten()
+
+
 class _Prediction(NamedTuple):
     """One predicted step of M rows.
 
@@ -209,37 +214,46 @@ class JEPA(nn.Module):
         """
         experience, states, targets = batch
         grad_scale = self.config.encoder_grad_scale
+        # Where steps are dropped follows from masks on the CPU: a GPU is waited for once.
+        device = experience.mask.device
+        over = experience.terminated | experience.truncated
+        mask, over = torch.stack([experience.mask, over]).cpu()
+        latents = latents_of(states).flatten(0, 1)
         all_latents = _scale_gradient(
-            latents_of(states)[experience.mask[:, : len(states)]], grad_scale
+            latents[_places(mask[:, : len(states)]).to(device)], grad_scale
         )
         if self.config.batch_fraction < 1:
-            subset = self._subset(experience)
-            experience = experience.select(subset)
-            states, targets = ([s.select(subset) for s in of] for of in (states, targets))
+            subset = self._subset(mask)
+            mask, over, chosen = mask[subset], over[subset], subset.to(device)
+            experience = experience.select(chosen)
+            states, targets = ([s.select(chosen) for s in of] for of in (states, targets))
         window = self.window_steps()
-        valid = experience.mask[:, :window]
+        valid, over = mask[:, :window], over[:, :window]
         online = _scale_gradient(latents_of(states), grad_scale)
         target = latents_of(targets[:window]).detach()
         signals = symlog(experience.signals[:, :window])
-        over = (experience.terminated | experience.truncated)[:, :window]
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
         first = self._first_statistics_step()
-        self.latent_stats.update(target[:, first:][valid[:, first:]])
         deltas = target[:, first + 1 :] - target[:, first:-1]
-        self.delta_stats.update(deltas[usable[:, first:]])
-        self.signal_stats.update(signals[:, 1:][usable])
+        for stats, values, counted in (
+            (self.latent_stats, target[:, first:], valid[:, first:]),
+            (self.delta_stats, deltas, usable[:, first:]),
+            (self.signal_stats, signals[:, 1:], usable),
+        ):
+            stats.update(values.flatten(0, 1)[_places(counted).to(device)])
 
         signal_scale = self.signal_stats.deviation().clamp_min(1e-2)
         head_weights = self._bootstrap_weights(experience.indices)
         reached = usable.cumprod(1).bool()
         window_tokens = experience.tokens
-        latent, row = online[:, 0], torch.arange(len(valid), device=online.device)
+        latent, row_on_cpu = online[:, 0], torch.arange(len(valid))
         predictions: list[_Prediction] = []
         sources: list[tuple[Tensor, Tensor, Tensor]] = []
         for t in range(valid.shape[1] - 1):
             # Rows that ended are dropped, not multiplied by 0: what follows an end may be NaN.
-            alive = reached[row, t]
-            latent, row = latent[alive], row[alive]
+            alive = _places(reached[row_on_cpu, t])
+            row_on_cpu = row_on_cpu[alive]
+            latent, row = latent[alive.to(device)], row_on_cpu.to(device)
             tokens = None if window_tokens is None else window_tokens[row, t + 1]
             predictions.append(self._predict_latent(latent, experience.actions[row, t], tokens))
             # Signals shape the percept (§4.5.2) through the first latent, not the predictions.
@@ -277,7 +291,7 @@ class JEPA(nn.Module):
         }
         if self.config.invariance_weight:
             distance = self.objective.error(online[:, :1], target[:, 0], self._latent_std())
-            weighted = experience.importance_weights * distance.squeeze(1) * valid[:, 0]
+            weighted = experience.importance_weights * distance.squeeze(1) * experience.mask[:, 0]
             losses["invariance"] = self.config.invariance_weight * weighted.mean()
         return losses | self.objective.penalties(all_latents, key), None
 
@@ -316,11 +330,10 @@ class JEPA(nn.Module):
         step = torch.arange(experience.mask.shape[1], device=experience.mask.device)
         first = 0 if self.config.invariance_weight else self._first_statistics_step()
         read = experience.mask & (step >= first) & (step <= self.config.unroll_steps)
-        subset = self._subset(experience)
+        subset = self._subset(read)
         return torch.zeros_like(read).index_copy_(0, subset, read[subset])
 
-    def _subset(self, experience: Experience) -> Tensor:
-        """The windows that the predictor learns from, int64, spread evenly over the batch."""
-        windows = len(experience.mask)
-        count = math.ceil(self.config.batch_fraction * windows)
-        return torch.arange(count, device=experience.mask.device) * windows // count
+    def _subset(self, mask: Tensor) -> Tensor:
+        """The windows of `mask` [B W] that the predictor learns from, int64, spread evenly."""
+        count = math.ceil(self.config.batch_fraction * len(mask))
+        return torch.arange(count, device=mask.device) * len(mask) // count

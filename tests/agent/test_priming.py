@@ -102,7 +102,7 @@ def test_the_learner_sees_under_the_tokens_of_the_experience(primed: Any):
     with torch.no_grad():
         for tokens in (experience.tokens, torch.zeros_like(experience.tokens), None):
             learned_from = experience.replace(tokens=tokens)
-            states, targets = learner.encode(learned_from, chance.keys(0, 1, 3))
+            _, states, targets = learner.encode(learned_from, chance.keys(0, 1, 3))
             found.append(torch.stack([states[0].latent, targets[1].latent]))
     assert ((found[0] - found[1]).abs().amax((1, 2)) > 0.1).all()
     torch.testing.assert_close(found[1], found[2])

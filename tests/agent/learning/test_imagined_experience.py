@@ -21,7 +21,7 @@ def test_a_dream_goes_on_as_the_world_model_says_and_is_over_where_it_ends():
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
     experience = assembly.agent.memory.sample(8, 4, key)
-    states, _ = learner.encode(experience, key)
+    _, states, _ = learner.encode(experience, key)
     assert learner.imagined_experience is not None
     dreamt, given, whole = learner.imagined_experience.rollout(experience, states[0], key)
     assert len(given) == 4
@@ -49,7 +49,7 @@ def test_dreams_branch_by_any_first_action_and_go_on_as_mode_1():
     for _ in range(3):
         learner.update()
     experience = assembly.agent.memory.sample(8, 4, key)
-    states, _ = learner.encode(experience, key)
+    _, states, _ = learner.encode(experience, key)
     assert learner.imagined_experience is not None
     dreamt, given, whole = learner.imagined_experience.rollout(experience, states[0], key)
     assert whole[0].latent.equal(states[0].latent.detach().repeat_interleave(16, 0))

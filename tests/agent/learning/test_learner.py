@@ -136,8 +136,8 @@ def test_what_stays_as_it_is_sees_what_it_sees_in_acting():
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
     experience = assembly.agent.memory.sample(4, learner.window_steps(), key)
-    usual = learner.modules.perception.latent_stats.centre.clone()
-    (state,), targets = learner.encode(experience, key)
+    usual = learner.modules.perception.usual.centre.clone()
+    _, (state,), targets = learner.encode(experience, key)
     plain = learner.modules.perception.encode_windows(experience, None, None)
     torch.testing.assert_close(state.latent, plain[:, 0])
     reach = learner.modules.cost.target_mask(experience, 1)
@@ -205,8 +205,8 @@ def test_what_is_foretold_is_judged_by_what_came_and_teaches_the_model_too():
     cost, model = assembly.agent.modules.cost, assembly.agent.modules.world_model
     stop = cost.window_steps()
     experience = assembly.agent.memory.sample(8, learner.window_steps(), key)
-    states, targets = learner.encode(experience, key)
-    loss = learner._unrolled_critic_loss(experience, states[0], targets, cost, key)
+    _, states, targets = learner.encode(experience, key)
+    loss = learner._unrolled_critic_loss(Batch(experience, states, targets), cost, key)
     latent, by_hand = states[0].latent, []
     for t in (1, 2):
         latent = model._predict_latent(latent, experience.actions[:, t - 1], None).latent
@@ -259,7 +259,7 @@ def test_what_learning_draws_follows_from_the_runs_seed():
         # The same windows and latents for each seed: the directions alone differ.
         experience = assembly.agent.memory.sample(8, 4, torch.tensor([5]))
         model, key = assembly.agent.modules.world_model, chance.keys(learner.seed, 1, 0)
-        states, targets = learner.encode(experience, torch.tensor([5]))
+        _, states, targets = learner.encode(experience, torch.tensor([5]))
         losses, _ = model.losses(Batch(experience, states, targets), key)
         return [losses["gaussian"].item(), learner.update()["world_model/gaussian"]]
 
@@ -288,7 +288,7 @@ def test_no_module_overwrites_the_priorities_of_another():
     modules.memory.update_priorities = lambda index, priorities: taken.append(priorities)
     learner = learner_of(assembly)
     experience = modules.memory.sample(8, learner.window_steps(), chance.keys(3, 1, 0))
-    states, targets = learner.encode(experience, chance.keys(3, 1, 0))
+    _, states, targets = learner.encode(experience, chance.keys(3, 1, 0))
     _, of_critic = modules.cost.losses(Batch(experience, states, targets), chance.keys(3, 1, 0))
     learner.update()
     (got,) = taken
