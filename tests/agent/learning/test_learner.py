@@ -136,7 +136,7 @@ def test_what_stays_as_it_is_sees_what_it_sees_in_acting():
         pass
     learner, key = learner_of(assembly), torch.tensor([5])
     experience = assembly.agent.memory.sample(4, learner.window_steps(), key)
-    usual = learner.modules.perception.usual.centre.clone()
+    usual = learner.modules.perception.latent_stats.centre.clone()
     _, (state,), targets = learner.encode(experience, key)
     plain = learner.modules.perception.encode_windows(experience, None, None)
     torch.testing.assert_close(state.latent, plain[:, 0])
