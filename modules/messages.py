@@ -172,6 +172,8 @@ class Message(BaseModel):
     _tensors: ClassVar[tuple[tuple[str, Shape], ...]] = ()
     _nested: ClassVar[tuple[str, ...]] = ()
     _others: ClassVar[tuple[str, ...]] = ()
+    _names: ClassVar[frozenset[str]] = frozenset()
+    _required: ClassVar[frozenset[str]] = frozenset()
     __slots__ = ("_axes",)
 
     def __init__(self, **fields: Any) -> None:
@@ -205,6 +207,8 @@ class Message(BaseModel):
             else:
                 others.append(name)
         cls._tensors, cls._nested, cls._others = tuple(tensors), tuple(nested), tuple(others)
+        cls._names = frozenset(cls.model_fields)
+        cls._required = frozenset(n for n, f in cls.model_fields.items() if f.is_required())
         _KINDS[cls.__name__] = cls
 
     def __eq__(self, other: object) -> bool:
@@ -244,7 +248,15 @@ class Message(BaseModel):
 
     @classmethod
     def unchecked(cls, **fields: Any) -> Self:
-        """A message made without any check, for the inside of planning."""
+        """A message whose shapes are not checked, for states inside planning and learning.
+
+        It has every field all the same: raises MessageError where one without a default is
+        missing, or one is unknown.
+        """
+        if not cls._required.issubset(fields) or not cls._names.issuperset(fields):
+            name = min(cls._required.difference(fields) or fields.keys() - cls._names)
+            known = ", ".join(cls.model_fields)
+            raise MessageError(cls.__name__, name, f"fields {known}", ", ".join(fields))
         return cls.model_construct(**fields)
 
     def replace(self, **changes: Any) -> Self:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from modules.cost.critic import Critic
 from modules.cost.drives import IntrinsicCost
-from modules.messages import Energy, Experience, State, WorldSpec
-from modules.ports import Batch
+from modules.messages import Energy, Experience, State, WorldSpec, latents_of
+from modules.ports import Batch, encoded_states
 
 
 class Cost(nn.Module):
@@ -72,19 +72,8 @@ class Cost(nn.Module):
         """The critic's: it predicts the energies that the drives have in experience (Fig. 7)."""
         experience, states, targets = batch
         with torch.no_grad():
-            energies = torch.stack(
-                [
-                    self.intrinsic(
-                        State.unchecked(
-                            latent=target.latent,
-                            signals=experience.signals[:, t],
-                            goal=None if experience.goals is None else experience.goals[:, t],
-                        )
-                    )
-                    for t, target in enumerate(targets)
-                ],
-                1,
-            )
+            visited = encoded_states(experience, latents_of(targets))
+            energies = torch.stack([self.intrinsic(state) for state in visited], 1)
         return self.critic.losses(energies, experience, states, targets)
 
     def on_update(self) -> None:

@@ -249,7 +249,14 @@ def probe_hash(name: str, drive: Drive) -> str:
         (names, signals),
         ([*names, *with_goal], torch.cat([signals, achieved], -1)),
     ):
-        probe = State.unchecked(latent=latent, signals=values, goal=target)
+        probe = State.unchecked(
+            latent=latent,
+            hidden=latent.new_zeros(PROBES, 0),
+            signals=values,
+            ended=latent.new_zeros(PROBES),
+            uncertainty=latent.new_zeros(PROBES),
+            goal=target,
+        )
         energies = IntrinsicCost({name: drive}, columns).energies(probe)[:, 0]
         rounded = (energies * 1e6).round().to(torch.int64)
         digest.update(name.encode() + b"=" + str(rounded.tolist()).encode() + b";")

@@ -8,8 +8,8 @@ from modules.actor.beam import Beam
 from modules.actor.gradient import Gradient
 from modules.actor.policy import Categorical, Gaussian, Greedy
 from modules.actor.rollout import Rollout
-from modules.messages import ConfigError, Experience, State
-from modules.ports import Batch
+from modules.messages import ConfigError, Experience
+from modules.ports import Batch, encoded_states
 
 LEARNING_KEY = torch.tensor([7])
 
@@ -314,7 +314,7 @@ def test_the_policy_comes_to_do_what_was_planned_and_nothing_else_teaches_it():
     planned = torch.arange(32) % 2 == 0
     done = torch.nn.functional.one_hot(torch.where(planned, best, 2), 3).float()
     experience = lived(latents.detach(), done, planned)
-    states = [State.unchecked(latent=latents)]
+    states = encoded_states(experience, latents.unsqueeze(1))
     descent = torch.optim.Adam(mind.parameters(), lr=0.05)
     for _ in range(200):
         descent.zero_grad()
@@ -348,7 +348,7 @@ def test_a_policy_follows_under_the_directive_it_acted_by():
     experience = lived(torch.randn(6, 1), torch.eye(3).repeat(2, 1), planned, tokens)
     over = experience.mask.clone()
     over[3, 1] = False  # what was planned for there is not known
-    state = [State.unchecked(latent=experience.vectors[:, 0])]
+    state = encoded_states(experience, experience.vectors[:, :1])
     mind.losses(Batch(experience.replace(mask=over), state, []), LEARNING_KEY)
     (said,) = heard
     assert said.equal(tokens[[0, 2, 5], 1])
@@ -357,6 +357,7 @@ def test_a_policy_follows_under_the_directive_it_acted_by():
 def test_a_policy_with_nothing_to_learn_has_no_loss():
     mind = Actor(config=Actor.Config(), policy=greedy(), planner=beam(), world=WORLD, horizon_max=4)
     one = lived(torch.zeros(1, 1), torch.eye(3)[:1], torch.ones(1, dtype=torch.bool))
-    assert mind.losses(
-        Batch(one, [State.unchecked(latent=torch.zeros(1, 1))], []), LEARNING_KEY
-    ) == ({}, None)
+    assert mind.losses(Batch(one, encoded_states(one, torch.zeros(1, 1, 1)), []), LEARNING_KEY) == (
+        {},
+        None,
+    )

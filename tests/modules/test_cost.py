@@ -25,7 +25,7 @@ from modules.messages import (
     State,
     WorldSpec,
 )
-from modules.ports import Batch
+from modules.ports import Batch, encoded_states
 from modules.weights import weights
 
 LEARNING_KEY = torch.tensor([7])
@@ -394,15 +394,7 @@ def chain(batch: int, seed: int = 0, window: int = 4) -> tuple[Experience, list[
         importance_weights=torch.ones(batch),
         indices=torch.arange(batch),
     )
-    states = [
-        State.unchecked(
-            latent=torch.nn.functional.one_hot(where[:, t], 8).float(),
-            signals=experience.signals[:, t],
-            goal=None,
-        )
-        for t in range(window)
-    ]
-    return experience, states
+    return experience, encoded_states(experience, torch.nn.functional.one_hot(where, 8).float())
 
 
 def made_losses(

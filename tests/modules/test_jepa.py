@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from agent.bench.memory import moment
 from modules.messages import (
     SIGNALS,
     ActionSpec,
     Directive,
     Experience,
-    Situation,
     State,
     WorldSpec,
 )
@@ -157,19 +157,23 @@ def test_candidates_do_not_disturb_each_other_and_end_is_a_probability() -> None
 def test_tokens_of_the_directive_modulate_the_prediction() -> None:
     tokens = torch.randn(3, *TOKENS)
     perceived = state(3, torch.zeros(3, 0))
-    situation = Situation.unchecked(state=perceived)
+    blank = moment(3, 0)
+    situation = blank.situation(blank, torch.arange(3)).model_copy(update={"state": perceived})
     action = torch.randn(3, ACTION)
     fresh, taught = jepa(fresh=True), jepa()
 
+    def under(tokens: Tensor) -> Directive:
+        return blank.directive.model_copy(update={"tokens": tokens})
+
     def expected(model: JEPA, told: Tensor) -> State:
-        return model.predict(situation, action, Directive.unchecked(tokens=told))
+        return model.predict(situation, action, under(told))
 
     zeros = torch.zeros_like(tokens)
     assert torch.equal(expected(fresh, tokens).latent, expected(fresh, zeros).latent)
     assert (expected(taught, tokens).latent - expected(taught, zeros).latent).abs().max() > 1e-3
     said = expected(taught, tokens)
     said.check({"B": 3, "D": LATENT, "S": len(SIGNALS), "R": 0})
-    begun = taught.start(situation, Directive.unchecked(tokens=tokens))
+    begun = taught.start(situation, under(tokens))
     torch.testing.assert_close(taught.step(begun, action).latent, said.latent)
 
 

@@ -268,6 +268,21 @@ def test_is_frozen_complete_and_itself():
     assert len({message, twin, message}) == 2
 
 
+def test_an_unchecked_message_has_every_field(life_of_two):
+    fields = dict(life_of_two.state.__dict__)
+    wrong_shape = State.unchecked(**{**fields, "latent": torch.zeros(7)})
+    assert wrong_shape.goal is None
+    with pytest.raises(MessageError, match=r"State\.latent"):
+        wrong_shape.check({"B": 2})
+    del fields["goal"]
+    assert State.unchecked(**fields).goal is None
+    del fields["hidden"]
+    with pytest.raises(MessageError, match=r"State\.hidden: expected fields latent, hidden,"):
+        State.unchecked(**fields)
+    with pytest.raises(MessageError, match=r"State\.mood"):
+        State.unchecked(**life_of_two.state.__dict__, mood=0)
+
+
 class Reading(Message):
     """A message outside the package, with each kind of field."""
 

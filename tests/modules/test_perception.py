@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from agent.bench.memory import moment
 from modules import chance
 from modules.messages import (
     SIGNALS,
     ActionSpec,
     ConfigError,
-    Directive,
     Experience,
     MessageError,
     Moment,
@@ -72,10 +72,12 @@ def observation(
 
 
 def after(state: State, tokens: Tensor | None = None) -> Moment:
-    """What memory would hand to perception: of it only these two are perception's business."""
+    """A moment with this state and these tokens, all that perception reads of one."""
     if tokens is None:
         tokens = torch.zeros(state.batch, *TOKENS)
-    return Moment.unchecked(state=state, directive=Directive.unchecked(tokens=tokens))
+    blank = moment(state.batch, 0)
+    directive = blank.directive.model_copy(update={"tokens": tokens})
+    return blank.model_copy(update={"state": state, "directive": directive})
 
 
 def experience(frames: Tensor | None, vectors: Tensor | None, rows: int, steps: int) -> Experience:

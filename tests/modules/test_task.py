@@ -19,9 +19,9 @@ from modules.messages import (
     Energy,
     Experience,
     Situation,
-    State,
     WorldSpec,
 )
+from modules.ports import encoded_states
 from modules.weights import subgoal
 
 TASKS, ACTIONS, SIZE = 3, 4, 5
@@ -179,9 +179,8 @@ def batch(goals: Tensor | None, rows: int = 6, steps: int = 4) -> tuple[Any, ...
         signals=torch.zeros(rows, steps, 1), goals=goals, terminated=no, truncated=no, mask=~no,
         importance_weights=torch.ones(rows), indices=torch.arange(rows),
     )  # fmt: skip
-    states = [
-        State.unchecked(latent=torch.randn(rows, SIZE, requires_grad=True)) for _ in range(steps)
-    ]
+    latents = torch.stack([torch.randn(rows, SIZE) for _ in range(steps)], 1).requires_grad_()
+    states = encoded_states(experience, latents)
     return torch.rand(rows, steps, len(DRIVES)), experience, states[:1], states
 
 

@@ -162,8 +162,13 @@ def test_goals_and_achieved_goals(register):
     # The drive `goal` compares the goal with the achieved goal alone, not with the latent.
     assert world.spec.signals[-2:] == ("achieved_0", "achieved_1")
     assert np.allclose(observation.signals[0, -2:], plain["achieved_goal"])
-    state = State.unchecked(
-        latent=torch.full((1, 9), 7.0), signals=observation.signals, goal=observation.goal
+    state = State(
+        latent=torch.full((1, 9), 7.0),
+        hidden=torch.zeros(1, 0),
+        signals=observation.signals,
+        ended=torch.zeros(1),
+        uncertainty=torch.zeros(1),
+        goal=observation.goal,
     )
     apart = np.square(plain["achieved_goal"] - plain["desired_goal"]).mean()
     intrinsic = IntrinsicCost({"goal": GoalDrive()}, world.spec.signals)
