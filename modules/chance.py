@@ -1,9 +1,10 @@
-"""Randomness that is derived, not shared.
+"""Random numbers as hashes of where they are used.
 
-Every random number is a hash of (run seed, row, step, port, place): rows do not disturb each
-other, a fork meets the same luck as the original, and paired runs differ only in what was changed.
-The hash is SplitMix64 (Steele, Lea & Flood 2014), one pass over numpy's uint64, so a whole batch
-costs some microseconds where a generator per row would cost thousands.
+Each is a hash of (run seed, row, step, label of its use, index), so rows do not affect each other,
+a fork draws the numbers of its original, and paired runs differ only in what was changed. The hash
+is SplitMix64 (Steele, Lea & Flood 2014) over numpy's uint64: a batch takes some microseconds, where
+one generator per row would take thousands. The labels are part of the numbers: a changed label
+changes a run.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch import Tensor
 
 Hashes = npt.NDArray[np.uint64]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _U64 = np.uint64
+_GOLDEN = _U64(0x9E3779B97F4A7C15)
 _BELOW_1 = np.nextafter(np.float32(1), np.float32(0))
 
 
@@ -36,41 +37,43 @@ def _join(key: Hashes, value: Hashes | np.uint64) -> Hashes:
 
 
 def keys(seed: int, rows: int, step: int) -> Tensor:
-    """The random key of each row at one step, [B] int64."""
-    start = np.full(rows, seed & 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
-    joined = _join(_join(_mix(start), np.arange(rows, dtype=np.uint64)), _U64(step))
+    """The random key of each of `rows` rows at a step, [B] int64."""
+    seeds = np.full(rows, seed & 0xFFFFFFFFFFFFFFFF, dtype=np.uint64)
+    joined = _join(_join(_mix(seeds), np.arange(rows, dtype=np.uint64)), _U64(step))
     return torch.from_numpy(joined.view(np.int64))
 
 
-def _hashes(key: Tensor, port: str, count: int) -> Hashes:
-    """[B count] uint64."""
-    own = _join(key.numpy().view(np.uint64), _U64(zlib.crc32(port.encode())))
-    return _join(own[:, None], np.arange(count, dtype=np.uint64)[None])
+def _hashes(key: Tensor, label: str, count: int) -> Hashes:
+    """Hashes [B count] (uint64) of the keys [B] under a label."""
+    labelled = _join(key.numpy().view(np.uint64), _U64(zlib.crc32(label.encode())))
+    return _join(labelled[:, None], np.arange(count, dtype=np.uint64)[None])
 
 
-def uniform(key: Tensor, port: str, *shape: int) -> Tensor:
-    """Numbers in (0, 1), [B *shape] float32, of the rows' `key` [B]; `port` names the user."""
+def uniform(key: Tensor, label: str, *shape: int) -> Tensor:
+    """Uniform numbers in (0, 1), [B *shape] float32, of the rows' keys [B]; the `label` names the
+    use, and two uses with one label and key draw the same numbers.
+    """
     count = int(np.prod(shape)) if shape else 1
-    bits = _hashes(key, port, count) >> _U64(40)
+    bits = _hashes(key, label, count) >> _U64(40)
     drawn = (bits.astype(np.float32) + np.float32(0.5)) * np.float32(2**-24)
-    # The greatest of the 2^24 would be rounded to 1, and a normal number there is infinite.
+    # The largest of the 2^24 values would round to 1, at which normal and Gumbel are infinite.
     np.minimum(drawn, _BELOW_1, out=drawn)
     return torch.from_numpy(drawn).view(len(key), *shape)
 
 
-def normal(key: Tensor, port: str, *shape: int) -> Tensor:
-    """Standard normal numbers, [B *shape] float32 (inverse of the error function)."""
-    drawn: Tensor = torch.special.ndtri(uniform(key, port, *shape).double())
+def normal(key: Tensor, label: str, *shape: int) -> Tensor:
+    """Standard normal numbers, [B *shape] float32, by the inverse of their distribution."""
+    drawn: Tensor = torch.special.ndtri(uniform(key, label, *shape).double())
     return drawn.float()
 
 
-def gumbel(key: Tensor, port: str, *shape: int) -> Tensor:
-    """Standard Gumbel numbers, [B *shape] float32: adding them to logits and taking the largest
-    draws from the softmax.
+def gumbel(key: Tensor, label: str, *shape: int) -> Tensor:
+    """Standard Gumbel numbers, [B *shape] float32: the argmax of logits plus these is a draw from
+    their softmax.
     """
-    return -torch.log(-torch.log(uniform(key, port, *shape)))
+    return -torch.log(-torch.log(uniform(key, label, *shape)))
 
 
-def integers(key: Tensor, port: str, high: int, *shape: int) -> Tensor:
-    """Whole numbers in [0, high), [B *shape] int64."""
-    return (uniform(key, port, *shape) * high).long().clamp_max(high - 1)
+def integers(key: Tensor, label: str, high: int, *shape: int) -> Tensor:
+    """Uniform integers in [0, high), [B *shape] int64."""
+    return (uniform(key, label, *shape) * high).long().clamp_max(high - 1)

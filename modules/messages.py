@@ -1,25 +1,25 @@
-"""Every message the six modules exchange.
+"""The messages that the six modules exchange (LeCun 2022, Fig. 2).
 
-One capital letter names one axis, the same everywhere:
+One capital letter names one axis in every message:
 
 ====  ===========================================  ====  =====================================
-B     rows: worlds lived in side by side           K     intrinsic drives
-H W C height, width, channels of a frame           L     critic heads
+B     rows: environments stepped side by side      K     intrinsic drives
+H Y C height, width, channels of a frame           L     critic heads
 N     size of a vector observation                 A     size of an encoded action
-S     signals: what the body feels                 T E   directive tokens and their width
+S     signals (`SIGNALS`, then the world's own)    T E   number and width of directive tokens
 G     size of a goal                               P     steps of a plan
-D     size of a latent                             M     candidates of a plan
-R     size of a carried context                    V     slots recalled
-Q     size of the configurator's carried context   U     size of a recalled value
-X     size of a memory key                         O     steps shown of a candidate
+D     size of a latent                             M     candidate plans
+R     size of a state's hidden context             V     recalled slots
+Q     size of the configurator's state             U     size of a recalled value
+X     size of a memory key                         O     logged steps of a candidate plan
 W     steps of a window of experience              F     frames of a window, with context
 ====  ===========================================  ====  =====================================
 
-A message is frozen, refuses unknown fields, and checks when it is made that its fields agree with
-each other; `Message.check` holds it against axes known elsewhere. Inside planning, where thousands
-of states are imagined, `Message.raw` makes one unchecked.
+A message is frozen, refuses unknown fields, and checks at construction that its fields agree with
+each other; `Message.check` compares it with axes known elsewhere. `Message.unchecked` skips the
+check of shapes, for the thousands of states imagined in planning.
 
-The paper gives no schema for its messages; this one is ours (LeCun 2022, Fig. 2 has the arrows).
+The paper specifies no schema for its messages; this one is ours.
 """
 
 from __future__ import annotations
@@ -42,33 +42,32 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 SIGNALS: tuple[str, ...] = ("reward", "life_lost", "lives", "end", "effort", "novelty")
-"""The signals every world reports, in this order; a world may append its own.
+"""The signals of every world, in this order; a world may append its own.
 
-`reward`: unclipped reward of the last step. `life_lost`: 1 when a life went. `lives`: lives left.
-`end`: 1 when the game itself is over. `effort`: share of full effort in the last action, 0 to 1.
-`novelty`: 0 to 1, written by the loop from what memory recognises; worlds leave it 0.
+`reward`: of the last step, unclipped. `life_lost`: 1 where the last step lost a life. `lives`:
+lives left. `end`: 1 where the game is over. `effort`: magnitude of the last action, 0 to 1.
+`novelty`: 0 to 1, written by the loop from `Recollection.novelty`; worlds leave it 0.
 """
 
 
-_SURPRISING = [SIGNALS.index(name) for name in ("reward", "life_lost", "end")]
-"""The signals whose unexpected values surprise."""
+_SURPRISE_SIGNALS = [SIGNALS.index(name) for name in ("reward", "life_lost", "end")]
 
 
 class SextetError(Exception):
     """Root of the errors a user can cause.
 
     SextetError
-    ├── MessageError   a module said something of the wrong form
+    ├── MessageError   a module returned a message of the wrong form
     ├── ConfigError    a setting is wrong; exit 2
     ├── WorldError     a world cannot be made, stepped or restored; exit 2 when it cannot be made
-    └── TraceError     a recorded run cannot be read
+    └── TraceError     a recorded run cannot be read or written
     """
 
     exit_code = 2
 
 
 class ConfigError(SextetError):
-    """A setting is wrong: where, wanted, got, what to try."""
+    """A setting is wrong: where, expected, got, what to try."""
 
 
 class WorldError(SextetError):
@@ -80,7 +79,10 @@ class TraceError(SextetError):
 
 
 class MessageError(SextetError):
-    """A message disagrees with itself or with what its receiver expects."""
+    """The fields of a message disagree with each other or with the axes of its receiver.
+
+    `message` and `field` name it; `module` and `step` are added where they are known.
+    """
 
     def __init__(self, message: str, field: str, expected: str, received: str) -> None:
         self.message, self.field, self.expected, self.received = message, field, expected, received
@@ -107,7 +109,7 @@ _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES_BY_KIND
 
 
 class Shape:
-    """The axes of a tensor field, `Shape("B D")`, and the kind of its numbers.
+    """The axes of a tensor field, `Shape("B D")`, and its kind of dtype.
 
     `kind` is "float", "bool", "int" or "any".
     """
@@ -122,7 +124,7 @@ class Shape:
 
 
 def _parts(hint: Any) -> Iterator[Any]:
-    """A type hint and all that is nested in it: members of unions, marks of `Annotated`."""
+    """A type hint and all hints nested in it: members of unions, metadata of `Annotated`."""
     yield hint
     for part in get_args(hint):
         yield from _parts(part)
@@ -133,13 +135,13 @@ _MAGIC = b"SXT1"
 
 
 @functools.lru_cache(maxsize=4096)
-def _axes(
+def _axis_lengths(
     kind: type[Message], form: tuple[Any, ...], known: tuple[tuple[str, int], ...] = ()
 ) -> dict[str, int]:
-    """The length of every axis of a message of `form` (`Message._form`), with those `known`.
+    """The length of every axis of a message of `form` (`Message._form`), `known` ones included.
 
-    Messages are made many times a step, in few forms: each form is checked once. Raises
-    MessageError where an axis has two lengths, or a tensor too few axes or another dtype.
+    Raises MessageError where an axis has two lengths, or a tensor has another number of axes or
+    another dtype than declared. Cached: messages are made many times a step, in few forms.
     """
     axes = dict(known)
     for (name, shape), entry in zip(kind._tensors, form, strict=False):
@@ -160,15 +162,17 @@ def _axes(
 
 
 class Message(BaseModel):
-    """What crosses a port: frozen, complete, its fields agreeing with each other.
+    """Base of all messages: frozen, complete, with fields that agree in their axes.
 
-    Raises MessageError, naming the field, where two fields disagree. Equality is identity.
+    A subclass declares tensors as `Annotated[Tensor, Shape("B D")]`, perhaps `| None`; other fields
+    are messages, numbers, strings, or tuples with one entry per row. Raises MessageError, naming
+    the field, where a field has the wrong form or two fields disagree. Equality is identity.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     version: ClassVar[int] = 2
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Fields of version 1 → their names now, by which old bytes and traces are read."""
+    """Name of a field in version 1 → its name now; bytes and traces of version 1 are read by it."""
     _tensors: ClassVar[tuple[tuple[str, Shape], ...]] = ()
     _nested: ClassVar[tuple[str, ...]] = ()
     _others: ClassVar[tuple[str, ...]] = ()
@@ -185,12 +189,12 @@ class Message(BaseModel):
             raise MessageError(
                 type(self).__name__, name, first["msg"], _describe(first.get("input"))
             ) from None
-        object.__setattr__(self, "_axes", _axes(type(self), self._form()))
+        object.__setattr__(self, "_axes", _axis_lengths(type(self), self._form()))
 
     @classmethod
     def __pydantic_init_subclass__(cls, **settings: Any) -> None:
-        """Reads the axes out of the field types. Raises TypeError where a type is not yet known,
-        since such a class could check nothing.
+        """Reads the axes from the field types. Raises TypeError where a type is a forward
+        reference: such a class could not check its messages.
         """
         tensors, nested, others = [], [], []
         if not cls.__pydantic_complete__:
@@ -218,8 +222,8 @@ class Message(BaseModel):
         return id(self)
 
     def _form(self) -> tuple[object, ...]:
-        """All that decides whether the fields agree: shape and dtype of each tensor, and the rows
-        of each nested message.
+        """Shape and dtype of each tensor and the rows of each nested message: all that decides
+        whether the fields agree.
         """
         values, form = self.__dict__, []
         for name, _ in self._tensors:
@@ -231,10 +235,10 @@ class Message(BaseModel):
         return tuple(form)
 
     def check(self, dims: Mapping[str, int]) -> Self:
-        """Itself, if its axes have the lengths in `dims`; else MessageError."""
+        """Itself. Raises MessageError where an axis has another length than in `dims`."""
         axes: dict[str, int] | None = getattr(self, "_axes", None)
         if axes is None or any(dims.get(axis, axes[axis]) != axes[axis] for axis in axes):
-            _axes(type(self), self._form(), tuple(dims.items()))
+            _axis_lengths(type(self), self._form(), tuple(dims.items()))
         return self
 
     @property
@@ -250,8 +254,7 @@ class Message(BaseModel):
     def unchecked(cls, **fields: Any) -> Self:
         """A message whose shapes are not checked, for states inside planning and learning.
 
-        It has every field all the same: raises MessageError where one without a default is
-        missing, or one is unknown.
+        Raises MessageError where a field without a default is missing, or one is unknown.
         """
         if not cls._required.issubset(fields) or not cls._names.issuperset(fields):
             name = min(cls._required.difference(fields) or fields.keys() - cls._names)
@@ -264,7 +267,7 @@ class Message(BaseModel):
         return type(self)(**{**self.__dict__, **changes})
 
     def to(self, device: torch.device) -> Self:
-        """The same with its tensors on a device. Unchecked."""
+        """A copy with its tensors on `device`. Unchecked."""
         fields = dict(self.__dict__)
         for name, _ in self._tensors:
             if fields[name] is not None:
@@ -291,26 +294,25 @@ class Message(BaseModel):
         return self.unchecked(**fields)
 
     def where(self, mask: Tensor, other: Self) -> Self:
-        """Its own rows where `mask` [B] (bool) is true, those of `other` elsewhere. Unchecked."""
+        """Its rows where `mask` [B] (bool) is true, those of `other` elsewhere. Unchecked."""
         fields = dict(self.__dict__)
-        theirs = other.__dict__
+        others = other.__dict__
         for name, shape in self._tensors:
             if shape.axes[0] == "B" and fields[name] is not None:
-                mine = fields[name]
-                fields[name] = torch.where(
-                    mask.view(-1, *[1] * (mine.dim() - 1)), mine, theirs[name].to(mine.dtype)
-                )
+                own = fields[name]
+                column = mask.view(-1, *[1] * (own.dim() - 1))
+                fields[name] = torch.where(column, own, others[name].to(own.dtype))
         for name in self._nested:
             if fields[name] is not None:
-                fields[name] = fields[name].where(mask, theirs[name])
+                fields[name] = fields[name].where(mask, others[name])
         for name in self._others:
             if isinstance(fields[name], tuple):
-                pairs = zip(mask.tolist(), fields[name], theirs[name], strict=True)
+                pairs = zip(mask.tolist(), fields[name], others[name], strict=True)
                 fields[name] = tuple(a if keep else b for keep, a, b in pairs)
         return self.unchecked(**fields)
 
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor | None]]:
-        """Every tensor with its dotted path, nested messages included."""
+        """Every tensor field with its dotted path, those of nested messages included."""
         values = self.__dict__
         for name, _ in self._tensors:
             yield prefix + name, values[name]
@@ -321,7 +323,7 @@ class Message(BaseModel):
     # -- bytes ------------------------------------------------------------------------------
 
     def to_bytes(self) -> bytes:
-        """Itself as bytes, without pickle: a JSON header, then each tensor's raw numbers."""
+        """The message without pickle: a JSON header, then the raw numbers of each tensor."""
         blobs: list[bytes] = []
         header = json.dumps(self._header(blobs), separators=(",", ":")).encode()
         return b"".join([_MAGIC, struct.pack("<I", len(header)), header, *blobs])
@@ -346,7 +348,10 @@ class Message(BaseModel):
 
     @staticmethod
     def from_bytes(data: bytes) -> Message:
-        """The message `to_bytes` wrote. Raises MessageError on damage or a newer version."""
+        """The message that `to_bytes` wrote, in this version or an older one.
+
+        Raises MessageError where the bytes are damaged or of a newer version.
+        """
         if data[:4] != _MAGIC or len(data) < 8:
             raise MessageError("Message", "bytes", "a Sextet message", repr(data[:4]))
         (length,) = struct.unpack_from("<I", data, 4)
@@ -402,23 +407,26 @@ def _describe(value: object) -> str:
     return f"{type(value).__name__} {value!r:.60}"
 
 
-# -- what a world is ------------------------------------------------------------------------
+# -- the description of a world -------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=256)
-def _matrix(parts: tuple[tuple[float, ...], ...], size: int) -> Tensor:
-    """`ActionSpec.factor_matrix`, which is asked for at every imagined step."""
-    return torch.tensor(parts) if parts else torch.zeros(size, 0)
+def _factor_matrix(factors: tuple[tuple[float, ...], ...], size: int) -> Tensor:
+    # Cached, because each imagined step reads it.
+    return torch.tensor(factors) if factors else torch.zeros(size, 0)
 
 
 class ActionSpec(BaseModel):
-    """What can be done in a world, and how an action is written as A numbers.
+    """The actions of a world, and their encoding as A numbers.
 
-    Discrete: A = number of choices, an action is one-hot (or a relaxation of it).
-    Continuous: A = number of dimensions, each scaled so that the world's bounds are -1 and 1.
-    One encoding for both lets models, planners and gradients know no difference.
-    `parts` are what discrete actions are made of, P numbers for each: what is learned of one action
-    may tell of another that shares a part with it. Empty: nothing is known of that.
+    Discrete: `size` = A is the number of actions, an encoded action is one-hot or a relaxation of
+    it, `names` are those of the actions. Continuous: A is the number of dimensions, an encoded
+    action is in [-1, 1]^A and maps linearly to the world's bounds `low` and `high` [A]. With one
+    encoding, models, planners and gradients treat both alike.
+
+    `factors` [A Z] describe discrete actions by Z numbers each, such as the directions of a
+    joystick: what is learned of an action generalises to others with the same factors. Empty where
+    there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -430,23 +438,25 @@ class ActionSpec(BaseModel):
     factors: tuple[tuple[float, ...], ...] = ()
 
     def factor_matrix(self) -> Tensor:
-        """`parts` [A P]."""
-        return _matrix(self.factors, self.size)
+        """`factors` as a tensor, [A Z]."""
+        return _factor_matrix(self.factors, self.size)
 
     def with_factors(self, encoded: Tensor) -> Tensor:
-        """Encoded actions [... A] with their parts beside them, [... A+P]."""
-        parts = self.factor_matrix().to(encoded)
-        return torch.cat([encoded, encoded @ parts], -1) if parts.shape[1] else encoded
+        """Encoded actions [... A] followed by their factors, [... A+Z]."""
+        factors = self.factor_matrix().to(encoded)
+        return torch.cat([encoded, encoded @ factors], -1) if factors.shape[1] else encoded
 
     def encode(self, native: Tensor) -> Tensor:
-        """Encoded actions [... A] of native ones: int64 [...] or float [... A] in bounds."""
+        """Encoded actions [... A] of native ones: int64 [...], or float [... A] within bounds."""
         if self.discrete:
             return torch.nn.functional.one_hot(native.long(), self.size).float()
         low, high = native.new_tensor(self.low), native.new_tensor(self.high)
         return (native - low) / (high - low) * 2 - 1
 
     def decode(self, encoded: Tensor) -> Tensor:
-        """Native actions of encoded ones [... A]: the largest entry, or unscaled and clipped."""
+        """Native actions of encoded ones [... A]: int64 [...], the largest entry, or float [... A],
+        clipped to [-1, 1] and scaled to the bounds.
+        """
         if self.discrete:
             return encoded.argmax(-1)
         low, high = encoded.new_tensor(self.low), encoded.new_tensor(self.high)
@@ -454,10 +464,12 @@ class ActionSpec(BaseModel):
 
 
 class WorldSpec(BaseModel):
-    """What a world shows and accepts, the same for each of its rows.
+    """The observations, signals and actions of a world, the same in each of its rows.
 
-    `pixels` is (height, width, channels) or None, `vector` the size or None; one of them is set.
-    `frames_per_step` counts emulated frames a step.
+    `id` and `protocol` (None: the world has one set of rules) name the world. Of `pixels`, (height,
+    width, channels), and `vector`, its size N, one is None. `signals`: their names, `SIGNALS`
+    first. `goal`: size G of the goal vector, None without goals. `frames_per_step`: emulated frames
+    per step.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -475,14 +487,15 @@ class WorldSpec(BaseModel):
 
 
 class Observation(Message):
-    """World → perception: one percept per row.
+    """World → perception: one observation per row.
 
-    `first` marks the first observation of an episode. A row that ended (`terminated` by the
-    world, `truncated` by a limit) shows its last frame; whatever is done then is ignored, and the
-    next observation is the `first` of a new episode (Gymnasium's NEXT_STEP).
+    `pixels` or `vector`, as `WorldSpec` says, `signals` of the last step and the `goal`, if any.
+    `first` marks the first observation of an episode. A row whose episode ended, `terminated` by
+    the world or `truncated` by a limit, shows the last frame; the next action is ignored there, and
+    the next observation is the `first` of a new episode (Gymnasium's NEXT_STEP autoreset).
     """
 
-    pixels: Annotated[Tensor, Shape("B H W C", "any")] | None
+    pixels: Annotated[Tensor, Shape("B H Y C", "any")] | None
     vector: Annotated[Tensor, Shape("B N")] | None
     signals: Annotated[Tensor, Shape("B S")]
     goal: Annotated[Tensor, Shape("B G")] | None = None
@@ -492,17 +505,17 @@ class Observation(Message):
 
     @property
     def ended(self) -> Tensor:
-        """Rows whose episode is over, [B] bool."""
+        """Rows whose episode ended, [B] bool."""
         return self.terminated | self.truncated
 
 
 class State(Message):
     """Perception, world model → all: an estimate of the state of the world, s in the paper.
 
-    Perceived or imagined. `ended` is the probability that the episode is over here; `signals`
-    are felt where perceived and predicted where imagined; `uncertainty` >= 0, 0 where certain.
-    `carry` is context that goes along but is not part of the estimate; whoever makes the state
-    owns its meaning (frames for perception, emulator handles for a simulator).
+    `latent`: the representation. `hidden`: context of the module that made the state, which no
+    other reads (perception: earlier frames; world model: tokens or simulator nodes). `signals`:
+    observed in a perceived state, predicted in an imagined one. `ended`: probability that the
+    episode is over. `uncertainty`: >= 0, 0 where the state is certain. `goal`: of the episode.
     """
 
     renamed: ClassVar = {"carry": "hidden"}
@@ -514,21 +527,21 @@ class State(Message):
     goal: Annotated[Tensor, Shape("B G")] | None = None
 
     def with_novelty(self, novelty: Tensor) -> State:
-        """Itself with the signal `novelty` [B] felt."""
+        """A copy whose signal `novelty` is `novelty` [B]."""
         signals = self.signals.clone()
         signals[:, SIGNALS.index("novelty")] = novelty
         return self.replace(signals=signals)
 
     def surprise(self, expected: State) -> Tensor:
-        """How far it is from what was expected, [B], 0 where exactly as expected.
+        """The distance of this state from the `expected` one, [B], 0 where they are equal.
 
-        Squared relative distance of the latents (0 to 2) plus the largest difference among the
-        squashed signals score, life_lost and end (0 to 2).
+        |z - ẑ|² / (|z|² + |ẑ|²) of the latents (0 to 2), plus the largest |tanh(x) - tanh(x̂)| among
+        the signals reward, life_lost and end (0 to 2).
         """
         error = (self.latent - expected.latent).square().sum(-1)
         scale = self.latent.square().sum(-1) + expected.latent.square().sum(-1)
-        felt = (self.signals.tanh() - expected.signals.tanh())[:, _SURPRISING].abs().amax(-1)
-        return error / scale.clamp_min(1e-8) + felt
+        difference = (self.signals.tanh() - expected.signals.tanh())[:, _SURPRISE_SIGNALS]
+        return error / scale.clamp_min(1e-8) + difference.abs().amax(-1)
 
 
 def latents_of(states: Sequence[State]) -> Tensor:
@@ -551,18 +564,20 @@ class Energy(Message):
     critic_actions: Annotated[Tensor, Shape("B A L")] | None = None
 
     def total(self, directive: Directive) -> Tensor:
-        """C(s) = u·IC(s) + v·TC(s), [B]; TC at its best action under v where it knows actions."""
+        """C(s) = u·IC(s) + v·TC(s), [B]; of a critic of actions min_a v·TC(s, a)."""
         return (self.intrinsic * directive.u).sum(-1) + self.critic_value(directive)
 
     def critic_value(self, directive: Directive) -> Tensor:
-        """v·TC(s), [B]."""
+        """v·TC(s), [B]; of a critic of actions min_a v·TC(s, a)."""
         if self.critic_actions is not None:
             return (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).amin(-1)
         assert self.critic is not None
         return (self.critic * directive.v).sum(-1)
 
     def at_best_action(self, directive: Directive) -> Energy:
-        """Itself, `critic` filled in with the heads [B L] of the action of least v·TC(s, a)."""
+        """A copy whose `critic` is the heads [B L] of the action of least v·TC(s, a); itself where
+        the critic is one of states.
+        """
         if self.critic_actions is None:
             return self
         best = (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).argmin(-1)
@@ -570,11 +585,11 @@ class Energy(Message):
 
 
 class Recollection(Message):
-    """Memory → policy, world model, configurator: what the present state calls to mind.
+    """Memory → policy, world model, configurator: the entries most similar to the present state.
 
-    The V most weighty slots: `weights` are the coefficients c_j of eq. 16, their shortfall from
-    1 is how little is recognised. `value` is Σ c_j v_j (eq. 15). `ages` in steps.
-    `novelty` 0 (known) to 1 (nothing like it).
+    `keys`, `values`, `weights` and `ages` (in steps) of the V slots of largest weight, the largest
+    first; `weights` are the coefficients c_j of eq. 16. `readout` is Σ c_j v_j over all slots
+    (eq. 15). `novelty`: 0 known, 1 unlike any entry.
     """
 
     renamed: ClassVar = {"value": "readout"}
@@ -587,14 +602,15 @@ class Recollection(Message):
 
 
 class Directive(Message):
-    """Configurator → all: how every other module is to work in this step (LeCun 2022, §6).
+    """Configurator → all: the settings of every other module in this step (LeCun 2022, §6).
 
-    `mode` 1 reacts, 2 plans. `model_calls` is the budget of imagined steps for this step,
-    `horizon_steps` how far to imagine, `commit_steps` how many actions of a plan to carry out
-    before thinking again (1: think at every step). `u`, `v` weigh drives and critic heads.
-    `tokens` prime perception, predictor, policy and sub-goal heads. `risk` weighs uncertainty
-    (> 0 averse). `configurator_state` is the configurator's own running context. `reason` says
-    why, a line a row.
+    `mode`: 1 reacts, 2 plans. `horizon_steps`: depth of imagination. `model_calls`: budget of
+    imagined steps for this step. `commit_steps`: actions of a plan carried out before the next
+    planning (1: plan in every step). `u`, `v`: weights of drives and critic heads. `tokens`:
+    modulate perception, world model, policy and critic. `latent_temperature`: scale of the latent
+    variables z. `risk`: weight of uncertainty in the energy (> 0 averse). `configurator_state`:
+    context of the configurator, which no other module reads. `reason`: for these settings, a line
+    a row.
     """
 
     renamed: ClassVar = {"carry": "configurator_state"}
@@ -612,12 +628,13 @@ class Directive(Message):
 
 
 class Plan(Message):
-    """Actor → loop: what to do, and what was considered.
+    """Actor → loop: the actions to carry out, and the alternatives.
 
-    `actions[:, 0]` is done now. `steps` of `actions` count (Mode-1: 1), the rest is padding.
-    `committed` further ones will be carried out without thinking again. `energy` is the cost
-    predicted for the plan (0 where none was). `candidates` are the M alternatives worth showing,
-    with their `candidate_energies`; a missing one has energy inf.
+    `actions[:, 0]` is carried out in this step. The first `steps` of `actions` are the plan
+    (Mode-1: 1), the rest is padding. `remaining_commit` more of them are carried out without
+    planning again. `energy`: predicted cost of the plan, 0 where none is predicted. `mode`:
+    1 or 2. `model_calls`: imagined steps used. `candidates`: M alternatives, for trace and view,
+    with their `candidate_energies`, inf where there is no candidate.
     """
 
     renamed: ClassVar = {"committed": "remaining_commit"}
@@ -632,12 +649,17 @@ class Plan(Message):
 
     @property
     def action(self) -> Tensor:
-        """The encoded action to carry out now, [B A]."""
+        """The encoded action of this step, [B A]."""
         return self.actions[:, 0]
 
 
 class Moment(Message):
-    """Loop → memory, trace, view: everything said in one step. `step` counts from 0."""
+    """Loop → memory, trace, view: all messages of one step.
+
+    `step` counts from 0, -1 before the first. `surprise`: `State.surprise` of this state against
+    the last expectation. `episode_model_calls`, `episode_step`: model calls and steps before this
+    one in the episode. `expected`: the next state as the world model predicts it.
+    """
 
     renamed: ClassVar = {"spent": "episode_model_calls", "age": "episode_step"}
     step: int
@@ -652,9 +674,9 @@ class Moment(Message):
     plan: Plan
     expected: State
 
-    def situation(self, before: Moment, chance: Tensor) -> Situation:
-        """What was known when this was decided: `before` is the moment before it, `chance` [B] the
-        rows' random keys, which no moment keeps.
+    def situation(self, previous: Moment, rng_key: Tensor) -> Situation:
+        """The situation in which this moment was decided, from the moment before it and the random
+        keys [B] of its step, which a moment does not hold.
         """
         return Situation(
             env_index=torch.arange(len(self.surprise)),
@@ -664,18 +686,18 @@ class Moment(Message):
             surprise=self.surprise,
             episode_model_calls=self.episode_model_calls,
             episode_step=self.episode_step,
-            rng_key=chance,
-            previous=before,
+            rng_key=rng_key,
+            previous=previous,
         )
 
 
 class Situation(Message):
-    """Everyone → configurator, actor, world model: the moment as known before deciding.
+    """Loop → configurator, actor, world model: all that is known before the step is decided.
 
-    `surprise` is this state against the last expectation, `spent` the model calls and `age` the
-    steps of this episode so far, `chance` a random key a row from which every port derives its
-    own random numbers. `before` is the previous moment, neutral where an episode begins. `row`
-    is the world's row each stands for, also where `rows` has picked some.
+    `env_index`: the world's row of each row here, also after `select`. `surprise`,
+    `episode_model_calls`, `episode_step`: as in `Moment`. `rng_key`: a random key per row, from
+    which every module derives its random numbers (`modules.chance`). `previous`: the moment before,
+    the initial one where an episode begins.
     """
 
     env_index: Annotated[Tensor, Shape("B", "int")]
@@ -690,15 +712,15 @@ class Situation(Message):
 
 
 class Experience(Message):
-    """Memory → learner: B windows of W steps that never cross the end of an episode.
+    """Memory → learner: B windows of W steps within an episode.
 
-    A window shorter than W is padded behind its end; `valid` says where it is real.
-    Actions are encoded and were taken *at* their step; signals and ends were felt *on* it.
-    `frames` [B F H Y C] hold each step's own frame and, before it, the context that perception
-    stacks (axis F = W + context). `tokens` primed each step's percept; those of the next step are
-    what the directive said at it; None: all have always been 0. `planned`: Mode-2 chose the action;
-    None: nobody said. `weights` correct prioritised
-    sampling; `index` finds the windows again when priorities come back.
+    A window shorter than W is padded behind its end; `mask` is True at its steps. `actions` are
+    encoded and were taken at their step; `signals` and ends were observed at it. `frames`: each
+    step's own frame, after the context frames that perception stacks (F = W + context). `tokens`:
+    those under which each step was encoded, so that step t + 1 has the directive's of step t;
+    None: all were 0. `mode2_mask`: steps whose action Mode-2 chose; None: unknown.
+    `importance_weights` correct for prioritised sampling; `indices` name the windows in
+    `Memory.update_priorities`.
     """
 
     frames: Annotated[Tensor, Shape("B F H Y C", "any")] | None
@@ -715,10 +737,10 @@ class Experience(Message):
     indices: Annotated[Tensor, Shape("B", "int")]
 
     def slice_steps(self, start: int, stop: int) -> Experience:
-        """Steps `start` to `stop` of each window, with the context before them. Unchecked."""
-        later, fields = self.mask.shape[1] - stop, dict(self.__dict__)
+        """Steps `start` to `stop` of each window, with their context frames. Unchecked."""
+        fields, behind = dict(self.__dict__), self.mask.shape[1] - stop
         if self.frames is not None:
-            fields["frames"] = self.frames[:, start : self.frames.shape[1] - later]
+            fields["frames"] = self.frames[:, start : self.frames.shape[1] - behind]
         for name, shape in self._tensors:
             if "W" in shape.axes and fields[name] is not None:
                 fields[name] = fields[name][:, start:stop]

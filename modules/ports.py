@@ -1,13 +1,14 @@
-"""The six ports and the world: what each module must do, in the words of the paper (Fig. 2).
+"""The interfaces of the world and of the six modules (LeCun 2022, Fig. 2).
 
-A module is any object that has these methods; those that learn are `torch.nn.Module`s. Modules
-know messages, never each other: what one needs of another reaches it as a message or, in
-planning, through `Imagination`.
+A module is any object with these methods; one that learns is a `torch.nn.Module` too. Modules
+import messages and never each other: one reads another's output as a message or, in planning,
+through `Imagination`. Axes such as [B D] are those of `modules.messages`; B counts the rows, the
+environments that are stepped side by side. Sections and equations are those of the paper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -96,28 +97,42 @@ class Futures(NamedTuple):
 
 @runtime_checkable
 class World(Protocol):
-    """Where the agent lives: B rows, each its own sequence of episodes."""
+    """B environments stepped side by side, each with its own sequence of episodes.
+
+    `spec` describes observations and actions, `num_envs` is B. Any method raises WorldError where
+    an environment fails.
+    """
 
     spec: WorldSpec
     num_envs: int
 
     def reset(self, seed: int) -> Observation:
-        """The first observation of every row. Row r's episodes follow from (seed, r)."""
+        """The first observation of every row; the episodes of row r are a function of `seed`, r
+        and the actions alone.
+        """
 
     def step(self, action: Tensor) -> Observation:
-        """What follows the encoded action [B A]; a row that had ended begins anew instead."""
+        """The observation after the encoded action [B A] (`ActionSpec`).
+
+        In a row whose episode ended at the observation before, the action is ignored and the first
+        observation of a new episode follows.
+        """
 
     def snapshot(self) -> bytes:
-        """Everything needed to continue bit for bit, without pickle. WorldError if it can't."""
+        """All state of the world, without pickle, from which `restore` continues bit for bit.
+        Raises WorldError where the world cannot be saved.
+        """
 
     def restore(self, data: bytes) -> Observation:
-        """Goes back to a snapshot and shows its observation again."""
+        """Returns to a snapshot, and its observation. Raises WorldError where the bytes are damaged
+        or of a world made with other settings.
+        """
 
     def render(self) -> Tensor:
-        """What a person would see, [B H W 3] uint8."""
+        """Pictures for a person, [B H W 3] uint8."""
 
     def close(self) -> None:
-        """Frees what the world holds."""
+        """Frees processes, windows and memory; the world is not used afterwards."""
 
 
 class SimStep(NamedTuple):
@@ -154,15 +169,23 @@ class Simulator(Protocol):
 
 @runtime_checkable
 class Perception(Protocol):
-    """Percept → state: s[0] = Enc(x) (§3), primed by the configurator."""
+    """Observation → state: s[0] = Enc(x) (§3), modulated by the directive's tokens (§6).
+
+    `latent_size` is D. A perception whose settings have a `sensor` asks the world for frames of
+    that form (`worlds.protocols.Sensor`).
+    """
 
     latent_size: int
 
-    def perceive(self, observation: Observation, before: Moment) -> State:
-        """The state estimate; `before.directive` primes it, `before.state.carry` is context."""
+    def perceive(self, observation: Observation, previous: Moment) -> State:
+        """The estimate of the present state.
+
+        Reads of the moment before it the tokens `previous.directive.tokens` and its own context
+        `previous.state.hidden`. Raises MessageError where the observation has another form.
+        """
 
     def initial(self, rows: int) -> State:
-        """What stands for the state before an episode begins: zeros of the usual shapes."""
+        """The state before the first of an episode: zeros in the usual shapes."""
 
     def encode_windows(
         self,
@@ -171,35 +194,37 @@ class Perception(Protocol):
         augment_key: Tensor | None,
         step_mask: Tensor | None = None,
     ) -> Tensor:
-        """Latents [B W D] of the steps of all windows in one pass, for the learner.
+        """Latents [B W D] of all steps of all windows in one pass, for the learner.
 
-        `tokens` [B W T E] primed each step's percept; None: they were 0. `augment_key` [1] int64:
-        the key by which percepts are varied, None where they are not.
-        `step_mask` [B W] (bool): the steps whose latents are read, others may be 0; None: all.
+        `tokens` [B W T E]: those of each step; None: 0. `augment_key` [1] (int64): random key of
+        the augmentation; None: no augmentation. `step_mask` [B W] (bool): the steps whose latents
+        are read, others may be 0; None: all. Raises MessageError where the windows lack what the
+        encoder needs.
         """
 
 
 @runtime_checkable
 class WorldModel(Protocol):
-    """State and action → what may follow, and what perception could not see (§3, roles 1, 2).
+    """State and action → possible next states, and what perception missed (§3, roles 1 and 2).
 
     A model whose imagined states have identities may also offer `state_ids(state) -> Tensor`: [M]
     int64, equal where states look alike. Planners then compare these instead of latents.
     """
 
     def start(self, situation: Situation, directive: Directive) -> State:
-        """The present state, ready to be imagined from; row i of the result is row i given."""
+        """The present state as `step` takes it, [B ...]: `hidden` is now the model's own."""
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
-        """The state after an encoded action [M A]; rows of `state` are any M candidates."""
+        """The states [M ...] after the encoded actions [M A], under latent variables `z` [M Z]."""
 
     def complete(self, state: State) -> State:
-        """An imagined state with its latent filled in, where `step` left that for later."""
+        """The state with its latent, where `step` left computing it for later; else itself."""
 
     def predict(self, situation: Situation, action: Tensor, directive: Directive) -> State:
-        """What is expected after the action [B A] just chosen (§3.1.1).
+        """The state expected after the chosen action [B A] (§3.1.1).
 
-        Its `carry` is empty, [B 0]: an expectation is compared, not imagined from.
+        Its `hidden` is empty, [B 0]: the expectation is compared with the next state and no step
+        is imagined from it.
         """
 
 
@@ -234,37 +259,48 @@ class Cost(Protocol):
 
 @runtime_checkable
 class Memory(Protocol):
-    """Short-term memory: retrieval by time and by similarity (§3.3, §4.9)."""
+    """Short-term memory: retrieval by time (§3.3) and by similarity (§4.9)."""
 
-    def reset(self, neutral: Moment) -> None:
-        """Forgets everything; `neutral` is what comes before the first moment of an episode."""
+    def reset(self, initial: Moment) -> None:
+        """Empties the memory; `initial` is the moment before the first of an episode.
+
+        Raises MessageError where its rows are not those of the memory.
+        """
 
     def previous(self) -> Moment:
-        """The last moment of each row, neutral where the next observation begins an episode."""
+        """The moment before the next observation: the last one written, and the initial moment in
+        rows whose episode ended there.
+        """
 
     def recall(self, state: State) -> Recollection:
-        """What the state calls to mind."""
+        """The stored entries most similar to `state`, and its novelty; changes nothing."""
 
     def initial(self, rows: int) -> Recollection:
-        """What is recalled where nothing is: zeros of the usual shapes, novelty 0."""
+        """The recollection before the first of an episode: zeros in the usual shapes, novelty 0."""
 
     def write(self, moment: Moment) -> None:
-        """Keeps a moment."""
+        """Stores a moment."""
 
     def last_written(self) -> Moment:
-        """The last moment as it was written, also where its episode was over."""
+        """The last moment as it was written, also in rows whose episode ended there."""
 
     def sample(self, batch: int, window: int, key: Tensor) -> Experience:
-        """`batch` windows of up to `window` steps; `key` [1] int64 derives the choice."""
+        """`batch` windows of up to `window` steps, drawn by the random key [1] (int64).
 
-    def update_priorities(self, index: Tensor, priorities: Tensor) -> None:
-        """Takes back, for the windows `index` [B], how much is to be learned there [B], >= 0."""
+        Raises MessageError where the memory is empty.
+        """
+
+    def update_priorities(self, indices: Tensor, priorities: Tensor) -> None:
+        """Sets the priorities [B], >= 0, of the windows at `Experience.indices` [B] (int64)."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is remembered, by name: what a checkpoint holds."""
+        """A copy of all that is stored, by name: what a checkpoint holds."""
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Remembers what `tensors` gave, to go on exactly from there; after `begin`."""
+        """Restores what `tensors` returned, after `reset`; the memory then continues exactly.
+
+        Raises MessageError where they are of a memory with other settings.
+        """
 
 
 @runtime_checkable
@@ -329,13 +365,13 @@ class Actor(Protocol):
 
 @runtime_checkable
 class Configurator(Protocol):
-    """Everyone's latest word → everyone's settings (§6)."""
+    """Situation → directive: the settings of every other module for this step (§6)."""
 
     def configure(self, situation: Situation) -> Directive:
-        """How the rest of this step is to work, a reason included."""
+        """The settings for the rest of this step, and the reason for them, a line a row."""
 
     def initial(self, rows: int) -> Directive:
-        """The directive before the first step of an episode."""
+        """The directive before the first of an episode; its tokens modulate the first encoding."""
 
 
 @runtime_checkable
@@ -363,37 +399,26 @@ class Learnable(Protocol):
         """
 
 
-VERBS: dict[str, tuple[str, ...]] = {
-    "perception": ("perceive",),
-    "world_model": ("predict",),
-    "cost": ("energy",),
-    "memory": ("previous", "recall"),
-    "actor": ("act",),
-    "configurator": ("configure",),
+CHECKED_METHODS: dict[str, dict[str, type[Message]]] = {
+    "perception": {"perceive": State},
+    "world_model": {"predict": State},
+    "cost": {"energy": Energy},
+    "memory": {"previous": Moment, "recall": Recollection},
+    "actor": {"act": Plan},
+    "configurator": {"configure": Directive},
 }
-"""The methods of each port whose message is checked when it crosses."""
+"""Port → its methods whose message is checked in every step, and the type of that message."""
 
-ANSWERS: dict[str, type[Message]] = {
-    "perceive": State,
-    "predict": State,
-    "energy": Energy,
-    "previous": Moment,
-    "recall": Recollection,
-    "act": Plan,
-    "configure": Directive,
-}
-"""What each of those methods must answer with."""
-
-P = TypeVar("P")
+M = TypeVar("M")
 
 
 class _Gate:
-    """A module behind its port: what it says is checked against the agent's axes."""
+    """A module whose messages are checked against the axes of its agent."""
 
     def __init__(self, port: str, module: Any, dims: Mapping[str, int]) -> None:
         self._port, self._module, self._dims = port, module, dims
-        for verb in VERBS[port]:
-            setattr(self, verb, self._checked(getattr(module, verb), verb))
+        for name, message_type in CHECKED_METHODS[port].items():
+            setattr(self, name, self._checked(name, message_type))
 
     def __getattr__(self, name: str) -> Any:
         # A copy that has no fields yet must not look for them in a module it does not have.
@@ -401,29 +426,28 @@ class _Gate:
             raise AttributeError(name)
         return getattr(self._module, name)
 
-    def _checked(self, method: Any, verb: str) -> Any:
-        wanted, dims, port = ANSWERS[verb], self._dims, self._port
+    def _checked(self, name: str, expected: type[Message]) -> Callable[..., Message]:
+        method, dims = getattr(self._module, name), self._dims
 
-        def crossing(*arguments: Any) -> Any:
+        def checked(*arguments: Any) -> Message:
             try:
-                message = method(*arguments)
-                if type(message) is not wanted:
-                    raise MessageError(
-                        wanted.__name__, verb, wanted.__name__, f"{type(message).__name__}"
-                    )
+                message: Message = method(*arguments)
+                if type(message) is not expected:
+                    received = type(message).__name__
+                    raise MessageError(expected.__name__, name, expected.__name__, received)
                 return message.check(dims)
             except MessageError as error:
                 if error.module is None:
-                    error.module = f"{port} ({type(self._module).__name__})"
+                    error.module = f"{self._port} ({type(self._module).__name__})"
                 raise
 
-        return crossing
+        return checked
 
 
-def gate(port: str, module: P, dims: Mapping[str, int]) -> P:
-    """The module, its answers checked as they cross the port.
+def gate(port: str, module: M, dims: Mapping[str, int]) -> M:
+    """The module with the messages of its `CHECKED_METHODS` checked when they are returned.
 
-    `dims` gives the length of every axis the agent knows (see `modules.messages`). A wrong answer
-    raises MessageError naming module, message, field, wanted and got.
+    `dims` gives the lengths of the axes that the agent knows (see `modules.messages`). A wrong
+    message raises MessageError that names module, message, field, expected and received.
     """
-    return cast(P, _Gate(port, module, dims))
+    return cast(M, _Gate(port, module, dims))

@@ -12,7 +12,7 @@ import torch
 
 from agent.assembly.load import RunRequest, prepared
 from agent.live import live
-from modules.ports import VERBS
+from modules.ports import CHECKED_METHODS
 
 
 def run(world: str = "ALE/Breakout-v5", steps: int = 300) -> dict[str, float]:
@@ -22,23 +22,23 @@ def run(world: str = "ALE/Breakout-v5", steps: int = 300) -> dict[str, float]:
     assembly = prepared(RunRequest(agent=world, flags={"seed": 0, "num_envs": 1}))
     spans = defaultdict[str, list[float]](list)
 
-    def timed(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             start = time.perf_counter()
-            answer = method(*arguments)
-            spans[verb].append(time.perf_counter() - start)
-            return answer
+            message = method(*arguments)
+            spans[name].append(time.perf_counter() - start)
+            return message
 
         return call
 
     try:
-        for port, verbs in VERBS.items():
+        for port, methods in CHECKED_METHODS.items():
             module = getattr(assembly.agent.modules, port)
-            for verb in verbs:
-                setattr(module, verb, timed(verb, getattr(module, verb)))
+            for name in methods:
+                setattr(module, name, timed(name, getattr(module, name)))
         for _ in live(assembly.agent, assembly.world, steps, 0):
             pass
     finally:
         assembly.world.close()
         torch.set_num_threads(threads)
-    return {f"{verb}_us": 1e6 * median(times) for verb, times in spans.items()}
+    return {f"{name}_us": 1e6 * median(times) for name, times in spans.items()}

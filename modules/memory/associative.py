@@ -65,7 +65,7 @@ class Associative:
     A key is a fixed random projection of a latent, so keys stay comparable while the encoder
     learns. The dissimilarity of a query q and a key is m_j = |q - k_j|² / (2·bandwidth·spread),
     where spread is the mean squared distance of the row's queries from their mean: two unrelated
-    latents differ by 1/bandwidth, whatever the encoder. (Without it an untrained CNN, whose latents
+    latents differ by 1/bandwidth, for any encoder. (Without it an untrained CNN, whose latents
     of different frames differ by a thousandth, would make all frames of a game alike.) Reading
     gives Σ c_j v_j with c_j = e^{-m_j} / (γ + Σ_k e^{-m_k}) (eqs. 15-17). Writing r moves each
     value by its coefficient, v_j ← c_j r + (1 - c_j) v_j (eqs. 18-20), unless the query is far from

@@ -84,15 +84,15 @@ class Ring:
 
     # -- by time ----------------------------------------------------------------------------
 
-    def reset(self, neutral: Moment) -> None:
-        """Empties the memory; `neutral` is the moment before the first of an episode.
+    def reset(self, initial: Moment) -> None:
+        """Empties the memory; `initial` is the moment before the first of an episode.
 
         Raises MessageError where it has another number of rows.
         """
-        if neutral.batch != self.rows:
-            raise MessageError("Moment", "step", f"{self.rows} rows", f"{neutral.batch} rows")
-        self._neutral = self._last = neutral
-        self._previous: Moment | None = neutral
+        if initial.batch != self.rows:
+            raise MessageError("Moment", "step", f"{self.rows} rows", f"{initial.batch} rows")
+        self._initial = self._last = initial
+        self._previous: Moment | None = initial
         self.steps = self._allocated = 0
         self._fields: dict[str, Numbers] = {}
         self._began = np.zeros(self.rows, np.int64)
@@ -103,14 +103,14 @@ class Ring:
         self.associative.reset(self.rows)
 
     def previous(self) -> Moment:
-        """The last moment of each row, neutral where its episode ended.
+        """The last moment of each row, the initial one where its episode ended.
 
         Where no episode ended it is the object that was written.
         """
         if self._previous is None:
             continues = ~self._last.observation.ended
             self._previous = (
-                self._last if bool(continues.all()) else self._last.where(continues, self._neutral)
+                self._last if bool(continues.all()) else self._last.where(continues, self._initial)
             )
         return self._previous
 
@@ -276,14 +276,14 @@ class Ring:
             weights.astype(np.float32),
         )
 
-    def update_priorities(self, index: Tensor, priorities: Tensor) -> None:
-        """Sets the priorities [B], >= 0, of the windows `index` [B] (`Experience.indices`).
+    def update_priorities(self, indices: Tensor, priorities: Tensor) -> None:
+        """Sets the priorities [B], >= 0, of the windows at `Experience.indices` [B].
 
         No effect where windows are drawn uniformly, and on windows overwritten since.
         """
         if self._tree is None:
             return
-        time, row = np.divmod(index.numpy(), self.rows)
+        time, row = np.divmod(indices.numpy(), self.rows)
         place = self._place(time, row)
         stored = (time >= self._earliest) & (self._tree.values(place) > 0)
         exponent = self.config.priority_exponent
@@ -339,7 +339,7 @@ class Ring:
         """Restores what `acting_tensors` returned, after `reset`: acting continues exactly, and
         experience begins empty.
         """
-        self.reset(self._neutral)
+        self.reset(self._initial)
         self._last, self._previous = _last_moment(tensors), None
         self._over = self._last.observation.ended.numpy().copy()
         self._load_recall(tensors)
@@ -349,7 +349,7 @@ class Ring:
 
         Raises MessageError where it is of a memory of other rows or capacity.
         """
-        self.reset(self._neutral)
+        self.reset(self._initial)
         steps = int(tensors["now.steps"])
         filled = min(steps, self.slots) * self.rows
         for name, tensor in tensors.items():

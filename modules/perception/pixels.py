@@ -190,20 +190,20 @@ class Pixels(nn.Module):
         stack = torch.cat([earlier, frame[:, None]], 1)
         return self.encode(stack, tokens), stack[:, 1:].flatten(1)
 
-    def perceive(self, observation: Observation, before: Moment) -> State:
-        """The state of `observation`, under the tokens of `before.directive`, after the frames in
-        `before.state.hidden`. Raises MessageError where the frames have another shape.
+    def perceive(self, observation: Observation, previous: Moment) -> State:
+        """The state of `observation`, under the tokens of `previous.directive`, after the frames in
+        `previous.state.hidden`. Raises MessageError where the frames have another shape.
         """
         pixels, expected = observation.pixels, self.world.pixels
         if pixels is None or pixels.shape[1:] != expected:
             received = "None" if pixels is None else str(pixels.shape)
             raise MessageError("Observation", "pixels", f"[B {expected}]", received)
         frame = as_bytes(pixels)
-        hidden = before.state.hidden
+        hidden = previous.state.hidden
         if observation.first.any():
             repeated = frame.flatten(1).repeat(1, self.frame_stack - 1)
             hidden = torch.where(observation.first[:, None], repeated, hidden)
-        latent, hidden = self.encode_frame(frame, hidden, before.directive.tokens)
+        latent, hidden = self.encode_frame(frame, hidden, previous.directive.tokens)
         return State(
             latent=latent,
             hidden=hidden,

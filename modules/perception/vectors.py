@@ -67,18 +67,18 @@ class Vectors(nn.Module):
         """Latent [M D] of `vector` [M N]; `hidden` [M 0] stays empty."""
         return self.encode(vector, tokens), hidden
 
-    def perceive(self, observation: Observation, before: Moment) -> State:
-        """The state of `observation` under the tokens of `before.directive`. Raises MessageError
+    def perceive(self, observation: Observation, previous: Moment) -> State:
+        """The state of `observation` under the tokens of `previous.directive`. Raises MessageError
         where the vector has another size.
         """
         vector = observation.vector
         if vector is None or vector.shape[1:] != (self.size,):
             received = "None" if vector is None else str(vector.shape)
             raise MessageError("Observation", "vector", f"[B {self.size}]", received)
-        latent = self.encode(vector.float(), before.directive.tokens)
+        latent = self.encode(vector.float(), previous.directive.tokens)
         return State(
             latent=latent,
-            hidden=before.state.hidden,
+            hidden=previous.state.hidden,
             signals=observation.signals,
             ended=observation.ended.float(),
             uncertainty=torch.zeros(len(latent)),

@@ -1,4 +1,4 @@
-"""Random numbers are what they are said to be, the rarest ones too."""
+"""Random numbers have their distributions, and the rarest of them are finite."""
 
 import torch
 
@@ -8,7 +8,7 @@ RAREST = chance.keys(0, 1, 10042), "test", 4096
 """Of the 4096 numbers drawn here one is the greatest of all 2^24 that there are."""
 
 
-def test_the_greatest_uniform_number_is_below_1_and_what_is_made_of_it_finite():
+def test_the_largest_uniform_number_is_below_1_and_normal_and_gumbel_of_it_are_finite():
     drawn = chance.uniform(*RAREST)
     assert 0 < float(drawn.min()) < float(drawn.max()) == 1 - 2**-24
     assert chance.normal(*RAREST).isfinite().all()
@@ -16,7 +16,7 @@ def test_the_greatest_uniform_number_is_below_1_and_what_is_made_of_it_finite():
     assert int(chance.integers(RAREST[0], "test", 7, 4096).max()) == 6
 
 
-def test_numbers_are_spread_as_they_should_be():
+def test_numbers_have_the_mean_and_variance_of_their_distributions():
     key = chance.keys(1, 4, 2)
     drawn, normal = (make(key, "test", 50_000) for make in (chance.uniform, chance.normal))
     gumbel, whole = chance.gumbel(key, "test", 50_000), chance.integers(key, "test", 5, 50_000)
@@ -30,7 +30,7 @@ def test_numbers_are_spread_as_they_should_be():
     assert (counts - 40_000).abs().max() < 5 * 179
 
 
-def test_rows_ports_and_steps_have_numbers_of_their_own():
+def test_rows_labels_steps_and_seeds_have_numbers_of_their_own():
     here = chance.uniform(chance.keys(3, 2, 5), "one", 100)
     assert here.equal(chance.uniform(chance.keys(3, 2, 5), "one", 100))
     assert here[:1].equal(chance.uniform(chance.keys(3, 1, 5), "one", 100))

@@ -1,4 +1,4 @@
-"""Memory: what was lived comes back as it was, by time and by likeness."""
+"""Memory: stored moments are retrieved exactly by time, and by similarity as in eqs. 15-20."""
 
 import math
 from collections.abc import Iterator
@@ -41,9 +41,10 @@ def lengths(row: int) -> int:
 
 
 def life(steps: int, world: WorldSpec, dtype: torch.dtype = torch.uint8) -> list[Moment]:
-    """Moments in which every number tells row and step: frame, vector and score are step + 1000
-    times the row (bytes: modulo 251), the discrete action is step modulo 4."""
-    made = []
+    """Moments whose numbers name row and step: frame, vector and reward are step + 1000 times the
+    row (bytes: modulo 251), the discrete action is step modulo 4.
+    """
+    moments = []
     for step in range(-1, steps):
         row = torch.arange(ROWS)
         within = torch.tensor([step % lengths(r) for r in range(ROWS)])
@@ -68,7 +69,7 @@ def life(steps: int, world: WorldSpec, dtype: torch.dtype = torch.uint8) -> list
             latent=chance.normal(chance.keys(3, ROWS, step + 1), "state", LATENT),
             signals=signals,
         )
-        made.append(
+        moments.append(
             blank.replace(
                 observation=blank.observation.replace(
                     pixels=frames, vector=vector, goal=goal, signals=signals,
@@ -82,7 +83,7 @@ def life(steps: int, world: WorldSpec, dtype: torch.dtype = torch.uint8) -> list
                 ),
             )
         )  # fmt: skip
-    return made
+    return moments
 
 
 def ring(world: WorldSpec, capacity: int = 300, context: int = 3, **settings: float) -> Ring:
@@ -121,7 +122,7 @@ def windows(experience: Experience) -> Iterator[tuple[int, int, int, int]]:
 @pytest.mark.parametrize("actions", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
 @pytest.mark.parametrize("exponent", [0.0, 0.7])
 @pytest.mark.parametrize(("capacity", "steps"), [(300, 60), (60, 47)])
-def test_a_window_is_what_was_lived(
+def test_a_window_holds_the_moments_that_were_written(
     pixels: tuple[int, int, int] | None,
     dtype: torch.dtype,
     actions: ActionSpec,
@@ -133,56 +134,56 @@ def test_a_window_is_what_was_lived(
     world, window, context = spec(pixels, actions), 4, 3 if pixels else 0
     moments = life(steps, world, dtype)
     memory = filled(ring(world, capacity, priority_exponent=exponent), moments)
-    got = memory.sample(200, window, key())
-    lived = moments[1:]
-    for i, row, start, real in windows(got):
+    sampled = memory.sample(200, window, key())
+    written = moments[1:]
+    for i, row, start, real in windows(sampled):
         size = lengths(row)
         born, over = start - start % size, start - start % size + size - 1
         assert real == min(window, over - start + 1, steps - start) >= 2
-        assert got.mask[i].tolist() == [True] * real + [False] * (window - real)
+        assert sampled.mask[i].tolist() == [True] * real + [False] * (window - real)
         for t in range(window):
-            seen = lived[min(start + t, start + real - 1)]
-            wanted = seen.observation
+            moment_then = written[min(start + t, start + real - 1)]
+            expected = moment_then.observation
             if t >= real:
-                assert not got.actions[i, t].any()
-                assert not got.signals[i, t].any()
-                assert not got.terminated[i, t]
-                assert not got.truncated[i, t]
+                assert not sampled.actions[i, t].any()
+                assert not sampled.signals[i, t].any()
+                assert not sampled.terminated[i, t]
+                assert not sampled.truncated[i, t]
             else:
-                assert torch.equal(got.actions[i, t], seen.plan.action[row])
-                assert torch.equal(got.signals[i, t], wanted.signals[row])
-                assert got.terminated[i, t] == wanted.terminated[row]
-                assert got.truncated[i, t] == wanted.truncated[row]
-            if got.vectors is not None and got.goals is not None:
-                assert wanted.vector is not None
-                assert wanted.goal is not None
-                assert torch.equal(got.vectors[i, t], wanted.vector[row])
-                assert torch.equal(got.goals[i, t], wanted.goal[row])
-        if got.frames is not None:
-            assert got.frames.dtype is dtype
-            assert got.frames.shape[1] == window + context
+                assert torch.equal(sampled.actions[i, t], moment_then.plan.action[row])
+                assert torch.equal(sampled.signals[i, t], expected.signals[row])
+                assert sampled.terminated[i, t] == expected.terminated[row]
+                assert sampled.truncated[i, t] == expected.truncated[row]
+            if sampled.vectors is not None and sampled.goals is not None:
+                assert expected.vector is not None
+                assert expected.goal is not None
+                assert torch.equal(sampled.vectors[i, t], expected.vector[row])
+                assert torch.equal(sampled.goals[i, t], expected.goal[row])
+        if sampled.frames is not None:
+            assert sampled.frames.dtype is dtype
+            assert sampled.frames.shape[1] == window + context
             for f in range(window + context):
                 at = min(max(start - context + f, born), start + real - 1)
-                pixels_then = lived[at].observation.pixels
+                pixels_then = written[at].observation.pixels
                 assert pixels_then is not None
-                assert torch.equal(got.frames[i, f], pixels_then[row])
+                assert torch.equal(sampled.frames[i, f], pixels_then[row])
 
 
-def test_every_step_that_was_followed_is_drawn_equally() -> None:
+def test_every_step_with_a_successor_is_drawn_equally() -> None:
     """Only ends, and starts with no whole window before now, are left out."""
     steps, window = 30, 3
     memory = filled(ring(spec(None)), life(steps, spec(None)))
     counts: dict[tuple[int, int], int] = {}
     for _, row, start, _ in windows(memory.sample(12_000, window, key())):
         counts[start, row] = counts.get((start, row), 0) + 1
-    wanted = {
+    expected = {
         (t, r)
         for t in range(steps - window + 1)
         for r in range(ROWS)
         if t % lengths(r) != lengths(r) - 1
     }
-    assert set(counts) == wanted
-    mean = 12_000 / len(wanted)
+    assert set(counts) == expected
+    mean = 12_000 / len(expected)
     assert max(abs(n - mean) for n in counts.values()) < 5 * math.sqrt(mean)
 
 
@@ -193,7 +194,7 @@ def test_a_key_decides_the_sample() -> None:
     assert not torch.equal(first, other)
 
 
-def test_latest_is_the_message_written_and_neutral_after_an_end() -> None:
+def test_previous_is_the_message_written_and_the_initial_one_after_an_end() -> None:
     world = spec((8, 6, 1))
     moments = life(7, world)
     memory = ring(world)
@@ -233,7 +234,7 @@ def test_priorities_decide_what_is_drawn() -> None:
     torch.testing.assert_close(often, torch.full_like(often, (len(starts) - 1) ** -0.5))
 
 
-def test_forgotten_windows_take_no_priorities() -> None:
+def test_overwritten_windows_take_no_priorities() -> None:
     memory = filled(ring(spec(None), capacity=30, priority_exponent=1.0), life(9, spec(None)))
     old = memory.sample(64, 2, key()).indices
     for moment in life(60, spec(None))[10:]:
@@ -243,7 +244,7 @@ def test_forgotten_windows_take_no_priorities() -> None:
     assert torch.equal(memory.tensors()["priorities"], before)
 
 
-def test_a_step_not_yet_followed_takes_no_priority() -> None:
+def test_a_step_without_successor_takes_no_priority() -> None:
     memory = filled(ring(spec(None), priority_exponent=1.0), life(1, spec(None)))
     only = memory.sample(8, 2, key())
     assert only.mask.sum(1).tolist() == [1] * 8
@@ -268,14 +269,14 @@ def test_sum_tree_against_a_plain_list() -> None:
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.7])
-def test_a_memory_read_back_goes_on_exactly(exponent: float) -> None:
+def test_a_restored_memory_continues_exactly(exponent: float) -> None:
     world = spec((8, 6, 1))
     moments = life(70, world)
     memory = filled(ring(world, 120, priority_exponent=exponent), moments[:50])
-    kept = memory.tensors()
+    stored = memory.tensors()
     other = ring(world, 120, priority_exponent=exponent)
     other.reset(moments[0])
-    other.load_tensors(kept)
+    other.load_tensors(stored)
     assert torch.equal(other.previous().state.latent, memory.previous().state.latent)
     for moment in moments[50:]:
         for either in (memory, other):
@@ -290,7 +291,7 @@ def test_a_memory_read_back_goes_on_exactly(exponent: float) -> None:
     smaller = ring(world, 90, priority_exponent=exponent)
     smaller.reset(moments[0])
     with pytest.raises(MessageError, match="90 steps"):
-        smaller.load_tensors(kept)
+        smaller.load_tensors(stored)
 
 
 def test_too_small_or_for_other_rows_is_refused() -> None:
@@ -302,7 +303,7 @@ def test_too_small_or_for_other_rows_is_refused() -> None:
         ring(spec((8, 6, 1))).reset(bench.moment(2, -1))
 
 
-def test_memory_is_taken_as_it_is_filled() -> None:
+def test_main_memory_grows_with_the_steps_stored() -> None:
     world = spec((84, 84, 1))
     memory = filled(ring(world, capacity=3_000_000), life(10, world))
     taken = memory.bytes_per_step * memory._allocated * ROWS
@@ -323,17 +324,17 @@ class Naive:
 
     def __init__(self, slots: int, scale: float, gamma: float) -> None:
         self.slots, self.scale, self.gamma = slots, scale, gamma
-        self.asked: list[Tensor] = []
+        self.queries: list[Tensor] = []
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.used: list[int] = []
 
     def near(self, q: Tensor) -> list[float]:
         out: list[float] = []
-        if not self.asked:
+        if not self.queries:
             return out
-        seen = torch.stack(self.asked)
-        spread = float(((seen - seen.mean(0)) ** 2).sum(-1).mean())
+        queries = torch.stack(self.queries)
+        spread = float(((queries - queries.mean(0)) ** 2).sum(-1).mean())
         whole = max(2 * spread, 1e-6 * float((q**2).sum()) / self.scale)
         for k in self.keys:
             apart = float(((q - k) ** 2).sum()) / whole
@@ -348,7 +349,7 @@ class Naive:
 
     def write(self, q: Tensor, r: Tensor, now: int) -> None:
         e = self.near(q)
-        self.asked.append(q)
+        self.queries.append(q)
         total = self.gamma + sum(e)
         if not e or max(e) < self.gamma:
             if len(self.keys) == self.slots:
@@ -377,19 +378,21 @@ def test_reading_and_writing_are_equations_15_to_20() -> None:
         where = chance.integers(chance.keys(5, ROWS, now), "where", min(12, 4 + now // 8))
         latent = places[where] + 0.2 * moment.state.latent
         moment = moment.replace(state=moment.state.replace(latent=latent))
-        got = memory.recall(moment.state)
+        recollection = memory.recall(moment.state)
         for row in range(ROWS):
             q = (latent @ torch.from_numpy(memory.projection))[row]
             mean, novelty = naive[row].read(q)
-            torch.testing.assert_close(got.novelty[row].item(), novelty, rtol=1e-3, atol=1e-5)
-            wanted = torch.as_tensor(mean).expand_as(got.readout[row]).float()
-            torch.testing.assert_close(got.readout[row], wanted, rtol=1e-3, atol=1e-2)
+            torch.testing.assert_close(
+                recollection.novelty[row].item(), novelty, rtol=1e-3, atol=1e-5
+            )
+            expected = torch.as_tensor(mean).expand_as(recollection.readout[row]).float()
+            torch.testing.assert_close(recollection.readout[row], expected, rtol=1e-3, atol=1e-2)
             ended = bool(moment.observation.ended[row])
             action = moment.plan.action[row] * (not ended)
             before = [id(known) for known in naive[row].keys]
             naive[row].write(q, torch.cat([moment.state.signals[row], action]), now)
             new += before != [id(known) for known in naive[row].keys]
-            assert (got.weights[row, :-1] >= got.weights[row, 1:]).all()
+            assert (recollection.weights[row, :-1] >= recollection.weights[row, 1:]).all()
         memory.write(moment)
     assert ROWS * slots < new < ROWS * 80
     for row in range(ROWS):
@@ -423,35 +426,37 @@ def test_a_slot_is_allocated_just_beyond_the_threshold(nudge: float, slots: int)
     assert int((memory.used >= 0).sum()) == slots
 
 
-def test_what_is_met_again_is_recognised_and_told() -> None:
+def test_a_state_met_again_is_not_novel_and_its_value_is_read() -> None:
     memory = associative(top_k=2, bandwidth=0.02)
     moments = life(4, spec(None))[1:]
     assert memory.recall(moments[0].state).novelty.tolist() == [1.0] * ROWS
     for moment in moments:
         memory.write(moment)
-    got = memory.recall(moments[1].state)
-    told = torch.cat([moments[1].state.signals, moments[1].plan.action], -1)
-    torch.testing.assert_close(got.values[:, 0], told)
-    torch.testing.assert_close(got.readout, told / 1.1, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(got.weights[:, 0], torch.full((ROWS,), 1 / 1.1))
-    torch.testing.assert_close(got.ages[:, 0], torch.full((ROWS,), 3.0))
-    assert (got.novelty < 0.1).all()
-    for (name, a), (_, b) in zip(got.tensors(), memory.initial(ROWS).tensors(), strict=True):
+    recollection = memory.recall(moments[1].state)
+    value = torch.cat([moments[1].state.signals, moments[1].plan.action], -1)
+    torch.testing.assert_close(recollection.values[:, 0], value)
+    torch.testing.assert_close(recollection.readout, value / 1.1, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(recollection.weights[:, 0], torch.full((ROWS,), 1 / 1.1))
+    torch.testing.assert_close(recollection.ages[:, 0], torch.full((ROWS,), 3.0))
+    assert (recollection.novelty < 0.1).all()
+    for (name, a), (_, b) in zip(
+        recollection.tensors(), memory.initial(ROWS).tensors(), strict=True
+    ):
         assert a is not None
         assert b is not None
         assert a.shape == b.shape, name
 
 
-def test_rows_remember_their_own_only() -> None:
-    """A row's recollections are the same whatever the other rows live through."""
+def test_rows_do_not_share_slots() -> None:
+    """A row's recollections do not depend on the other rows."""
     together, alone = (
         associative(slots=5, bandwidth=0.3),
         associative(rows=1, slots=5, bandwidth=0.3),
     )
     for moment in life(40, spec(None))[1:]:
         only = moment.select(torch.tensor([1]))
-        got, wanted = together.recall(moment.state), alone.recall(only.state)
-        for (name, a), (_, b) in zip(got.tensors(), wanted.tensors(), strict=True):
+        recollection, expected = together.recall(moment.state), alone.recall(only.state)
+        for (name, a), (_, b) in zip(recollection.tensors(), expected.tensors(), strict=True):
             assert a is not None
             torch.testing.assert_close(a[1:2], b, rtol=1e-4, atol=1e-4, msg=name)
         together.write(moment)
@@ -459,7 +464,7 @@ def test_rows_remember_their_own_only() -> None:
     assert not np.array_equal(together.keys[0], together.keys[1])
 
 
-def test_recalling_changes_nothing_and_tensors_are_copies() -> None:
+def test_recall_changes_nothing_and_tensors_are_copies() -> None:
     memory = associative(slots=4)
     moments = life(12, spec(None))[1:]
     for moment in moments[:-1]:

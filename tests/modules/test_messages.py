@@ -36,7 +36,7 @@ DTYPES = {
 OPTIONAL = {"pixels", "vector", "goal", "goals", "critic", "critic_actions", "frames", "vectors"}
 
 
-class Made:
+class Drawn:
     """Draws messages whose axes all agree."""
 
     def __init__(self, draw):
@@ -84,7 +84,7 @@ class Made:
 
 @st.composite
 def messages(draw, kind):
-    return Made(draw).message(kind)
+    return Drawn(draw).message(kind)
 
 
 def identical(one, other):
@@ -141,7 +141,7 @@ def test_bytes_of_views_and_of_gradients():
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "wanted", "got"),
+    ("changes", "field", "expected", "received"),
     [
         ({"latent": torch.zeros(2)}, "latent", "float [B D]", "float32 [2]"),
         ({"ended": torch.zeros(3)}, "ended", "[B=2]", "float32 [3]"),
@@ -150,17 +150,19 @@ def test_bytes_of_views_and_of_gradients():
         ({"latent": [1, 2]}, "latent", "Input should be an instance of Tensor", "list [1, 2]"),
     ],
 )
-def test_a_disagreement_names_message_field_wanted_and_got(changes, field, wanted, got):
+def test_a_disagreement_names_message_field_expected_and_received(
+    changes, field, expected, received
+):
     with pytest.raises(MessageError) as refused:
         state(**changes)
     error = refused.value
     assert (error.message, error.field, error.expected, error.received) == (
         "State",
         field,
-        wanted,
-        got,
+        expected,
+        received,
     )
-    assert str(error) == f"State.{field}: expected {wanted}, got {got}"
+    assert str(error) == f"State.{field}: expected {expected}, got {received}"
     error.module, error.step = "perception (Mine)", 7
     assert str(error).startswith("step 7: module perception (Mine): State.")
 
@@ -172,14 +174,14 @@ def test_check_holds_a_message_against_axes_known_elsewhere():
         message.check({"B": 2, "D": 4})
 
 
-def test_rows_of_nested_messages_agree(life_of_two):
-    moment = life_of_two
+def test_rows_of_nested_messages_agree(moment_of_two_rows):
+    moment = moment_of_two_rows
     with pytest.raises(MessageError, match=r"Moment\.expected: expected 2 rows, got 1 rows"):
         moment.replace(expected=moment.expected.select(torch.tensor([0])))
 
 
 @pytest.fixture
-def life_of_two():
+def moment_of_two_rows():
     return Moment(
         step=0,
         observation=Observation(
@@ -234,25 +236,25 @@ def life_of_two():
     )
 
 
-def test_rows_are_picked_through_every_level(life_of_two):
-    picked = life_of_two.select(torch.tensor([1, 1, 0]))
+def test_select_picks_rows_of_nested_messages(moment_of_two_rows):
+    picked = moment_of_two_rows.select(torch.tensor([1, 1, 0]))
     assert picked.directive.reason == ("two", "two", "one")
     assert picked.energies.intrinsic.tolist() == [[3, 4], [3, 4], [1, 2]]
     assert picked.step == 0
     picked.check({"B": 3})
 
 
-def test_where_joins_the_rows_of_two_messages(life_of_two):
-    other = life_of_two.replace(
-        energies=life_of_two.energies.replace(intrinsic=torch.full((2, 2), 9.0)),
-        directive=life_of_two.directive.replace(reason=("x", "y")),
+def test_where_joins_the_rows_of_two_messages(moment_of_two_rows):
+    other = moment_of_two_rows.replace(
+        energies=moment_of_two_rows.energies.replace(intrinsic=torch.full((2, 2), 9.0)),
+        directive=moment_of_two_rows.directive.replace(reason=("x", "y")),
     )
-    joined = life_of_two.where(torch.tensor([True, False]), other)
+    joined = moment_of_two_rows.where(torch.tensor([True, False]), other)
     assert joined.energies.intrinsic.tolist() == [[1, 2], [9, 9]]
     assert joined.directive.reason == ("one", "y")
 
 
-def test_is_frozen_complete_and_itself():
+def test_a_message_is_frozen_complete_and_equal_to_itself_alone():
     message = state()
     with pytest.raises(Exception, match="frozen"):
         message.latent = torch.ones(2, 3)
@@ -268,8 +270,8 @@ def test_is_frozen_complete_and_itself():
     assert len({message, twin, message}) == 2
 
 
-def test_an_unchecked_message_has_every_field(life_of_two):
-    fields = dict(life_of_two.state.__dict__)
+def test_an_unchecked_message_has_every_field(moment_of_two_rows):
+    fields = dict(moment_of_two_rows.state.__dict__)
     wrong_shape = State.unchecked(**{**fields, "latent": torch.zeros(7)})
     assert wrong_shape.goal is None
     with pytest.raises(MessageError, match=r"State\.latent"):
@@ -280,7 +282,7 @@ def test_an_unchecked_message_has_every_field(life_of_two):
     with pytest.raises(MessageError, match=r"State\.hidden: expected fields latent, hidden,"):
         State.unchecked(**fields)
     with pytest.raises(MessageError, match=r"State\.mood"):
-        State.unchecked(**life_of_two.state.__dict__, mood=0)
+        State.unchecked(**moment_of_two_rows.state.__dict__, mood=0)
 
 
 class Reading(Message):
@@ -324,8 +326,8 @@ def joined(header, blobs):
     return b"SXT1" + struct.pack("<I", len(text)) + text + blobs
 
 
-def test_damaged_bytes_are_refused(life_of_two):
-    data = life_of_two.to_bytes()
+def test_damaged_bytes_are_refused(moment_of_two_rows):
+    data = moment_of_two_rows.to_bytes()
     for cut in (0, 3, 7, 9, 200, len(data) // 2, len(data) - 1):
         with pytest.raises(MessageError):
             Message.from_bytes(data[:cut])
@@ -346,7 +348,7 @@ def test_flipped_bytes_never_raise_anything_else(place, value):
         return
 
 
-def test_bytes_of_version_1_are_read_under_their_old_names(life_of_two):
+def test_bytes_of_version_1_are_read_under_their_old_names(moment_of_two_rows):
     """As version 0.1 wrote the last moment into checkpoints and keyframes."""
 
     def as_version_1(header):
@@ -361,11 +363,11 @@ def test_bytes_of_version_1_are_read_under_their_old_names(life_of_two):
             },
         }
 
-    header, blobs = header_of(life_of_two.to_bytes())
+    header, blobs = header_of(moment_of_two_rows.to_bytes())
     old = as_version_1(header)
     assert {"spent", "age"} < set(old["fields"])
     assert "carry" in old["fields"]["state"]["fields"]
-    identical(life_of_two, Message.from_bytes(joined(old, blobs)))
+    identical(moment_of_two_rows, Message.from_bytes(joined(old, blobs)))
     with pytest.raises(MessageError, match="episode_model_calls"):
         Message.from_bytes(joined({**old, "version": 2}, blobs))
 
@@ -385,24 +387,24 @@ def test_foreign_headers_are_refused():
         Message.from_bytes(joined({**header, "fields": fields}, blobs))
 
 
-def test_total_energy_is_the_weighted_sum(life_of_two):
+def test_total_energy_is_the_weighted_sum(moment_of_two_rows):
     """Eqs. 1 to 3 of LeCun 2022."""
     u, v = torch.tensor([[0.5, 2.0], [1.0, 0.0]]), torch.tensor([[1.0, 3.0], [0.0, 2.0]])
-    directive = life_of_two.directive.replace(u=u, v=v)
-    energy = life_of_two.energies.replace(critic=torch.tensor([[1.0, -1.0], [2.0, 5.0]]))
-    wanted = torch.stack([u[r] @ energy.intrinsic[r] + v[r] @ energy.critic[r] for r in (0, 1)])
-    torch.testing.assert_close(energy.total(directive), wanted)
+    directive = moment_of_two_rows.directive.replace(u=u, v=v)
+    energy = moment_of_two_rows.energies.replace(critic=torch.tensor([[1.0, -1.0], [2.0, 5.0]]))
+    expected = torch.stack([u[r] @ energy.intrinsic[r] + v[r] @ energy.critic[r] for r in (0, 1)])
+    torch.testing.assert_close(energy.total(directive), expected)
     acts = torch.randn(2, 3, 2)
     action_values = energy.replace(critic_actions=acts)
-    wanted = torch.stack([(acts[r] @ v[r]).min() + u[r] @ energy.intrinsic[r] for r in (0, 1)])
-    torch.testing.assert_close(action_values.total(directive), wanted)
+    expected = torch.stack([(acts[r] @ v[r]).min() + u[r] @ energy.intrinsic[r] for r in (0, 1)])
+    torch.testing.assert_close(action_values.total(directive), expected)
 
 
-def test_surprise_is_zero_exactly_where_all_was_as_expected():
+def test_surprise_is_zero_exactly_where_the_state_is_the_expected_one():
     calm = state(latent=torch.tensor([[1.0, 0, 0], [1.0, 0, 0]]))
-    felt = torch.zeros(2, 6)
-    felt[1, 0] = 1.0
-    told = calm.replace(signals=felt, latent=torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]))
-    surprise = told.surprise(calm)
+    signals = torch.zeros(2, 6)
+    signals[1, 0] = 1.0
+    surprising = calm.replace(signals=signals, latent=torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]))
+    surprise = surprising.surprise(calm)
     assert surprise[0] == 0
     torch.testing.assert_close(surprise[1], 1 + torch.tensor(1.0).tanh())

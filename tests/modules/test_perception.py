@@ -43,13 +43,13 @@ def world(pixels: tuple[int, int, int] | None = None, vector: int | None = None)
     )
 
 
-def seeing(kind: Any, spec: WorldSpec, **settings: Any) -> Any:
+def perception_of(kind: Any, spec: WorldSpec, **settings: Any) -> Any:
     """A perception of `kind` with its config's defaults but for `settings`."""
     return kind(config=kind.Config(**settings), world=spec, token_shape=TOKENS)
 
 
 def small(channels: int = 1, **settings: Any) -> PixelsSmall:
-    perception = seeing(PixelsSmall, world((40, 36, channels)), latent_size=16, **settings)
+    perception = perception_of(PixelsSmall, world((40, 36, channels)), latent_size=16, **settings)
     assert isinstance(perception, PixelsSmall)
     return perception
 
@@ -57,9 +57,9 @@ def small(channels: int = 1, **settings: Any) -> PixelsSmall:
 def observation(
     pixels: Tensor | None = None, vector: Tensor | None = None, first: Tensor | None = None
 ) -> Observation:
-    seen = pixels if pixels is not None else vector
-    assert seen is not None
-    rows = len(seen)
+    values = pixels if pixels is not None else vector
+    assert values is not None
+    rows = len(values)
     none = torch.zeros(rows, dtype=torch.bool)
     return Observation(
         pixels=pixels,
@@ -95,43 +95,43 @@ def experience(frames: Tensor | None, vectors: Tensor | None, rows: int, steps: 
     )
 
 
-def made(kind: str) -> Any:
+def perception_named(kind: str) -> Any:
     if kind == "vectors":
-        return seeing(Vectors, world(vector=5), features=16)
+        return perception_of(Vectors, world(vector=5), features=16)
     network = {"small": PixelsSmall, "nature": PixelsNature}[kind]
-    return seeing(network, world((40, 36, 1)), latent_size=16)
+    return perception_of(network, world((40, 36, 1)), latent_size=16)
 
 
-def seen_by(kind: str, rows: int) -> dict[str, Tensor]:
+def observed_by(kind: str, rows: int) -> dict[str, Tensor]:
     if kind == "vectors":
         return {"vector": torch.randn(rows, 5)}
     return {"pixels": torch.randint(0, 256, (rows, 40, 36, 1), dtype=torch.uint8)}
 
 
 @pytest.mark.parametrize("kind", ["small", "nature", "vectors"])
-def test_a_percept_becomes_a_state(kind: str) -> None:
-    perception = made(kind)
+def test_an_observation_becomes_a_state(kind: str) -> None:
+    perception = perception_named(kind)
     assert isinstance(perception, Perception)
-    neutral = perception.initial(3).check({"B": 3, "D": perception.latent_size})
-    percept = observation(**seen_by(kind, 3), first=torch.ones(3, dtype=torch.bool))
-    state = perception.perceive(percept, after(neutral))
+    initial = perception.initial(3).check({"B": 3, "D": perception.latent_size})
+    percept = observation(**observed_by(kind, 3), first=torch.ones(3, dtype=torch.bool))
+    state = perception.perceive(percept, after(initial))
     state.check({"B": 3, "D": perception.latent_size, "S": len(SIGNALS)})
-    assert state.hidden.shape == neutral.hidden.shape
-    assert state.hidden.dtype == neutral.hidden.dtype
+    assert state.hidden.shape == initial.hidden.shape
+    assert state.hidden.dtype == initial.hidden.dtype
     assert torch.equal(state.signals, percept.signals)
     assert state.ended.tolist() == [0, 1, 0]
     assert torch.equal(state.uncertainty, torch.zeros(3))
 
 
 @pytest.mark.parametrize("kind", ["small", "nature", "vectors"])
-def test_priming_does_nothing_when_fresh_and_something_when_trained(kind: str) -> None:
+def test_tokens_change_nothing_before_training_and_something_after(kind: str) -> None:
     torch.manual_seed(0)
-    perception = made(kind)
-    percept, neutral = observation(**seen_by(kind, 2)), perception.initial(2)
+    perception = perception_named(kind)
+    percept, initial = observation(**observed_by(kind, 2)), perception.initial(2)
     tokens = torch.randn(2, *TOKENS)
 
     def latent(primed: Tensor) -> Tensor:
-        primed_state: State = perception.perceive(percept, after(neutral, primed))
+        primed_state: State = perception.perceive(percept, after(initial, primed))
         return primed_state.latent
 
     assert torch.equal(latent(tokens), latent(torch.zeros(2, *TOKENS)))
@@ -143,12 +143,12 @@ def test_priming_does_nothing_when_fresh_and_something_when_trained(kind: str) -
     assert (latent(tokens) - latent(-tokens)).abs().max() > 1e-3
 
 
-def lived(perception: Pixels, frames: Tensor, firsts: Tensor) -> list[State]:
-    """Perceives `frames` [steps B ...] one after another; a row starts neutral at `firsts`."""
-    neutral = perception.initial(frames.shape[1])
-    before, states = neutral, []
+def perceived_states(perception: Pixels, frames: Tensor, firsts: Tensor) -> list[State]:
+    """The states of `frames` [steps B ...], where rows begin an episode at `firsts` [steps B]."""
+    initial = perception.initial(frames.shape[1])
+    before, states = initial, []
     for frame, first in zip(frames, firsts, strict=True):
-        before = neutral.where(first, before)
+        before = initial.where(first, before)
         before = perception.perceive(observation(frame, first=first), after(before))
         states.append(before)
     return states
@@ -161,7 +161,7 @@ def test_the_last_four_frames_are_stacked_and_an_episode_starts_anew() -> None:
     firsts = torch.zeros(7, 2, dtype=torch.bool)
     firsts[0] = True
     firsts[5, 1] = True
-    states = lived(perception, frames, firsts)
+    states = perceived_states(perception, frames, firsts)
 
     def stacked(row: int, steps: list[int]) -> Tensor:
         return torch.stack([frames[t, row] for t in steps])
@@ -176,8 +176,8 @@ def test_the_last_four_frames_are_stacked_and_an_episode_starts_anew() -> None:
     ]:
         held = states[t].hidden[row].view(3, 40, 36, 1)
         assert torch.equal(held, stacked(row, steps)[1:])
-        wanted = perception.encode(stacked(row, steps)[None])
-        torch.testing.assert_close(states[t].latent[row], wanted[0], rtol=1e-4, atol=1e-5)
+        expected = perception.encode(stacked(row, steps)[None])
+        torch.testing.assert_close(states[t].latent[row], expected[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("stack", [1, 4])
@@ -189,19 +189,19 @@ def test_windows_are_encoded_as_they_were_perceived(stack: int, channels: int) -
     firsts = torch.zeros(6, 2, dtype=torch.bool)
     firsts[0] = True
     tokens = torch.zeros(2, *TOKENS)
-    states = lived(perception, frames, firsts)
+    states = perceived_states(perception, frames, firsts)
     context = frames[:1].expand(stack - 1, -1, -1, -1, -1)
     windows = torch.cat([context, frames]).transpose(0, 1)
     each = tokens[:, None].repeat(1, 6, 1, 1)
     latents = perception.encode_windows(experience(windows, None, 2, 6), each)
-    wanted = torch.stack([s.latent for s in states], 1)
-    torch.testing.assert_close(latents, wanted, rtol=1e-4, atol=1e-5)
+    expected = torch.stack([s.latent for s in states], 1)
+    torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-5)
     last = frames[6 - stack :].transpose(0, 1)
     torch.testing.assert_close(latents[:, 5], perception.encode(last), rtol=1e-4, atol=1e-5)
 
 
 def test_windows_of_vectors_are_encoded_as_they_were_perceived() -> None:
-    perception = made("vectors")
+    perception = perception_named("vectors")
     vectors = torch.randn(2, 6, 5) * 100
     latents = perception.encode_windows(experience(None, vectors, 2, 6), None, torch.tensor([1]))
     before = after(perception.initial(2))
@@ -211,7 +211,7 @@ def test_windows_of_vectors_are_encoded_as_they_were_perceived() -> None:
 
 
 def test_a_vector_can_be_read_off_the_state() -> None:
-    perception = made("vectors")
+    perception = perception_named("vectors")
     vector = torch.tensor([[0.001, -2.0, 300.0, -4e4, 0.0]])
     latent = perception.encode(vector)
     assert perception.latent_size == latent.shape[1] == 21
@@ -226,15 +226,15 @@ def test_latents_of_frames_lie_on_a_sphere() -> None:
     torch.testing.assert_close(latents.norm(dim=1), torch.full((8,), 4.0), rtol=1e-3, atol=0)
 
 
-def test_seeing_depends_on_the_frame_and_the_carry_alone() -> None:
+def test_encode_frame_is_a_function_of_frame_and_hidden_alone() -> None:
     perception = small()
     frame = torch.randint(0, 256, (3, 40, 36, 1), dtype=torch.uint8)
     hidden = torch.randint(0, 256, (3, perception.hidden_size), dtype=torch.uint8)
-    kept = hidden.clone()
+    copy = hidden.clone()
     first = perception.encode_frame(frame, hidden, None)
     again = perception.encode_frame(frame, hidden, None)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert torch.equal(hidden, kept)
+    assert torch.equal(hidden, copy)
     state = perception.initial(3).replace(hidden=hidden)
     perceived = perception.perceive(observation(frame), after(state))
     torch.testing.assert_close(perceived.latent, first[0])
@@ -246,7 +246,7 @@ def test_seeing_depends_on_the_frame_and_the_carry_alone() -> None:
     ("height", "width", "channels"), [(36, 36, 1), (50, 121, 3), (210, 160, 3)]
 )
 def test_any_size_and_any_channels(network: Any, height: int, width: int, channels: int) -> None:
-    perception = seeing(network, world((height, width, channels)))
+    perception = perception_of(network, world((height, width, channels)))
     pixels = torch.randint(0, 256, (2, height, width, channels), dtype=torch.uint8)
     first = torch.ones(2, dtype=torch.bool)
     state = perception.perceive(observation(pixels, first=first), after(perception.initial(2)))
@@ -254,11 +254,11 @@ def test_any_size_and_any_channels(network: Any, height: int, width: int, channe
     assert torch.isfinite(state.latent).all()
 
 
-def test_any_dtype_is_the_same_picture() -> None:
+def test_frames_of_any_dtype_have_the_same_latents() -> None:
     perception = small()
     pixels = torch.randint(0, 2, (2, 40, 36, 1), dtype=torch.uint8) * 255
     before = after(perception.initial(2))
-    wanted = perception.perceive(observation(pixels), before)
+    expected = perception.perceive(observation(pixels), before)
     for same in (
         pixels.float() / 255,
         pixels.double() / 255,
@@ -268,8 +268,8 @@ def test_any_dtype_is_the_same_picture() -> None:
         pixels.to(torch.int32),
     ):
         state = perception.perceive(observation(same), before)
-        assert torch.equal(state.latent, wanted.latent)
-        assert torch.equal(state.hidden, wanted.hidden)
+        assert torch.equal(state.latent, expected.latent)
+        assert torch.equal(state.hidden, expected.hidden)
     every = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(as_bytes(every.float() / 255), every)
 
@@ -305,7 +305,7 @@ def test_augmentation_follows_its_key_and_can_be_off() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("centred", [False, True])
-def test_in_learning_all_of_a_window_is_moved_alike(centred: bool) -> None:
+def test_all_frames_of_a_window_are_shifted_alike(centred: bool) -> None:
     settings = {"subtract_mean_frame": centred, "intensity_jitter_std": 0}
     batch = experience(torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8), None, 8, 5)
     inputs: list[Tensor] = []
@@ -319,7 +319,7 @@ def test_in_learning_all_of_a_window_is_moved_alike(centred: bool) -> None:
     assert not torch.equal(moved, still)
 
 
-def test_what_all_frames_share_is_no_part_of_what_is_learned() -> None:
+def test_what_all_frames_share_has_no_part_in_latents_and_gradients() -> None:
     """However large the common part of the features grows, latents vary about 0, and no gradient
     moves it.
     """
@@ -338,28 +338,28 @@ def test_what_all_frames_share_is_no_part_of_what_is_learned() -> None:
 
 
 @pytest.mark.parametrize("shift", [0, 3])
-def test_what_never_changes_in_a_picture_is_not_seen_wherever_it_is_moved(shift: int) -> None:
+def test_a_constant_background_is_not_encoded_also_when_shifted(shift: int) -> None:
     """Two worlds whose frames differ by one background have the same latents."""
     spec = world((40, 36, 1))
     frames = torch.randint(0, 100, (16, 8, 40, 36, 1), dtype=torch.uint8)
     behind = torch.randint(0, 150, (40, 36, 1), dtype=torch.uint8)
-    seen = []
+    latents_of_both = []
     for pictures in (frames, frames + behind):
         torch.manual_seed(0)
-        perception = seeing(
+        perception = perception_of(
             PixelsSmall, spec, latent_size=16, subtract_mean_frame=True, random_shift_pixels=shift
         )
         batch = experience(pictures, None, 16, 5)
         for _ in range(2):
             learned = perception.encode_windows(batch, None, torch.tensor([1]))
         acted = perception.encode_windows(batch, None, None)
-        seen.append((learned.detach(), acted.detach()))
-    for one, other in zip(*seen, strict=True):
+        latents_of_both.append((learned.detach(), acted.detach()))
+    for one, other in zip(*latents_of_both, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-2)
 
 
 @torch.no_grad()
-def test_acting_with_what_was_usual_gives_what_learning_gave() -> None:
+def test_running_statistics_in_acting_give_the_latents_of_learning() -> None:
     torch.manual_seed(0)
     perception = small(random_shift_pixels=0, intensity_jitter_std=0)
     batch = experience(torch.randint(0, 256, (8, 8, 40, 36, 1), dtype=torch.uint8), None, 8, 5)
@@ -376,11 +376,11 @@ def test_a_window_without_its_context_is_refused() -> None:
         small().encode_windows(experience(frames, None, 2, 5))
 
 
-def test_what_a_world_does_not_show_is_refused() -> None:
+def test_a_world_without_the_kind_of_observation_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"shows a vector; try perception.kind=vectors"):
-        seeing(PixelsSmall, world(vector=4))
+        perception_of(PixelsSmall, world(vector=4))
     with pytest.raises(ConfigError, match=r"shows pixels; try perception.kind=pixels-small"):
-        seeing(Vectors, world((84, 84, 1)))
+        perception_of(Vectors, world((84, 84, 1)))
     perception = small()
     square = observation(torch.zeros(2, 40, 40, 1, dtype=torch.uint8))
     before = after(perception.initial(2))
