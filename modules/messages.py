@@ -236,9 +236,11 @@ class Message(BaseModel):
 
     def check(self, dims: Mapping[str, int]) -> Self:
         """Itself. Raises MessageError where an axis has another length than in `dims`."""
-        axes: dict[str, int] | None = getattr(self, "_axes", None)
-        if axes is None or any(dims.get(axis, axes[axis]) != axes[axis] for axis in axes):
-            _axis_lengths(type(self), self._form(), tuple(dims.items()))
+        axes: dict[str, int]
+        axes = getattr(self, "_axes", None) or _axis_lengths(type(self), self._form())
+        for axis, length in axes.items():
+            if dims.get(axis, length) != length:
+                _axis_lengths(type(self), self._form(), tuple(dims.items()))
         return self
 
     @property
