@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.recording.episode_stats import returns_so_far
 from agent.recording.trace import Trace
 from agent.reporting.text import counted, number, percent
 from modules.messages import TraceError
@@ -70,18 +71,6 @@ def _means(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarr
     return np.arange(len(means)) * stretch, means
 
 
-def _episode_scores(
-    score: np.ndarray[Any, Any], over: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
-    """The score within the episode at each step."""
-    total = np.cumsum(score, dtype=np.float64)
-    ends = np.flatnonzero(over[:-1])
-    base = np.zeros(len(score))
-    for end in ends:
-        base[end + 1 :] = total[end]
-    return total - base
-
-
 def _drawn(trace: Trace, row: int) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -137,7 +126,7 @@ def _drawn(trace: Trace, row: int) -> Any:
     axes += [figure.add_subplot(grid[line + i, :], sharex=axes[0]) for i in range(1, 5)]
     of_score, of_mode, of_energy, of_surprise, of_calls = axes
 
-    running = _episode_scores(score, over)
+    running = returns_so_far(score, over)
     of_score.step(np.arange(steps), running, where="post", color=_SCORE_COLOUR, lw=1.6)
     of_score.fill_between(
         np.arange(steps), running, step="post", color=_SCORE_COLOUR, alpha=0.12, lw=0

@@ -22,11 +22,11 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from agent.recording.episode_stats import EpisodeReturns
 from agent.reporting.text import MODULES, Words, number, percent
 from agent.view.keys import Steerable
-from modules.messages import SIGNALS, Moment, WorldSpec
+from modules.messages import Moment, WorldSpec
 
-_SCORE, _END = SIGNALS.index("reward"), SIGNALS.index("end")
 _COLOURS = dict(zip(MODULES, ("cyan", "blue", "red", "magenta", "green", "yellow"), strict=True))
 _BARS = "▁▂▃▄▅▆▇█"
 _BOXED_FROM = 37
@@ -63,34 +63,25 @@ def screen(
 
 
 class _Tally:
-    """Counts for one row what both views show: steps, episodes, score, speed, modes."""
+    """Counts that both views show: steps, speed, modes, and the episodes of row 0."""
 
     def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.step, self.rows, self.moments = 0, 1, 0
-        self.episode, self.score, self.total, self.last = 1, 0.0, 0.0, None
-        self.planned_steps = 0
-        self.recent: deque[tuple[float, int]] = deque([(self.began, 0)], maxlen=50)
-        self.over = False
-
-    last: float | None
+        self.step, self.rows, self.moments, self.planned_steps = 0, 1, 0, 0
+        self.episodes: EpisodeReturns | None = None
+        self.episode, self.score, self.total = 1, 0.0, 0.0
+        self.last: float | None = None
+        self.recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=50)
 
     def add(self, moment: Moment) -> None:
-        observation = moment.observation
-        self.step, self.rows = moment.step, len(observation.first)
+        if self.episodes is None:
+            self.rows = len(moment.observation.first)
+            self.episodes = EpisodeReturns(self.rows)
+        self.step = moment.step
         self.moments += 1
-        # A lost life may begin what the protocol calls an episode; the game goes on.
-        if self.over:
-            self.episode, self.last, self.score, self.over = (
-                self.episode + 1,
-                self.score,
-                0.0,
-                False,
-            )
-        signals = observation.signals[0].tolist()
-        self.score += signals[_SCORE]
-        self.total += float(observation.signals[:, _SCORE].sum())
-        self.over = signals[_END] > 0 or bool(observation.truncated[0])
+        for row, value in self.episodes.add(moment.observation):
+            if row == 0:
+                self.episode, self.last = self.episode + 1, value
+        self.score, self.total = float(self.episodes.running[0]), self.episodes.score
         self.planned_steps += int((moment.plan.mode == 2).sum())
 
     @property

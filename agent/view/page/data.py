@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from agent.recording.episode_stats import returns_so_far
 from agent.recording.trace import Readable, Trace
 from modules.messages import Message, Moment, TraceError
 
@@ -226,15 +227,11 @@ class Recording:
         return signals[:, self.world.signals.index(name)]
 
     def _returns(self, row: int) -> Floats:
-        """The score of the episode so far, [steps]; a step that is missing adds nothing."""
-        if not self.steps:
-            return np.zeros(0, np.float32)
-        score = self._signal(self._column("observation.signals")[:, row], "reward")
-        first = self._column("observation.first")[:, row] > 0
-        total = np.cumsum(np.nan_to_num(score), dtype=np.float64)
-        begins = np.maximum.accumulate(np.where(first, np.arange(self.steps), 0))
-        before = np.where(begins > 0, total[begins - 1], 0.0)
-        return (total - before).astype(np.float32)
+        """The return of the running episode, [steps]; a missing step adds nothing."""
+        signals = self._column("observation.signals")[:, row]
+        truncated = self._column("observation.truncated")[:, row]
+        over = (self._signal(signals, "end") > 0) | (truncated > 0)
+        return _floats(returns_so_far(self._signal(signals, "reward"), over))
 
     def allows(self, row: int) -> None:
         """Raises TraceError where there is no such row."""

@@ -309,14 +309,14 @@ def test_a_life_loss_that_ends_nothing_goes_on_counting_and_a_limit_ends(pong, l
             observation=moments[9].observation.replace(terminated=torch.tensor([True, True]))
         )
     )
-    assert keeper.returns == []
+    assert keeper.episodes.returns == []
     assert keeper.summary(1.0).mean_return is None
     keeper.add(
         moments[19].replace(
             observation=moments[19].observation.replace(truncated=torch.tensor([True, False]))
         )
     )
-    assert keeper.returns == [2.0]
+    assert keeper.episodes.returns == [2.0]
 
 
 def test_run_folders_are_numbered_and_configured(tmp_path, monkeypatch):
