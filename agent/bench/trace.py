@@ -18,7 +18,7 @@ import torch
 from agent.assembly.load import RunRequest, prepared
 from agent.live import live
 from agent.recording.run_folder import RunFolder
-from agent.recording.trace import Readable, Trace
+from agent.recording.trace import SalvagedTrace, Trace
 
 WORLD, SEED = "ALE/Breakout-v5", 0
 SERIES = (
@@ -118,7 +118,7 @@ def _read(path: Path) -> dict[str, float]:
             trace.frame(step)
         frames = (time.perf_counter() - began) / min(100, trace.steps)
         began = time.perf_counter()
-        whole = Readable(trace)
+        whole = SalvagedTrace(trace)
         readable = time.perf_counter() - began
         if whole.missing:
             raise AssertionError("bench trace: what was just written cannot be read")

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from agent.recording.episode_stats import returns_so_far
-from agent.recording.trace import Readable, Trace
+from agent.recording.trace import SalvagedTrace, Trace
 from modules.messages import Message, Moment, TraceError
 
 Floats = NDArray[np.float32]
@@ -81,7 +81,7 @@ class Recording:
         self.drives, self.heads = trace.drives, trace.heads
         self.name = name or path.resolve().name
         self._lock = threading.RLock()
-        self._readable: Readable | None = None
+        self._readable: SalvagedTrace | None = None
         self._columns: dict[str, Floats] = {}
         self._reasons: list[Sequence[str]] = []
         self.first, self.steps = 0, 0
@@ -127,7 +127,7 @@ class Recording:
 
     def _take_rest(self) -> None:
         """What can be read of a damaged trace; NaN where nothing can."""
-        readable = self._readable = Readable(self.trace)
+        readable = self._readable = SalvagedTrace(self.trace)
         self.missing = [str(gap) for gap in readable.missing]
         if not len(readable):
             raise TraceError(f"trace {self.file}: no step of it can be read")
