@@ -31,7 +31,7 @@ from agent.recording.renames import current_weights
 from modules.messages import ConfigError
 
 FORMAT = 2
-KEPT = 3
+CHECKPOINTS = 3
 LARGE = 1 << 26
 PIECE = 1 << 22
 
@@ -53,7 +53,7 @@ class NewerError(ConfigError):
     """A checkpoint in a newer format than this version reads."""
 
 
-def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = KEPT) -> Path:
+def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = CHECKPOINTS) -> Path:
     """Writes `folder/name` atomically and removes all but the `keep` newest numbered ones."""
     folder.mkdir(parents=True, exist_ok=True)
     partial, place = folder / f".{name}.partial", folder / name

@@ -180,7 +180,7 @@ class Words:
         if int(directive.mode[row]) == 2:
             lines.append(
                 f"Mode-2, {counted(int(directive.horizon_steps[row]), 'step')} ahead,"
-                f" at most {int(directive.model_calls[row])} imagined"
+                f" at most {counted(int(directive.model_calls[row]), 'model call')}"
             )
         else:
             lines.append("Mode-1, the policy acts")
