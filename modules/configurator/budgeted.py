@@ -108,7 +108,8 @@ def _reason(
     """The reason of one row, with its numbers."""
     if left <= 0:
         return f"{'thinks: a plan is under way' if under_way else 'acts'}: the budget is spent"
-    factors = f"worth {worth:.3g} (importance ×{weight:.2g}, alarm ×{alarm:.2g})"
+    # Traces record reasons: forks of those of version 0.1 compare this text.
+    factors = f"worth {worth:.3g} (stake ×{weight:.2g}, alarm ×{alarm:.2g})"
     if plans and worth == float("inf"):
         return f"thinks: an episode begins, {left} calls to spend"
     if plans:

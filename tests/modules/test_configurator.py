@@ -357,7 +357,8 @@ def test_a_budget_goes_where_it_is_expected_to_gain() -> None:
     near = sum(c > 0 for age, c in enumerate(costs) if age >= 60 and age % 20 in (0, 1))
     far = sum(c > 0 for age, c in enumerate(costs) if age >= 60 and age % 20 in (10, 11))
     assert near > far
-    assert "alarm ×5" in said[60].reason[0]
+    # In these words: version 0.1 recorded them, and a fork compares what was recorded.
+    assert "(stake ×1, alarm ×5)" in said[60].reason[0]
 
 
 def test_random_thoughts_come_at_the_rate_whatever_happens() -> None:
