@@ -25,14 +25,14 @@ out and read with width 0. Keyframes, from which runs continue, are exact.
 from agent.recording.trace.digest import TraceDigest
 from agent.recording.trace.layout import FORMAT_VERSION, RECOLLECTED, Record, record_of
 from agent.recording.trace.reader import Keyframe, Trace
-from agent.recording.trace.salvage import Gap, SalvagedTrace
+from agent.recording.trace.salvage import DamagedSpan, SalvagedTrace
 from agent.recording.trace.writer import KEYFRAME_EVERY, TraceWriter
 
 __all__ = [
     "FORMAT_VERSION",
     "KEYFRAME_EVERY",
     "RECOLLECTED",
-    "Gap",
+    "DamagedSpan",
     "Keyframe",
     "Record",
     "SalvagedTrace",

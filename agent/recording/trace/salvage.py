@@ -24,7 +24,7 @@ _PROBED = 200_000
 """At most so many steps are queried one by one behind the first damage."""
 
 
-class Gap(NamedTuple):
+class DamagedSpan(NamedTuple):
     """Steps `first` to `last` of a damaged trace that cannot be read, and why; -1 for damage that
     does not concern single steps.
     """
@@ -111,9 +111,9 @@ class SalvagedTrace:
         most = self.trace.path.stat().st_size // _LEAST_BYTES
         return min(max(ends) if any(ends) else most, most)
 
-    def _gaps(self, lost: Mapping[int, str]) -> tuple[Gap, ...]:
+    def _gaps(self, lost: Mapping[int, str]) -> tuple[DamagedSpan, ...]:
         """The unreadable steps up to the last, adjacent ones with the same reason as one gap."""
-        gaps = [Gap(-1, -1, line) for line in self.trace.damage]
+        gaps = [DamagedSpan(-1, -1, line) for line in self.trace.damage]
         there = set(self._lines.steps)
         end = self._end()
         last = max([-1, *there, *(step for step in lost if step < end)])
@@ -126,7 +126,7 @@ class SalvagedTrace:
             if gaps and gaps[-1].last == step - 1 and gaps[-1].why == why:
                 gaps[-1] = gaps[-1]._replace(last=step)
             else:
-                gaps.append(Gap(step, step, why))
+                gaps.append(DamagedSpan(step, step, why))
         return tuple(gaps)
 
     def __len__(self) -> int:
