@@ -1,10 +1,10 @@
-"""The control of every counterfactual: forks with nothing changed must live the recorded future.
+"""The control of every counterfactual: forks with nothing changed must equal the recording.
 
     python examples/forks.py --forks 200 --steps 100
 
-For each life below it records a run, forks it at random steps with nothing changed, and counts
-how many futures are the recorded ones bit for bit; then it forks with an action changed, which
-must come out differently. Prints a JSON object a life.
+For each of RUNS it records a run, forks it at random steps with nothing changed, and counts the
+forks that equal the recording bit for bit; then it forks with an action changed, which must differ.
+Prints a JSON object a run.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from agent.live import live
 from agent.recording.run_folder import RunFolder
 
 KEYFRAME_EVERY = 20
-"""Steps between keyframes: oftener than usual, as so many forks go back so far."""
-THOUGHT = (
+"""Steps between keyframes: fewer than the default, since every fork replays from one."""
+PLANNING = (
     "configurator.kind=surprise", "directive.model_calls=4", "directive.horizon_steps=2",
     "directive.commit_steps=2", "configurator.max_idle_steps=10", "configurator.warmup_steps=2",
 )  # fmt: skip
-LIVES: dict[str, tuple[str, int, tuple[str, ...]]] = {
-    "breakout, surprise, fair": ("ALE/Breakout-v5", 1, ("world_model.kind=fair", *THOUGHT)),
-    "orchard, surprise, jepa": ("sextet/Orchard-v0", 1, THOUGHT),
-    "cartpole, surprise, jepa, 2 rows": ("CartPole-v1", 2, THOUGHT),
+RUNS: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "breakout, surprise, fair": ("ALE/Breakout-v5", 1, ("world_model.kind=fair", *PLANNING)),
+    "orchard, surprise, jepa": ("sextet/Orchard-v0", 1, PLANNING),
+    "cartpole, surprise, jepa, 2 rows": ("CartPole-v1", 2, PLANNING),
     "pong, surprise, clairvoyant, 2 rows": (
-        "ALE/Pong-v5", 2, ("world_model.kind=clairvoyant", *THOUGHT)
+        "ALE/Pong-v5", 2, ("world_model.kind=clairvoyant", *PLANNING)
     ),
     "freeway, Mode-1": ("ALE/Freeway-v5", 1, ("configurator.kind=fixed", "configurator.mode=1")),
 }  # fmt: skip
-"""Lives by name: world, rows, settings."""
+"""Runs by name: world, rows, settings."""
 
 
 def recorded(folder: Path, world: str, rows: int, settings: tuple[str, ...], steps: int) -> Path:
-    """A run of so many turns, recorded in a new folder."""
+    """Records a run of `steps` turns in a new folder; its path."""
     flags = {"seed": 3, "num_envs": rows}
     assembly = prepared(RunRequest(agent=world, overrides=settings, flags=flags))
     place = RunFolder.create(folder, "fork")
@@ -56,7 +56,7 @@ def recorded(folder: Path, world: str, rows: int, settings: tuple[str, ...], ste
 
 
 def measure(run: Path, forks: int, steps: int, seed: int) -> dict[str, object]:
-    """How many of so many forks at random steps live the recorded future."""
+    """Forks a run at random steps, and counts the forks that equal the recording."""
     rng, identical, seconds = np.random.default_rng(seed), 0, []
     with Replay(run) as replay:
         last = replay.trace.steps - steps
@@ -65,10 +65,10 @@ def measure(run: Path, forks: int, steps: int, seed: int) -> dict[str, object]:
         mode = replay.trace.series("mode")
         for at in rng.integers(0, last + 1, forks).tolist():
             began = time.perf_counter()
-            found = replay.fork(at, steps=steps)
+            fork = replay.fork(at, steps=steps)
             seconds.append(time.perf_counter() - began)
-            same = found.original.digest == found.fork.digest
-            identical += found.identical and same and found.compared == steps
+            same = fork.original.digest == fork.fork.digest
+            identical += fork.identical and same and fork.compared == steps
             if len(seconds) % 20 == 0:
                 print(f"{identical} of {len(seconds)} identical", file=sys.stderr, flush=True)
         at = int(rng.integers(0, last + 1))
@@ -92,15 +92,15 @@ def main() -> None:
     parser.add_argument("--forks", type=int, default=200)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--recorded", type=int, default=1000)
-    parser.add_argument("--only", default="", help="Lives whose name contains this.")
-    asked = parser.parse_args()
+    parser.add_argument("--only", default="", help="Only runs whose names contain this.")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        for number, (name, (world, rows, settings)) in enumerate(LIVES.items()):
-            if asked.only not in name:
+        for number, (name, (world, rows, settings)) in enumerate(RUNS.items()):
+            if options.only not in name:
                 continue
-            run = recorded(Path(place) / str(number), world, rows, settings, asked.recorded)
-            found = measure(run, asked.forks, asked.steps, seed=number)
-            print(json.dumps({"life": name, **found}), flush=True)
+            run = recorded(Path(place) / str(number), world, rows, settings, options.recorded)
+            figures = measure(run, options.forks, options.steps, seed=number)
+            print(json.dumps({"life": name, **figures}), flush=True)
 
 
 if __name__ == "__main__":

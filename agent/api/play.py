@@ -75,14 +75,14 @@ def play(
                     recorder.add(moment)
                     if on_moment is not None:
                         on_moment(moment)
-                    if settings.episodes and len(keeper.returns) >= settings.episodes:
+                    if settings.episodes and len(keeper.episodes.returns) >= settings.episodes:
                         break
         except KeyboardInterrupt:
             interrupted = True
         finally:
             world.close()
     summary = keeper.summary(time.monotonic() - start, str(folder.path))
-    played = PlayedRun(folder.path, summary, tuple(keeper.returns))
+    played = PlayedRun(folder.path, summary, tuple(keeper.episodes.returns))
     if interrupted:
         raise RunInterrupted(played) from None
     return played

@@ -192,7 +192,7 @@ def continue_from(
     folder = RunFolder.open(place)
     checkpoint.recover(folder.checkpoints)
     newest = checkpoint.newest(
-        folder.checkpoints, tell=lambda why: observer.report(f"passed over: {why}")
+        folder.checkpoints, warn=lambda why: observer.report(f"passed over: {why}")
     )
     if newest is None:
         raise ConfigError(f"run: expected a checkpoint to resume from in '{place}', got none")

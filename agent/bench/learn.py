@@ -1,10 +1,9 @@
-"""What learning costs: the learner against the same update written by hand, and where time goes.
+"""Cost of an update: the learner against the same update written by hand; shares of a turn.
 
-By hand is what somebody would write who wanted this one agent: the layers, the replay as arrays,
-the losses one after another in plain PyTorch, no message, no port, no module that could be another
-one. Both begin with the same weights and do the same: before the clock runs, both are given one
-batch and must come to the same losses. Then they update in turn, each from its own draws of one
-and the same replay, and the medians are compared.
+The update by hand is plain PyTorch for exactly one agent: its layers, the replay memory as arrays
+and its losses, without messages or ports. Both start from the same weights, and before the clock
+runs both must compute the same losses on one batch. Then they update in turn, each from its own
+windows of the same replay memory, and the medians are compared.
 
 The small CNN at 84×84, four frames, batch 32, five predicted steps, three prediction heads, two
 critics of every action five steps ahead, one thread.
@@ -63,13 +62,12 @@ TREE: ConfigTree = {
 
 
 def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, float]:
-    """Lives `steps` steps, then times `updates` of either kind and `turns` of a training.
+    """Collects `steps` steps, then times `updates` of each kind and `turns` of a training.
 
-    `ratio`: updates a second of the learner over those by hand, so 1 is as fast. `update_ms`,
-    `by_hand_ms`: medians, choosing the windows included, of the time this process computed: on a
-    quiet machine that is the time that passes, `update_wall_ms`, and on a busy one it says more.
-    `share_env`, `share_act`, `share_sample`, `share_update`: of the time of a turn of
-    `atari-small` with an update in each.
+    `ratio`: updates a second of the learner over those by hand; 1 is as fast. `update_ms`,
+    `by_hand_ms`: medians of processor time, sampling included; `update_wall_ms`: of wall time,
+    which is larger where other programs use the processor. `share_env`, `share_act`,
+    `share_sample`, `share_update`: of the time of a turn of `atari-small` with one update a turn.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -78,7 +76,7 @@ def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, flo
         hand = Handwritten(learner)
         agree(learner, hand)
         spans: dict[str, list[float]] = {"learner": [], "hand": []}
-        waited: list[float] = []
+        wall: list[float] = []
         either: tuple[tuple[str, Callable[[], object]], ...] = (
             ("learner", learner.update),
             ("hand", hand.update),
@@ -89,13 +87,13 @@ def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, flo
                 if i >= 5:
                     spans[name].append(computed)
                     if name == "learner":
-                        waited.append(passed)
+                        wall.append(passed)
         mine, theirs = median(spans["learner"]), median(spans["hand"])
         return {
             "ratio": round(theirs / mine, 4),
             "update_ms": round(1e3 * mine, 2),
             "by_hand_ms": round(1e3 * theirs, 2),
-            "update_wall_ms": round(1e3 * median(waited), 2),
+            "update_wall_ms": round(1e3 * median(wall), 2),
             **_shares(turns),
         }
     finally:
@@ -103,14 +101,14 @@ def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, flo
 
 
 def _seconds(do: Callable[[], object]) -> tuple[float, float]:
-    """Seconds that this process computed, and that passed."""
+    """Seconds of processor time and of wall time."""
     computed, passed = time.process_time(), time.perf_counter()
     do()
     return time.process_time() - computed, time.perf_counter() - passed
 
 
 def _learner(tree: ConfigTree, steps: int) -> Learner:
-    """A learner whose agent has lived `steps` steps."""
+    """A learner whose agent has made `steps` steps."""
     assembly = assemble(tree, known_kinds(), training=True)
     agent, world = assembly.agent, assembly.world
     agent.reset(world.num_envs, 0)
@@ -121,7 +119,7 @@ def _learner(tree: ConfigTree, steps: int) -> Learner:
 
 
 def _shares(turns: int) -> dict[str, float]:
-    """Where the time of a turn of training goes, by the preset for pixels."""
+    """Shares of the time of a turn of training with the preset `atari-small`."""
     tree = merge(preset("atari-small"), {"world": TREE["world"], "learner": {"warmup_steps": 2}})
     assembly = assemble(merge(tree, {"memory": {"capacity": 10_000}}), known_kinds(), training=True)
     agent, world = assembly.agent, assembly.world
@@ -136,7 +134,7 @@ def _shares(turns: int) -> dict[str, float]:
         acted = time.perf_counter()
         spent["act"] += acted - began
         if turn >= 190:
-            # Sampled once more by itself: within an update it cannot be told apart.
+            # Sampled once more by itself: within an update it cannot be timed.
             key = chance.keys(0, 1, learner.updates)
             agent.memory.sample(learner.config.batch, learner.window_steps(), key)
             sampled = time.perf_counter()
@@ -155,7 +153,7 @@ def _shares(turns: int) -> dict[str, float]:
 
 
 class _Batch(NamedTuple):
-    """Windows as arrays: frames [B W+3 H Y 1], [B W ...] the rest, and what was drawn for them."""
+    """Windows as arrays, [B W ...], frames [B W+3 H Y 1], and the random numbers of the batch."""
 
     frames: Tensor
     actions: Tensor
@@ -163,20 +161,20 @@ class _Batch(NamedTuple):
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
-    heard: Tensor
+    member_weights: Tensor
     shift: Tensor
     brightness: Tensor
 
 
 class Running:
-    """Mean and variance of what was seen lately."""
+    """Running mean and variance."""
 
     def __init__(self, size: int) -> None:
         self.mean, self.var, self.count = torch.zeros(size), torch.ones(size), 0
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Takes `x` [M D] into account."""
+        """Adds the values `x` [M D]."""
         rate = max(1 / (self.count + 1), 0.01)
         var, mean = torch.var_mean(x, 0, correction=0)
         moved = mean - self.mean
@@ -202,7 +200,7 @@ class Encoder(nn.Module):
         self.usual = Running(of.latent_size)
 
     def forward(self, frames: Tensor, learning: bool) -> Tensor:
-        """Latents [M D] of frames [M 4 H Y], standardised by themselves."""
+        """Latents [M D] of frames [M 4 H Y], standardised by the batch."""
         out: Tensor = self.layers(frames).float()
         if learning:
             self.usual.update(out.detach())
@@ -237,7 +235,7 @@ def _symlog(x: Tensor) -> Tensor:
 
 
 class Handwritten:
-    """The update of one agent, with the weights and the replay that a learner has now."""
+    """The update of one agent, with copies of the weights and replay memory of a learner."""
 
     def __init__(self, learner: Learner) -> None:
         m, self.autocast = learner.modules, learner.autocast
@@ -254,7 +252,7 @@ class Handwritten:
         self.energy, self.heads = _mlp(model.signal_head), model.config.ensemble_size
         self.critics = nn.ModuleList(_mlp(member) for member in critic.members)
         self.critic_targets = copy.deepcopy(self.critics).requires_grad_(False)
-        # The rest is averaged too: averages are what is evaluated and kept.
+        # The other weights have averages too, which are evaluated and stored.
         self.rest = nn.ModuleList([self.predict, self.energy, self.critics])
         self.rest_averages = copy.deepcopy(self.rest).requires_grad_(False)
         size = seen.latent_size
@@ -270,8 +268,9 @@ class Handwritten:
             for p in part.parameters()
         ]
         self.optimiser = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=DECAY, fused=True)
-        kept = {name: t.numpy() for name, t in m.memory.tensors().items() if "." not in name}
-        self.replay, self.steps = kept, len(kept["began"])
+        tensors = m.memory.tensors()
+        self.replay = {name: t.numpy() for name, t in tensors.items() if "." not in name}
+        self.steps = len(self.replay["began"])
         self.actions, self.drives = critic.values.shape[0], len(critic.heads)
         self.luck = np.random.default_rng(0)
 
@@ -291,11 +290,11 @@ class Handwritten:
             ):
                 torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), TARGET_RATE)
             self.target.usual = copy.copy(self.online.usual)
-        said = torch.stack([*(loss.detach() for loss in losses.values()), total.detach(), norm])
-        return dict(zip([*losses, "total", "norm"], said.tolist(), strict=True))
+        figures = torch.stack([*(loss.detach() for loss in losses.values()), total.detach(), norm])
+        return dict(zip([*losses, "total", "norm"], figures.tolist(), strict=True))
 
     def sample(self) -> _Batch:
-        """Windows that begin anywhere, and how their frames are changed."""
+        """Windows from random starts, and the augmentation of their frames."""
         held, luck = self.replay, self.luck
         start = luck.integers(0, self.steps - WINDOW, BATCH)[:, None]
         times = start + np.arange(WINDOW)
@@ -314,16 +313,16 @@ class Handwritten:
             terminated=torch.from_numpy(held["terminated"].take(at, 0)) & real,
             truncated=torch.from_numpy(held["truncated"].take(at, 0)) & real,
             valid=real,
-            heard=torch.ones(BATCH, 1)
+            member_weights=torch.ones(BATCH, 1)
             if self.heads == 1
             else torch.from_numpy(2.0 * luck.integers(0, 2, (BATCH, self.heads))).float(),
             shift=torch.from_numpy(drawn),
             brightness=torch.from_numpy(1 + INTENSITY * noise),
         )
 
-    def _encoded(self, encoder: Encoder, batch: _Batch, wanted: Tensor, learning: bool) -> Tensor:
-        """Latents [M D] of the steps `wanted` [B W] after shift and change of brightness."""
-        several = wanted.shape[1] + STACK - 1
+    def _encoded(self, encoder: Encoder, batch: _Batch, mask: Tensor, learning: bool) -> Tensor:
+        """Latents [M D] of the steps `mask` [B W], after augmentation."""
+        several = mask.shape[1] + STACK - 1
         frames = batch.frames[:, :several, :, :, 0].numpy()
         wide = torch.from_numpy(
             np.pad(frames, ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)), mode="edge")
@@ -336,13 +335,13 @@ class Handwritten:
             ]
         )
         exact = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
-        runs = moved.unfold(1, STACK, 1).permute(0, 1, 4, 2, 3)[wanted].to(exact)
+        runs = moved.unfold(1, STACK, 1).permute(0, 1, 4, 2, 3)[mask].to(exact)
         bright = (batch.brightness * (1 / 255)).to(exact)
-        row = wanted.nonzero()[:, 0]
+        row = mask.nonzero()[:, 0]
         return cast(Tensor, encoder(runs.mul_(bright[row, None, None, None]), learning))
 
     def losses(self, batch: _Batch) -> dict[str, Tensor]:
-        """What this agent would have less of."""
+        """The losses of this agent, by name."""
         valid, rows = batch.valid, torch.arange(BATCH)
         with torch.autocast("cpu", torch.bfloat16, self.autocast):
             first = self._encoded(self.online, batch, valid[:, :1], True)
@@ -365,54 +364,56 @@ class Handwritten:
         stride = torch.maximum(self.delta_stats.magnitude(), 1e-3 * scale)
         reached = usable.cumprod(1).bool()
         latent, row = first, torch.arange(BATCH)
-        made, states, changes, rows, times = [], [], [], [], []
+        predicted, states, changes, rows, times = [], [], [], [], []
         for t in range(UNROLL):
             alive = reached[row, t]
             latent, row = latent[alive], row[alive]
             standard = (latent - self.latent_stats.mean) / scale
             out = self.predict(torch.cat([standard, batch.actions[row, t]], -1))
             change = out.view(len(row), self.heads, -1)
-            made.append(latent[:, None] + stride * change)
+            predicted.append(latent[:, None] + stride * change)
             states.append(latent if t == 0 else latent.detach())
             changes.append(change.mean(1))
             rows.append(row)
             times.append(torch.full_like(row, t + 1))
             latent = latent + stride * changes[-1]
         row, after = torch.cat(rows), torch.cat(times)
-        missed = torch.cat(made) - target[row, after][:, None]
-        self.error_stats.update(missed[: len(made[0])].detach().flatten(0, 1))
+        errors = torch.cat(predicted) - target[row, after][:, None]
+        self.error_stats.update(errors[: len(predicted[0])].detach().flatten(0, 1))
         unit = torch.maximum((scale * stride).sqrt(), self.error_stats.magnitude())
         standard = (torch.cat(states) - self.latent_stats.mean) / scale
-        felt = self.energy(
+        outputs = self.energy(
             torch.cat([standard, batch.actions[row, after - 1], torch.cat(changes).detach()], -1)
         )
-        wanted = (
+        expected = (
             signals[row, after] - self.signal_stats.mean
         ) / self.signal_stats.var.sqrt().clamp_min(1e-2)
         ends = batch.terminated[row, after].float()
         return {
-            "world_model/prediction": ((missed / unit).square().mean(2) * batch.heard[row]).mean(),
-            "world_model/signals": (felt[:, :-1] - wanted).square().mean(),
-            "world_model/ended": functional.binary_cross_entropy_with_logits(felt[:, -1], ends),
+            "world_model/prediction": (
+                (errors / unit).square().mean(2) * batch.member_weights[row]
+            ).mean(),
+            "world_model/signals": (outputs[:, :-1] - expected).square().mean(),
+            "world_model/ended": functional.binary_cross_entropy_with_logits(outputs[:, -1], ends),
         }
 
-    def _said(self, critics: nn.ModuleList, latent: Tensor) -> Tensor:
+    def _values(self, critics: nn.ModuleList, latent: Tensor) -> Tensor:
         """Energies [E M A K] of every action."""
         out = torch.stack([critic(latent) for critic in critics])
         both = out.view(*out.shape[:2], self.actions + 1, self.drives)
         value, own = both[:, :, :1], both[:, :, 1:]
-        said: Tensor = value + own - own.mean(2, keepdim=True)
-        return said
+        values: Tensor = value + own - own.mean(2, keepdim=True)
+        return values
 
     def _critic(self, batch: _Batch, first: Tensor, target: Tensor, rows: Tensor) -> Tensor:
         with torch.no_grad():
-            felt = batch.signals
+            signals = batch.signals
             energies = torch.stack(
                 [
-                    -_symlog(felt[..., SIGNALS.index("reward")]),
-                    felt[..., SIGNALS.index("life_lost")].clamp(0, 1),
-                    felt[..., SIGNALS.index("effort")].clamp(0, 1),
-                    -felt[..., SIGNALS.index("novelty")].clamp(0, 1),
+                    -_symlog(signals[..., SIGNALS.index("reward")]),
+                    signals[..., SIGNALS.index("life_lost")].clamp(0, 1),
+                    signals[..., SIGNALS.index("effort")].clamp(0, 1),
+                    -signals[..., SIGNALS.index("novelty")].clamp(0, 1),
                 ],
                 -1,
             )
@@ -422,18 +423,18 @@ class Handwritten:
             ahead = (energies[:, 1 : REACH + 1] * weights[..., None]).sum(1)
             rest = DISCOUNT**reach * ~batch.terminated[rows, reach]
             reached = target[rows, reach]
-            best = self._said(self.critics, reached).mean(0).sum(-1).argmin(-1)
-            later = self._said(self.critic_targets, reached)[:, rows, best]
-            wanted = ahead + rest[:, None] * later
+            best = self._values(self.critics, reached).mean(0).sum(-1).argmin(-1)
+            later = self._values(self.critic_targets, reached)[:, rows, best]
+            expected = ahead + rest[:, None] * later
             seen = (reach > 0).float()
-        said = self._said(self.critics, first)[:, rows, batch.actions[:, 0].argmax(-1)]
-        missed = (said - wanted).square().sum(-1).mean(0) * seen
-        return missed.sum() / seen.sum().clamp_min(1)
+        values = self._values(self.critics, first)[:, rows, batch.actions[:, 0].argmax(-1)]
+        errors = (values - expected).square().sum(-1).mean(0) * seen
+        return errors.sum() / seen.sum().clamp_min(1)
 
 
 def agree(learner: Learner, hand: Handwritten) -> None:
-    """Gives both one batch, in float32: bfloat16 rounds by the order in which things are done.
-    Raises RuntimeError where they do not come to the same losses.
+    """Compares the losses of both on one batch, in float32 since bfloat16 rounds by the order of
+    operations. Raises RuntimeError where they differ.
     """
     key = chance.keys(learner.seed, 1, learner.updates)
     ring = cast(Ring, learner.modules.memory)
@@ -454,12 +455,12 @@ def agree(learner: Learner, hand: Handwritten) -> None:
 
 
 def _as_batch(experience: Experience, key: Tensor, heads: int) -> _Batch:
-    """The windows of an experience with what the learner draws for them."""
+    """The windows of an experience, with the random numbers that the learner draws for them."""
     shift = chance.integers(key, "shift", 2 * SHIFT + 1, BATCH, 2)[0] - SHIFT
     noise = chance.normal(key, "intensity", BATCH)[0].clamp(-2, 2)
-    heard = (chance.uniform(experience.indices, "bootstrap", heads) > 0.5).float() * 2
+    member_weights = (chance.uniform(experience.indices, "bootstrap", heads) > 0.5).float() * 2
     if heads == 1:
-        heard = torch.ones_like(heard)
+        member_weights = torch.ones_like(member_weights)
     assert experience.frames is not None
     return _Batch(
         frames=experience.frames,
@@ -468,7 +469,7 @@ def _as_batch(experience: Experience, key: Tensor, heads: int) -> _Batch:
         terminated=experience.terminated,
         truncated=experience.truncated,
         valid=experience.mask,
-        heard=heard,
+        member_weights=member_weights,
         shift=shift,
         brightness=1 + INTENSITY * noise,
     )

@@ -1,4 +1,4 @@
-"""What memory costs: bytes a step, milliseconds a sample, microseconds a recall and write."""
+"""Cost of memory: bytes a step, milliseconds a sample, microseconds a recall and write."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a full trace costs: time a step and row, and bytes by column, on real Breakout.
+"""Cost of a trace: time a step and bytes by column, in Breakout.
 
-A Mode-1 agent lives through one row of Breakout at 84×84; everything it says is recorded as
-`sextet play` records it, keyframes included, and then read as a page reads it.
+A Mode-1 agent plays one row of Breakout at 84×84, recorded as by `sextet play`, keyframes included;
+then the trace is read as the page reads it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from agent.assembly.load import RunRequest, prepared
 from agent.live import live
 from agent.recording.run_folder import RunFolder
-from agent.recording.trace import Readable, Trace
+from agent.recording.trace import SalvagedTrace, Trace
 
 WORLD, SEED = "ALE/Breakout-v5", 0
 SERIES = (
@@ -29,16 +29,15 @@ SERIES = (
     "directive.v", "directive.risk", "recollection.weights", "recollection.ages", "plan.steps",
     "plan.remaining_commit",
 )  # fmt: skip
-"""What a page draws: every small field."""
+"""The small fields, which the page draws."""
 
 
 def run(steps: int = 20_000) -> dict[str, Any]:
-    """The figures of one whole run of `steps`.
+    """The figures of a run of `steps`.
 
-    `ms_a_step`, `cpu_ms_a_step`: recording one step of one row, keyframes included, the mean of
-    the clock and of the processor's time; `median_ms_a_step` is not disturbed by what else the
-    machine does. `megabytes`: the trace file. `bytes_a_step` by column. `series_s`: reading every
-    small field of all steps.
+    `ms_a_step`, `cpu_ms_a_step`: mean wall and processor time to record one step of one row,
+    keyframes included; `median_ms_a_step` depends less on other programs. `megabytes`: the trace
+    file. `bytes_a_step` by column. `series_s`: reading every small field of all steps.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -71,7 +70,7 @@ def _measured(folder: RunFolder, steps: int) -> dict[str, Any]:
         start, used = time.perf_counter(), time.process_time()
     spent.append(time.perf_counter() - start)
     processor += time.process_time() - used
-    lived = time.perf_counter() - began
+    elapsed = time.perf_counter() - began
     assembly.world.close()
     figures: dict[str, Any] = {
         "steps": steps,
@@ -79,7 +78,7 @@ def _measured(folder: RunFolder, steps: int) -> dict[str, Any]:
         "cpu_ms_a_step": processor / steps * 1e3,
         "median_ms_a_step": median(spent) * 1e3,
         "megabytes": folder.trace.stat().st_size / 1e6,
-        "steps_per_s": steps / lived,
+        "steps_per_s": steps / elapsed,
         **{f"bytes_a_step_{name}": size / steps for name, size in _bytes(folder.trace).items()},
     }
     return figures | _read(folder.trace)
@@ -88,7 +87,7 @@ def _measured(folder: RunFolder, steps: int) -> dict[str, Any]:
 def _bytes(trace: Path) -> dict[str, int]:
     """Bytes of each column, and of the file beyond them."""
     database = sqlite3.connect(trace)
-    found = dict[str, int]()
+    sizes = dict[str, int]()
     for table, columns in (
         ("moments", ("timeline", "dense", "plans", "reasons")),
         ("frames", ("frames",)),
@@ -97,10 +96,10 @@ def _bytes(trace: Path) -> dict[str, int]:
         for column in columns:
             query = f"SELECT COALESCE(SUM(LENGTH(CAST({column} AS BLOB))), 0) FROM {table}"
             prefix = "keyframe_" if table == "keyframes" else ""
-            found[prefix + column] = int(database.execute(query).fetchone()[0])
+            sizes[prefix + column] = int(database.execute(query).fetchone()[0])
     database.close()
-    found["overhead"] = trace.stat().st_size - sum(found.values())
-    return found
+    sizes["overhead"] = trace.stat().st_size - sum(sizes.values())
+    return sizes
 
 
 def _read(path: Path) -> dict[str, float]:
@@ -118,10 +117,10 @@ def _read(path: Path) -> dict[str, float]:
             trace.frame(step)
         frames = (time.perf_counter() - began) / min(100, trace.steps)
         began = time.perf_counter()
-        whole = Readable(trace)
+        whole = SalvagedTrace(trace)
         readable = time.perf_counter() - began
         if whole.missing:
-            raise AssertionError("bench trace: what was just written cannot be read")
+            raise AssertionError("bench trace: expected a readable trace, got one with gaps")
     return {
         "series_s": series,
         "series_cpu_s": processor,

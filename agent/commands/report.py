@@ -64,7 +64,7 @@ def _page(runs: Sequence[TrainedRun], table: ScoreTable, columns: Sequence[str])
     parts += ["![The score table](scores.png)\n", "![Learning curves](curves.png)\n", "## Runs\n"]
     lines = ["| run | world | seed | steps | frames | minutes | final |", "| --- " * 7 + "|"]
     for run in runs:
-        last = (run.evaluations or run.lived or (None,))[-1]
+        last = (run.evaluations or run.training_returns or (None,))[-1]
         minutes = "–" if run.seconds is None else f"{run.seconds / 60:.1f}"
         reached = "– | –" if last is None else f"{last.steps} | {last.frames}"
         seed = "–" if run.seed is None else run.seed

@@ -8,23 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from torch import nn
 
 from agent.assembly.build import known_kinds
-from agent.assembly.resolve import SLOT_NAMES, Kinds, suggestion
-from agent.contracts import (
-    actor,
-    configurator,
-    cost,
-    drive,
-    learnable,
-    loop,
-    memory,
-    perception,
-    world_model,
-)
+from agent.assembly.resolve import SLOT_NAMES, SLOTS, Kinds, suggestion
+from agent.contracts import drive, learnable, loop
 from agent.contracts.promises import ContractError
 from agent.contracts.subject import Subject, port_of, running
 from modules.messages import ConfigError, MessageError
@@ -40,12 +31,7 @@ GOAL_WORLD = "sextet/Orchard-v0"
 """One that sets goals, for drives."""
 
 PROMISES: dict[str, tuple[Callable[[Subject], None], ...]] = {
-    "perception": perception.PROMISES,
-    "world_model": world_model.PROMISES,
-    "cost": cost.PROMISES,
-    "memory": memory.PROMISES,
-    "actor": actor.PROMISES,
-    "configurator": configurator.PROMISES,
+    port: import_module(f"agent.contracts.{port}").PROMISES for port in SLOTS
 }
 """The promises of each port besides those of `loop` and `learnable`."""
 

@@ -30,7 +30,7 @@ from agent.assembly.load import trained_weights
 from agent.counterfactual.field_edit import PORTS, FieldEdit, field_edit
 from agent.modules import initial_moment
 from agent.recording.drive_guard import drive_hashes, require_same
-from agent.recording.keyframe import stand
+from agent.recording.keyframe import restore_agent
 from agent.recording.trace import Record, Trace, record_of
 from agent.recording.weights import load_weights
 from modules.messages import (
@@ -294,7 +294,7 @@ class Replay:
         for keyframe in self.trace.keyframes_before(at):
             try:
                 self.world.restore(keyframe.world)
-                moment = stand(agent, self.world.num_envs, self.seed, keyframe.agent)
+                moment = restore_agent(agent, self.world.num_envs, self.seed, keyframe.agent)
                 if moment.step == keyframe.step and agent.steps_done == keyframe.step + 1:
                     return self.world.step(moment.plan.action), agent.steps_done
             except (WorldError, TraceError):

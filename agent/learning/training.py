@@ -258,7 +258,7 @@ class Training:
             "owed": self.learner.pending_updates,
             "episodes": progress.episodes,
             "returns": list(progress.returns),
-            "running": self.keeper.running.tolist(),
+            "running": self.keeper.episodes.running.tolist(),
             "best": progress.best,
             "evaluation": progress.evaluation,
             "unjudged": self.unjudged,
@@ -301,7 +301,7 @@ class Training:
         progress.episodes, progress.best = facts["episodes"], facts["best"]
         progress.evaluation = None if facts["evaluation"] is None else Score(*facts["evaluation"])
         progress.returns.extend(facts["returns"])
-        self.keeper.running[:] = self.keeper.running.new_tensor(facts["running"])
+        self.keeper.episodes.running[:] = self.keeper.episodes.running.new_tensor(facts["running"])
         progress.seconds += facts["seconds"]
         progress.cpu_seconds += facts["cpu_seconds"]
         self.unjudged, self._sums = facts["unjudged"], dict(facts["sums"])

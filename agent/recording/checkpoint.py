@@ -1,15 +1,14 @@
-"""Checkpoints: everything a run needs to go on bit for bit, in files anyone may open.
+"""Checkpoints: everything from which a run resumes bit for bit, in files of open formats.
 
 A checkpoint is a folder `checkpoints/<steps>/` of safetensors (weights, optimiser, memory), JSON
-(counters) and raw bytes (the world), with the SHA-256 of each in `manifest.json`. It is written
-beside its place, flushed to the disk and renamed into it, so a killed run leaves whole
-checkpoints only.
+(counters) and raw bytes (the world), with the SHA-256 of each in `manifest.json`. The folder is
+written under another name, flushed to the disk and renamed, so a killed run leaves only complete
+checkpoints.
 
-A tensor of `LARGE` bytes and more, the frames of a replay, is cut along its first axis into files
-of `PIECE` bytes. Most of them have not changed since the checkpoint before and are not written
-again: the new checkpoint holds a hard link to the same file. So three checkpoints of a full
-replay take little more room than one, and share the fate of the pieces they share; a smaller one
-stands alone.
+A tensor of at least `LARGE` bytes, such as the frames of a replay memory, is cut along its first
+axis into files of `PIECE` bytes. A piece that equals that of the previous checkpoint is a hard link
+to it. Three checkpoints of a full replay memory take little more room than one; damage to a shared
+piece damages all checkpoints that share it. Smaller tensors are not shared.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from agent.recording.renames import current_weights
 from modules.messages import ConfigError
 
 FORMAT = 2
-KEPT = 3
+CHECKPOINTS = 3
 LARGE = 1 << 26
 PIECE = 1 << 22
 
@@ -42,7 +41,7 @@ class Checkpoint:
     """The parts of a checkpoint, by name.
 
     `tensors` are groups of named tensors (`weights`, `learner`, `memory`), `blobs` raw bytes
-    (`world`), `facts` whatever JSON can say (steps, seed, best score).
+    (`world`), `facts` JSON values (steps, seed, best score).
     """
 
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -51,10 +50,10 @@ class Checkpoint:
 
 
 class NewerError(ConfigError):
-    """A checkpoint of a later version's making: whole, and not for this one to read."""
+    """A checkpoint in a newer format than this version reads."""
 
 
-def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = KEPT) -> Path:
+def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = CHECKPOINTS) -> Path:
     """Writes `folder/name` atomically and removes all but the `keep` newest numbered ones."""
     folder.mkdir(parents=True, exist_ok=True)
     partial, place = folder / f".{name}.partial", folder / name
@@ -94,38 +93,39 @@ def load(place: Path, only: Collection[str] | None = None) -> Checkpoint:
                 f"checkpoint {place}: format {manifest['format']} is newer than {FORMAT}, which "
                 "this version reads; update sextet"
             )
-        wanted: Callable[[str], bool] = lambda group: only is None or group in only  # noqa: E731
-        made, pieces = Checkpoint(), manifest.get("pieces", [])
+        groups = {file.rpartition(".")[0] for file in manifest["sha256"]}
+        groups = groups if only is None else groups & {*only}
+        loaded, pieces = Checkpoint(), manifest.get("pieces", [])
         within = {file for piece in pieces for file in piece["files"]}
         for file, digest in manifest["sha256"].items():
             stem, _, suffix = file.rpartition(".")
-            if file in within or not (suffix == "json" or wanted(stem)):
+            if file in within or not (suffix == "json" or stem in groups):
                 continue
             data = _verified(place, file, digest)
             if suffix == "safetensors":
-                made.tensors[stem] = load_tensors(data)
+                loaded.tensors[stem] = load_tensors(data)
             elif suffix == "bin":
-                made.blobs[stem] = data
+                loaded.blobs[stem] = data
             else:
-                made.facts = json.loads(data)
+                loaded.facts = json.loads(data)
         for piece in pieces:
-            if wanted(piece["group"]):
-                made.tensors[piece["group"]][piece["name"]] = _joined(place, manifest, piece)
+            if piece["group"] in groups:
+                loaded.tensors[piece["group"]][piece["name"]] = _joined(place, manifest, piece)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"checkpoint {place}: unreadable ({error})") from None
-    made.tensors = {group: current_weights(named) for group, named in made.tensors.items()}
-    return made
+    loaded.tensors = {group: current_weights(named) for group, named in loaded.tensors.items()}
+    return loaded
 
 
 def newest(
     folder: Path,
     only: Collection[str] | None = None,
-    tell: Callable[[str], None] = lambda why: None,
+    warn: Callable[[str], None] = lambda why: None,
 ) -> tuple[Path, Checkpoint] | None:
-    """The newest checkpoint under `folder` that is whole, or None.
+    """The newest undamaged checkpoint in `folder`, or None.
 
-    A damaged one is passed over, and `tell` is told why. `only` as in `load`. Raises ConfigError
-    where one is newer than this version reads: to go on from an older one would undo it.
+    `warn` is called with a line for each damaged one. `only` as in `load`. Raises ConfigError for a
+    checkpoint of a newer format: resuming from an older one would discard its progress.
     """
     for place in reversed(_numbered(folder)):
         try:
@@ -133,26 +133,25 @@ def newest(
         except NewerError:
             raise
         except ConfigError as error:
-            tell(str(error))
+            warn(str(error))
     return None
 
 
 def set_aside(folder: Path, after: Path) -> None:
-    """Renames checkpoints newer than `after`, which were passed over as damaged, to `….damaged`:
-    no later one is to share a file with them.
+    """Renames the damaged checkpoints newer than `after` to `….damaged`, so that no later one
+    shares a file with them.
     """
     for place in _numbered(folder):
         if int(place.name) > int(after.name):
-            aside = place.with_name(f"{place.name}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            place.rename(aside)
+            damaged = place.with_name(f"{place.name}.damaged")
+            shutil.rmtree(damaged, ignore_errors=True)
+            place.rename(damaged)
 
 
 def recover(folder: Path) -> None:
-    """Clears away what a process killed while it wrote has left; to be called by the next writer.
+    """Removes what a killed writer left behind; called before the next one writes.
 
-    Where it was killed between taking the old one away and putting the new one there, the old one
-    comes back.
+    A checkpoint that was being replaced is restored where its successor is not in place.
     """
     if not folder.is_dir():
         return
@@ -169,9 +168,9 @@ def recover(folder: Path) -> None:
 def _files(
     checkpoint: Checkpoint, pieces: list[dict[str, Any]]
 ) -> Iterator[tuple[str, bytes, bool]]:
-    """Name and content of each file, and whether it is a piece; `pieces` is told what is in it.
+    """Name and content of each file, and whether it is a piece; describes the pieces in `pieces`.
 
-    One at a time, so that a large replay is never in memory twice more.
+    Yields one file at a time, so that a large replay memory is not copied whole.
     """
     for group, named in checkpoint.tensors.items():
         large = {name for name, t in named.items() if t.dim() and t.nbytes >= LARGE}
@@ -227,12 +226,12 @@ def _hashes(place: Path) -> dict[str, str]:
 
 
 def _linked(earlier: Path | None, partial: Path, file: str) -> bool:
-    """Whether the file of the `earlier` checkpoint could be had in the new one too."""
+    """Whether the file of the `earlier` checkpoint could be linked into the new one."""
     assert earlier is not None
     try:
         os.link(earlier / file, partial / file)
     except OSError:
-        # Another file system, or one without links: it is written again.
+        # Another file system, or one without hard links: the caller writes the file.
         return False
     return True
 
@@ -244,7 +243,7 @@ def _write(file: Path, data: bytes) -> None:
 
 
 def _put(partial: Path, place: Path) -> None:
-    """Renames a finished folder into its place; one that was there goes only afterwards."""
+    """Renames a complete folder to its place, and then removes the one that was there."""
     old = place.parent / f".{place.name}.old"
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():

@@ -1,24 +1,70 @@
-"""Counting a run: score, episodes, modes and model calls, moment by moment."""
+"""Statistics of a run, moment by moment: returns, episodes, modes and model calls.
+
+An episode ends where the game does (signal `end`) or where a limit cuts it (`truncated`). A lost
+life that the protocol treats as the end of an episode does not end it here: the return goes on.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from agent.recording.trace import TraceDigest
-from modules.messages import SIGNALS, Moment
+from modules.messages import SIGNALS, Moment, Observation
 
-_SCORE, _END = SIGNALS.index("reward"), SIGNALS.index("end")
+_REWARD, _END = SIGNALS.index("reward"), SIGNALS.index("end")
+
+
+def game_over(observation: Observation) -> Tensor:
+    """Whether the episode of each row ends with this observation, [B] bool."""
+    return (observation.signals[:, _END] > 0) | observation.truncated
+
+
+def returns_so_far(rewards: NDArray[Any], over: NDArray[Any]) -> NDArray[np.float64]:
+    """The return of the running episode at each step, [T]; NaN rewards count as 0.
+
+    `rewards` [T] are those of one row, `over` [T] is true where an episode ended.
+    """
+    total = np.cumsum(np.nan_to_num(rewards), dtype=np.float64)
+    ends = np.where(np.asarray(over[:-1], bool), np.arange(1, len(over[:-1]) + 1), 0)
+    starts = np.maximum.accumulate(np.append(0, ends)[: len(total)])
+    before: NDArray[np.float64] = np.append(0.0, total)[starts]
+    return total - before
+
+
+class EpisodeReturns:
+    """Sums of the unclipped reward: `running` [B] of the episodes so far, `returns` of those that
+    ended, `score` of all steps and rows.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.running = torch.zeros(rows, dtype=torch.float64)
+        self.returns: list[float] = []
+        self.score = 0.0
+
+    def add(self, observation: Observation) -> list[tuple[int, float]]:
+        """Adds one observation; the episodes that ended with it, as (row, return)."""
+        rewards = observation.signals[:, _REWARD].double().cpu()
+        self.running += rewards
+        self.score += float(rewards.sum())
+        over = game_over(observation)
+        ended = [(row, float(self.running[row])) for row in over.nonzero().flatten().tolist()]
+        self.returns += [value for _, value in ended]
+        self.running[over] = 0.0
+        return ended
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run amounts to.
+    """Statistics of a whole run.
 
-    `steps` counts turns of the loop times rows. `score` is the unclipped reward gained in them
-    over all rows. `mean_return` is that of the episodes that ended, None where none did.
+    `steps` counts turns of the loop times rows. `score` is the sum of the unclipped
+    reward over all rows. `mean_return` is that of the episodes that ended, None where none did.
     `mode2_share` is the share of steps that planned, `model_calls` all imagined steps.
     """
 
@@ -39,46 +85,35 @@ class Summary:
 
 
 class EpisodeStats:
-    """Told every moment of a run, in order; says at any time what it amounts to.
+    """Statistics of the moments added so far, in order.
 
-    An episode ends where the game does (signal `end`) or where a limit cuts it (`truncated`). A
-    lost life that the protocol treats as an end of the episode goes on counting. What is felt at
-    a moment was earned by the action before it. A turn that shows a last frame, whose action is
-    ignored, counts in `steps` like any other.
+    The reward of a moment follows from the action before it. A moment that shows the last frame of
+    an episode, whose action is ignored, counts in `steps` like any other.
     """
 
     def __init__(self, world: str, rows: int) -> None:
         self.world, self.rows = world, rows
-        self.steps, self.planned_steps, self.model_calls, self.score = 0, 0, 0, 0.0
-        self.running = torch.zeros(rows, dtype=torch.float64)
-        self.returns: list[float] = []
+        self.steps, self.planned_steps, self.model_calls = 0, 0, 0
+        self.episodes = EpisodeReturns(rows)
         self._digest = TraceDigest()
 
     def add(self, moment: Moment) -> list[tuple[int, float]]:
-        """Counts one more moment; the episodes that ended in it, as (row, return)."""
+        """Adds a moment; the episodes that ended in it, as (row, return)."""
         self._digest.add(moment)
-        observation = moment.observation
-        felt = observation.signals[:, _SCORE].double().cpu()
-        self.running += felt
-        self.score += float(felt.sum())
-        over = (observation.signals[:, _END] > 0) | observation.truncated
-        ended = [(row, float(self.running[row])) for row in over.nonzero().flatten().tolist()]
-        self.returns += [value for _, value in ended]
-        self.running[over] = 0.0
         self.steps += self.rows
         self.planned_steps += int((moment.plan.mode == 2).sum())
         self.model_calls += int(moment.plan.model_calls.sum())
-        return ended
+        return self.episodes.add(moment.observation)
 
     def summary(self, seconds: float, run: str | None = None) -> Summary:
         """The run so far, which took `seconds`; `run` is its folder."""
-        returns = self.returns
+        returns = self.episodes.returns
         return Summary(
             world=self.world,
             steps=self.steps,
             episodes=len(returns),
             mean_return=sum(returns) / len(returns) if returns else None,
-            score=self.score,
+            score=self.episodes.score,
             steps_per_s=self.steps / seconds if seconds > 0 else 0.0,
             mode2_share=self.planned_steps / self.steps if self.steps else 0.0,
             model_calls=self.model_calls,

@@ -1,8 +1,9 @@
-"""Keyframes: what a run needs to be gone on with, bit for bit, from a step on.
+"""Keyframes: the state from which a recorded run continues bit for bit.
 
-A snapshot of the world, and of the agent the last moment, what memory needs to act, and the count
-of steps. That is all: no module keeps running context elsewhere, every random number derives from
-(seed, row, step, port), and weights do not change while a run is recorded. Nothing is pickled.
+A keyframe holds a snapshot of the world and, of the agent, its last moment, the tensors that its
+memory needs to act, and the number of steps. Nothing else changes during a recorded run: modules
+have no state of their own, every random number derives from (seed, row, step, port), and weights
+are constant. No pickle is involved.
 """
 
 from __future__ import annotations
@@ -22,28 +23,28 @@ _PREFIX = "memory."
 
 @runtime_checkable
 class ActingMemory(Protocol):
-    """A memory that can tell what acting needs from all that it remembers.
+    """A memory that can separate the tensors needed to act from those needed to learn.
 
-    Of any other memory a keyframe holds everything.
+    Of any other memory a keyframe holds all tensors.
     """
 
     def acting_tensors(self) -> dict[str, Tensor]:
-        """What acting needs, by name."""
+        """The tensors that acting needs, by name."""
 
     def load_acting(self, tensors: dict[str, Tensor]) -> None:
-        """Stands where `acting_tensors` were taken; after `begin`."""
+        """Restores what `acting_tensors` returned; called after `reset`."""
 
 
 def agent_bytes(agent: Agent) -> bytes:
-    """What acting on needs of an agent that has just written a moment."""
+    """The agent's part of a keyframe, taken after it has written a moment."""
     memory = agent.modules.memory
-    kept = memory.acting_tensors() if isinstance(memory, ActingMemory) else memory.tensors()
-    tensors = {f"{_PREFIX}{name}": tensor.contiguous() for name, tensor in kept.items()}
+    stored = memory.acting_tensors() if isinstance(memory, ActingMemory) else memory.tensors()
+    tensors = {f"{_PREFIX}{name}": tensor.contiguous() for name, tensor in stored.items()}
     return save({**tensors, "steps_done": torch.tensor(agent.steps_done)})
 
 
-def stand(agent: Agent, rows: int, seed: int, data: bytes) -> Moment:
-    """Begins a life that goes on where `agent_bytes` were taken; the moment lived last.
+def restore_agent(agent: Agent, rows: int, seed: int, data: bytes) -> Moment:
+    """Resets the agent and restores the state of `agent_bytes`; returns the last moment.
 
     Raises TraceError where the bytes are damaged or of another agent.
     """
@@ -52,11 +53,11 @@ def stand(agent: Agent, rows: int, seed: int, data: bytes) -> Moment:
     try:
         tensors = load(data)
         agent.steps_done = int(tensors.pop("steps_done"))
-        kept = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
+        stored = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
         if isinstance(memory, ActingMemory):
-            memory.load_acting(kept)
+            memory.load_acting(stored)
         else:
-            memory.load_tensors(kept)
+            memory.load_tensors(stored)
         return memory.last_written().check(agent.dims)
     except (SafetensorError, MessageError, KeyError, ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())

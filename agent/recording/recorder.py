@@ -1,4 +1,4 @@
-"""Recording a run: its trace, and the keyframes and weights from which any moment can be forked."""
+"""Records a run: its trace, with the keyframes and weights that forks start from."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class RunRecorder:
         if trained is not None:
             weights = named_weights(parametric_modules(agent.modules))
             facts = {"from": str(trained), "drives": self.drives}
-            copied = checkpoint.Checkpoint(tensors={"weights": weights}, facts=facts)
-            checkpoint.save(folder.checkpoints, "best", copied)
+            copy = checkpoint.Checkpoint(tensors={"weights": weights}, facts=facts)
+            checkpoint.save(folder.checkpoints, "best", copy)
         self.trace = TraceWriter(
             folder.trace,
             world.spec,

@@ -15,7 +15,7 @@ from modules.messages import ConfigError
 
 
 class RunFolder:
-    """Where one run is kept. Make it with `create` or find it again with `open`."""
+    """The folder of one run: a new one by `create`, an existing one by `open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -24,7 +24,7 @@ class RunFolder:
     def create(cls, path: Path | str | None, name: str) -> RunFolder:
         """A new folder at `path`, or `runs/<name>-<n>` with the next free n.
 
-        Raises ConfigError, and has made nothing, where `path` exists or cannot be made.
+        Raises ConfigError, and creates nothing, where `path` exists or cannot be created.
         """
         if path is not None:
             return cls(_make(Path(path)))
@@ -32,15 +32,15 @@ class RunFolder:
         plain = plain or "run"
         number = 1 + max(
             (
-                int(found[1])
+                int(match[1])
                 for folder in (parent.iterdir() if parent.is_dir() else ())
-                if (found := re.fullmatch(re.escape(plain) + r"-(\d+)", folder.name))
+                if (match := re.fullmatch(re.escape(plain) + r"-(\d+)", folder.name))
             ),
             default=0,
         )
         while True:
             place = parent / f"{plain}-{number}"
-            # Another run may take the number between looking and making.
+            # Another process may create the folder between this check and `mkdir`.
             if not place.exists():
                 return cls(_make(place))
             number += 1
@@ -73,7 +73,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints go."""
+        """The folder of checkpoints."""
         return self.path / "checkpoints"
 
     @property
@@ -107,13 +107,13 @@ def _make(place: Path) -> Path:
             f"run: expected a new folder, got '{place}', which exists; try another folder"
         )
     missing = [p for p in (place, *place.parents) if not p.exists()]
-    made: list[Path] = []
+    created: list[Path] = []
     try:
         for folder in reversed(missing):
             folder.mkdir()
-            made.append(folder)
+            created.append(folder)
     except OSError as error:
-        for folder in reversed(made):
+        for folder in reversed(created):
             folder.rmdir()
         raise ConfigError(
             f"run: expected a writable place, got '{place}': {error.strerror or error}"

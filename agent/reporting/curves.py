@@ -1,4 +1,4 @@
-"""Learning curves and the score table, drawn."""
+"""Pictures of learning curves and of the score table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.learning.evaluation import score
-from agent.reporting.runs_index import Point, TrainedRun, told_apart
+from agent.reporting.runs_index import Point, TrainedRun, setting_names
 from agent.reporting.score_table import GameRow, ScoreTable, cells
 from worlds.scores import published_score
 
@@ -38,9 +38,9 @@ class Curve:
 
 
 def curve(runs: Sequence[Sequence[Point]]) -> Curve:
-    """One curve of several trainings' points, each read between its points by a straight line.
+    """The mean curve of several trainings, interpolated linearly between the points of each.
 
-    It ends where the shortest does, so that no seed leaves the mean on the way.
+    It ends with the shortest training, so that all seeds are part of every mean.
     """
     first = max(points[0].steps for points in runs)
     last = min(points[-1].steps for points in runs)
@@ -72,8 +72,8 @@ def curve(runs: Sequence[Sequence[Point]]) -> Curve:
 def curves_picture(runs: Sequence[TrainedRun]) -> bytes:
     """A PNG: a panel a world, a curve a setting, over steps (below) and emulated frames (above).
 
-    Thick is what held seeds scored, thin and dotted what the episodes learned from did. The score
-    of chance, and of people where in sight, are drawn across.
+    Thick lines are evaluations on data-out seeds, thin dotted ones training episodes. Horizontal
+    lines are the scores of random play and of humans, where they are near the curves.
     """
     figure, plt = _figure()
     worlds = sorted({run.world for run in runs})
@@ -90,16 +90,16 @@ def _panel(axes: Any, world: str, runs: Sequence[TrainedRun], ticker: Any) -> No
     settings: dict[str, list[TrainedRun]] = {}
     for run in runs:
         settings.setdefault(run.setting, []).append(run)
-    names = told_apart(runs)
+    names = setting_names(runs)
     for number, (setting, group) in enumerate(settings.items()):
         name = f"{names[setting]}: " if names[setting] else ""
         colour = _COLOURS[number % len(_COLOURS)]
-        lived = [run.lived for run in group if run.lived]
-        judged = [run.evaluations for run in group if run.evaluations]
-        if lived:
-            thin = curve(lived)
+        training = [run.training_returns for run in group if run.training_returns]
+        evaluated = [run.evaluations for run in group if run.evaluations]
+        if training:
+            thin = curve(training)
             axes.plot(thin.steps, thin.mean, color=colour, lw=0.9, ls=":", alpha=0.8)
-        main = curve(judged or lived)
+        main = curve(evaluated or training)
         seeds = f"{main.runs} seeds" if main.runs > 1 else "1 seed"
         axes.plot(
             main.steps, main.mean, color=colour, lw=2, marker="o", ms=3, label=f"{name}{seeds}"
@@ -131,12 +131,12 @@ def _panel(axes: Any, world: str, runs: Sequence[TrainedRun], ticker: Any) -> No
 
 
 def _frames_a_step(runs: Sequence[TrainedRun]) -> float:
-    points = [p for run in runs for p in (*run.evaluations, *run.lived) if p.steps > 0]
+    points = [p for run in runs for p in (*run.evaluations, *run.training_returns) if p.steps > 0]
     return max((p.frames / p.steps for p in points), default=1.0)
 
 
 def table_picture(table: ScoreTable) -> bytes:
-    """A PNG: the table in words, and beside it each world's human-normalised score (HNS) drawn."""
+    """A PNG: the table as text, and beside it a chart of the human-normalised scores (HNS)."""
     figure, _ = _figure()
     compare = list(table.rows[0].compared) if table.rows else []
     head = ["world", "protocol", "runs", "episodes", "return", "of", "HNS", *compare]
@@ -175,7 +175,7 @@ def table_picture(table: ScoreTable) -> bytes:
 
 
 def _bars(axes: Any, rows: Sequence[GameRow], compare: Sequence[str]) -> None:
-    """HNS of each row at the height of its line of words, published agents as hollow marks."""
+    """HNS of each row at the height of its line of text; published agents as hollow marks."""
     from worlds.scores import human_normalised
 
     for number, row in enumerate(rows):
@@ -196,7 +196,7 @@ def _bars(axes: Any, rows: Sequence[GameRow], compare: Sequence[str]) -> None:
     axes.axvline(0, color=_GRAY, lw=0.8, ls=":")
     axes.axvline(1, color=_GRAY, lw=0.8, ls="--")
     axes.set_yticks([])
-    axes.set_xlabel("HNS: 0 chance, 1 human", fontsize=7)
+    axes.set_xlabel("HNS: 0 random, 1 human", fontsize=7)
     if compare:
         axes.legend(fontsize=7, frameon=False, loc="lower right")
     _dress(axes)
@@ -212,7 +212,7 @@ def _dress(axes: Any) -> None:
 
 
 def _figure() -> tuple[Any, Any]:
-    """An empty figure that needs no screen, and matplotlib's ticker."""
+    """An empty figure for files, and matplotlib's ticker."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -223,6 +223,6 @@ def _figure() -> tuple[Any, Any]:
 
 
 def _png(figure: Any) -> bytes:
-    held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=130, facecolor="white")
-    return held.getvalue()
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=130, facecolor="white")
+    return data.getvalue()

@@ -1,4 +1,4 @@
-"""The picture of a run: one page that shows how it went."""
+"""The picture of a run: scores, modes, energies, surprise and model calls over its steps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.recording.episode_stats import returns_so_far
 from agent.recording.trace import Trace
 from agent.reporting.text import counted, number, percent
 from modules.messages import TraceError
@@ -22,7 +23,7 @@ def picture(run: str | PathLike[str], row: int = 0) -> Path:
     """Draws one row of a run into `summary.png` beside its trace; the path of the picture.
 
     Score, share of Mode-2, energy of each drive, surprise and imagined steps over the steps, and
-    frames of moments worth seeing. `run` is a run folder or a trace. Raises TraceError, one line,
+    frames of notable moments. `run` is a run folder or a trace. Raises TraceError, one line,
     where there is nothing to draw or no place to write.
     """
     import matplotlib
@@ -41,15 +42,15 @@ def picture(run: str | PathLike[str], row: int = 0) -> Path:
 
 
 def notable(trace: Trace, row: int, count: int) -> list[tuple[int, str]]:
-    """Up to `count` steps worth seeing, in order, each with why: rewards, lost lives, surprises.
+    """Up to `count` notable steps, in order, each with a reason: rewards, lost lives, surprises.
 
-    Spread over the run: the run is cut into `count` parts and the most telling step of each taken.
+    The run is cut into `count` parts, and the most notable step of each is taken.
     """
     score = trace.series("reward")[:, row]
     lost = trace.series("life_lost")[:, row]
     surprise = trace.series("surprise")[:, row]
     worth = np.abs(np.sign(score)) * 3 + (lost > 0) * 2 + surprise / (surprise.max() + 1e-9)
-    found: list[tuple[int, str]] = []
+    steps: list[tuple[int, str]] = []
     for part in np.array_split(np.arange(len(score)), min(count, len(score))):
         step = int(part[np.argmax(worth[part])])
         if lost[step] > 0:
@@ -58,8 +59,8 @@ def notable(trace: Trace, row: int, count: int) -> list[tuple[int, str]]:
             why = f"score {'+' if score[step] > 0 else ''}{number(float(score[step]))}"
         else:
             why = f"surprise {number(float(surprise[step]))}"
-        found.append((step, why))
-    return found
+        steps.append((step, why))
+    return steps
 
 
 def _means(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -68,18 +69,6 @@ def _means(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarr
     whole = len(values) // stretch * stretch
     means = values[:whole].reshape(-1, stretch).mean(1)
     return np.arange(len(means)) * stretch, means
-
-
-def _episode_scores(
-    score: np.ndarray[Any, Any], over: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
-    """The score within the episode at each step."""
-    total = np.cumsum(score, dtype=np.float64)
-    ends = np.flatnonzero(over[:-1])
-    base = np.zeros(len(score))
-    for end in ends:
-        base[end + 1 :] = total[end]
-    return total - base
 
 
 def _drawn(trace: Trace, row: int) -> Any:
@@ -137,7 +126,7 @@ def _drawn(trace: Trace, row: int) -> Any:
     axes += [figure.add_subplot(grid[line + i, :], sharex=axes[0]) for i in range(1, 5)]
     of_score, of_mode, of_energy, of_surprise, of_calls = axes
 
-    running = _episode_scores(score, over)
+    running = returns_so_far(score, over)
     of_score.step(np.arange(steps), running, where="post", color=_SCORE_COLOUR, lw=1.6)
     of_score.fill_between(
         np.arange(steps), running, step="post", color=_SCORE_COLOUR, alpha=0.12, lw=0
@@ -152,7 +141,7 @@ def _drawn(trace: Trace, row: int) -> Any:
         band[None], aspect="auto", extent=(0, steps, 0, 1), cmap=_thought_colours(), vmin=0, vmax=1
     )
     of_mode.set_yticks([])
-    of_mode.set_title("mode: pale reacts, orange plans", **_LABEL)
+    of_mode.set_title("mode: pale Mode-1 (policy), orange Mode-2 (planning)", **_LABEL)
 
     for place, name in enumerate(trace.drives):
         at, values = _means(energies[:, place])
@@ -169,7 +158,7 @@ def _drawn(trace: Trace, row: int) -> Any:
     of_surprise.set_title("surprise", **_LABEL)
     of_calls.fill_between(*_means(calls), color=_THOUGHT, alpha=0.8, lw=0)
     of_calls.set_ylim(bottom=0, top=max(1.0, float(calls.max()) * 1.05))
-    of_calls.set_title("imagined steps spent", **_LABEL)
+    of_calls.set_title("imagined steps", **_LABEL)
     of_calls.set_xlabel("step", color=_INK)
     for axis in axes:
         axis.set_xlim(0, max(steps - 1, 1))

@@ -1,4 +1,4 @@
-"""Trained runs as they lie in folders: what was measured on the way, and what it came to."""
+"""Reads the run folders of trainings: their evaluations, training returns and final score."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from modules.messages import ConfigError
 from worlds.protocols import protocol_named
 
 EVALUATION = "evaluation.json"
-"""What `sextet eval RUN --json` said of a run, where somebody kept it in its folder."""
+"""The output of `sextet eval RUN --json`, where it was saved in the run folder."""
 
 _DEPTH = 3
 
@@ -37,9 +37,10 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """One training. `evaluations` are of held seeds, `lived` of the episodes it learned from.
+    """One training. `evaluations` are on held-out seeds, `training_returns` are means of episodes
+    that it learned from.
 
-    `setting` is what distinguishes it from other trainings in the same world, seed aside.
+    `setting` is its configuration without the seed and the number of steps.
     """
 
     path: Path
@@ -48,14 +49,14 @@ class TrainedRun:
     seed: int | None
     setting: str
     evaluations: tuple[Point, ...]
-    lived: tuple[Point, ...]
+    training_returns: tuple[Point, ...]
     final: Played
     seconds: float | None
 
 
-def told_apart(runs: Sequence[TrainedRun]) -> dict[str, str]:
-    """A name for each setting of one world's runs: none where there is one, else as much of the
-    path of its first run as tells it from the others.
+def setting_names(runs: Sequence[TrainedRun]) -> dict[str, str]:
+    """A name for each setting of one world's runs: empty where there is one setting, else the
+    shortest end of the path of its first run that no other setting shares.
     """
     first: dict[str, Path] = {}
     for run in runs:
@@ -74,9 +75,9 @@ def told_apart(runs: Sequence[TrainedRun]) -> dict[str, str]:
 
 
 def results(runs: Sequence[TrainedRun]) -> list[Played]:
-    """What runs came to, those of different settings in a world told apart."""
+    """The final scores of runs, with names for settings where a world has several."""
     worlds = {run.world for run in runs}
-    names = {world: told_apart([r for r in runs if r.world == world]) for world in worlds}
+    names = {world: setting_names([r for r in runs if r.world == world]) for world in worlds}
     return [run.final._replace(setting=names[run.world][run.setting]) for run in runs]
 
 
@@ -85,7 +86,7 @@ def find_runs(places: Iterable[Path]) -> list[TrainedRun]:
 
     Raises ConfigError, one line, for a place that holds none, or a run without a figure.
     """
-    found: dict[Path, TrainedRun] = {}
+    runs: dict[Path, TrainedRun] = {}
     for place in places:
         below = _below(place, _DEPTH) if place.is_dir() else []
         if not below:
@@ -95,8 +96,8 @@ def find_runs(places: Iterable[Path]) -> list[TrainedRun]:
                 f"of some, got '{place}'"
             )
         for path in below:
-            found.setdefault(path.resolve(), read_run(path))
-    return list(found.values())
+            runs.setdefault(path.resolve(), read_run(path))
+    return list(runs.values())
 
 
 def _below(place: Path, depth: int) -> list[Path]:
@@ -111,7 +112,7 @@ def _below(place: Path, depth: int) -> list[Path]:
 def read_run(path: Path) -> TrainedRun:
     """The run in a folder. Raises ConfigError where its figures cannot be read or there are none.
 
-    Of a run that still goes on, or was killed, a last line that is not whole is left out.
+    An incomplete last line, of a running or killed training, is left out.
     """
     tree = RunFolder.open(path).read_config()
     world = tree.get("world")
@@ -119,7 +120,7 @@ def read_run(path: Path) -> TrainedRun:
         raise ConfigError(f"report {path}: expected a config.yaml that names a world, got none")
     lines = _lines(path / "metrics.jsonl")
     evaluations = _points(lines, "evaluation")
-    lived = _points(lines, "return")
+    training_returns = _points(lines, "return")
     seed = tree.get("seed")
     seed = seed if isinstance(seed, int) else None
     return TrainedRun(
@@ -129,24 +130,24 @@ def read_run(path: Path) -> TrainedRun:
         seed=seed,
         setting=_setting(tree),
         evaluations=evaluations,
-        lived=lived,
-        final=_final(path, world, seed, evaluations, lived),
+        training_returns=training_returns,
+        final=_final(path, world, seed, evaluations or training_returns),
         seconds=_seconds(path),
     )
 
 
 def _protocol(world: dict[str, Any]) -> str | None:
-    """The protocol a configured world was run under: Atari's own where none was named."""
+    """The protocol of a configured world: the default of Atari where none is named."""
     named = world.get("protocol")
     return protocol_named(named).name if world["id"].startswith("ALE/") else named
 
 
 def _setting(tree: dict[str, Any]) -> str:
-    """All that runs of one curve share: the configuration but for its seed and its length. What an
-    earlier version did not know yet has its default.
+    """The configuration that runs of one curve share: all but its seed and its steps. Settings that
+    the version of the run did not have get their defaults.
     """
     known = {key: value for key, value in tree.items() if key in RunSettings.model_fields}
-    # One of a later version, or written by hand, is taken as it is.
+    # A configuration of a newer version, or written by hand, is compared as it is.
     with suppress(ValidationError):
         tree = tree | RunSettings.model_validate(known).model_dump(mode="json")
     apart = {key: value for key, value in tree.items() if key != "seed"}
@@ -160,7 +161,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"report {path}: expected JSON lines, got {error}") from None
-    made: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if not line.strip():
             continue
@@ -176,8 +177,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             raise ConfigError(
                 f"report {path}: line {number}: expected an object with steps, got {line!r:.60}"
             )
-        made.append(figures)
-    return made
+        lines.append(figures)
+    return lines
 
 
 def _number(value: object) -> float | None:
@@ -187,45 +188,42 @@ def _number(value: object) -> float | None:
 
 
 def _points(lines: Sequence[dict[str, Any]], name: str) -> tuple[Point, ...]:
-    """What the lines have of a figure, by rising steps; a later line for the same step counts."""
-    made: dict[int, Point] = {}
+    """The points of a figure by rising steps; of several lines for a step the last counts."""
+    points: dict[int, Point] = {}
     for line in lines:
         if (value := _number(line.get(name))) is not None:
             low, high = (_number(line.get(f"{name}_{end}")) for end in ("low", "high"))
             steps = int(line["steps"])
             frames = int(_number(line.get("frames")) or steps)
             episodes = int(_number(line.get(f"{name}_episodes")) or 0)
-            made[steps] = Point(steps, frames, value, low, high, episodes)
-    return tuple(made[steps] for steps in sorted(made))
+            points[steps] = Point(steps, frames, value, low, high, episodes)
+    return tuple(points[steps] for steps in sorted(points))
 
 
 def _final(
     path: Path,
     world: dict[str, Any],
     seed: int | None,
-    evaluations: Sequence[Point],
-    lived: Sequence[Point],
+    points: Sequence[Point],
 ) -> Played:
-    """What it came to: a kept evaluation of it, else its last own one, else its last episodes."""
-    kept = path / EVALUATION
-    if kept.is_file():
+    """The final score: the saved evaluation of the run, else the last of its points."""
+    saved = path / EVALUATION
+    if saved.is_file():
         try:
-            said = json.loads(kept.read_text(encoding="utf-8"))
-            returns = tuple(float(value) for value in said.get("returns") or ())
+            figures = json.loads(saved.read_text(encoding="utf-8"))
             return Played(
-                world=str(said["world"]),
-                protocol=said.get("protocol"),
+                world=str(figures["world"]),
+                protocol=figures.get("protocol"),
                 seed=seed,
-                mean=float(said["mean_return"]),
-                returns=returns,
-                episodes=int(said["episodes"]),
+                mean=float(figures["mean_return"]),
+                returns=tuple(float(value) for value in figures.get("returns") or ()),
+                episodes=int(figures["episodes"]),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
-                f"report {kept}: expected what `sextet eval --json` says, got "
+                f"report {saved}: expected the output of `sextet eval --json`, got "
                 f"{type(error).__name__}: {error}"
             ) from None
-    points = evaluations or lived
     if not points:
         raise ConfigError(
             f"report {path}: expected a run with an evaluation or a finished episode, got none yet"
@@ -237,9 +235,9 @@ def _final(
 
 
 def _seconds(path: Path) -> float | None:
-    """What the training took, where it is over."""
+    """The seconds a finished training took."""
     try:
-        said = json.loads((path / "result.json").read_text(encoding="utf-8"))
-        return _number(said.get("seconds"))
+        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        return _number(result.get("seconds"))
     except (OSError, ValueError, AttributeError):
         return None

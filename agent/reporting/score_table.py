@@ -1,10 +1,10 @@
-"""What trained agents score: a game a row, and all games together.
+"""Scores of trained agents: one row a game, and all games together.
 
 The measures are those of Agarwal et al. 2021 ("Deep reinforcement learning at the edge of the
 statistical precipice"): human-normalised scores (HNS), their mean and median over games, the
 interquartile mean (IQM) over all runs, and percentile intervals of a bootstrap stratified by game.
-Where a game has several runs, runs are drawn anew; where it has one, its episodes are, and the
-interval tells nothing of how another seed would fare.
+Where a game has several runs, runs are resampled. Where it has one, its episodes are, and the
+interval does not cover the variation between seeds.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Numbers = npt.NDArray[np.float64]
 RESAMPLES = 4_000
 _SEED = 20221
 _NORMAL = 1.96
-"""Standard deviations from the middle of a normal distribution to the end of its central 95 %."""
+"""Half the width of the central 95 % of a normal distribution, in standard deviations."""
 
 
 class Played(NamedTuple):
-    """One run's result in one world: the mean return of its episodes and, where kept, each."""
+    """The result of one run: the mean return of its episodes and, where recorded, each return."""
 
     world: str
     protocol: str | None
@@ -40,11 +40,11 @@ class Played(NamedTuple):
     high: float | None = None
     episodes: int = 0
     setting: str = ""
-    """What tells it from runs of other settings in the same world."""
+    """A name for its configuration where a world has runs of several."""
 
 
 class Interval(NamedTuple):
-    """A figure and the interval it lies in with a confidence of 95 %; no ends where unknown."""
+    """A figure and its 95 % confidence interval, None where unknown."""
 
     value: float
     low: float | None = None
@@ -62,7 +62,7 @@ def _figure(value: float) -> str:
 
 @dataclass(frozen=True)
 class GameRow:
-    """One world: `over` says of what the interval is ("runs", "episodes", or "" for none).
+    """One world: the interval is over `over` ("runs", "episodes", or "" without an interval).
 
     `human_normalised` is None where no human score is published; `compared` has the published
     scores of other agents, None where there is none.
@@ -81,11 +81,11 @@ class GameRow:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Rows by world, and `together`: mean, median and IQM of the HNS of those that have one,
-    unless a game has several rows: then nothing.
+    """Rows by world, and `together`: mean, median and IQM of the human-normalised scores, empty
+    where a game has several rows.
 
-    `compared` has the same of the published agents, over the same games; an agent that lacks one
-    of them is missing. `games` counts them.
+    `compared` has the same for published agents over the same games, without agents that lack one
+    of these. `games` is their number.
     """
 
     rows: tuple[GameRow, ...]
@@ -111,8 +111,8 @@ def interquartile_mean(values: Numbers, axis: int = -1) -> Numbers:
     """The mean without the lowest and the highest quarter, ⌊n/4⌋ values at each end."""
     ordered = np.sort(values, axis)
     cut = ordered.shape[axis] // 4
-    kept = ordered.take(np.arange(cut, ordered.shape[axis] - cut), axis)
-    return np.asarray(kept.mean(axis))
+    middle = ordered.take(np.arange(cut, ordered.shape[axis] - cut), axis)
+    return np.asarray(middle.mean(axis))
 
 
 def score_table(results: Sequence[Played], compare: Sequence[str] = ()) -> ScoreTable:
@@ -126,7 +126,7 @@ def score_table(results: Sequence[Played], compare: Sequence[str] = ()) -> Score
         runs for (world, *_), runs in worlds.items() if human_normalised(world, 0.0) is not None
     ]
     games = len({runs[0].world for runs in normalised})
-    # A game played in several ways is no more than one, and none of them is its score.
+    # A game with several rows has no single score, so there are no means over games.
     alone = games == len(normalised) > 0
     return ScoreTable(
         rows=rows,
@@ -138,8 +138,8 @@ def score_table(results: Sequence[Played], compare: Sequence[str] = ()) -> Score
 
 def _row(runs: Sequence[Played], compare: Sequence[str]) -> GameRow:
     world = runs[0].world
-    felt, over = _interval(runs)
-    ends = [None if end is None else human_normalised(world, end) for end in felt]
+    interval, over = _interval(runs)
+    ends = [None if end is None else human_normalised(world, end) for end in interval]
     normalised = None if ends[0] is None else Interval(ends[0], ends[1], ends[2])
     return GameRow(
         world=world,
@@ -147,7 +147,7 @@ def _row(runs: Sequence[Played], compare: Sequence[str]) -> GameRow:
         setting=runs[0].setting,
         runs=len(runs),
         episodes=sum(run.episodes or len(run.returns) for run in runs),
-        score=felt,
+        score=interval,
         over=over,
         human_normalised=normalised,
         compared={name: published_score(world, name) for name in compare},
@@ -155,37 +155,37 @@ def _row(runs: Sequence[Played], compare: Sequence[str]) -> GameRow:
 
 
 def _interval(runs: Sequence[Played]) -> tuple[Interval, str]:
-    """A world's score, and of what its interval is."""
+    """The score of a world, and what its interval is over."""
     if len(runs) > 1:
-        found = score([run.mean for run in runs])
-        return Interval(found.mean, found.low, found.high), "runs"
+        estimate = score([run.mean for run in runs])
+        return Interval(estimate.mean, estimate.low, estimate.high), "runs"
     (run,) = runs
     if len(run.returns) > 1:
-        found = score(run.returns)
-        return Interval(found.mean, found.low, found.high), "episodes"
+        estimate = score(run.returns)
+        return Interval(estimate.mean, estimate.low, estimate.high), "episodes"
     if run.low is not None and run.high is not None:
         return Interval(run.mean, run.low, run.high), "episodes"
     return Interval(run.mean), ""
 
 
 def _together(worlds: Sequence[Sequence[Played]]) -> dict[str, Interval]:
-    """Mean, median and IQM of HNS with their intervals; without where nothing can be redrawn."""
+    """Mean, median and IQM of HNS, with intervals where there is something to resample."""
     rng = np.random.default_rng(_SEED)
-    found = [_redrawn(runs, rng) for runs in worlds]
-    values = _aggregate([each[:, :1] for each, _ in found])
-    if not any(known for _, known in found):
+    resampled = [_resampled(runs, rng) for runs in worlds]
+    values = _aggregate([each[:, :1] for each, _ in resampled])
+    if not any(known for _, known in resampled):
         return {name: Interval(float(value[0])) for name, value in values.items()}
-    drawn = _aggregate([each[:, 1:] for each, _ in found])
-    made = {}
+    drawn = _aggregate([each[:, 1:] for each, _ in resampled])
+    intervals = {}
     for name, value in values.items():
         low, high = np.quantile(drawn[name], (0.025, 0.975))
-        made[name] = Interval(float(value[0]), float(low), float(high))
-    return made
+        intervals[name] = Interval(float(value[0]), float(low), float(high))
+    return intervals
 
 
-def _redrawn(runs: Sequence[Played], rng: np.random.Generator) -> tuple[Numbers, bool]:
-    """HNS of a game's runs [runs, 1 + RESAMPLES], first as they are, then drawn anew, and whether
-    there was anything to draw.
+def _resampled(runs: Sequence[Played], rng: np.random.Generator) -> tuple[Numbers, bool]:
+    """HNS of a game's runs [runs, 1 + RESAMPLES], first as they are and then resampled, and whether
+    there was anything to resample.
     """
     means = np.array([run.mean for run in runs])
     if len(runs) > 1:
@@ -196,13 +196,13 @@ def _redrawn(runs: Sequence[Played], rng: np.random.Generator) -> tuple[Numbers,
         picked = rng.integers(len(returns), size=(RESAMPLES, len(returns)))
         again, known = returns[picked].mean(1)[None], True
     elif runs[0].low is not None and runs[0].high is not None:
-        # The episodes were not kept, but how far their mean is to be trusted was.
+        # The episodes were not recorded, but the interval of their mean was.
         deviation = (runs[0].high - runs[0].low) / (2 * _NORMAL)
         again, known = means[:, None] + deviation * rng.standard_normal((1, RESAMPLES)), True
     else:
         again, known = np.repeat(means[:, None], RESAMPLES, 1), False
     scores = np.concatenate([means[:, None], again], 1)
-    # It is linear in the score.
+    # The human-normalised score is linear in the score.
     nought, one = (human_normalised(runs[0].world, at) or 0.0 for at in (0.0, 1.0))
     return nought + scores * (one - nought), known
 
@@ -222,7 +222,7 @@ def _others(
 ) -> dict[str, dict[str, float]]:
     """The measures of published agents over the games of these worlds, each game once."""
     names = sorted({runs[0].world for runs in worlds})
-    made: dict[str, dict[str, float]] = {}
+    measures: dict[str, dict[str, float]] = {}
     for column in compare:
         known = [published_score(world, column) for world in names]
         scores = [
@@ -232,8 +232,8 @@ def _others(
         ]
         if names and len(scores) == len(names):
             games = [np.array([[value]], dtype=np.float64) for value in scores]
-            made[column] = {name: float(value[0]) for name, value in _aggregate(games).items()}
-    return made
+            measures[column] = {name: float(value[0]) for name, value in _aggregate(games).items()}
+    return measures
 
 
 def as_markdown(table: ScoreTable) -> str:

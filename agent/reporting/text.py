@@ -1,4 +1,4 @@
-"""What each module last said, in plain words."""
+"""The messages of a moment in words, a few lines for each module."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from modules.messages import SIGNALS, Moment, State, WorldSpec
 
 MODULES = ("perception", "world model", "cost", "memory", "actor", "configurator")
-"""The six, in the order in which they speak."""
+"""The six modules, in the order of the loop."""
 
-_TOLD = ("reward", "life_lost", "end", "effort")
+_REPORTED = ("reward", "life_lost", "end", "effort")
 _LIVES, _END = SIGNALS.index("lives"), SIGNALS.index("end")
 
 
@@ -38,15 +38,15 @@ def counted(count: int, what: str) -> str:
 
 
 class Words:
-    """Puts the moments of one row of a world in words: a few short lines for each module.
+    """Describes moments of one row of a world: a few short lines for each module.
 
-    Lines come with the most telling first, so that a small screen may cut the rest.
+    The most important line comes first, so that a small screen can cut the rest.
     """
 
     def __init__(self, world: WorldSpec, drives: Sequence[str], heads: Sequence[str]) -> None:
         self.world, self.drives, self.heads = world, tuple(drives), tuple(heads)
 
-    def tell(self, moment: Moment, before: Moment | None, row: int = 0) -> dict[str, list[str]]:
+    def lines(self, moment: Moment, before: Moment | None, row: int = 0) -> dict[str, list[str]]:
         """The lines of each of `MODULES`; `before` is the moment before this one, if known."""
         return {
             "perception": self.perception(moment, row),
@@ -57,26 +57,26 @@ class Words:
             "configurator": self.configurator(moment, row),
         }
 
-    def _felt(self, values: Sequence[float]) -> str:
+    def _signals(self, values: Sequence[float]) -> str:
         """Signals that are not 0, by name."""
         names = self.world.signals
-        told = [
+        parts = [
             f"{names[i].replace('_', ' ')} {signed(values[i])}"
             for i in range(len(names))
-            if (names[i] in _TOLD or i >= len(SIGNALS)) and abs(values[i]) >= 0.005
+            if (names[i] in _REPORTED or i >= len(SIGNALS)) and abs(values[i]) >= 0.005
         ]
-        return ", ".join(told) or "nothing"
+        return ", ".join(parts) or "nothing"
 
     def perception(self, moment: Moment, row: int) -> list[str]:
-        """What is seen and felt."""
+        """Signals, the observation and the latent."""
         observation, signals = moment.observation, moment.observation.signals[row].tolist()
-        felt = f"feels {self._felt(signals)}"
+        first = f"signals: {self._signals(signals)}"
         if signals[_LIVES]:
-            felt += f", {number(signals[_LIVES])} " + ("life" if signals[_LIVES] == 1 else "lives")
+            first += f", {number(signals[_LIVES])} " + ("life" if signals[_LIVES] == 1 else "lives")
         if bool(observation.first[row]):
-            felt = "a new episode; " + felt
+            first = "a new episode; " + first
         elif bool(observation.ended[row]):
-            felt = "the episode is over; " + felt
+            first = "the episode is over; " + first
         if observation.pixels is not None:
             height, width, channels = observation.pixels.shape[1:]
             seen = f"{height}×{width} pixels" + (f"×{channels}" if channels > 1 else "")
@@ -86,56 +86,57 @@ class Words:
             seen = "nothing"
         latent = moment.state.latent[row]
         return [
-            felt,
-            f"sees {seen}, state of {len(latent)}, size {number(float(latent.norm()))}",
+            first,
+            f"sees {seen}, latent of {len(latent)}, norm {number(float(latent.norm()))}",
         ]
 
     def world_model(self, moment: Moment, before: Moment | None, row: int) -> list[str]:
-        """How the last expectation fared, and what is expected next."""
+        """The last prediction against the observation, and the next prediction."""
         if bool(moment.observation.first[row]) or before is None:
-            fared = "expected nothing yet"
+            compared = "no prediction yet"
         else:
-            was = self._expected(before.expected, row)
-            felt = self._felt(moment.observation.signals[row].tolist())
-            fared = f"expected {was}, felt {felt}; surprise {number(float(moment.surprise[row]))}"
+            predicted = self._predicted(before.expected, row)
+            observed = self._signals(moment.observation.signals[row].tolist())
+            surprise = number(float(moment.surprise[row]))
+            compared = f"predicted {predicted}, observed {observed}; surprise {surprise}"
         expected = moment.expected
         end = percent(float(expected.ended[row]))
-        coming = f"expects {self._expected(expected, row)}, end {end}"
+        coming = f"predicts {self._predicted(expected, row)}, end {end}"
         if float(expected.uncertainty[row]) > 0:
-            coming += f", unsure by {number(float(expected.uncertainty[row]))}"
-        return [fared, coming]
+            coming += f", uncertainty {number(float(expected.uncertainty[row]))}"
+        return [compared, coming]
 
-    def _expected(self, state: State, row: int) -> str:
+    def _predicted(self, state: State, row: int) -> str:
         values = state.signals[row].tolist()
-        # That the episode ends is told as a probability, and nobody is surprised by effort.
+        # The end has a probability of its own, and effort follows from the action.
         values[_END] = values[SIGNALS.index("effort")] = 0.0
-        return self._felt(values)
+        return self._signals(values)
 
     def cost(self, moment: Moment, row: int) -> list[str]:
-        """How good or bad it is, by drive and by critic head."""
+        """The energy of each drive and critic head, and in all."""
         energy, directive = moment.energies, moment.directive
         now = _named(self.drives, energy.intrinsic[row].tolist())
         assert energy.critic is not None  # every moment has it
-        coming = _named(self.heads, energy.critic[row].tolist())
+        critic = _named(self.heads, energy.critic[row].tolist())
         total = float(energy.total(directive)[row])
-        lines = [f"now {now}", f"to come {coming}; in all {number(total)}"]
+        lines = [f"drives {now}", f"critic {critic}; in all {number(total)}"]
         if (spread := float(energy.disagreement[row])) > 0:
-            lines.append(f"critics disagree by {number(spread)}")
+            lines.append(f"disagreement of critics {number(spread)}")
         return lines
 
     def memory(self, moment: Moment, row: int) -> list[str]:
-        """What the present calls to mind."""
+        """Similarity to remembered states, novelty, and the age of the most similar ones."""
         recollection = moment.recollection
         weights = recollection.weights[row].tolist()
         ages = recollection.ages[row].tolist()
         pairs = [(w, a) for w, a in zip(weights, ages, strict=True) if w >= 0.005]
-        known = f"recognises {percent(min(sum(weights), 1.0))}"
+        known = f"known {percent(min(sum(weights), 1.0))}"
         lines = [f"{known}, novelty {percent(float(recollection.novelty[row]))}"]
         if pairs:
             recent = ", ".join(f"{age:.0f}" for _, age in sorted(pairs, reverse=True)[:4])
-            lines.append(f"like {recent} steps ago")
+            lines.append(f"similar: {recent} steps ago")
         else:
-            lines.append("like nothing before")
+            lines.append("similar: none")
         return lines
 
     def action(self, encoded: Sequence[float]) -> str:
@@ -147,11 +148,11 @@ class Words:
         return "(" + " ".join(number(v) for v in encoded[:4]) + (" …)" if spec.size > 4 else ")")
 
     def actor(self, moment: Moment, row: int) -> list[str]:
-        """What is done, and what else was considered."""
+        """The action, and the other candidates of a plan."""
         plan = moment.plan
         if int(plan.mode[row]) != 2:
-            doing = f"{self.action(plan.action[row].tolist())}, without thinking"
-            return [doing, "chosen by the policy"]
+            doing = f"{self.action(plan.action[row].tolist())}, by the policy"
+            return [doing, "no planning in Mode-1"]
         count = max(int(plan.steps[row]), 1)
         names = [self.action(a) for a in plan.actions[row, :count].tolist()]
         lines = [
@@ -173,16 +174,16 @@ class Words:
         return lines
 
     def configurator(self, moment: Moment, row: int) -> list[str]:
-        """How everybody is to work, and why."""
+        """The reason, mode, horizon, budget and drive weights."""
         directive = moment.directive
         lines = [directive.reason[row]]
         if int(directive.mode[row]) == 2:
             lines.append(
                 f"Mode-2, {counted(int(directive.horizon_steps[row]), 'step')} ahead,"
-                f" at most {int(directive.model_calls[row])} imagined"
+                f" at most {counted(int(directive.model_calls[row]), 'model call')}"
             )
         else:
-            lines.append("Mode-1, react")
+            lines.append("Mode-1, the policy acts")
         lines.append(f"weights {_named(self.drives, directive.u[row].tolist())}")
         return lines
 

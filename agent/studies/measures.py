@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from agent.recording.episode_stats import game_over
 from modules import chance
 from modules.messages import SIGNALS, ActionSpec, Moment, Observation
 
@@ -45,7 +46,6 @@ _GRID = 12
 """Frames are averaged to this number of rows and columns before they are projected."""
 
 _SCORE, _LOST, _EFFORT = (SIGNALS.index(n) for n in ("reward", "life_lost", "effort"))
-_END = SIGNALS.index("end")
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,7 @@ class SeriesRecorder:
         """Adds a moment; true once every row's first episode is over."""
         observation, signals = moment.observation, moment.observation.signals.numpy()
         counts = ~self.over
-        # A lost life that the protocol treats as an episode's end does not end the series; the end
-        # of the game does, or a limit.
-        ends = (signals[:, _END] > 0) | observation.truncated.numpy()
+        ends = game_over(observation).numpy()
         waits = observation.ended.numpy()
         self.over = self.over | (counts & ends)
         weighted = (moment.energies.intrinsic * moment.directive.u).sum(-1).numpy()

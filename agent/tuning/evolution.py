@@ -33,6 +33,7 @@ from agent.live import live
 from agent.recording import checkpoint
 from agent.recording.atomic import write_json
 from agent.recording.checkpoint import Checkpoint
+from agent.recording.episode_stats import game_over
 from agent.recording.run_folder import RunFolder
 from agent.tuning.from_traces import Tunable, learn_from
 from modules import chance
@@ -54,7 +55,7 @@ JUDGED_IN = 2
 NOTES, STATES = "tuning.json", "generations"
 """In a folder: the request and the history, and the states to continue from."""
 
-_SCORE, _END = SIGNALS.index("reward"), SIGNALS.index("end")
+_SCORE = SIGNALS.index("reward")
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class _Lesson:
             observation = moment.observation
             score += observation.signals[:, _SCORE].double() * alive
             calls += moment.plan.model_calls * alive
-            alive &= ~((observation.signals[:, _END] > 0) | observation.truncated)
+            alive &= ~game_over(observation)
             if not bool(alive.any()):
                 break
         earned, spent = float(score.mean()), float(calls.mean())

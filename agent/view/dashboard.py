@@ -1,4 +1,4 @@
-"""The live view of a run: the game, what the six modules say, and how it has been going."""
+"""The live view of a run: the game, the messages of the six modules, and recent trends."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from agent.recording.episode_stats import EpisodeReturns
 from agent.reporting.text import MODULES, Words, number, percent
 from agent.view.keys import Steerable
-from modules.messages import SIGNALS, Moment, WorldSpec
+from modules.messages import Moment, WorldSpec
 
-_SCORE, _END = SIGNALS.index("reward"), SIGNALS.index("end")
 _COLOURS = dict(zip(MODULES, ("cyan", "blue", "red", "magenta", "green", "yellow"), strict=True))
 _BARS = "▁▂▃▄▅▆▇█"
 _BOXED_FROM = 37
@@ -34,7 +34,7 @@ _BOXED_FROM = 37
 
 
 class Screen(Protocol):
-    """Anything that shows a run while it goes."""
+    """A view of a run in progress."""
 
     def __enter__(self) -> Self: ...
 
@@ -46,7 +46,7 @@ class Screen(Protocol):
     ) -> None: ...
 
     def show(self, moment: Moment) -> None:
-        """Takes one moment; draws when it is time."""
+        """Adds a moment, and redraws when the interval is over."""
 
 
 def screen(
@@ -63,34 +63,25 @@ def screen(
 
 
 class _Tally:
-    """Counts for one row what both views show: steps, episodes, score, speed, modes."""
+    """Counts that both views show: steps, speed, modes, and the episodes of row 0."""
 
     def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.step, self.rows, self.moments = 0, 1, 0
-        self.episode, self.score, self.total, self.last = 1, 0.0, 0.0, None
-        self.planned_steps = 0
-        self.recent: deque[tuple[float, int]] = deque([(self.began, 0)], maxlen=50)
-        self.over = False
-
-    last: float | None
+        self.step, self.rows, self.moments, self.planned_steps = 0, 1, 0, 0
+        self.episodes: EpisodeReturns | None = None
+        self.episode, self.score, self.total = 1, 0.0, 0.0
+        self.last: float | None = None
+        self.recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=50)
 
     def add(self, moment: Moment) -> None:
-        observation = moment.observation
-        self.step, self.rows = moment.step, len(observation.first)
+        if self.episodes is None:
+            self.rows = len(moment.observation.first)
+            self.episodes = EpisodeReturns(self.rows)
+        self.step = moment.step
         self.moments += 1
-        # A lost life may begin what the protocol calls an episode; the game goes on.
-        if self.over:
-            self.episode, self.last, self.score, self.over = (
-                self.episode + 1,
-                self.score,
-                0.0,
-                False,
-            )
-        signals = observation.signals[0].tolist()
-        self.score += signals[_SCORE]
-        self.total += float(observation.signals[:, _SCORE].sum())
-        self.over = signals[_END] > 0 or bool(observation.truncated[0])
+        for row, value in self.episodes.add(moment.observation):
+            if row == 0:
+                self.episode, self.last = self.episode + 1, value
+        self.score, self.total = float(self.episodes.running[0]), self.episodes.score
         self.planned_steps += int((moment.plan.mode == 2).sum())
 
     @property
@@ -98,7 +89,7 @@ class _Tally:
         return self.planned_steps / max(self.moments * self.rows, 1)
 
     def speed(self) -> float:
-        """Steps per second of the last few looks, rows counted."""
+        """Steps a second over the last updates, all rows counted."""
         now = time.monotonic()
         self.recent.append((now, self.moments * self.rows))
         (then, before), (_, after) = self.recent[0], self.recent[-1]
@@ -115,7 +106,7 @@ class ProgressLines:
         self._next = time.monotonic() + every_s
 
     def show(self, moment: Moment) -> None:
-        """Takes one moment; prints when it is time."""
+        """Adds a moment, and prints when the interval is over."""
         self._tally.add(moment)
         if time.monotonic() >= self._next:
             self._print()
@@ -140,7 +131,7 @@ class ProgressLines:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Nothing to free."""
+        """Nothing to close."""
 
 
 class HalfBlocks:
@@ -190,8 +181,8 @@ class Dashboard:
     """Shows row 0 of a run in the terminal, at most some ten times a second.
 
     `render` gives the picture to show, [H W 3] or [B H W 3] uint8, or is None where there is
-    none. Drawing is kept under a tenth of the time, however fast the run and slow the terminal.
-    Where the run is `steered` by keys, the last line tells them and what is set.
+    none. Drawing takes at most a tenth of the time. Where the run is `steered` by keys, the last
+    line shows the keys and the present settings.
     """
 
     def __init__(
@@ -234,10 +225,12 @@ class Dashboard:
             self._live = None
 
     def show(self, moment: Moment) -> None:
-        """Takes one moment; draws when it is time."""
+        """Adds a moment, and redraws when the interval is over."""
         self._tally.add(moment)
-        for kept, felt in zip(self._energies, moment.energies.intrinsic[0].tolist(), strict=True):
-            kept.append(felt)
+        for trend, energy in zip(
+            self._energies, moment.energies.intrinsic[0].tolist(), strict=True
+        ):
+            trend.append(energy)
         self._surprise.append(float(moment.surprise[0]))
         self._modes.append(int(moment.plan.mode[0]))
         now = time.monotonic()
@@ -248,19 +241,19 @@ class Dashboard:
         self._before = moment
 
     def picture(self, moment: Moment) -> RenderableType:
-        """Everything shown for a moment, for a console of the present size."""
+        """The whole screen for a moment, in the present size of the console."""
         width, height = self._console.size
         left = max(26, min(int(width * 0.42), width - 44))
         right = width - left - 1
         body = height - 1 - (self.steered is not None)
         trends = len(self._energies) + 2
-        told = self.words.tell(moment, self._before)
+        lines = self.words.lines(moment, self._before)
         table = Table.grid(padding=(0, 1, 0, 0))
         table.add_column(width=left, no_wrap=True, overflow="crop")
         table.add_column(width=right)
         table.add_row(
             Group(self._game(left, body - trends), *self._trends(left)),
-            self._panels(told, right, body),
+            self._panels(lines, right, body),
         )
         if self.steered is None:
             return Group(self._headline(width), table)
@@ -296,11 +289,11 @@ class Dashboard:
         lines = [
             Text.assemble(
                 (f"{name.replace('_', ' ')[:wide]:<{wide}} ", "red"),
-                (f"{number(kept[-1]) if kept else '':>6} ", "default"),
-                (sparkline(kept, bars), "red"),
+                (f"{number(trend[-1]) if trend else '':>6} ", "default"),
+                (sparkline(trend, bars), "red"),
                 no_wrap=True,
             )
-            for name, kept in named
+            for name, trend in named
         ]
         surprise = number(self._surprise[-1]) if self._surprise else ""
         lines.append(
@@ -318,9 +311,9 @@ class Dashboard:
         lines.append(modes)
         return lines
 
-    def _panels(self, told: dict[str, list[str]], width: int, height: int) -> RenderableType:
+    def _panels(self, texts: dict[str, list[str]], width: int, height: int) -> RenderableType:
         boxed = height + 1 >= _BOXED_FROM
-        # What is left over goes to those with most to say.
+        # The modules with the longest texts get the remaining lines.
         sizes = dict.fromkeys(MODULES, height // len(MODULES))
         for name in ("configurator", "world model", "actor", "cost", "perception")[
             : height % len(MODULES)
@@ -330,7 +323,7 @@ class Dashboard:
         for name in MODULES:
             colour, size = _COLOURS[name], sizes[name]
             if boxed:
-                lines = _wrapped(told[name], width - 4, size - 2)
+                lines = _wrapped(texts[name], width - 4, size - 2)
                 panels.append(
                     Panel(
                         Text("\n".join(lines), no_wrap=True),
@@ -344,14 +337,14 @@ class Dashboard:
             else:
                 head = Text(f"{name} ", style=f"bold {colour}", no_wrap=True)
                 head.append("─" * (width - len(name) - 1), style=f"not bold {colour}")
-                lines = _wrapped(told[name], width, size - 1)
+                lines = _wrapped(texts[name], width, size - 1)
                 lines += [""] * (size - 1 - len(lines))
                 panels.append(Group(head, *(Text(line, no_wrap=True) for line in lines)))
         return Group(*panels)
 
 
 def _help(steered: Steerable, width: int) -> Text:
-    """The keys, and what is set by them, in a line."""
+    """The present settings and the keys, in a line."""
     line = Text(no_wrap=True, overflow="ellipsis")
     line.append(f" {steered.status} ", style="bold black on yellow")
     for key, does in steered.keys.items():
@@ -362,7 +355,7 @@ def _help(steered: Steerable, width: int) -> Text:
 
 
 def _wrapped(lines: Sequence[str], width: int, height: int) -> list[str]:
-    """As many of the lines as fit; the first ones are broken before the last are shown."""
+    """As many lines as fit; lines are wrapped where there is room."""
     fitted: list[str] = []
     spare = max(height - len(lines), 0)
     for line in lines[:height]:

@@ -1,4 +1,4 @@
-"""Keys pressed while the agent plays, for whoever can be steered by them."""
+"""Keys pressed while the agent plays, passed to a configurator that reacts to them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from typing import Any, Protocol, Self, TextIO, runtime_checkable
 
 @runtime_checkable
 class Steerable(Protocol):
-    """What keys may steer: the `manual` configurator, or anyone's with the same parts."""
+    """A module that keys can steer, such as the `manual` configurator."""
 
     @property
     def keys(self) -> Mapping[str, str]:
-        """The keys it knows and what each does."""
+        """The keys, and what each does."""
 
     @property
     def status(self) -> str:
-        """What is set now, in a few words."""
+        """The present settings, in a few words."""
 
     def press(self, key: str) -> str | None:
-        """What a key changed, in words; from any thread."""
+        """Applies a key; what it changed, in words. May be called from any thread."""
 
 
 def steerable(module: Any) -> Steerable | None:
-    """A module, or whoever it wraps, if it can be steered by keys."""
+    """The module, or one that it wraps, that keys can steer; None where there is none."""
     while module is not None:
         if isinstance(module, Steerable):
             return module
@@ -40,10 +40,10 @@ def steerable(module: Any) -> Steerable | None:
 
 
 class Keys:
-    """Passes every key pressed on to what is steered, while it is open; use it with `with`.
+    """Passes each key to the steered module; a context manager.
 
-    The terminal gives keys one by one and shows none of them meanwhile; afterwards it is as it
-    was, however the block is left. Where there is no terminal nothing happens at all.
+    Inside the block the terminal passes keys one by one and does not echo them; afterwards its
+    settings are restored. Without a terminal it does nothing.
     """
 
     def __init__(self, steered: Steerable, source: TextIO | None = None) -> None:

@@ -1,4 +1,4 @@
-"""How a training goes, for whoever watches: a live page on a terminal, plain lines elsewhere."""
+"""Progress of a training: a live page on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _REFRESH_S = 0.25
 
 
 class ProgressView(Protocol):
-    """Shows progress while it is open."""
+    """A view of progress; a context manager."""
 
     def __enter__(self) -> Self:
-        """Opens it."""
+        """Opens the view."""
 
     def __exit__(
         self,
@@ -29,10 +29,10 @@ class ProgressView(Protocol):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Leaves the terminal as it was."""
+        """Closes the view and restores the terminal."""
 
     def show(self, progress: Progress) -> None:
-        """Shows how it stands; called after every turn."""
+        """Shows the progress; called after every turn."""
 
 
 def progress_view(title: str, live: bool, prefix: str = "") -> ProgressView:
@@ -85,7 +85,7 @@ class PlainProgress:
         pass
 
     def show(self, progress: Progress) -> None:
-        """Prints what a report said."""
+        """Prints a line where there is a new report."""
         if not progress.fresh:
             return
         losses = "  ".join(f"{m}: {line}" for m, line in grouped(progress.losses).items())
@@ -135,7 +135,7 @@ class LiveProgress:
         self._live.update(self.page(progress), refresh=True)
 
     def page(self, progress: Progress) -> RenderableType:
-        """What is shown."""
+        """The whole page."""
         bar = Table.grid(padding=(0, 1))
         share = progress.steps / max(1, progress.of_steps)
         bar.add_row(

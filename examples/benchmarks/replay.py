@@ -1,11 +1,11 @@
-"""Lives 100 000 real steps of Atari with a learner on top: peak memory, and what checkpoints cost.
+"""Runs 100 000 steps of Atari with a learner: peak memory, and the cost of checkpoints.
 
     python examples/benchmarks/replay.py --json
 
 The agent is the one `sextet train ALE/Boxing-v5 --protocol 100k` trains, its memory filled to the
 last step; it learns 200 times only, since how much memory learning takes does not
 depend on how often. `rss_gb` is the peak of the whole process; `checkpoint_s` the seconds each
-checkpoint took, the last one of a full memory; `disk_ratio` what all kept ones together take on
+checkpoint took, the last one of a full memory; `disk_ratio` the room of all stored ones on
 the disk, over the replay's bytes.
 """
 
@@ -29,7 +29,7 @@ from agent.recording import checkpoint
 
 
 class Timed(Training):
-    """Training that notes how long each checkpoint took."""
+    """A training that records the time of each checkpoint."""
 
     def save(self, name: str, whole: bool = True) -> Path:
         began = time.perf_counter()
@@ -45,11 +45,11 @@ def peak_gb() -> float:
 
 
 def run(world: str, steps: int, rows: int, folder: Path) -> dict[str, Any]:
-    """Lives, learns a little, keeps ten checkpoints; then loads the last one anew."""
+    """Collects steps, learns a little, writes ten checkpoints, and loads the last one."""
     keep_freed_memory()
-    asked = (f"memory.capacity={steps}", "learner.replay_ratio=0.002")
+    overrides = (f"memory.capacity={steps}", "learner.replay_ratio=0.002")
     tree = training_config(
-        RunRequest(agent=world, overrides=asked, flags={"protocol": "100k", "num_envs": rows})
+        RunRequest(agent=world, overrides=overrides, flags={"protocol": "100k", "num_envs": rows})
     )
     assembly = assemble(tree, known_kinds(), training=True)
     settings = assembly.config.settings
@@ -61,10 +61,10 @@ def run(world: str, steps: int, rows: int, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     for _ in training.run():
         pass
-    lived = time.perf_counter() - began
-    kept = checkpoint.newest(folder / "checkpoints", only=("memory",))
-    assert kept is not None
-    size = sum(tensor.nbytes for tensor in kept[1].tensors["memory"].values())
+    elapsed = time.perf_counter() - began
+    newest = checkpoint.newest(folder / "checkpoints", only=("memory",))
+    assert newest is not None
+    size = sum(tensor.nbytes for tensor in newest[1].tensors["memory"].values())
     files = {f.stat().st_ino: f.stat().st_size for f in folder.rglob("*") if f.is_file()}
     assembly.world.close()
     return {
@@ -72,7 +72,7 @@ def run(world: str, steps: int, rows: int, folder: Path) -> dict[str, Any]:
         "steps": steps,
         "rows": rows,
         "updates": learner.updates,
-        "seconds": round(lived, 1),
+        "seconds": round(elapsed, 1),
         "rss_gb": round(peak_gb(), 3),
         "replay_gb": round(size / 1e9, 3),
         "disk_ratio": round(sum(files.values()) / size, 3),
@@ -86,10 +86,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = run(asked.world, asked.steps, asked.rows, Path(folder))
-    if asked.json:
+        figures = run(options.world, options.steps, options.rows, Path(folder))
+    if options.json:
         print(json.dumps(figures))
         return
     for name, value in figures.items():

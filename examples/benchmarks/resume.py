@@ -57,7 +57,7 @@ CASES = {
             "--protocol", "100k", "--num-envs", "4", "--perception.kind=pixels-small",
             "--perception.latent_size=64", "--learner.warmup_steps=100", "--learner.batch=8",
             "--learner.replay_ratio=0.1",
-            # A greedy beginner may never serve a ball, and a game would last for half an hour.
+            # An untrained greedy policy may never serve a ball, and a game lasts half an hour.
             "--training.evaluation.actor.policy.epsilon=1.0", "--memory.capacity=1000",
         ),
     ),
@@ -75,7 +75,7 @@ def command(case: Case, folder: Path, seed: int) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread: sums in another order are other sums."""
+    """One thread, since floating-point sums depend on their order."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -85,42 +85,42 @@ def undisturbed(case: Case, folder: Path, seed: int) -> None:
 
 
 def killed_at(case: Case, folder: Path, seed: int, step: int, wait_s: float) -> int:
-    """Trains, and is killed once it has said that it passed `step`; the last step it spoke of."""
+    """Trains, and is killed once it has reported to be past `step`; the last step it reported."""
     child = subprocess.Popen(
         command(case, folder, seed), env=environment(), stdout=subprocess.PIPE, text=True
     )
-    said = 0
+    reported = 0
     assert child.stdout is not None
     for line in child.stdout:
-        if found := re.match(r"(\d+)/\d+ steps", line):
-            said = int(found[1])
-        if said >= step:
+        if match := re.match(r"(\d+)/\d+ steps", line):
+            reported = int(match[1])
+        if reported >= step:
             time.sleep(wait_s)
             break
     child.kill()
     child.stdout.close()
     child.wait()
-    return said
+    return reported
 
 
 def resumed(folder: Path) -> dict[str, Any]:
-    """Goes on to the end; what the command said."""
+    """Resumes to the end; the output of the command."""
     done = subprocess.run(
         [sys.executable, "-m", "agent.cli", "train", "--resume", str(folder), "--no-live",
          "--json"],
         check=True, env=environment(), capture_output=True, text=True,
     )  # fmt: skip
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return said
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def different(one: Path, other: Path, steps: int) -> list[str]:
-    """Which tensors or blobs of the last checkpoints of two runs are not the same bits."""
+    """The names of tensors and blobs that differ between the last checkpoints of two runs."""
     mine, theirs = (checkpoint.load(folder / "checkpoints" / str(steps)) for folder in (one, other))
     names = {
         f"{group}/{name}"
-        for made in (mine, theirs)
-        for group, named in made.tensors.items()
+        for stored in (mine, theirs)
+        for group, named in stored.tensors.items()
         for name in named
     }
     wrong = []
@@ -133,22 +133,22 @@ def different(one: Path, other: Path, steps: int) -> list[str]:
 
 
 def measure(name: str, points: int, folder: Path, seed: int = 0) -> dict[str, Any]:
-    """`points` kills of one case; each with where, and whether it made no difference."""
+    """Kills one case at `points` steps; of each the step, and whether the result is identical."""
     case, draw = CASES[name], random.Random(f"{seed} {name}")
     undisturbed(case, folder / "whole", seed)
-    found: list[dict[str, Any]] = []
+    kills: list[dict[str, Any]] = []
     for point in range(points):
         place = folder / f"point{point}"
         step = draw.randint(EVERY + 20, case.steps - ACTIONS - 20)
-        said = killed_at(case, place, seed, step, draw.random() * 0.1)
-        kept = checkpoint.newest(place / "checkpoints", only=("memory",))
-        assert kept is not None
-        middle = not bool(kept[1].tensors["memory"]["now.over"].all())
+        reported = killed_at(case, place, seed, step, draw.random() * 0.1)
+        newest = checkpoint.newest(place / "checkpoints", only=("memory",))
+        assert newest is not None
+        middle = not bool(newest[1].tensors["memory"]["now.over"].all())
         told = resumed(place)
         wrong = different(folder / "whole", place, case.steps)
-        found.append(
+        kills.append(
             {
-                "killed_after": said,
+                "killed_after": reported,
                 "resumed_at": told["resumed_at"],
                 "mid_episode": middle,
                 "actions_compared": case.steps - told["resumed_at"],
@@ -160,10 +160,10 @@ def measure(name: str, points: int, folder: Path, seed: int = 0) -> dict[str, An
     return {
         "world": case.world,
         "points": points,
-        "identical": sum(p["identical"] for p in found),
-        "mid_episode": sum(p["mid_episode"] for p in found),
-        "actions_least": min(p["actions_compared"] for p in found),
-        "each": found,
+        "identical": sum(p["identical"] for p in kills),
+        "mid_episode": sum(p["mid_episode"] for p in kills),
+        "actions_least": min(p["actions_compared"] for p in kills),
+        "each": kills,
     }
 
 
@@ -173,12 +173,12 @@ def main() -> None:
     parser.add_argument("--case", choices=[*CASES], action="append")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     figures: dict[str, Any] = {}
-    for name in asked.case or CASES:
+    for name in options.case or CASES:
         with tempfile.TemporaryDirectory() as folder:
-            figures[name] = measure(name, asked.points, Path(folder), asked.seed)
-        if not asked.json:
+            figures[name] = measure(name, options.points, Path(folder), options.seed)
+        if not options.json:
             one = figures[name]
             print(
                 f"{one['world']:<18} {one['identical']} of {one['points']} identical, "
@@ -187,7 +187,7 @@ def main() -> None:
             )
             for point in one["each"]:
                 print(f"  {point}")
-    if asked.json:
+    if options.json:
         print(json.dumps(figures))
     sys.exit(any(one["identical"] < one["points"] for one in figures.values()))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.recording.trace import TraceWriter
-from agent.recording.trace.layout import line_sum
+from agent.recording.trace.layout import timeline_checksum
 from tests.agent import by_hand
 
 
@@ -47,5 +47,5 @@ def _resealed(step: int, layout: str, line: tuple[Any, ...]) -> tuple[Any, ...]:
     number, timeline, *rest = line
     reasons = rest[0]
     data = timeline[:-4]
-    total = line_sum(zlib.crc32(layout.encode()), step, reasons)(data)
+    total = timeline_checksum(zlib.crc32(layout.encode()), step, reasons)(data)
     return (number, data + total.to_bytes(4, "little"), *rest)

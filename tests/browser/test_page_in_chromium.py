@@ -160,7 +160,7 @@ def test_futures_are_shown_with_their_frames(page: Chromium, serve: Serve, lived
     page.until("document.querySelectorAll('.future .strip').length >= 3")
     assert "simulator" in page.text("#futures-how")
     energies = page.run("[...document.querySelectorAll('.future .energy')].map(e => e.textContent)")
-    assert energies[-1] == "what came"
+    assert energies[-1] == "recorded"
     assert page.text(".future .head").count("chosen") == 1
     lit = page.run(
         "(() => { const c = document.querySelector('.strip');"
@@ -223,7 +223,7 @@ def test_two_runs_share_a_cursor(page: Chromium, serve: Serve, lived: Path, tmp_
     go(page, 50)
     assert "beyond" in page.run("document.querySelectorAll('.values')[1].textContent")
     page.press("2")
-    assert page.run("page.looked === page.runs[1]") is True
+    assert page.run("page.selected === page.runs[1]") is True
     page.until("document.querySelector('#fork-body').textContent.includes('cannot be forked')")
 
 

@@ -1,7 +1,7 @@
-"""The trace: everything said in one run, a SQLite row for each moment (docs: one run = one folder).
+"""The trace of a run: a SQLite file with one row for each moment.
 
-Written in batches in WAL mode, so another process may read while it grows and a killed run loses
-at most the last batch. Tables:
+It is written in batches in WAL mode, so that another process can read it while it grows and a
+killed run loses at most the last batch. Tables:
 
 `meta`       one JSON value a key: format version, config, world, drives and what they do
              (probe hashes), heads, rows, and a CRC-32 of each of these
@@ -14,28 +14,28 @@ at most the last batch. Tables:
 `keyframes`  step, a snapshot of the world and what acting needs of the agent's memory
              (`agent/recording/keyframe.py`), zlib level 1
 
-Moments are for looking: they are lossy where `Message.to_bytes` is not. Latents, recollections,
-critic values of actions, tokens and candidates are float16; `carry` of states is left out and
-comes back as [B 0]; keys and values of a recollection larger than `RECOLLECTED` numbers a row are
-left out and come back with no width. Keyframes are for going on, and lose nothing.
+Moments are for inspection: they are lossy where `Message.to_bytes` is not. Latents, recollections,
+critic values of actions, tokens and candidates are float16; `hidden` of states is left out and
+read as [B 0]; keys and values of a recollection larger than `RECOLLECTED` numbers a row are left
+out and read with width 0. Keyframes, from which runs continue, are exact.
 
-Of a damaged trace `Readable` gives what is left.
+`SalvagedTrace` reads what is left of a damaged trace.
 """
 
 from agent.recording.trace.digest import TraceDigest
 from agent.recording.trace.layout import FORMAT_VERSION, RECOLLECTED, Record, record_of
 from agent.recording.trace.reader import Keyframe, Trace
-from agent.recording.trace.salvage import Missing, Readable
+from agent.recording.trace.salvage import DamagedSpan, SalvagedTrace
 from agent.recording.trace.writer import KEYFRAME_EVERY, TraceWriter
 
 __all__ = [
     "FORMAT_VERSION",
     "KEYFRAME_EVERY",
     "RECOLLECTED",
+    "DamagedSpan",
     "Keyframe",
-    "Missing",
-    "Readable",
     "Record",
+    "SalvagedTrace",
     "Trace",
     "TraceDigest",
     "TraceWriter",

@@ -1,4 +1,4 @@
-"""The digest of a run: the same however, and whether or not, it is written."""
+"""The digest of a run: independent of whether and how its trace is written."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ _DIGESTED = (
 
 
 class TraceDigest:
-    """A running hash of what was perceived, felt and done.
+    """A hash of the observations, energies and actions of a run.
 
-    It never sees wall time, latents or how the trace is stored: the same run has the same digest
-    whether or not, and however, it is written.
+    Wall time, latents and the storage format are not part of it.
     """
 
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=16)
 
     def add(self, moment: Moment) -> None:
-        """Takes one more moment in."""
+        """Adds a moment."""
         update = self._hash.update
         values = moment.__dict__
         update(struct.pack("<q", moment.step))

@@ -1,4 +1,4 @@
-"""The form of what is recorded: which numbers of a moment go where, and how they are packed."""
+"""The layout of a recorded moment: which numbers go into which column, and how they are packed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from modules.messages import (
 )
 
 FORMAT_VERSION = 2
-"""Raised when an older reader could no longer understand what is written. 1: `dense` as it is."""
+"""Incremented when older readers cannot read the file. In 1, `dense` is not compressed."""
 
 
 RECOLLECTED = 256
@@ -85,7 +85,7 @@ def _column(path: str) -> str:
 
 _OWN_FIELDS = tuple(name for name, _ in Moment._tensors)
 
-_TAKEN: tuple[tuple[str, tuple[tuple[str, str, bool], ...]], ...] = tuple(
+_RECORDED: tuple[tuple[str, tuple[tuple[str, str, bool], ...]], ...] = tuple(
     (
         part,
         tuple(
@@ -106,16 +106,16 @@ def as_numbers(value: Tensor) -> np.ndarray[Any, Any]:
 
 
 def _half(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Float16 without overflow: what is too large becomes the largest there is."""
+    """Float16; numbers beyond its range become ±65504."""
     halved: np.ndarray[Any, Any] = np.clip(values, -65504.0, 65504.0).astype(np.float16)
     return halved
 
 
 class Record(NamedTuple):
-    """A moment as a trace keeps it: which tensors, and their numbers, by column.
+    """A moment as a trace stores it: the layout, and the bytes of each column.
 
-    Two moments have equal records exactly where everything recorded of them is the same, bit for
-    bit. `frames` are those of each row.
+    Two moments have equal records exactly where all that is recorded of them is equal bit for bit.
+    `frames` has one entry a row.
     """
 
     layout: str
@@ -126,7 +126,7 @@ class Record(NamedTuple):
     frames: tuple[bytes, ...]
 
     def hash_into(self, update: Callable[[bytes], object]) -> None:
-        """Gives every column to the `update` of a hash, each after its length."""
+        """Passes every column to the `update` of a hash, each after its length."""
         for part in (self.layout.encode(), self.timeline, self.plans, self.dense,
                      self.reasons.encode(), *self.frames):  # fmt: skip
             update(struct.pack("<q", len(part)))
@@ -134,21 +134,21 @@ class Record(NamedTuple):
 
 
 def record_of(moment: Moment) -> Record:
-    """The moment as a trace would keep it."""
-    taken = take(moment)
-    frames = () if taken.frames is None else tuple(frame.tobytes() for frame in taken.frames)
+    """The moment as a trace stores it."""
+    columns = columns_of(moment)
+    frames = () if columns.frames is None else tuple(frame.tobytes() for frame in columns.frames)
     return Record(
-        layout_text(taken.key, taken.frames is not None),
-        taken.timeline,
-        taken.plans,
-        taken.dense,
+        layout_text(columns.key, columns.frames is not None),
+        columns.timeline,
+        columns.plans,
+        columns.dense,
         reasons_text(moment),
         frames,
     )
 
 
-class Taken(NamedTuple):
-    """A moment's numbers, column by column; `key` tells the form of each tensor."""
+class Columns(NamedTuple):
+    """The bytes of a moment by column; `key` has the dtype and shape of each tensor."""
 
     key: tuple[_Form | None, ...]
     timeline: bytes
@@ -157,8 +157,8 @@ class Taken(NamedTuple):
     frames: np.ndarray[Any, Any] | None
 
 
-def take(moment: Moment) -> Taken:
-    """What is recorded of a moment, packed column by column."""
+def columns_of(moment: Moment) -> Columns:
+    """The recorded numbers of a moment, packed column by column."""
     key: list[_Form | None] = []
     values = moment.__dict__
     timeline: list[bytes] = []
@@ -169,7 +169,7 @@ def take(moment: Moment) -> Taken:
         numbers = as_numbers(values[name])
         key.append((numbers.dtype, numbers.shape))
         timeline.append(numbers.tobytes())
-    for part, names in _TAKEN:
+    for part, names in _RECORDED:
         fields = values[part].__dict__
         wide = part == "recollection" and _too_wide(fields)
         for name, column, halve in names:
@@ -188,17 +188,17 @@ def take(moment: Moment) -> Taken:
     if pixels is not None:
         frames = np.ascontiguousarray(as_numbers(pixels))
         key.append((frames.dtype, frames.shape))
-    return Taken(tuple(key), b"".join(timeline), b"".join(plans), b"".join(dense), frames)
+    return Columns(tuple(key), b"".join(timeline), b"".join(plans), b"".join(dense), frames)
 
 
 def layout_text(key: Sequence[_Form | None], framed: bool) -> str:
-    """The layout of a moment, as JSON: path, column, dtype and shape of each tensor there is."""
+    """The layout of a moment as JSON: path, column, dtype and shape of each tensor."""
     paths = [(name, "timeline") for name in _OWN_FIELDS]
-    paths += [(f"{p}.{n}", column) for p, names in _TAKEN for n, column, _ in names]
+    paths += [(f"{p}.{n}", column) for p, names in _RECORDED for n, column, _ in names]
     paths += [("observation.pixels", "frames")] if framed else []
     entries = [
-        None if found is None else [path, column, found[0].name, list(found[1])]
-        for (path, column), found in zip(paths, key, strict=True)
+        None if form is None else [path, column, form[0].name, list(form[1])]
+        for (path, column), form in zip(paths, key, strict=True)
     ]
     return json.dumps([entry for entry in entries if entry is not None])
 
@@ -208,11 +208,11 @@ def reasons_text(moment: Moment) -> str:
     return json.dumps(moment.directive.reason, ensure_ascii=False)
 
 
-def opened_blob(blob: bytes, size: int, sums: Callable[[bytes], int]) -> bytes:
-    """The `size` bytes of a column that was sealed. Raises ValueError where they have changed."""
+def verified(blob: bytes, size: int, sums: Callable[[bytes], int]) -> bytes:
+    """The `size` bytes before a column's checksum. Raises ValueError where they do not match it."""
     data = blob[:size]
     if len(blob) == size:
-        return data  # of a trace written before there were checksums
+        return data  # a trace written before there were checksums
     if len(blob) != size + _CRC_BYTES:
         raise ValueError(f"expected {size + _CRC_BYTES} bytes, got {len(blob)}")
     if struct.pack("<I", sums(data)) != blob[size:]:
@@ -220,9 +220,9 @@ def opened_blob(blob: bytes, size: int, sums: Callable[[bytes], int]) -> bytes:
     return data
 
 
-def line_sum(layout_sum: int, step: int, reasons: str) -> Callable[[bytes], int]:
+def timeline_checksum(layout_checksum: int, step: int, reasons: str) -> Callable[[bytes], int]:
     """The checksum of a moment's `timeline`."""
-    start = zlib.crc32(struct.pack("<q", step), layout_sum)
+    start = zlib.crc32(struct.pack("<q", step), layout_checksum)
     return lambda data: zlib.crc32(reasons.encode(), zlib.crc32(data, start))
 
 
@@ -231,17 +231,17 @@ def _too_wide(fields: Mapping[str, Tensor]) -> bool:
     return max(fields["keys"].numel(), fields["values"].numel()) > RECOLLECTED * rows
 
 
-def inflated(blob: bytes, size: int) -> bytes:
-    """`size` bytes out of a compressed blob. Raises ValueError where there are others."""
+def decompressed(blob: bytes, size: int) -> bytes:
+    """The `size` bytes of a compressed blob. Raises ValueError where it holds more or fewer."""
     opened = zlib.decompressobj()
     data = opened.decompress(blob, size + 1)
     if len(data) != size or not opened.eof:
-        raise ValueError(f"expected {size} compressed bytes, got others")
+        raise ValueError(f"expected {size} bytes compressed, got more or fewer")
     return data
 
 
-def restored(entry: Entry, blob: bytes) -> np.ndarray[Any, Any]:
-    """The numbers of an entry out of its column, in its shape; halved ones as float32."""
+def unpacked(entry: Entry, blob: bytes) -> np.ndarray[Any, Any]:
+    """The array of an entry, from its column; float16 as float32."""
     data = blob[entry.at : entry.at + entry.size]
     values = np.frombuffer(bytearray(data), dtype=entry.dtype).reshape(entry.shape)
     return values.astype(np.float32) if entry.dtype == "float16" else values

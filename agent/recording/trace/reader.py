@@ -1,4 +1,4 @@
-"""Reads a trace, also one that is being written."""
+"""Reads a trace, also while it is being written."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from agent.recording.trace.layout import (
     PARTS,
     Entry,
     Record,
-    inflated,
-    line_sum,
-    opened_blob,
-    restored,
+    decompressed,
+    timeline_checksum,
+    unpacked,
+    verified,
 )
 from modules.messages import (
     MessageError,
@@ -37,7 +37,7 @@ from modules.messages import (
 )
 
 _MOST_ROWS = 65_536
-"""More rows than any run has: a trace that says so is damaged."""
+"""A trace with more rows is considered damaged."""
 
 _SERIES = {
     "mode": "plan.mode",
@@ -52,12 +52,12 @@ DAMAGE = (
     AttributeError, LookupError, MemoryError, MessageError, OverflowError, RecursionError,
     TypeError, ValueError, sqlite3.Error, struct.error, zlib.error,
 )  # fmt: skip
-"""What reading altered bytes may raise."""
+"""Exceptions that reading altered bytes may raise."""
 
 
 class Keyframe(NamedTuple):
-    """From where a run can be gone on with: once the moment of `step` is written, before what it
-    decided is done. `world` is a snapshot, `agent` as `agent.recording.keyframe` has it.
+    """The state of a run after the moment of `step` was written and before its action was carried
+    out: a snapshot of the `world`, and `agent` as in `agent.recording.keyframe`.
     """
 
     step: int
@@ -65,8 +65,8 @@ class Keyframe(NamedTuple):
     agent: bytes
 
 
-class Lines:
-    """The timelines of many moments, in order of their steps."""
+class Timelines:
+    """The timelines of moments, in order of their steps."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -77,14 +77,14 @@ class Lines:
         self._joined = 0
 
     def add(self, step: int, layout: int, blob: bytes, reasons: str) -> None:
-        """Takes in the timeline of one more moment."""
+        """Adds the timeline of a moment."""
         self.steps.append(step)
         self.layouts.append(layout)
         self.blobs.append(blob)
         self.reasons.append(reasons)
 
     def matrices(self) -> dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        """For each layout the places of its moments, and their bytes [moments size]."""
+        """For each layout the indices of its moments, and their bytes [moments size]."""
         if self._joined != len(self.blobs):
             of, self._matrices = np.array(self.layouts), {}
             for layout in Counter(self.layouts):
@@ -97,12 +97,12 @@ class Lines:
 
 
 class Trace:
-    """Reads a trace, also one that is being written.
+    """Reads a trace, also while it is being written.
 
-    `config`, `world`, `drives`, `drive_hashes`, `heads`, `rows` and `format_version` say what was
-    run. Raises TraceError, one line, where the file is no trace or of a newer format, and where
-    what is asked for is damaged. `damage` says, a line each, what was found wrong on opening;
-    `readable` is for a trace that has some.
+    `config`, `world`, `drives`, `drive_hashes`, `heads`, `rows` and `format_version` describe the
+    run. Raises TraceError, one line, where the file is not a trace, of a newer format, or damaged
+    where it is read. `damage` lists, a line each, the damage seen on opening; `SalvagedTrace` reads
+    the rest of such a file.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Trace:
         if type(self.rows) is not int or not 1 <= self.rows <= _MOST_ROWS:
             raise ValueError(f"rows {self.rows!r}")
         self._layouts: dict[int, tuple[str, int, dict[str, Entry]]] = {}
-        self._known = Lines()
+        self._known = Timelines()
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Trace:
@@ -137,7 +137,7 @@ class Trace:
             f"file:{quote(str(file.resolve()))}?mode=ro", uri=True, check_same_thread=False
         )
         try:
-            damage = _settle(database)
+            damage = _prepare(database)
             meta = _meta(database, damage)
             version = meta["format_version"]
             if version > FORMAT_VERSION:
@@ -155,7 +155,7 @@ class Trace:
             raise TraceError(f"trace {file}: expected a Sextet trace, got {line:.200}") from None
 
     def close(self) -> None:
-        """Frees the file."""
+        """Closes the file."""
         self._db.close()
 
     def __enter__(self) -> Self:
@@ -178,8 +178,8 @@ class Trace:
     @property
     def steps(self) -> int:
         """Moments recorded so far."""
-        (found,) = self._ask("SELECT MIN(step), MAX(step) FROM moments")
-        return 0 if found[0] is None else int(found[1] - found[0] + 1)
+        ((first, last),) = self._ask("SELECT MIN(step), MAX(step) FROM moments")
+        return 0 if first is None else int(last - first + 1)
 
     def __len__(self) -> int:
         return self.steps
@@ -187,18 +187,18 @@ class Trace:
     def __iter__(self) -> Iterator[Moment]:
         at = -1
         query = "SELECT step FROM moments WHERE step > ? ORDER BY step LIMIT 256"
-        while found := self._ask(query, (at,)):
-            for (at,) in found:
+        while steps := self._ask(query, (at,)):
+            for (at,) in steps:
                 yield self.moment(at)
 
     # -- moments ----------------------------------------------------------------------------
 
     def _layout(self, number: int) -> tuple[str, int, dict[str, Entry]]:
-        """A layout under present names, its checksum as written, and where each tensor lies."""
+        """A layout under present names, its checksum as written, and the place of each tensor."""
         if number not in self._layouts:
-            found = self._ask("SELECT layout FROM layouts WHERE id = ?", (number,))
+            rows = self._ask("SELECT layout FROM layouts WHERE id = ?", (number,))
             try:
-                text = found[0][0]
+                text = rows[0][0]
                 ends, entries = dict[str, int](), dict[str, Entry]()
                 stored = json.loads(text)
                 for line in stored:
@@ -212,35 +212,35 @@ class Trace:
                 self._layouts[number] = current, zlib.crc32(text.encode()), entries
             except DAMAGE as error:
                 raise TraceError(
-                    f"trace {self.path}: layout {number} is damaged: {in_one_line(error)}"
+                    f"trace {self.path}: layout {number} is damaged: {one_line(error)}"
                 ) from None
         return self._layouts[number]
 
     def _size(self, number: int, column: str) -> int:
-        """Bytes of a column of a moment with a layout."""
+        """The size in bytes of a column in a layout."""
         last = [e for e in self._layout(number)[2].values() if e.column == column][-1:]
         return last[0].at + last[0].size if last else 0
 
     def _line(self, step: int, number: int, blob: bytes, reasons: str) -> bytes:
-        """The timeline of a moment as stored. Raises what altered bytes raise."""
-        sums = line_sum(self._layout(number)[1], step, reasons)
-        return opened_blob(blob, self._size(number, "timeline"), sums)
+        """The verified timeline of a moment. Raises one of DAMAGE."""
+        sums = timeline_checksum(self._layout(number)[1], step, reasons)
+        return verified(blob, self._size(number, "timeline"), sums)
 
     def _rest(self, number: int, column: str, blob: bytes) -> bytes:
-        """`dense` or `plans` of a moment as stored. Raises what altered bytes raise."""
+        """The verified `dense` or `plans` of a moment. Raises one of DAMAGE."""
         size = self._size(number, column)
         if column == "dense" and self.format_version == 1:
-            return opened_blob(blob, size, zlib.crc32)
-        return inflated(blob, size)
+            return verified(blob, size, zlib.crc32)
+        return decompressed(blob, size)
 
     def _stored(self, step: int) -> tuple[int, dict[str, bytes], str]:
-        """Layout, columns and reasons of a moment. Raises TraceError."""
-        found = self._ask(
+        """The layout, columns and reasons of a moment. Raises TraceError."""
+        rows = self._ask(
             "SELECT layout, timeline, dense, plans, reasons FROM moments WHERE step = ?", (step,)
         )
-        if not found:
+        if not rows:
             raise TraceError(f"trace {self.path}: expected step {step}, got {self.steps} steps")
-        number, timeline, dense, plans, reasons = found[0]
+        number, timeline, dense, plans, reasons = rows[0]
         try:
             columns = {
                 "timeline": self._line(step, number, timeline, reasons),
@@ -252,10 +252,10 @@ class Trace:
         return number, columns, reasons
 
     def _damaged(self, step: int, error: BaseException) -> TraceError:
-        return TraceError(f"trace {self.path}: step {step} is damaged: {in_one_line(error)}")
+        return TraceError(f"trace {self.path}: step {step} is damaged: {one_line(error)}")
 
     def moment(self, step: int) -> Moment:
-        """The moment of a step, as far as it was kept (see the head of `agent.recording.trace`)."""
+        """The moment of a step, as far as it is recorded (see `agent.recording.trace`)."""
         return self._moment(step, self._frames)
 
     def _moment(
@@ -269,10 +269,10 @@ class Trace:
                 if entry.column == "frames":
                     value = frames(step, entry, None)
                 else:
-                    value = restored(entry, columns[entry.column])
+                    value = unpacked(entry, columns[entry.column])
                 part, _, name = entry.path.rpartition(".")
-                kept = None if value is None else torch.from_numpy(value)
-                (parts[part] if part else own)[name] = kept
+                tensor = None if value is None else torch.from_numpy(value)
+                (parts[part] if part else own)[name] = tensor
             rows = len(own["surprise"])
             for state in ("state", "expected"):
                 parts[state]["hidden"] = torch.zeros(rows, 0)
@@ -285,19 +285,19 @@ class Trace:
             raise self._damaged(step, error) from None
 
     def record(self, step: int) -> Record:
-        """The moment of a step just as it was kept, to be compared bit for bit."""
+        """The moment of a step as stored, for comparison bit for bit."""
         number, columns, reasons = self._stored(step)
         text, _, entries = self._layout(number)
-        shown = entries.get("observation.pixels")
-        frames = () if shown is None else tuple(f.tobytes() for f in self._frames(step, shown))
+        pixels = entries.get("observation.pixels")
+        frames = () if pixels is None else tuple(f.tobytes() for f in self._frames(step, pixels))
         return Record(
             text, columns["timeline"], columns["plans"], columns["dense"], reasons, frames
         )
 
     # -- fields over time -------------------------------------------------------------------
 
-    def _lines(self) -> Lines:
-        """The timelines of all moments: read once, then only what is new."""
+    def _lines(self) -> Timelines:
+        """The timelines of all moments; those read before are not read again."""
         lines = self._known
         query = "SELECT step, layout, timeline, reasons FROM moments WHERE step > ? ORDER BY step"
         for step, number, blob, reasons in self._ask(query, (lines.steps or [-1])[-1:]):
@@ -312,27 +312,27 @@ class Trace:
 
         `name` is a path as in `Moment` ("surprise", "energies.intrinsic", "plan.model_calls"), a
         signal ("reward", "life_lost", …), or one of mode, energy, model_calls, signals, novelty.
-        The small fields are read once for all of them.
+        The columns of small fields are read once for all series.
         """
         return self._series(name, self._lines(), self._bulk)
 
-    def _bulk(self, column: str, lines: Lines) -> list[bytes | None]:
+    def _bulk(self, column: str, lines: Timelines) -> list[bytes | None]:
         """`dense` or `plans` of all moments."""
         query = f"SELECT {column} FROM moments WHERE step <= ? ORDER BY step"
-        found: list[bytes | None] = []
+        blobs: list[bytes | None] = []
         for (blob,), step, number in zip(
             self._ask(query, lines.steps[-1:]), lines.steps, lines.layouts, strict=True
         ):
             try:
-                found.append(self._rest(number, column, blob))
+                blobs.append(self._rest(number, column, blob))
             except DAMAGE as error:
                 raise self._damaged(step, error) from None
-        return found
+        return blobs
 
     def _series(
-        self, name: str, lines: Lines, read: Callable[[str, Lines], list[bytes | None]]
+        self, name: str, lines: Timelines, read: Callable[[str, Timelines], list[bytes | None]]
     ) -> np.ndarray[Any, Any]:
-        """`series` over `lines`; `read` gives the columns that are not theirs."""
+        """`series` over `lines`; `read` reads the columns other than `timeline`."""
         signal: int | None = None
         path = _SERIES.get(name, name)
         if name in self.world.signals and name not in _SERIES:
@@ -367,99 +367,99 @@ class Trace:
         return values if signal is None else values[..., signal]
 
     def reasons(self) -> list[tuple[str, ...]]:
-        """Why each step went as it did: the configurator's line for each row."""
-        return reasons_of(self._lines())
+        """The configurator's reason for each row, step by step."""
+        return reasons_in(self._lines())
 
     # -- frames and keyframes ---------------------------------------------------------------
 
     def _frames(self, step: int, entry: Entry, row: int | None = None) -> np.ndarray[Any, Any]:
-        found = self._ask("SELECT frames FROM frames WHERE step = ?", (step,))
-        if not found:
+        stored = self._ask("SELECT frames FROM frames WHERE step = ?", (step,))
+        if not stored:
             raise TraceError(f"trace {self.path}: step {step} has no frames")
-        (blob,) = found[0]
+        (blob,) = stored[0]
         rows = entry.shape[0]
-        wanted = range(rows) if row is None else (row,)
+        chosen = range(rows) if row is None else (row,)
         try:
             sizes = struct.unpack_from(f"<{rows}I", blob)
             starts = np.cumsum([4 * rows, *sizes])
             each = entry.size // rows
-            raw = b"".join(inflated(blob[starts[r] : starts[r + 1]], each) for r in wanted)
+            raw = b"".join(decompressed(blob[starts[r] : starts[r + 1]], each) for r in chosen)
         except DAMAGE as error:
             raise TraceError(
-                f"trace {self.path}: frame {step} is damaged: {in_one_line(error)}"
+                f"trace {self.path}: frame {step} is damaged: {one_line(error)}"
             ) from None
-        shape = (len(wanted), *entry.shape[1:])
+        shape = (len(chosen), *entry.shape[1:])
         return np.frombuffer(bytearray(raw), dtype=entry.dtype).reshape(shape)
 
     def frame(self, step: int, row: int = 0) -> np.ndarray[Any, Any]:
         """The pixels one row observed at a step, [H W C]."""
-        found = self._ask("SELECT layout FROM moments WHERE step = ?", (step,))
-        if not found or not 0 <= row < self.rows:
+        layouts = self._ask("SELECT layout FROM moments WHERE step = ?", (step,))
+        if not layouts or not 0 <= row < self.rows:
             raise TraceError(
                 f"trace {self.path}: expected step {step} row {row},"
                 f" got {self.steps} steps of {self.rows} rows"
             )
-        entry = self._layout(found[0][0])[2].get("observation.pixels")
+        entry = self._layout(layouts[0][0])[2].get("observation.pixels")
         if entry is None:
             raise TraceError(f"trace {self.path}: this world shows no pixels")
-        shown: np.ndarray[Any, Any] = self._frames(step, entry, row)[0]
-        return shown
+        frame: np.ndarray[Any, Any] = self._frames(step, entry, row)[0]
+        return frame
 
     def keyframe_before(self, step: int) -> tuple[int, bytes] | None:
-        """The last keyframe at or before a step, (its step, the world's snapshot), or None."""
-        found = self._ask(
+        """The step and the world's snapshot of the last keyframe at or before a step, or None."""
+        rows = self._ask(
             "SELECT step, snapshot FROM keyframes WHERE step <= ? ORDER BY step DESC LIMIT 1",
             (step,),
         )
         try:
-            return (found[0][0], zlib.decompress(found[0][1])) if found else None
+            return (rows[0][0], zlib.decompress(rows[0][1])) if rows else None
         except DAMAGE as error:
             raise TraceError(
-                f"trace {self.path}: keyframe {found[0][0]} is damaged: {in_one_line(error)}"
+                f"trace {self.path}: keyframe {rows[0][0]} is damaged: {one_line(error)}"
             ) from None
 
     def keyframes_before(self, step: int) -> Iterator[Keyframe]:
-        """The whole keyframes before a step, the last one first; damaged ones are passed over."""
+        """The undamaged keyframes before a step, the last one first."""
         query = (
             "SELECT step, snapshot, agent FROM keyframes WHERE step < ? ORDER BY step DESC LIMIT 1"
         )
         while True:
             try:
-                found = self._db.execute(query, (step,)).fetchone()
+                row = self._db.execute(query, (step,)).fetchone()
             except sqlite3.Error:
                 return  # damaged, or of a time when keyframes held the world alone
-            if found is None:
+            if row is None:
                 return
-            step = found[0]
+            step = row[0]
             try:
-                kept = Keyframe(step, zlib.decompress(found[1]), zlib.decompress(found[2]))
+                keyframe = Keyframe(step, zlib.decompress(row[1]), zlib.decompress(row[2]))
             except DAMAGE:
                 continue
-            if kept.agent:
-                yield kept
+            if keyframe.agent:
+                yield keyframe
 
     def digest(self) -> str:
-        """The digest of what the trace holds: that of the run, unless it was cut or altered."""
+        """The digest of the recorded moments: that of the run, unless the file was altered."""
         digest = TraceDigest()
         for moment in self:
             digest.add(moment)
         return digest.hexdigest()
 
 
-def in_one_line(error: BaseException) -> str:
-    """What an error says, at most 200 characters."""
+def one_line(error: BaseException) -> str:
+    """The text of an error, at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _settle(database: sqlite3.Connection) -> list[str]:
-    """Readies a connection for a file nobody vouches for; what is wrong with it as a whole."""
+def _prepare(database: sqlite3.Connection) -> list[str]:
+    """Prepares a connection to an untrusted file; returns its damage as a whole, in lines."""
     database.text_factory = lambda data: data.decode("utf-8", "replace")
     for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1"):
         database.execute(f"PRAGMA {pragma}")
     try:
         database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
     except sqlite3.DatabaseError:
-        # A file that was cut short is refused whole unless SQLite is told to bear with it.
+        # SQLite refuses a file that was cut short unless its schema is writable.
         database.execute("PRAGMA writable_schema=1")
         database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         return ["the file is shorter than it says, or its first page is damaged"]
@@ -467,7 +467,7 @@ def _settle(database: sqlite3.Connection) -> list[str]:
 
 
 def _meta(database: sqlite3.Connection, damage: list[str]) -> dict[str, Any]:
-    """What a trace says of its run; what is not needed and damaged is said in `damage`."""
+    """The description of the run; damage to optional entries is added to `damage`."""
     stored = dict(database.execute("SELECT key, value FROM meta").fetchall())
     meta: dict[str, Any] = {"config": {}, "drive_hashes": {}, "checksums": {}}
     for key, text in stored.items():
@@ -480,14 +480,14 @@ def _meta(database: sqlite3.Connection, damage: list[str]) -> dict[str, Any]:
             if key not in meta:
                 raise
             damage.append(f"its {key} cannot be read")
-    for key, wanted in meta["checksums"].items():
-        if zlib.crc32(str(stored.get(key, "")).encode()) != wanted:
+    for key, expected in meta["checksums"].items():
+        if zlib.crc32(str(stored.get(key, "")).encode()) != expected:
             damage.append(f"its {key} has been altered")
     if type(meta["format_version"]) is not int:
         raise ValueError(f"format_version {meta['format_version']!r}")
     return meta
 
 
-def reasons_of(lines: Lines) -> list[tuple[str, ...]]:
-    """The configurator's line for each row of each moment."""
+def reasons_in(lines: Timelines) -> list[tuple[str, ...]]:
+    """The configurator's reason for each row of each moment."""
     return [tuple(json.loads(text)) for text in lines.reasons]

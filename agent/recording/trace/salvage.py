@@ -1,4 +1,4 @@
-"""What is left of a damaged trace."""
+"""Reads what is left of a damaged trace."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agent.recording.trace.layout import Entry
-from agent.recording.trace.reader import DAMAGE, Lines, Trace, in_one_line, reasons_of
+from agent.recording.trace.reader import DAMAGE, Timelines, Trace, one_line, reasons_in
 from modules.messages import (
     Moment,
     TraceError,
 )
 
 _LEAST_BYTES = 128
-"""A moment takes more of the file than this."""
+"""A lower bound of the bytes of a moment in the file."""
 
 _PROBED = 200_000
-"""Steps asked for one by one behind damage, at most."""
+"""At most so many steps are queried one by one behind the first damage."""
 
 
-class Missing(NamedTuple):
-    """Steps `first` to `last` of a damaged trace, which cannot be read, and why; -1 where it is
-    not about steps.
+class DamagedSpan(NamedTuple):
+    """Steps `first` to `last` of a damaged trace that cannot be read, and why; -1 for damage that
+    does not concern single steps.
     """
 
     first: int
@@ -40,17 +40,16 @@ class Missing(NamedTuple):
         return f"{span if self.last > self.first else f'step {self.first}'}: {self.why}"
 
 
-class Readable:
-    """What can be read of a trace, damaged or not; it never raises for what is missing.
+class SalvagedTrace:
+    """The readable moments of a trace, damaged or not, at the time of construction.
 
-    `steps` are those of the moments that are there, `missing` what is not, and why. `series` and
-    `reasons` are aligned with `steps`. Of an undamaged trace it is all there is, at the same
-    speed. What it takes in is what was there when it was made.
+    `steps` are the steps of the readable moments, `missing` the gaps between them. `series` and
+    `reasons` are aligned with `steps`. An undamaged trace is read whole, at the same speed.
     """
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self._lines, whole, lost = Lines(), True, dict[int, str]()
+        self._lines, whole, lost = Timelines(), True, dict[int, str]()
         rows, whole = self._run("ORDER BY step")
         if not whole:
             rows += self._behind(rows)
@@ -62,20 +61,20 @@ class Readable:
                 tuple(map(str, json.loads(reasons)))
                 self._lines.add(step, number, line, reasons)
             except (TraceError, *DAMAGE) as error:
-                lost[step] = in_one_line(error).removeprefix(f"trace {trace.path}: ")
+                lost[step] = one_line(error).removeprefix(f"trace {trace.path}: ")
         self.steps = np.array(self._lines.steps, np.int64)
         self.missing = self._gaps(lost)
 
     def _run(self, order: str) -> tuple[list[tuple[int, int, bytes, str]], bool]:
-        """Rows in an order until damage is met, and whether none was."""
+        """The rows up to the first damage in this order, and whether there is no damage."""
         rows: list[tuple[int, int, bytes, str]] = []
         query = f"SELECT step, layout, timeline, reasons FROM moments {order}"
         try:
             cursor = self.trace._db.execute(query)
-            while found := cursor.fetchmany(64):
-                rows += found
+            while batch := cursor.fetchmany(64):
+                rows += batch
         except (OverflowError, sqlite3.Error):
-            # One by one up to the damage: `fetchmany` loses what it had.
+            # One by one up to the damage: `fetchmany` loses the rows of its batch.
             after = rows[-1][0] if rows else None
             return rows + self._one_by_one(order, after), False
         return rows, True
@@ -92,7 +91,7 @@ class Readable:
     def _behind(
         self, before: list[tuple[int, int, bytes, str]]
     ) -> list[tuple[int, int, bytes, str]]:
-        """What there is behind the first damage: read from the end, and step by step between."""
+        """The rows behind the first damage: read from the end, and step by step between."""
         rows, _ = self._run("ORDER BY step DESC")
         low = before[-1][0] + 1 if before else 0
         high = min((row[0] for row in rows), default=self._end())
@@ -103,18 +102,18 @@ class Readable:
         return rows
 
     def _end(self) -> int:
-        """A step that no moment reaches, by whatever still knows."""
-        found = [0]
+        """An upper bound of the steps, by the readable tables or the size of the file."""
+        ends = [0]
         for table in ("moments", "frames", "keyframes"):
             with suppress(OverflowError, sqlite3.Error):
                 last = self.trace._db.execute(f"SELECT MAX(step) FROM {table}").fetchone()[0]
-                found.append(0 if type(last) is not int else last + 1)
+                ends.append(0 if type(last) is not int else last + 1)
         most = self.trace.path.stat().st_size // _LEAST_BYTES
-        return min(max(found) if any(found) else most, most)
+        return min(max(ends) if any(ends) else most, most)
 
-    def _gaps(self, lost: Mapping[int, str]) -> tuple[Missing, ...]:
-        """What is missing between the first step and the last, as few spans as can be."""
-        gaps = [Missing(-1, -1, line) for line in self.trace.damage]
+    def _gaps(self, lost: Mapping[int, str]) -> tuple[DamagedSpan, ...]:
+        """The unreadable steps up to the last, adjacent ones with the same reason as one gap."""
+        gaps = [DamagedSpan(-1, -1, line) for line in self.trace.damage]
         there = set(self._lines.steps)
         end = self._end()
         last = max([-1, *there, *(step for step in lost if step < end)])
@@ -127,7 +126,7 @@ class Readable:
             if gaps and gaps[-1].last == step - 1 and gaps[-1].why == why:
                 gaps[-1] = gaps[-1]._replace(last=step)
             else:
-                gaps.append(Missing(step, step, why))
+                gaps.append(DamagedSpan(step, step, why))
         return tuple(gaps)
 
     def __len__(self) -> int:
@@ -141,8 +140,9 @@ class Readable:
                 continue
 
     def moment(self, step: int) -> Moment:
-        """The moment of a step, without pixels where its frames are damaged. Raises TraceError
-        where nothing can be made of the rest.
+        """The moment of a step, without pixels where its frames are damaged.
+
+        Raises TraceError where the rest is damaged.
         """
 
         def frames(step: int, entry: Entry, row: int | None) -> np.ndarray[Any, Any] | None:
@@ -162,18 +162,18 @@ class Readable:
 
     def reasons(self) -> list[tuple[str, ...]]:
         """The configurator's lines over `steps`."""
-        return reasons_of(self._lines)
+        return reasons_in(self._lines)
 
-    def _singly(self, column: str, lines: Lines) -> list[bytes | None]:
+    def _singly(self, column: str, lines: Timelines) -> list[bytes | None]:
         """`dense` or `plans` at all `steps`, None where damaged."""
         with suppress(TraceError, ValueError):
             return self.trace._bulk(column, lines)
-        found: list[bytes | None] = []
+        blobs: list[bytes | None] = []
         query = f"SELECT {column} FROM moments WHERE step = ?"
         for step, number in zip(lines.steps, lines.layouts, strict=True):
             blob: bytes | None = None
             with suppress(TraceError, *DAMAGE):
                 (stored,) = self.trace._db.execute(query, (step,)).fetchone()
                 blob = self.trace._rest(number, column, stored)
-            found.append(blob)
-        return found
+            blobs.append(blob)
+        return blobs

@@ -1,4 +1,4 @@
-"""Writes the trace of one run while it is lived."""
+"""Writes the trace of a run, moment by moment."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any, Self
 
 from agent.recording.trace.layout import (
     FORMAT_VERSION,
-    Taken,
+    Columns,
+    columns_of,
     layout_text,
-    line_sum,
     reasons_text,
-    take,
+    timeline_checksum,
 )
 from modules.messages import (
     Moment,
@@ -28,7 +28,7 @@ from modules.messages import (
 )
 
 KEYFRAME_EVERY = 100
-"""Steps between keyframes where nothing was said; docs/LOG.md has what they cost."""
+"""Steps between keyframes by default; docs/LOG.md has their cost."""
 
 
 _BATCH_MOMENTS, _BATCH_SECONDS = 64, 0.5
@@ -49,8 +49,8 @@ CREATE TABLE keyframes (
 class TraceWriter:
     """Writes the trace of one run; use it as a context manager.
 
-    `config` is the resolved configuration, kept for whoever reads; `drive_hashes` say what each
-    drive does. Raises TraceError, one line, where `path` exists or cannot be written.
+    `config` is the resolved configuration, stored for readers; `drive_hashes` are the probe hashes
+    of the drives. Raises TraceError, one line, where `path` exists or cannot be written.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class TraceWriter:
                 "drive_hashes": dict(drive_hashes or {}),
                 "heads": list(heads),
             }
-            told = {key: json.dumps(value) for key, value in meta.items()}
-            told["checksums"] = json.dumps({k: zlib.crc32(v.encode()) for k, v in told.items()})
-            self._db.executemany("INSERT INTO meta VALUES (?, ?)", list(told.items()))
+            texts = {key: json.dumps(value) for key, value in meta.items()}
+            texts["checksums"] = json.dumps({k: zlib.crc32(v.encode()) for k, v in texts.items()})
+            self._db.executemany("INSERT INTO meta VALUES (?, ?)", list(texts.items()))
             self._db.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             raise TraceError(f"trace {self.path}: expected a writable file, got {error}") from None
@@ -99,42 +99,43 @@ class TraceWriter:
 
     def write(self, moment: Moment) -> None:
         """Adds one moment; on disk within 64 moments or half a second."""
-        taken = take(moment)
-        if (frames := taken.frames) is not None:
+        columns = columns_of(moment)
+        if (frames := columns.frames) is not None:
             packed = [zlib.compress(frame, 1) for frame in frames]
             sizes = struct.pack(f"<{len(packed)}I", *map(len, packed))
             self._frames.append((moment.step, sizes + b"".join(packed)))
-        if (layout := self._layouts.get(taken.key)) is None:
-            layout = self._layouts[taken.key] = self._intern(taken)
-        number, layout_sum = layout
+        if (layout := self._layouts.get(columns.key)) is None:
+            layout = self._layouts[columns.key] = self._intern(columns)
+        number, layout_checksum = layout
         reasons = reasons_text(moment)
-        check = line_sum(layout_sum, moment.step, reasons)(taken.timeline)
+        check = timeline_checksum(layout_checksum, moment.step, reasons)(columns.timeline)
         self._moments.append(
             (
                 moment.step,
                 number,
-                taken.timeline + struct.pack("<I", check),
+                columns.timeline + struct.pack("<I", check),
                 reasons,
-                zlib.compress(taken.plans, 1),
-                zlib.compress(taken.dense, 1),
+                zlib.compress(columns.plans, 1),
+                zlib.compress(columns.dense, 1),
             )
         )
         if len(self._moments) >= _BATCH_MOMENTS or time.monotonic() - self._last > _BATCH_SECONDS:
             self.flush()
 
-    def _intern(self, taken: Taken) -> tuple[int, int]:
+    def _intern(self, columns: Columns) -> tuple[int, int]:
         """The number of a layout, and its checksum."""
-        text = layout_text(taken.key, taken.frames is not None)
+        text = layout_text(columns.key, columns.frames is not None)
         try:
             self._db.execute("INSERT OR IGNORE INTO layouts (layout) VALUES (?)", (text,))
-            found = self._db.execute("SELECT id FROM layouts WHERE layout = ?", (text,)).fetchone()
+            query = "SELECT id FROM layouts WHERE layout = ?"
+            (number,) = self._db.execute(query, (text,)).fetchone()
         except sqlite3.Error as error:
             raise TraceError(f"trace {self.path}: could not be written: {error}") from None
-        return int(found[0]), zlib.crc32(text.encode())
+        return int(number), zlib.crc32(text.encode())
 
     def keyframe(self, step: int, snapshot: bytes, agent: bytes = b"") -> None:
-        """Keeps a snapshot of the world as it was observed at `step`, and what acting needs of the
-        `agent` once that step's moment is written (`agent.recording.keyframe`).
+        """Stores a snapshot of the world as observed at `step`, and the agent's part of a keyframe
+        (`agent.recording.keyframe.agent_bytes`) after that step's moment was written.
         """
         try:
             self._db.execute(
@@ -145,11 +146,11 @@ class TraceWriter:
             raise TraceError(f"trace {self.path}: could not be written: {error}") from None
 
     def due(self, step: int) -> bool:
-        """Whether a keyframe belongs at `step`."""
+        """Whether a keyframe is due at `step`."""
         return self.keyframe_every > 0 and step % self.keyframe_every == 0
 
     def flush(self) -> None:
-        """Commits what waits, so that every reader sees it."""
+        """Commits the pending moments, so that readers see them."""
         if self._moments:
             try:
                 self._db.execute("BEGIN")
@@ -165,13 +166,13 @@ class TraceWriter:
         self._last = time.monotonic()
 
     def close(self) -> None:
-        """Commits and leaves a single file, which may then be read where nothing is writable."""
+        """Commits, and leaves a single file, readable also in a read-only folder."""
         self.flush()
         try:
             self._db.execute("PRAGMA busy_timeout=100")
             self._db.execute("PRAGMA journal_mode=DELETE")
         except sqlite3.OperationalError:
-            # Somebody is still reading. The file stays in WAL mode, which is as complete.
+            # Another process is reading. The file stays in WAL mode, which is as complete.
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         finally:
             self._db.close()

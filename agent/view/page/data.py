@@ -1,6 +1,6 @@
-"""What the page knows of a run: its series as plain numbers, frames and moments on demand.
+"""The data of the page: series of a run as plain numbers, frames and moments on demand.
 
-Of a damaged run it knows what can still be read, and says what cannot.
+Of a damaged run it has what can be read, and a list of what cannot.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agent.recording.trace import Readable, Trace
+from agent.recording.episode_stats import returns_so_far
+from agent.recording.trace import SalvagedTrace, Trace
 from modules.messages import Message, Moment, TraceError
 
 Floats = NDArray[np.float32]
@@ -26,7 +27,6 @@ SERIES = (
     "surprise",
     "observation.signals",
     "observation.first",
-    "observation.terminated",
     "observation.truncated",
     "recollection.novelty",
     "energies.intrinsic",
@@ -37,15 +37,15 @@ SERIES = (
     "plan.mode",
     "plan.model_calls",
 )
-"""What is kept of every step."""
+"""The fields that the page has of every step."""
 
 _UNREADABLE = "(this step is damaged)"
 _SHOWN = 4096
-"""A tensor of more numbers than this is shown by its beginning."""
+"""Of a tensor with more numbers only the first ones are sent."""
 
 
 class Pack(NamedTuple):
-    """Arrays and a few facts on their way to the page."""
+    """Arrays and facts in the format that the page reads."""
 
     facts: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
@@ -66,10 +66,9 @@ class Pack(NamedTuple):
 
 
 class Recording:
-    """One recorded run, also one that is still being written or that is damaged in places.
+    """One recorded run, also while it is being written or damaged in places.
 
-    Raises TraceError, one line, where nothing of it can be read or its format is a newer one.
-    Safe to ask from several threads.
+    Raises TraceError, one line, where nothing can be read or the format is newer. Thread-safe.
     """
 
     def __init__(self, path: Path, name: str | None = None) -> None:
@@ -80,7 +79,7 @@ class Recording:
         self.drives, self.heads = trace.drives, trace.heads
         self.name = name or path.resolve().name
         self._lock = threading.RLock()
-        self._readable: Readable | None = None
+        self._salvaged: SalvagedTrace | None = None
         self._columns: dict[str, Floats] = {}
         self._reasons: list[Sequence[str]] = []
         self.first, self.steps = 0, 0
@@ -88,17 +87,17 @@ class Recording:
         self.grow()
 
     def close(self) -> None:
-        """Frees the file."""
+        """Closes the file."""
         with self._lock:
             self.trace.close()
 
     # -- reading ----------------------------------------------------------------------------
 
     def grow(self) -> int:
-        """Takes in what was written since; the number of steps now."""
+        """Reads what was written since the last call; the number of steps now."""
         with self._lock:
-            if self._readable is not None:
-                return self.steps  # who damaged it does not go on writing it
+            if self._salvaged is not None:
+                return self.steps  # a damaged trace does not grow
             try:
                 if not self.trace.damage:
                     there = self.trace.steps
@@ -112,7 +111,7 @@ class Recording:
             return self.steps
 
     def _take_whole(self, there: int) -> None:
-        """All series of an undamaged trace. Raises TraceError where it is not."""
+        """Reads all series of an undamaged trace. Raises TraceError where it is damaged."""
         reasons = self.trace.reasons()
         if len(reasons) < there:
             raise TraceError(f"trace {self.file}: steps are missing")
@@ -125,38 +124,38 @@ class Recording:
         self.steps = steps
 
     def _take_rest(self) -> None:
-        """What can be read of a damaged trace; NaN where nothing can."""
-        readable = self._readable = Readable(self.trace)
-        self.missing = [str(gap) for gap in readable.missing]
-        if not len(readable):
+        """Reads what is left of a damaged trace; NaN for the rest."""
+        salvaged = self._salvaged = SalvagedTrace(self.trace)
+        self.missing = [str(gap) for gap in salvaged.missing]
+        if not len(salvaged):
             raise TraceError(f"trace {self.file}: no step of it can be read")
         self.first = (
-            0 if any(gap.first == 0 for gap in readable.missing) else int(readable.steps[0])
+            0 if any(gap.first == 0 for gap in salvaged.missing) else int(salvaged.steps[0])
         )
-        last = max([int(readable.steps[-1]), *(gap.last for gap in readable.missing)])
+        last = max([int(salvaged.steps[-1]), *(gap.last for gap in salvaged.missing)])
         self.steps = last + 1 - self.first
-        places = readable.steps - self.first
+        places = salvaged.steps - self.first
         for name in SERIES:
             try:
-                values = _floats(readable.series(name))
+                values = _floats(salvaged.series(name))
             except TraceError:
                 continue
             whole = np.full((self.steps, *values.shape[1:]), np.nan, np.float32)
             whole[places] = values
             self._columns[name] = whole
         self._reasons = [(_UNREADABLE,) * self.rows] * self.steps
-        for place, lines in zip(places.tolist(), readable.reasons(), strict=True):
+        for place, lines in zip(places.tolist(), salvaged.reasons(), strict=True):
             self._reasons[place] = lines
 
-    # -- what the page asks -----------------------------------------------------------------
+    # -- what the page requests -------------------------------------------------------------
 
     def kind(self, slot: str) -> str:
-        """The kind of a module, from the configuration; empty where that does not say."""
-        found = self.config.get(slot)
-        return str(found.get("kind", "")) if isinstance(found, dict) else ""
+        """The kind of a module in the configuration; empty where it is not there."""
+        settings = self.config.get(slot)
+        return str(settings.get("kind", "")) if isinstance(settings, dict) else ""
 
     def about(self) -> dict[str, Any]:
-        """What was run, and how much of it is here."""
+        """The description of the run, and its readable steps."""
         pixels = self.world.pixels
         return {
             "name": self.name,
@@ -175,14 +174,22 @@ class Recording:
             "missing": _few(self.missing),
         }  # fmt: skip
 
+    def predicts_uncertainty(self) -> bool:
+        """Whether the world model predicted an uncertainty other than 0, which `risk` weighs."""
+        with self._lock:
+            try:
+                return bool(self.trace.series("expected.uncertainty").any())
+            except TraceError:
+                return True
+
     def series(self, row: int, start: int = 0) -> Pack:
-        """All series of a row from the `start`-th recorded step on, with reasons as codes."""
+        """All series of a row from index `start` on, with reasons as codes."""
         self.allows(row)
         with self._lock:
             end = self.steps
             part = {name: self._column(name)[start:end, row] for name in SERIES}
             signals = part["observation.signals"]
-            ended = part["observation.terminated"] + part["observation.truncated"]
+            over = self._over(row)[start:end]
             lines = [r[row] if row < len(r) else _UNREADABLE for r in self._reasons[start:end]]
             table: dict[str, int] = {}
             codes = np.array([table.setdefault(line, len(table)) for line in lines], np.uint32)
@@ -194,7 +201,7 @@ class Recording:
                 "disagreement": part["energies.disagreement"],
                 "calls": part["plan.model_calls"],
                 "first": part["observation.first"],
-                "ended": ended,
+                "over": over.astype(np.float32),
                 "score": self._signal(signals, "reward"),
                 "lost": self._signal(signals, "life_lost"),
                 "lives": self._signal(signals, "lives"),
@@ -226,23 +233,23 @@ class Recording:
         return signals[:, self.world.signals.index(name)]
 
     def _returns(self, row: int) -> Floats:
-        """The score of the episode so far, [steps]; a step that is missing adds nothing."""
-        if not self.steps:
-            return np.zeros(0, np.float32)
-        score = self._signal(self._column("observation.signals")[:, row], "reward")
-        first = self._column("observation.first")[:, row] > 0
-        total = np.cumsum(np.nan_to_num(score), dtype=np.float64)
-        begins = np.maximum.accumulate(np.where(first, np.arange(self.steps), 0))
-        before = np.where(begins > 0, total[begins - 1], 0.0)
-        return (total - before).astype(np.float32)
+        """The return of the running episode, [steps]; a missing step adds nothing."""
+        rewards = self._signal(self._column("observation.signals")[:, row], "reward")
+        return _floats(returns_so_far(rewards, self._over(row)))
+
+    def _over(self, row: int) -> NDArray[np.bool_]:
+        """Whether an episode ended at each step, [steps]."""
+        end = self._signal(self._column("observation.signals")[:, row], "end")
+        over: NDArray[np.bool_] = (end > 0) | (self._column("observation.truncated")[:, row] > 0)
+        return over
 
     def allows(self, row: int) -> None:
-        """Raises TraceError where there is no such row."""
+        """Raises TraceError where the run has no such row."""
         if not 0 <= row < self.rows:
             raise TraceError(f"trace {self.file}: expected a row below {self.rows}, got {row}")
 
     def frame(self, step: int, row: int) -> NDArray[np.uint8] | None:
-        """What a row observed at a step, [H W C] uint8; None where there is nothing to show."""
+        """The frame of a row at a step, [H W C] uint8; None where there is none."""
         with self._lock:
             try:
                 return as_bytes(self.trace.frame(step, row))
@@ -251,8 +258,8 @@ class Recording:
 
     def frames(self, row: int, steps: Iterable[int]) -> Pack:
         """The frames of some steps, [N H W C] uint8; a missing one is left out of `steps`."""
-        found = [(step, self.frame(step, row)) for step in steps]
-        return pack_frames([(step, shown) for step, shown in found if shown is not None])
+        frames = [(step, self.frame(step, row)) for step in steps]
+        return pack_frames([(step, frame) for step, frame in frames if frame is not None])
 
     def moment(self, step: int) -> Moment:
         """The moment of a step, also without its pixels where those are damaged.
@@ -260,12 +267,12 @@ class Recording:
         Raises TraceError where it cannot be read.
         """
         with self._lock:
-            if self._readable is None:
+            if self._salvaged is None:
                 return self.trace.moment(step)
-            return self._readable.moment(step)
+            return self._salvaged.moment(step)
 
     def actions(self, start: int, stop: int) -> dict[int, torch.Tensor]:
-        """The encoded actions [B A] done at the steps from `start` up to `stop`, where readable."""
+        """The encoded actions [B A] of the steps from `start` up to `stop` or the first damage."""
         done = {}
         for step in range(start, stop):
             try:
@@ -275,25 +282,25 @@ class Recording:
         return done
 
     def latents(self, row: int) -> tuple[NDArray[np.int64], Floats]:
-        """The steps whose state can be read and those states, [N] and [N D]."""
+        """The steps whose latents can be read [N], and these latents [N D]."""
         with self._lock:
-            if self._readable is None:
+            if self._salvaged is None:
                 values = self.trace.series("state.latent")
                 steps = np.arange(self.first, self.first + len(values))
             else:
-                values, steps = self._readable.series("state.latent"), self._readable.steps
+                values, steps = self._salvaged.series("state.latent"), self._salvaged.steps
         mine = values[:, row]
         there = np.isfinite(mine).all(-1)
         return steps[there], mine[there]
 
     def keyframe(self, step: int) -> tuple[int, bytes] | None:
-        """The last whole snapshot of the world at or before a step, and its step."""
+        """The last undamaged snapshot of the world at or before a step, and its step."""
         with self._lock:
             try:
                 return self.trace.keyframe_before(step)
             except TraceError:
-                kept = next(self.trace.keyframes_before(step), None)
-                return None if kept is None else (kept.step, kept.world)
+                keyframe = next(self.trace.keyframes_before(step), None)
+                return None if keyframe is None else (keyframe.step, keyframe.world)
 
     # -- a moment in full -------------------------------------------------------------------
 
@@ -324,26 +331,26 @@ class Recording:
         self, part: str, name: str, axes: Sequence[str], value: torch.Tensor | None, row: int
     ) -> dict[str, Any]:
         if part in ("state", "expected") and name == "hidden":
-            return {"name": name, "note": "not kept in a trace"}
+            return {"name": name, "note": "not recorded"}
         if name == "pixels" and self.world.pixels is not None:
             return {"name": name, "note": "damaged" if value is None else "shown as the frame"}
         if value is None:
             return {"name": name, "note": "none"}
         mine = value[row].numpy()
-        told: dict[str, Any] = {
+        described: dict[str, Any] = {
             "name": name,
             "dtype": str(mine.dtype),
             "axes": [[axis, n] for axis, n in zip(axes[1:], mine.shape, strict=True)],
             "values": [plain(v) for v in mine.reshape(-1)[:_SHOWN].tolist()],
         }
         if mine.size > _SHOWN:
-            told["more"] = int(mine.size - _SHOWN)
+            described["more"] = int(mine.size - _SHOWN)
         if labels := self._labels(axes[-1] if mine.ndim else ""):
-            told["labels"] = labels
-        return told
+            described["labels"] = labels
+        return described
 
     def _labels(self, axis: str) -> list[str]:
-        """The names of the places along an axis, where they have names."""
+        """The names of the entries along an axis, where they have names."""
         named = {
             "S": self.world.signals,
             "K": self.drives,
@@ -363,7 +370,7 @@ def _few(lines: Sequence[str]) -> list[str]:
 
 
 def pack_frames(frames: Sequence[tuple[int, NDArray[np.uint8]]]) -> Pack:
-    """Frames of one form with their steps; those of another form than the first are left out."""
+    """Frames with their steps; those of another shape than the first are left out."""
     alike = [(step, f) for step, f in frames if f.shape == frames[0][1].shape]
     if not alike:
         return Pack({"steps": []}, {"frames": np.zeros((0, 0, 0, 1), np.uint8)})
@@ -371,7 +378,7 @@ def pack_frames(frames: Sequence[tuple[int, NDArray[np.uint8]]]) -> Pack:
 
 
 def as_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels of any dtype as 0 to 255: those of 0 to 1 are scaled, larger ones stretched."""
+    """Pixels of any dtype as 0 to 255: numbers up to 1 times 255, else relative to the largest."""
     if pixels.dtype == np.uint8:
         return pixels
     numbers = np.nan_to_num(pixels.astype(np.float32))
@@ -381,7 +388,7 @@ def as_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def plain(value: float | bool) -> float | int | str | bool:
-    """A number as JSON can say it, in four figures."""
+    """A number in four digits, as JSON allows."""
     if isinstance(value, bool | int):
         return value
     if not math.isfinite(value):

@@ -1,7 +1,7 @@
-"""A page in one file: all series, and as many frames, moments and futures as fit in bounds.
+"""Exports a page as one file: all series, and a bounded number of frames, moments and futures.
 
-The file needs nothing else and asks for nothing: its scripts and styles are named by hash in its
-own Content-Security-Policy, its data is deflated inside it. What was left out is said on the page.
+The file is self-contained and makes no requests: its Content-Security-Policy names its scripts and
+styles by hash, and its data is deflated inside it. The page lists what was left out.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from agent.view.page.server import SCRIPTS, static
 from modules.messages import ConfigError
 
 FRAME_BYTES = 24 * 2**20
-"""Frames before deflating; beyond it they are thinned out."""
+"""Bytes of frames before compression; of a longer run every n-th frame is exported."""
 
 MOMENTS, FUTURES, FRAMES_EACH = 600, 48, 50
-"""At most so many moments and futures are taken along; so many frames lie in one piece."""
+"""Limits of the exported moments and futures, and the number of frames in one piece."""
 
 
 def export(
@@ -44,17 +44,16 @@ def export(
     try:
         # Opened before the work, so that an unwritable place is reported at once.
         with new_file(file) as out:
-            return out.write(
-                html([_kept(run, Imagined(run, plugins), row) for run in runs]).encode()
-            )
+            contents = [_contents(run, Imagined(run, plugins), row) for run in runs]
+            return out.write(html(contents).encode())
     except OSError as error:
         raise ConfigError(
             f"option --export: expected a writable place, got '{file}': {error.strerror or error}"
         ) from None
 
 
-def html(kept: Sequence[dict[str, Any]]) -> str:
-    """The page around what was kept of its runs."""
+def html(contents: Sequence[dict[str, Any]]) -> str:
+    """The page with the contents of its runs."""
     style = static("page.css")
     scripts = [static(name) for name in SCRIPTS]
     hashes = " ".join(_hash(script) for script in scripts)
@@ -62,8 +61,8 @@ def html(kept: Sequence[dict[str, Any]]) -> str:
         f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; "
         "img-src blob: data:; base-uri 'none'; form-action 'none'"
     )
-    # No "<" of what a run said stays: nothing in it can end the element or begin another.
-    data = json.dumps({"runs": list(kept)}, allow_nan=False).replace("<", "\\u003c")
+    # No "<" of a run's text stays: it cannot end the element or begin another.
+    data = json.dumps({"runs": list(contents)}, allow_nan=False).replace("<", "\\u003c")
     parts = {
         "<!--policy-->": f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         "<!--token-->": "",
@@ -82,22 +81,22 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _kept(run: Recording, imagined: Imagined, row: int) -> dict[str, Any]:
-    """What of one run goes into the file."""
+def _contents(run: Recording, imagined: Imagined, row: int) -> dict[str, Any]:
+    """The exported part of one run."""
     series = run.series(row)
     notes = []
     frames, every = _frames(run, row)
     if every > 1:
         notes.append(f"one frame in {every} of {run.steps}")
-    wanted = _telling(series.arrays, run.first, MOMENTS)
-    moments = {step: run.tree(step, row) for step in wanted}
-    if len(wanted) < run.steps:
-        notes.append(f"the messages of {len(wanted)} moments, most telling first")
-    thinking = run.first + np.flatnonzero(series.arrays["calls"] > 0)
-    chosen = _evenly(thinking, FUTURES)
+    chosen_steps = _notable(series.arrays, run.first, MOMENTS)
+    moments = {step: run.tree(step, row) for step in chosen_steps}
+    if len(chosen_steps) < run.steps:
+        notes.append(f"the messages of {len(chosen_steps)} moments, events first")
+    planning = run.first + np.flatnonzero(series.arrays["calls"] > 0)
+    chosen = _evenly(planning, FUTURES)
     futures = {int(s): _packed(imagined.pack(int(s), row).to_bytes()) for s in chosen}
-    if len(chosen) < len(thinking):
-        notes.append(f"the futures of {len(chosen)} of {len(thinking)} plans")
+    if len(chosen) < len(planning):
+        notes.append(f"the futures of {len(chosen)} of {len(planning)} plans")
     return {
         "about": run.about(),
         "row": row,
@@ -110,33 +109,33 @@ def _kept(run: Recording, imagined: Imagined, row: int) -> dict[str, Any]:
 
 
 def _frames(run: Recording, row: int) -> tuple[dict[str, Any], int]:
-    """Frames in pieces, every so-manieth where all would be too much; `pieces` are their steps."""
+    """Frames in pieces, and n where only every n-th is exported; `pieces` are their steps."""
     pieces, packs, every = list[list[int]](), list[str](), 1
     if run.world.pixels is not None:
         every = -(-run.steps // max(FRAME_BYTES // int(np.prod(run.world.pixels)), 100))
-        wanted = range(run.first, run.first + run.steps, every)
-        for start in range(0, len(wanted), FRAMES_EACH):
-            pack = run.frames(row, wanted[start : start + FRAMES_EACH])
+        steps = range(run.first, run.first + run.steps, every)
+        for start in range(0, len(steps), FRAMES_EACH):
+            pack = run.frames(row, steps[start : start + FRAMES_EACH])
             if pack.facts["steps"]:
                 pieces.append(pack.facts["steps"])
                 packs.append(_packed(pack.to_bytes()))
     return {"pieces": pieces, "packs": packs}, every
 
 
-def _telling(arrays: dict[str, NDArray[Any]], first: int, most: int) -> list[int]:
-    """Steps worth keeping: events first, then evenly spaced ones, `most` in all."""
+def _notable(arrays: dict[str, NDArray[Any]], first: int, most: int) -> list[int]:
+    """Up to `most` steps: events first, then evenly spaced ones."""
     mode, steps = arrays["mode"], len(arrays["mode"])
     if steps <= most:
         return [first + i for i in range(steps)]
     switches = 1 + np.flatnonzero(np.diff(np.nan_to_num(mode)) != 0)
-    felt = np.flatnonzero((np.nan_to_num(arrays["score"]) != 0) | (arrays["lost"] > 0))
+    rewarded = np.flatnonzero((np.nan_to_num(arrays["score"]) != 0) | (arrays["lost"] > 0))
     surprise = np.nan_to_num(arrays["surprise"])
     peaks = np.argsort(-surprise)[: most // 6]
-    kept = {0, steps - 1, *map(int, peaks)}
-    for events in (switches, felt):
-        kept.update(int(i) for i in _evenly(events, most // 4))
-    kept.update(int(i) for i in _evenly(np.arange(steps), most - len(kept)))
-    return sorted(first + i for i in kept)
+    chosen = {0, steps - 1, *map(int, peaks)}
+    for events in (switches, rewarded):
+        chosen.update(int(i) for i in _evenly(events, most // 4))
+    chosen.update(int(i) for i in _evenly(np.arange(steps), most - len(chosen)))
+    return sorted(first + i for i in chosen)
 
 
 def _evenly(values: NDArray[Any], most: int) -> NDArray[Any]:

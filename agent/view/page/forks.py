@@ -1,4 +1,4 @@
-"""Counterfactual futures for the page: each fork becomes a recording that can be looked into."""
+"""Forks for the page: each becomes a recording that the page shows like a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from modules.field_path import fields_of
 from modules.messages import ConfigError
 
 MOST_STEPS = 2000
-"""The page forks no further than this."""
+"""The most steps of a fork on the page."""
 
 _OFFERED = {
     "directive": ("mode", "horizon_steps", "model_calls", "commit_steps", "u", "v", "risk"),
@@ -24,13 +24,13 @@ _OFFERED = {
     "recollection": ("novelty",),
     "energies": ("intrinsic", "critic", "disagreement"),
 }  # fmt: skip
-"""The fields worth changing by hand; `sextet fork` changes any."""
+"""The fields that the page offers; `sextet fork` changes any."""
 
 
 class Forks:
     """Forks of the runs on a page; `recordings` holds the runs and every fork by number.
 
-    One fork at a time. What is written for a fork lies in a temporary folder until closed.
+    One fork runs at a time. Their traces lie in a temporary folder until `close`.
     """
 
     def __init__(self, runs: Sequence[Recording], plugins: tuple[str, ...] = ()) -> None:
@@ -41,37 +41,37 @@ class Forks:
         self._lock = threading.Lock()
 
     def possible(self, number: int) -> dict[str, Any]:
-        """What of a run can be changed: paths as `Replay.fork` takes them, by message."""
+        """The paths that can be changed in a run, for `Replay.fork`, or why there are none."""
         run = self.runs[number]
         if not run.config:
-            return {"reason": "This run does not say how it was made, so it cannot be forked."}
+            return {"reason": "This run has no configuration, so it cannot be forked."}
         return {"fields": list(_fields(run)), "most": MOST_STEPS}
 
     def fork(
         self, number: int, at: int, steps: int, changes: Mapping[str, str], hold: int, row: int
     ) -> dict[str, Any]:
-        """Lives on from a step with something changed, and says how that compares.
+        """Forks a run at a step with some fields changed, and compares it with the run.
 
-        `hold`: for so many steps, 0: all. Raises SextetError, one line.
+        `hold`: the steps of the change, 0 for all. Raises SextetError, one line.
         """
         if not 0 <= number < len(self.runs):
             raise ConfigError(f"fork: expected a run below {len(self.runs)}, got {number}")
         if not 1 <= steps <= MOST_STEPS:
             raise ConfigError(f"fork --steps: expected 1 to {MOST_STEPS}, got {steps}")
         run = self.runs[number]
-        told = [f"{name}={value}" for name, value in changes.items()]
+        edits = [f"{name}={value}" for name, value in changes.items()]
         with self._lock:
             if number not in self._replays:
                 self._replays[number] = Replay(run.path, self.plugins)
             replay = self._replays[number]
             one = None if run.rows == 1 else row
-            found = replay.fork(at, told, steps, row=one, hold=hold)
+            fork = replay.fork(at, edits, steps, row=one, hold=hold)
             place = len(self.recordings)
-            self.recordings[place] = self._recorded(run, found, place)
-        figures = found.as_dict()
+            self.recordings[place] = self._recorded(run, fork, place)
+        figures = fork.as_dict()
         compared = [
-            (said, figures[f"{name}_original"], figures[f"{name}_fork"])
-            for said, name in (
+            (label, figures[f"{name}_original"], figures[f"{name}_fork"])
+            for label, name in (
                 ("score", "score"),
                 ("model calls", "model_calls"),
                 ("share of Mode-2", "mode2_share"),
@@ -79,26 +79,26 @@ class Forks:
             )
         ]
         compared += [
-            (f"energy, {drive}", value, found.fork.energy[drive])
-            for drive, value in found.original.energy.items()
+            (f"energy, {drive}", value, fork.fork.energy[drive])
+            for drive, value in fork.original.energy.items()
         ]
         return {**figures, "number": place, "about": self.recordings[place].about(),
                 "figures": compared}  # fmt: skip
 
-    def _recorded(self, run: Recording, found: Fork, place: int) -> Recording:
-        """The other future, written down as any run is."""
+    def _recorded(self, run: Recording, fork: Fork, place: int) -> Recording:
+        """The trace of a fork, as a recording."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="sextet-forks-"))
         file = self._folder / f"fork-{place}.sqlite"
         with TraceWriter(
             file, run.world, run.rows, run.drives, run.heads, run.config, keyframe_every=0
         ) as writer:
-            for moment in found.fork.moments:
+            for moment in fork.fork.moments:
                 writer.write(moment)
         return Recording(file, name=f"fork of {run.name}")
 
     def close(self) -> None:
-        """Frees what was opened for forking, and forgets the forks."""
+        """Closes the replays and removes the forks."""
         for replay in self._replays.values():
             replay.close()
         for number in range(len(self.runs), len(self.recordings)):
@@ -108,7 +108,7 @@ class Forks:
 
 
 def _fields(run: Recording) -> Iterator[str]:
-    """Every path offered, those of drives, heads and signals by name."""
+    """Every path that is offered, with drives, heads and signals by name."""
     names = {"K": run.drives, "L": run.heads, "S": run.world.signals}
     for part, offered in _OFFERED.items():
         shapes = fields_of(part)
@@ -118,6 +118,8 @@ def _fields(run: Recording) -> Iterator[str]:
             if (part, name) == ("energies", "critic") and run.moment(
                 0
             ).energies.critic_actions is not None:
+                continue
+            if name == "risk" and not run.predicts_uncertainty():
                 continue
             if not axes:
                 yield f"{part}.{name}"

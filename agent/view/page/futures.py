@@ -1,9 +1,9 @@
-"""The imagined futures of a moment, made visible, and what came instead.
+"""Frames of the imagined futures of a moment, and of what was recorded instead.
 
-A trace keeps the actions and energies of the candidates, not what they led to. Where the run's
-world model is the simulator, the world is brought back to the moment and each candidate is carried
-out again. Where it is learned, the candidate is imagined again and each state is shown by the most
-similar one that the run remembers. What is shown says which.
+A trace has the actions and energies of the candidates, not their states. Where the world model is
+a simulator, the world is restored to the moment and each candidate is simulated again. Where it is
+learned, each candidate is imagined again, and each of its states is shown by the frame of the
+recorded state with the nearest latent. The page says which of the two it shows.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from modules.ports import Simulator
 Frames = list[NDArray[np.uint8]]
 
 PICTURES = 12
-"""So many states of a future are shown, evenly apart."""
+"""The most states shown of a future, evenly spaced."""
 
 
 @dataclass(frozen=True)
 class Future:
-    """One candidate: its encoded actions [H A], the energy predicted, what is shown of it.
+    """One candidate: its encoded actions [H A], its predicted energy, and its frames.
 
-    `at` are the steps ahead that have a frame, `ended` the one at which it is over, if any.
+    `at` are the steps ahead that have a frame, `ended` the one at which the episode ends, if any.
     """
 
     actions: NDArray[np.float32]
@@ -48,30 +48,30 @@ class Future:
     note: str = ""
 
 
-class Shower(Protocol):
-    """Makes the futures of one moment visible; `how` says by what."""
+class FutureFrames(Protocol):
+    """A source of frames for imagined futures; `how` describes it."""
 
     how: str
 
     def show(self, step: int, row: int, futures: Sequence[Future]) -> list[Future]:
-        """The same futures with frames. TraceError, one line, where that can't be done."""
+        """The futures with frames. Raises TraceError, one line, where there are none."""
 
 
 class Imagined:
-    """Candidates of any recorded moment, with frames where they can be had.
+    """The candidates of any recorded moment, with frames where possible.
 
-    `plugins` are packages whose modules the run used. Safe to ask from several threads.
+    `plugins` are packages whose modules the run used. Thread-safe.
     """
 
     def __init__(self, recording: Recording, plugins: tuple[str, ...] = ()) -> None:
         self.recording, self.plugins = recording, plugins
-        self._shower: Shower | None = None
+        self._source: FutureFrames | None = None
         self._reason = ""
-        self._asked = False
+        self._built = False
         self._lock = threading.Lock()
 
     def pack(self, step: int, row: int, pictures: bool = True) -> Pack:
-        """Candidates with their actions in words, energies and frames, and what came instead."""
+        """Candidates with actions, energies and frames, and the frames that were recorded."""
         recording = self.recording
         recording.allows(row)
         try:
@@ -83,18 +83,18 @@ class Imagined:
         how = ""
         if futures and pictures:
             with self._lock:
-                shower = self._make()
+                source = self._make()
                 how = self._reason
-                if shower is not None:
+                if source is not None:
                     try:
-                        futures = shower.show(step, row, futures)
-                        how = shower.how
+                        futures = source.show(step, row, futures)
+                        how = source.how
                     except (SextetError, RuntimeError, ValueError, TypeError) as error:
                         how = " ".join(str(error).split())
         frames: Frames = []
-        told = []
+        described = []
         for future in futures:
-            told.append(
+            described.append(
                 {
                     "energy": plain(future.energy),
                     "actions": [self._word(a) for a in future.actions],
@@ -109,12 +109,12 @@ class Imagined:
         came: dict[str, Any] = {"at": [], "frames": []}
         longest = max((len(f.actions) for f in futures), default=0)
         for ahead in spread(longest):
-            shown = recording.frame(step + ahead, row)
-            if shown is not None:
+            frame = recording.frame(step + ahead, row)
+            if frame is not None:
                 came["at"].append(ahead)
                 came["frames"].append(len(frames))
-                frames.append(shown)
-        facts = {"step": step, "note": note, "how": how, "futures": told, "came": came}
+                frames.append(frame)
+        facts = {"step": step, "note": note, "how": how, "futures": described, "came": came}
         alike = bool(frames) and all(f.shape == frames[0].shape for f in frames)
         return Pack(facts, {"frames": np.stack(frames)} if alike else {})
 
@@ -125,43 +125,43 @@ class Imagined:
             return spec.names[best] if best < len(spec.names) else str(best)
         return "(" + " ".join(f"{v:.2g}" for v in action[:4].tolist()) + ")"
 
-    def _make(self) -> Shower | None:
-        """What can show the futures of this run, made when first asked for."""
-        if not self._asked:
-            self._asked = True
+    def _make(self) -> FutureFrames | None:
+        """The source of frames for this run, built on the first call; None where there is none."""
+        if not self._built:
+            self._built = True
             if self.recording.world.pixels is None:
-                self._reason = "this world shows no pixels: actions and energies alone"
+                self._reason = "this world has no pixels: actions and energies only"
                 return None
             try:
                 assembly = assembly_of(self.recording, self.plugins)
                 model = assembly.config.slots["world_model"]
                 if model.simulates:
                     foresees = model.kind == "clairvoyant"
-                    self._shower = Resimulated(self.recording, assembly, foresees)
+                    self._source = Resimulated(self.recording, assembly, foresees)
                 else:
-                    self._shower = Remembered(self.recording, assembly)
+                    self._source = Remembered(self.recording, assembly)
             except SextetError as error:
                 self._reason = f"not shown: {error}"
-        return self._shower
+        return self._source
 
 
 def candidates(plan: Plan, row: int) -> tuple[list[Future], str]:
-    """The futures weighed by a row, the chosen first, and a word on them."""
+    """The candidates of a row, the chosen one first, and a note where there are none."""
     if int(plan.mode[row]) != 2:
-        return [], "Mode-1: it acted without imagining anything."
-    found = []
+        return [], "Mode-1: the policy acted, nothing was imagined."
+    futures = []
     for candidate, energy in zip(
         plan.candidates[row].numpy(), plan.candidate_energies[row].tolist(), strict=True
     ):
         if np.isfinite(energy):
-            # A candidate shorter than the longest plan there could be is padded with zeros.
+            # Shorter candidates are padded with zeros to the longest possible plan.
             used = np.flatnonzero(np.abs(candidate).sum(-1))
-            found.append(Future(candidate[: used[-1] + 1 if len(used) else 1], energy))
-    if found:
-        return found, ""
+            futures.append(Future(candidate[: used[-1] + 1 if len(used) else 1], energy))
+    if futures:
+        return futures, ""
     steps = max(int(plan.steps[row]), 1)
-    going_on = Future(plan.actions[row, :steps].numpy(), float(plan.energy[row]))
-    return [going_on], "A plan under way is carried out; nothing was weighed anew."
+    continued = Future(plan.actions[row, :steps].numpy(), float(plan.energy[row]))
+    return [continued], "A committed plan is carried out; no candidates were compared."
 
 
 def spread(length: int) -> list[int]:
@@ -172,18 +172,19 @@ def spread(length: int) -> list[int]:
 
 
 def assembly_of(recording: Recording, plugins: tuple[str, ...]) -> Assembly:
-    """Agent and world of a run, with the weights of its folder where there are any."""
+    """The agent and world of a run, with the weights in its folder, if any."""
     assembly = assemble(recording.config, known_kinds(plugins))
-    if (found := trained_weights(recording.file.parent)) is not None:
-        load_weights(assembly.agent.modules, found[1].tensors["weights"], str(found[0]))
+    if (trained := trained_weights(recording.file.parent)) is not None:
+        place, checkpoint = trained
+        load_weights(assembly.agent.modules, checkpoint.tensors["weights"], str(place))
     return assembly
 
 
 class Resimulated:
-    """Candidates carried out once more in the simulator, from the recorded moment.
+    """Frames of candidates simulated again from the recorded moment.
 
-    `foresees`: with the world's own luck; else with luck drawn anew, as the model did, so that
-    what is shown is one of the futures that might have been.
+    With `foresees` (*clairvoyant*) the simulation uses the world's own random numbers; else
+    (*fair*) new ones, as the model did, and shows one of several possible futures.
     """
 
     def __init__(self, recording: Recording, assembly: Assembly, foresees: bool) -> None:
@@ -193,17 +194,17 @@ class Resimulated:
         self._at: int | None = None
 
     def show(self, step: int, row: int, futures: Sequence[Future]) -> list[Future]:
-        """Futures with the frames they lead to."""
+        """The futures with the frames of their states."""
         from_step = self._bring_to(step, row)
-        luck = "the world's own luck" if self.foresees else "luck drawn anew"
-        self.how = f"shown by the simulator, from the keyframe of step {from_step}, with {luck}"
+        luck = "the world's own" if self.foresees else "new"
+        self.how = f"by the simulator from the keyframe of step {from_step}, random numbers: {luck}"
         return [self._carry_out(step, row, future) for future in futures]
 
     def _bring_to(self, step: int, row: int) -> int:
-        """Has the world stand at `step`: a keyframe, then the recorded actions since."""
+        """Restores the world to `step`: from a keyframe, then by the recorded actions."""
         recording, world = self.recording, self.world
         if (key := recording.keyframe(step)) is None:
-            raise TraceError("not shown: the trace holds no whole keyframe before this moment")
+            raise TraceError("not shown: the trace has no undamaged keyframe before this moment")
         observation = None
         if self._at is None or not key[0] <= self._at <= step:
             observation, self._at = world.restore(key[1]), key[0]
@@ -219,7 +220,9 @@ class Resimulated:
             again = as_bytes(observation.pixels[row].numpy())
             if not np.array_equal(again, recorded):
                 self._at = None
-                raise TraceError("not shown: replayed from its keyframe, the world went elsewhere")
+                raise TraceError(
+                    "not shown: replayed from its keyframe, the world shows another frame"
+                )
         return key[0]
 
     def _carry_out(self, step: int, row: int, future: Future) -> Future:
@@ -229,14 +232,14 @@ class Resimulated:
         native = spec.decode(torch.from_numpy(np.array(future.actions, np.float32)))
         key = chance.keys(self.seed, self.recording.rows, step)[row : row + 1]
         handle, frames, at = world.save_state(row), [], []
-        score, ended, wanted = 0.0, None, set(spread(len(future.actions)))
+        score, ended, shown = 0.0, None, set(spread(len(future.actions)))
         for ahead in range(1, len(future.actions) + 1):
             seed = None if self.foresees else int(chance.integers(key, f"page {ahead}", 2**31 - 1))
             action = native[ahead - 1]
             argument = int(action) if spec.discrete else action.numpy()
             handle, signals, over = world.simulate(handle, argument, seed)
             score += float(signals[0])
-            if ahead in wanted or over:
+            if ahead in shown or over:
                 frames.append(as_bytes(np.asarray(world.render_observation(handle))))
                 at.append(ahead)
             if over:
@@ -248,18 +251,17 @@ class Resimulated:
 
 
 def plain_score(value: float) -> float:
-    """A score in four figures."""
+    """A score in four digits."""
     return float(f"{value:.4g}")
 
 
 class Remembered:
-    """Candidates imagined once more by the learned world model, from the recorded state.
+    """Frames of candidates imagined again by the learned world model from the recorded state.
 
-    Each imagined state is shown by the frame of that remembered state of the run whose latent is
-    nearest to it.
+    Each imagined state is shown by the frame of the recorded state with the nearest latent.
     """
 
-    how = "imagined again by the world model; each state shown by the nearest remembered one"
+    how = "imagined again by the world model; each state shown by the nearest recorded one"
 
     def __init__(self, recording: Recording, assembly: Assembly) -> None:
         self.recording, self.agent = recording, assembly.agent
@@ -269,7 +271,7 @@ class Remembered:
 
     @torch.no_grad()
     def show(self, step: int, row: int, futures: Sequence[Future]) -> list[Future]:
-        """Futures with remembered frames; `note` says how far those are."""
+        """The futures with recorded frames; `note` has the distance of these."""
         moment = self.recording.moment(step)
         before = self.recording.moment(step - 1) if step > self.recording.first else moment
         model = self.agent.modules.world_model
@@ -278,7 +280,7 @@ class Remembered:
         expected = model.predict(situation, moment.plan.action, moment.directive)
         if not _alike(expected.latent[row], moment.expected.latent[row]):
             raise TraceError(
-                "not shown: the weights at hand expect something else than was recorded"
+                "not shown: the weights of this run folder predict another state than was recorded"
             )
         start = model.start(situation, moment.directive)
         return [self._imagine(start.select(torch.tensor([row])), row, future) for future in futures]
@@ -287,26 +289,26 @@ class Remembered:
         model = self.agent.modules.world_model
         steps, known = self._remembered(row)
         actions = torch.from_numpy(np.array(future.actions, np.float32))
-        wanted, at, frames, far = set(spread(len(actions))), [], [], []
+        shown, at, frames, far = set(spread(len(actions))), [], [], []
         ended = None
         for ahead in range(1, len(actions) + 1):
             state = model.step(state, actions[ahead - 1 : ahead])
             over = float(state.ended[0]) >= 0.5
-            if ahead in wanted or over:
+            if ahead in shown or over:
                 latent = model.complete(state).latent
                 distance = (known - latent).square().sum(-1)
                 scale = known.square().sum(-1) + latent.square().sum(-1)
                 relative = distance / scale.clamp_min(1e-8)
                 nearest = int(relative.argmin())
-                shown = self.recording.frame(int(steps[nearest]), row)
-                if shown is not None:
+                frame = self.recording.frame(int(steps[nearest]), row)
+                if frame is not None:
                     at.append(ahead)
-                    frames.append(shown)
+                    frames.append(frame)
                     far.append(float(relative[nearest]))
             if over:
                 ended = ahead
                 break
-        note = f"nearest remembered states, {np.mean(far):.2g} away (0 to 2)" if far else ""
+        note = f"nearest recorded states, distance {np.mean(far):.2g} of 2" if far else ""
         return Future(
             future.actions, future.energy, tuple(at), tuple(frames), None, ended, note
         )  # fmt: skip
@@ -315,12 +317,12 @@ class Remembered:
         if self._known is None or self._known[0] != row:
             steps, latents = self.recording.latents(row)
             if not len(steps):
-                raise TraceError("not shown: no state of this run can be read")
+                raise TraceError("not shown: no latent of this run can be read")
             self._known = (row, steps, torch.from_numpy(latents))
         return self._known[1:]
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
-    """Equal but for what half precision loses."""
+    """Whether two latents are equal up to float16."""
     scale = float(a.square().sum() + b.square().sum())
     return float((a - b).square().sum()) <= 1e-3 * max(scale, 1e-8)

@@ -1,8 +1,8 @@
-"""The page's server: on this machine's loopback alone, for this browser's own page alone.
+"""The server of the page, on the loopback interface, for its own page only.
 
-It answers only where the Host header names it (so a foreign name that resolves here gets nothing),
-refuses any foreign Origin, serves a fixed list of files, and forks only for whoever knows the token
-of this session, which the page alone is told.
+It answers requests whose Host header names it (a foreign name that resolves to this machine is
+refused), refuses foreign Origins, serves a fixed list of files, and forks only for requests with
+the token of this session, which is embedded in the page.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agent.view.page.futures import Imagined
 from modules.messages import ConfigError, SextetError
 
 PORT = 8770
-"""Where it serves if nothing was said; if that is taken, the next free one of the following."""
+"""The default port; where it is taken, the next free one."""
 
 _TRIES = 30
 _MOST_FRAMES, _LONGEST_REQUEST = 64, 8192
@@ -34,7 +34,7 @@ _KINDS = {
     "js": "text/javascript; charset=utf-8",
 }
 SCRIPTS = ("numbers.js", "source.js", "lanes.js", "panels.js", "page.js")
-"""The page's scripts in the order in which they are read."""
+"""The scripts of the page, in order of loading."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -43,7 +43,7 @@ POLICY = (
 
 
 def static(name: str) -> str:
-    """One of the page's own files."""
+    """One of the files of the page."""
     return (files("agent.view.page") / "static" / name).read_text(encoding="utf-8")
 
 
@@ -51,7 +51,7 @@ class PageServer:
     """Serves the page of one or two runs until closed.
 
     `port` None: `PORT` or the next free one; 0: any free one. Raises ConfigError, one line, where
-    the port asked for is taken.
+    the requested port is taken.
     """
 
     def __init__(
@@ -82,12 +82,11 @@ class PageServer:
 
     def _bind(self, port: int | None) -> ThreadingHTTPServer:
         handler = type("Answer", (_Answer,), {"page": self})
-        wanted = range(PORT, PORT + _TRIES) if port is None else (port,)
-        for number in wanted:
+        for number in range(PORT, PORT + _TRIES) if port is None else (port,):
             try:
-                made = _Server(("127.0.0.1", number), handler)
-                made.daemon_threads = True
-                return made
+                server = _Server(("127.0.0.1", number), handler)
+                server.daemon_threads = True
+                return server
             except OverflowError:
                 raise ConfigError(f"option --port: expected 0 to 65535, got {number}") from None
             except OSError as error:
@@ -100,20 +99,20 @@ class PageServer:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://127.0.0.1:{self.port}/"
 
     def serve(self) -> None:
-        """Answers until interrupted or closed."""
+        """Serves until interrupted or closed."""
         self._server.serve_forever(poll_interval=0.2)
 
     def start(self) -> None:
-        """Answers in a thread of its own."""
+        """Serves in a thread of its own."""
         self._thread = threading.Thread(target=self.serve, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stops answering and frees the runs."""
+        """Stops serving and closes the runs."""
         if self._thread is not None:
             self._server.shutdown()
             self._thread.join()
@@ -124,13 +123,13 @@ class PageServer:
 
 
 class _Server(ThreadingHTTPServer):
-    # A page that is closed while it loads is no error worth a traceback.
+    # A page that is closed while it loads causes errors that need no traceback.
     def handle_error(self, request: Any, client_address: Any) -> None:
         return
 
 
 class _Refused(Exception):
-    """An answer that is no answer: a status and one line."""
+    """A refused request: a status and one line."""
 
     def __init__(self, status: HTTPStatus, text: str) -> None:
         super().__init__(text)
@@ -144,33 +143,33 @@ class _Answer(BaseHTTPRequestHandler):
     timeout = 60
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the terminal is for the person, not for requests."""
+        """Requests are not printed on the terminal."""
 
     def version_string(self) -> str:
         return "Sextet"
 
-    # -- who may ask ------------------------------------------------------------------------
+    # -- which requests are allowed --------------------------------------------------------
 
     def _admit(self) -> None:
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or hosts[0] not in self.page.names:
-            raise _Refused(HTTPStatus.FORBIDDEN, "this page is served on loopback alone")
+            raise _Refused(HTTPStatus.FORBIDDEN, "this page is served on loopback only")
         origin = self.headers.get("Origin")
         if origin is not None and origin not in (f"http://{name}" for name in self.page.names):
-            raise _Refused(HTTPStatus.FORBIDDEN, "asked from a foreign page")
+            raise _Refused(HTTPStatus.FORBIDDEN, "request from a foreign page")
         if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-            raise _Refused(HTTPStatus.FORBIDDEN, "asked from a foreign page")
+            raise _Refused(HTTPStatus.FORBIDDEN, "request from a foreign page")
 
     def do_GET(self) -> None:
-        """A file of the page, or numbers of a run."""
+        """Answers with a file of the page, or data of a run."""
         self._respond(self._get)
 
     def do_HEAD(self) -> None:
-        """The same without a body."""
+        """Answers as `do_GET`, without a body."""
         self._respond(self._get)
 
     def do_POST(self) -> None:
-        """A fork."""
+        """Answers with a fork."""
         self._respond(self._post)
 
     def _respond(self, answer: Callable[[], tuple[bytes, str]]) -> None:
@@ -199,14 +198,14 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cache-Control", "no-store")
         if status != HTTPStatus.OK:
-            # What was sent along may not have been read to its end.
+            # The body of the request may not have been read.
             self.close_connection = True
             self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    # -- what there is ----------------------------------------------------------------------
+    # -- the data --------------------------------------------------------------------------
 
     def _get(self) -> tuple[bytes, str]:
         parts = urlsplit(self.path)
@@ -243,12 +242,12 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _about(self) -> tuple[bytes, str]:
         page = self.page
-        told = {
+        about = {
             "row": page.row,
             "runs": [run.about() for run in page.runs],
             "forks": [page.forks.possible(number) for number in range(len(page.runs))],
         }
-        return _json(told)
+        return _json(about)
 
     def _grown(self) -> tuple[bytes, str]:
         run = self._run()
@@ -280,8 +279,8 @@ class _Answer(BaseHTTPRequestHandler):
     def _post(self) -> tuple[bytes, str]:
         if urlsplit(self.path).path != "/fork":
             raise _Refused(HTTPStatus.NOT_FOUND, "there is no such page")
-        given = self.headers.get("X-Sextet-Token", "")
-        if not hmac.compare_digest(given.encode(), self.page.token.encode()):
+        token = self.headers.get("X-Sextet-Token", "")
+        if not hmac.compare_digest(token.encode(), self.page.token.encode()):
             raise _Refused(HTTPStatus.FORBIDDEN, "expected the token of this session")
         try:
             length = int(self.headers.get("Content-Length", ""))
@@ -290,11 +289,11 @@ class _Answer(BaseHTTPRequestHandler):
         if not 0 < length <= _LONGEST_REQUEST:
             raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "expected a short request")
         try:
-            asked = json.loads(self.rfile.read(length))
+            request = json.loads(self.rfile.read(length))
             run, at, steps, hold, row = (
-                int(asked[name]) for name in ("run", "at", "steps", "hold", "row")
+                int(request[name]) for name in ("run", "at", "steps", "hold", "row")
             )
-            changes = {str(name): str(value) for name, value in dict(asked["changes"]).items()}
+            changes = {str(name): str(value) for name, value in dict(request["changes"]).items()}
         except (ValueError, KeyError, TypeError):
             raise _Refused(
                 HTTPStatus.BAD_REQUEST, "expected run, row, at, steps, hold and changes as JSON"

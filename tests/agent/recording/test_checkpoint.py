@@ -58,7 +58,7 @@ def test_damage_is_refused_passed_over_and_said(tmp_path):
     with pytest.raises(ConfigError, match="damaged"):
         load(place)
     said: list[str] = []
-    found = newest(tmp_path, tell=said.append)
+    found = newest(tmp_path, warn=said.append)
     assert found is not None
     assert found[1].facts["steps"] == 1
     assert len(said) == 1

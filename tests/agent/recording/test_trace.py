@@ -20,7 +20,7 @@ from agent.recording.run_folder import RunFolder
 from agent.recording.trace import (
     FORMAT_VERSION,
     RECOLLECTED,
-    Readable,
+    SalvagedTrace,
     Trace,
     TraceDigest,
     TraceWriter,
@@ -309,14 +309,14 @@ def test_a_life_loss_that_ends_nothing_goes_on_counting_and_a_limit_ends(pong, l
             observation=moments[9].observation.replace(terminated=torch.tensor([True, True]))
         )
     )
-    assert keeper.returns == []
+    assert keeper.episodes.returns == []
     assert keeper.summary(1.0).mean_return is None
     keeper.add(
         moments[19].replace(
             observation=moments[19].observation.replace(truncated=torch.tensor([True, False]))
         )
     )
-    assert keeper.returns == [2.0]
+    assert keeper.episodes.returns == [2.0]
 
 
 def test_run_folders_are_numbered_and_configured(tmp_path, monkeypatch):
@@ -377,7 +377,7 @@ def look(path, truth, moments):
     except TraceError as error:
         return 0, [one_line(error)]
     with trace:
-        left = Readable(trace)
+        left = SalvagedTrace(trace)
         assert (np.diff(left.steps) > 0).all()
         for name in SEEN:
             try:
@@ -478,7 +478,7 @@ def test_what_is_lost_of_a_step_is_said_and_the_rest_is_there(tmp_path, pong, li
     assert trace.damage == ("its config has been altered",)
     with pytest.raises(TraceError, match="step 4 is damaged: its checksum differs"):
         trace.series("surprise")
-    left = Readable(trace)
+    left = SalvagedTrace(trace)
     assert left.steps.tolist() == [0, 1, 2, 3, 6, 7, 8, 9, 10, 11]
     assert [str(gap) for gap in left.missing] == [
         "its config has been altered",
@@ -506,7 +506,7 @@ def test_missing_tables_are_one_line(tmp_path, pong, life):
             with pytest.raises(TraceError, match="expected a Sextet trace"):
                 Trace.open(path)
             continue
-        left = Readable(Trace.open(path))
+        left = SalvagedTrace(Trace.open(path))
         assert len(left) == (0 if table in ("moments", "layouts") else 3)
         assert bool(left.missing) == (len(left) == 0)
 
@@ -531,6 +531,6 @@ def test_a_trace_of_the_first_format_is_read(tmp_path, pong, life):
     trace = Trace.open(path)
     assert trace.drive_hashes == {}
     assert list(trace.keyframes_before(9)) == []
-    assert not Readable(trace).missing
+    assert not SalvagedTrace(trace).missing
     for told, kept in zip(moments, trace, strict=True):
         torch.testing.assert_close(kept.state.latent, told.state.latent, atol=1e-3, rtol=1e-3)

@@ -19,7 +19,7 @@ from agent.reporting.runs_index import (
     find_runs,
     read_run,
     results,
-    told_apart,
+    setting_names,
 )
 from agent.reporting.score_table import Played, as_markdown, interquartile_mean, score_table
 from modules.messages import ConfigError
@@ -46,7 +46,7 @@ def test_a_run_is_read_as_it_was_measured(tmp_path: Path):
     found = read_run(path)
     assert (found.world, found.protocol, found.seed) == ("ALE/Pong-v5", "100k", 3)
     assert found.evaluations[0] == Point(100, 400, 3.0, 1.0, 5.0, 5)
-    assert [point.steps for point in found.lived] == [200, 300]
+    assert [point.steps for point in found.training_returns] == [200, 300]
     assert (found.final.mean, found.final.low, found.final.high) == (9.0, 7.0, 11.0)
     (path / EVALUATION).write_text(json.dumps(
         {"world": "ALE/Pong-v5", "protocol": "v5", "mean_return": 4.0, "returns": [3.0, 5.0],
@@ -147,19 +147,19 @@ def test_runs_of_other_settings_are_no_seeds_of_one():
     assert score_table([*plain, *sticky]).together == {}
 
 
-def test_settings_are_told_apart_by_as_much_of_their_paths_as_it_takes(tmp_path: Path):
+def test_settings_are_named_by_as_much_of_their_paths_as_it_takes(tmp_path: Path):
     def run(setting: str, *parts: str) -> TrainedRun:
         nothing = Played("ALE/Pong-v5", None, 0, 0.0)
         place = tmp_path.joinpath(*parts)
         return TrainedRun(place, "ALE/Pong-v5", None, 0, setting, (), (), nothing, None)
 
     one = [run("a", "x", "seed-0"), run("a", "x", "seed-1")]
-    assert told_apart(one) == {"a": ""}
-    assert told_apart([*one, run("b", "y", "seed-0")]) == {"a": "x", "b": "y"}
+    assert setting_names(one) == {"a": ""}
+    assert setting_names([*one, run("b", "y", "seed-0")]) == {"a": "x", "b": "y"}
     arms = [run("a", "preset", "Pong-0"), run("b", "sigreg", "Pong-0")]
-    assert told_apart(arms) == {"a": "preset/Pong-0", "b": "sigreg/Pong-0"}
+    assert setting_names(arms) == {"a": "preset/Pong-0", "b": "sigreg/Pong-0"}
     assert [played.setting for played in results(arms)] == ["preset/Pong-0", "sigreg/Pong-0"]
-    assert told_apart([run("a", "x", "seed-0"), run("b", "x", "seed-1")]) == {
+    assert setting_names([run("a", "x", "seed-0"), run("b", "x", "seed-1")]) == {
         "a": "seed-0", "b": "seed-1",
     }  # fmt: skip
 

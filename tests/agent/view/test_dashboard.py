@@ -30,28 +30,28 @@ def test_numbers_are_short():
     assert [signed(v) for v in (0.0, 1.0, -2.0)] == ["0", "+1", "−2"]
 
 
-def test_each_module_is_put_in_words(words, life):
+def test_each_module_is_described(words, life):
     moments = life(26)
-    told = words.tell(moments[9], moments[8])
-    assert tuple(told) == MODULES
-    assert told["perception"][0] == "feels reward +1, 3 lives"
-    assert told["perception"][1].startswith("sees 40×32 pixels×3, state of 32")
-    assert told["world model"][0].startswith("expected nothing, felt reward +1; surprise 0.")
-    assert told["cost"][0].startswith("now score ")
-    assert told["memory"] == ["recognises 90 %, novelty 10 %", "like 30, 9, 4 steps ago"]
-    assert told["configurator"][0] == "row 0: surprise 3.1 above its usual 2.0, plan"
-    assert words.tell(moments[24], None)["perception"][0].startswith("feels life lost +1")
-    assert words.tell(moments[0], None)["perception"][0].startswith("a new episode; ")
-    assert words.tell(moments[0], None)["world model"][0] == "expected nothing yet"
+    lines = words.lines(moments[9], moments[8])
+    assert tuple(lines) == MODULES
+    assert lines["perception"][0] == "signals: reward +1, 3 lives"
+    assert lines["perception"][1].startswith("sees 40×32 pixels×3, latent of 32")
+    assert lines["world model"][0].startswith("predicted nothing, observed reward +1; surprise 0.")
+    assert lines["cost"][0].startswith("drives score ")
+    assert lines["memory"] == ["known 90 %, novelty 10 %", "similar: 30, 9, 4 steps ago"]
+    assert lines["configurator"][0] == "row 0: surprise 3.1 above its usual 2.0, plan"
+    assert words.lines(moments[24], None)["perception"][0].startswith("signals: life lost +1")
+    assert words.lines(moments[0], None)["perception"][0].startswith("a new episode; ")
+    assert words.lines(moments[0], None)["world model"][0] == "no prediction yet"
 
 
-def test_expectation_and_feeling_are_compared(words, life):
+def test_prediction_and_observation_are_compared(words, life):
     before, moment = life(12)[8:10]
     signals = before.expected.signals.clone()
     signals[:, 0] = -2.0
     before = before.replace(expected=before.expected.replace(signals=signals))
     assert words.world_model(moment, before, 0)[0].startswith(
-        "expected reward −2, felt reward +1; surprise"
+        "predicted reward −2, observed reward +1; surprise"
     )
 
 
@@ -64,7 +64,7 @@ def test_plans_and_reactions(words, life):
     assert lines[0] == "plan LEFT LEFT FIRE RIGHT RIGHT"
     assert lines[1] == "energy −0.8, 182 imagined steps"
     assert re.fullmatch(r"against \w+ −0\.5", lines[2])
-    assert words.actor(moments[1], 0)[0].endswith(", without thinking")
+    assert words.actor(moments[1], 0)[0].endswith(", by the policy")
     actions = torch.eye(4)[torch.tensor([0, 3, 3, 3, 1])].repeat(2, 1, 1)
     planned = planned.replace(plan=planned.plan.replace(actions=actions))
     assert words.actor(planned, 1)[0] == "plan NOOP LEFT×3 FIRE"

@@ -1,5 +1,5 @@
 "use strict";
-/* The lanes of one run under one cursor. What stays is drawn once; a cursor move draws a line. */
+/* The lanes of one run. They are drawn once; a move of the cursor redraws an overlay. */
 
 const OVERVIEW = 34;
 const GAP = 7;
@@ -18,7 +18,7 @@ function lanesOf(run) {
     { key: "energy", label: "energy", height: 54, draw: "steps", lines: many("energy", drives), zero: true },
     { key: "critic", label: "critic", height: 54, draw: "line", lines: many("critic", heads), zero: true },
     { key: "surprise", label: "surprise", height: 54, draw: "line", lines: one("surprise"), zero: true, fill: true, marks: "surprise" },
-    { key: "return", label: "return", height: 60, draw: "steps", lines: one("return"), zero: true, marks: "felt" },
+    { key: "return", label: "return", height: 60, draw: "steps", lines: one("return"), zero: true, marks: "events" },
     { key: "novelty", label: "novelty", height: 36, draw: "line", lines: one("novelty"), zero: true, fill: true },
     { key: "calls", label: "model calls", height: 34, draw: "bars", lines: one("calls"), zero: true },
   ];
@@ -71,8 +71,8 @@ class Lanes {
     place.append(root);
     this.plot.addEventListener("pointerdown", (event) => this.press(event));
     this.plot.addEventListener("pointermove", (event) => this.drag(event));
-    this.plot.addEventListener("pointerup", () => { this.held = null; });
-    this.plot.addEventListener("pointercancel", () => { this.held = null; });
+    this.plot.addEventListener("pointerup", () => { this.dragging = null; });
+    this.plot.addEventListener("pointercancel", () => { this.dragging = null; });
     this.plot.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && Math.abs(event.deltaX) <= Math.abs(event.deltaY)) return;
       event.preventDefault();
@@ -81,7 +81,7 @@ class Lanes {
     }, { passive: false });
   }
 
-  /** The places for a lane's values at the cursor, made once. */
+  /** The elements for the values of a lane at the cursor. */
   cellOf(lane) {
     lane.shown = [];
     if (!lane.lines) {
@@ -90,12 +90,12 @@ class Lanes {
       return;
     }
     for (const line of lane.lines) {
-      const held = make("span");
-      if (line.name) held.append(make("span", "name", line.name));
+      const holder = make("span");
+      if (line.name) holder.append(make("span", "name", line.name));
       const number = make("span");
       const forked = make("span", "forked");
-      held.append(number, forked);
-      lane.cell.append(held);
+      holder.append(number, forked);
+      lane.cell.append(holder);
       lane.shown.push({ line, number, forked });
     }
   }
@@ -112,16 +112,16 @@ class Lanes {
   press(event) {
     if (event.button) return;
     this.plot.setPointerCapture(event.pointerId);
-    this.held = event.offsetY < OVERVIEW + 4 ? "whole" : "view";
+    this.dragging = event.offsetY < OVERVIEW + 4 ? "whole" : "view";
     this.page.look(this.run);
     this.drag(event);
   }
 
   drag(event) {
-    if (this.held) this.page.go(this.stepAt(event, this.held === "whole"), this.held === "whole");
+    if (this.dragging) this.page.go(this.stepAt(event, this.dragging === "whole"), this.dragging === "whole");
   }
 
-  // -- drawing what stays -----------------------------------------------------------------
+  // -- lanes ------------------------------------------------------------------------------
 
   sized(canvas) {
     const ratio = window.devicePixelRatio || 1;
@@ -158,7 +158,7 @@ class Lanes {
   drawOverview(pen) {
     const { run, paint } = this;
     const span = this.page.span();
-    const kept = [this.view, this.scale];
+    const before = [this.view, this.scale];
     this.view = span;
     this.scale = this.width / (span.to - span.from);
     pen.fillStyle = paint.grid;
@@ -166,7 +166,7 @@ class Lanes {
     this.bands(pen, run, 0, 7, false);
     const lane = { top: 10, height: OVERVIEW - 12 };
     this.path(pen, run, "return", lane, this.range(["return"], true), paint.dim, false, true);
-    [this.view, this.scale] = kept;
+    [this.view, this.scale] = before;
     const scale = this.width / (span.to - span.from);
     const left = (this.view.from - span.from) * scale;
     const right = (this.view.to - span.from) * scale;
@@ -177,7 +177,7 @@ class Lanes {
     }
   }
 
-  /** Hairlines where episodes begin, and the steps along the bottom. */
+  /** Thin lines where episodes begin, and the steps along the bottom. */
   drawGrid(pen) {
     const { run, paint, view } = this;
     const top = OVERVIEW + 12;
@@ -204,9 +204,9 @@ class Lanes {
     pen.fillStyle = paint.dim;
     pen.font = "10.5px system-ui, sans-serif";
     pen.textBaseline = "alphabetic";
-    const wanted = (view.to - view.from) / Math.max(this.width / 90, 1);
-    const size = 10 ** Math.floor(Math.log10(Math.max(wanted, 1)));
-    const every = [1, 2, 5, 10].map((n) => n * size).find((n) => n >= wanted) || size;
+    const least = (view.to - view.from) / Math.max(this.width / 90, 1);
+    const size = 10 ** Math.floor(Math.log10(Math.max(least, 1)));
+    const every = [1, 2, 5, 10].map((n) => n * size).find((n) => n >= least) || size;
     for (let step = Math.ceil(view.from / every) * every; step < view.to; step += every) {
       const x = this.x(step + 0.5);
       const text = counted(step);
@@ -234,7 +234,7 @@ class Lanes {
     return { least, most };
   }
 
-  /** Ranges are kept until the run grows or is forked. */
+  /** The range of a lane, computed again when the run grows or is forked. */
   rangeOf(lane) {
     const mark = `${this.run.length} ${this.fork ? this.fork.number : ""}`;
     if (lane.mark !== mark) {
@@ -389,25 +389,25 @@ class Lanes {
     pen.globalAlpha = 1;
   }
 
-  /** Mode-2 filled; where many steps share a pixel, by the share that thinks. */
+  /** Mode-2 filled; where many steps share a pixel, by the share of Mode-2. */
   bands(pen, run, top, height, forked) {
     const mode = run.series.mode;
     const { paint } = this;
     const ratio = window.devicePixelRatio || 1;
     const pixels = Math.round(this.width * ratio);
     const wide = (this.view.to - this.view.from) / pixels;
-    let kept = -1;
+    let current = -1;
     let since = 0;
     const flush = (p) => {
-      if (kept < 0 || p <= since) return;
+      if (current < 0 || p <= since) return;
       const x = since / ratio;
       const width = (p - since) / ratio;
       pen.fillStyle = paint.line;
       pen.globalAlpha = 1;
       pen.fillRect(x, top, width, height);
-      if (kept > 0) {
+      if (current > 0) {
         pen.fillStyle = forked ? paint.fork : paint.accent;
-        pen.globalAlpha = 0.15 + 0.85 * kept;
+        pen.globalAlpha = 0.15 + 0.85 * current;
         pen.fillRect(x, top, width, height);
         pen.globalAlpha = 1;
       }
@@ -415,26 +415,26 @@ class Lanes {
     for (let p = 0; p < pixels; p += 1) {
       const a = Math.max(Math.floor(this.view.from + p * wide - run.first), 0);
       const b = Math.min(Math.max(Math.floor(this.view.from + (p + 1) * wide - run.first), a + 1), run.length);
-      let thinks = 0;
+      let planned = 0;
       let seen = 0;
       const reached = this.view.from + p * wide >= run.first;
       for (let i = a; reached && i < b; i += 1) {
         if (mode[i] > 0) {
           seen += 1;
-          if (mode[i] === 2) thinks += 1;
+          if (mode[i] === 2) planned += 1;
         }
       }
-      const share = seen ? Math.round((8 * thinks) / seen) / 8 : -1;
-      if (share !== kept) {
+      const share = seen ? Math.round((8 * planned) / seen) / 8 : -1;
+      if (share !== current) {
         flush(p);
-        kept = share;
+        current = share;
         since = p;
       }
     }
     flush(pixels);
   }
 
-  /** The kinds of reasons as bands, in words where there is room. */
+  /** The kinds of reasons as bands, with their text where there is room. */
   reasons(pen, lane) {
     const { run, paint } = this;
     const kind = run.series.kind;
@@ -443,18 +443,18 @@ class Lanes {
     const wide = (this.view.to - this.view.from) / pixels;
     pen.font = "10.5px system-ui, sans-serif";
     pen.textBaseline = "middle";
-    let kept = -1;
+    let current = -1;
     let since = 0;
     const flush = (p) => {
-      if (kept < 0) return;
+      if (current < 0) return;
       const x = since / ratio;
       const width = (p - since) / ratio;
-      pen.globalAlpha = run.kinds[kept].startsWith("acts") ? 0.35 : 0.8;
-      pen.fillStyle = paint.kinds[this.rank(kept) % paint.kinds.length];
+      pen.globalAlpha = run.kinds[current].startsWith("acts") ? 0.35 : 0.8;
+      pen.fillStyle = paint.kinds[this.rank(current) % paint.kinds.length];
       pen.fillRect(x, lane.top, Math.max(width - (width > 3 ? 1 : 0), 0.5), lane.height);
       pen.globalAlpha = 1;
       if (width > 46) {
-        const words = run.kinds[kept].replace(/^(thinks|acts): /, "").replace(/#/g, "…");
+        const words = run.kinds[current].replace(/^(thinks|acts): /, "").replace(/#/g, "…");
         pen.save();
         pen.beginPath();
         pen.rect(x + 4, lane.top, width - 9, lane.height);
@@ -467,16 +467,16 @@ class Lanes {
     for (let p = 0; p < pixels; p += 1) {
       const i = Math.floor(this.view.from + (p + 0.5) * wide - run.first);
       const here = i >= 0 && i < run.length ? kind[i] : -1;
-      if (here !== kept) {
+      if (here !== current) {
         flush(p);
-        kept = here;
+        current = here;
         since = p;
       }
     }
     flush(pixels);
   }
 
-  /** Kinds of reasons in the order of how often they hold; acting keeps the quiet colour. */
+  /** The colour index of a kind of reason, by frequency; reasons of Mode-1 share a pale one. */
   rank(kind) {
     const { run } = this;
     if (this.ranked !== run.length) {
@@ -521,7 +521,7 @@ class Lanes {
         pen.lineTo(x, lane.top + 1);
         pen.fill();
       });
-    } else if (lane.marks === "felt") {
+    } else if (lane.marks === "events") {
       each("reward", (x, step) => {
         const good = run.value("score", step) > 0;
         pen.fillStyle = good ? paint.good : paint.bad;
@@ -546,7 +546,7 @@ class Lanes {
     }
   }
 
-  // -- drawing what moves -----------------------------------------------------------------
+  // -- cursor -----------------------------------------------------------------------------
 
   cursor(step) {
     const pen = this.sized(this.over);
@@ -579,11 +579,11 @@ class Lanes {
         }
       }
     }
-    this.tell(step);
+    this.values(step);
   }
 
   /** The values at the cursor, as text. */
-  tell(step) {
+  values(step) {
     const { run, fork, paint } = this;
     const inFork = fork && fork.at(step) >= 0;
     const set = (node, text) => {

@@ -1,7 +1,7 @@
 "use strict";
-/* Numbers and steps in few characters, and small things of the DOM. */
+/* Numbers as short text, and helpers for the DOM. */
 
-/** A number in three figures with a true minus sign; a dash where there is none. */
+/** A number in three digits with a minus sign (U+2212); a dash where there is none. */
 function short(value) {
   if (typeof value === "string") return value;
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
@@ -24,12 +24,12 @@ function counted(value) {
   return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, "\u2009");
 }
 
-/** An element with a class and text. Whatever a run said goes through here: as text, never markup. */
+/** An element with a class and text. All text of runs passes here: as text, never as markup. */
 function make(tag, kind, text) {
-  const made = document.createElement(tag);
-  if (kind) made.className = kind;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const element = document.createElement(tag);
+  if (kind) element.className = kind;
+  if (text !== undefined) element.textContent = text;
+  return element;
 }
 
 /** `LEFT LEFT LEFT FIRE` as `LEFT×3 FIRE`. */
@@ -55,7 +55,7 @@ function above(sorted, limit) {
   return low;
 }
 
-/** The page's colours, read anew when the scheme changes. */
+/** The colours of the page; read again when the colour scheme changes. */
 function colours() {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(`--${name}`).trim();

@@ -1,5 +1,5 @@
 "use strict";
-/* The page: one cursor over all runs, moved by keys, pointer and buttons; drawn once a frame. */
+/* The page: one cursor for all runs, moved by keys, pointer and buttons. */
 
 const KEYS = [
   ["← →", "one step"],
@@ -10,7 +10,7 @@ const KEYS = [
   ["+ − 0", "fewer steps, more steps, the whole run"],
   ["g", "go to a step by number"],
   ["f", "fork from here"],
-  ["1 2", "look into the first or second run"],
+  ["1 2", "select the first or second run"],
   ["?", "these keys"],
 ];
 const PLAYED_PER_S = 15;
@@ -19,7 +19,7 @@ class Page {
   constructor(runs, possible) {
     this.runs = runs;
     this.possible = possible;
-    this.looked = runs[0];
+    this.selected = runs[0];
     this.cursor = runs[0].first;
     this.view = this.span();
     this.dirty = { base: true, cursor: true };
@@ -70,7 +70,7 @@ class Page {
       this.mark("base");
       this.settle(0);
     });
-    this.look(this.looked);
+    this.look(this.selected);
   }
 
   buildJumps() {
@@ -127,7 +127,7 @@ class Page {
       for (const key of keys.split(" ")) term.append(make("kbd", "", key), " ");
       list.append(term, make("dd", "", what));
     }
-    list.append(make("dt", "", "peak"), make("dd", "", "a surprise above the run's mean by two standard deviations, the greatest within five steps"));
+    list.append(make("dt", "", "peak"), make("dd", "", "a surprise above the run's mean by two standard deviations, the largest within five steps"));
   }
 
   get served() {
@@ -135,19 +135,19 @@ class Page {
   }
 
   notices() {
-    const told = [];
+    const lines = [];
     for (const run of this.runs) {
-      for (const line of run.about.missing) told.push(`${run.about.name}: ${line}.`);
-      if (run.kept) told.push(...run.kept.notes.map((line) => `${run.about.name}: ${line}`));
+      for (const line of run.about.missing) lines.push(`${run.about.name}: ${line}.`);
+      if (run.exported) lines.push(...run.exported.notes.map((line) => `${run.about.name}: ${line}`));
     }
     const place = document.getElementById("notices");
-    place.hidden = told.length === 0;
-    place.textContent = told.join("\n");
+    place.hidden = lines.length === 0;
+    place.textContent = lines.join("\n");
   }
 
-  // -- where we are -----------------------------------------------------------------------
+  // -- cursor and view --------------------------------------------------------------------
 
-  /** The steps that all runs together reach over. */
+  /** The range of steps that covers all runs. */
   span() {
     const from = Math.min(...this.runs.map((run) => run.first));
     const to = Math.max(...this.runs.map((run) => run.first + Math.max(run.length, 1)));
@@ -159,7 +159,7 @@ class Page {
     if (!this.frame) this.frame = requestAnimationFrame(() => this.paintAll());
   }
 
-  /** Moves the cursor; the view follows, `centre`d where it is a leap. */
+  /** Moves the cursor; the view follows, `centre`d for a jump. */
   go(step, centre) {
     const { from, to } = this.span();
     const next = Math.min(Math.max(Math.round(step) || 0, from), to - 1);
@@ -194,9 +194,9 @@ class Page {
   }
 
   look(run) {
-    this.looked = run;
+    this.selected = run;
     this.parts.forEach((part, i) => {
-      part.section.classList.toggle("looked", part.run === run);
+      part.section.classList.toggle("selected", part.run === run);
       this.tabs[i].setAttribute("aria-selected", String(part.run === run));
     });
     for (const [kind, { count, back, on }] of Object.entries(this.jumps)) {
@@ -209,14 +209,14 @@ class Page {
   }
 
   jump(kind, back) {
-    const there = this.looked.jump(kind, this.cursor, back);
+    const there = this.selected.jump(kind, this.cursor, back);
     const { name } = JUMPS[kind];
     if (there === undefined) {
-      this.say(`no ${back ? "earlier" : "later"} ${name}`);
+      this.notify(`no ${back ? "earlier" : "later"} ${name}`);
       return;
     }
     this.go(there, true);
-    this.say(`${name} at step ${there}`);
+    this.notify(`${name} at step ${there}`);
   }
 
   act(what) {
@@ -287,7 +287,7 @@ class Page {
     if (!this.playing) return;
     const due = Math.floor(((performance.now() - this.playing) / 1000) * PLAYED_PER_S);
     if (due > this.shown) {
-      // A machine that can't keep up shows fewer steps a second, it leaps over none but a few.
+      // A slow machine plays fewer steps a second instead of skipping many.
       this.go(this.cursor + Math.min(due - this.shown, 3));
       this.shown = due;
       if (this.cursor >= this.span().to - 1 && !this.following) this.play();
@@ -314,16 +314,16 @@ class Page {
     this.drawn = performance.now() - began;
   }
 
-  /** Asks for messages and futures once the cursor has rested. */
+  /** Requests messages and futures once the cursor has rested. */
   settle(wait) {
     clearTimeout(this.resting);
     this.resting = setTimeout(() => this.inquire(), wait);
   }
 
   async inquire() {
-    const run = this.looked;
+    const run = this.selected;
     const step = Math.min(Math.max(this.cursor, run.first), run.last);
-    const stale = () => this.looked !== run || Math.min(Math.max(this.cursor, run.first), run.last) !== step;
+    const stale = () => this.selected !== run || Math.min(Math.max(this.cursor, run.first), run.last) !== step;
     if (!run.length) return;
     try {
       const moment = await run.moment(step);
@@ -343,17 +343,17 @@ class Page {
     if (!stale()) document.body.dataset.settled = String(step);
   }
 
-  /** One line in the corner, which fades unless it is to `stay`. */
-  say(text, stay) {
+  /** One line in the corner, which disappears unless it is to `stay`. */
+  notify(text, stay) {
     const status = document.getElementById("status");
     status.textContent = text;
     clearTimeout(this.fading);
     if (!stay) this.fading = setTimeout(() => { status.textContent = ""; }, 4000);
   }
 
-  // -- what changes -----------------------------------------------------------------------
+  // -- growth and forks -------------------------------------------------------------------
 
-  /** Looks now and then whether a run has grown; quickly while it does. */
+  /** Polls whether a run has grown, more often while it does. */
   async watch() {
     let grew = false;
     const atEnd = this.cursor >= this.span().to - 1;
@@ -364,7 +364,7 @@ class Page {
         if (await run.grow()) grew = true;
         if (JSON.stringify(run.about.missing) !== before) this.notices();
       } catch {
-        // The server was stopped: what is here stays to be looked at.
+        // The server was stopped: the page goes on with the data it has.
       }
     }
     if (grew) {
@@ -372,34 +372,34 @@ class Page {
       if (whole) this.see(this.span().from, Infinity);
       if (atEnd && !this.playing) this.go(this.span().to - 1);
       this.mark("base");
-      this.look(this.looked);
+      this.look(this.selected);
     } else {
       this.following = false;
     }
     setTimeout(() => this.watch(), grew ? 500 : 2000);
   }
 
-  /** Forks a run on the server and shows the other future in its lanes. */
-  async forked(run, asked) {
+  /** Forks a run on the server and shows the fork in its lanes. */
+  async forked(run, request) {
     const token = document.querySelector("meta[name=sextet-token]").content;
-    const answer = await fetch("fork", {
+    const response = await fetch("fork", {
       method: "POST",
       headers: { "Content-Type": "application/json", "X-Sextet-Token": token },
-      body: JSON.stringify({ run: run.number, row: run.row, ...asked }),
+      body: JSON.stringify({ run: run.number, row: run.row, ...request }),
     });
-    const told = await answer.json();
-    if (!answer.ok) throw new Error(told.error);
-    const other = new ServedRun(told.number, told.about, run.row);
+    const answer = await response.json();
+    if (!response.ok) throw new Error(answer.error);
+    const other = new ServedRun(answer.number, answer.about, run.row);
     await other.load();
-    other.goOnFrom(run);
+    other.continueReturn(run);
     other.onFrame = () => this.mark("cursor");
     for (const part of this.parts) {
       if (part.run !== run) continue;
       part.lanes.fork = part.stage.fork = other;
-      if (this.view.to - this.view.from > 6 * told.steps) this.see(told.at - told.steps, 4 * told.steps);
+      if (this.view.to - this.view.from > 6 * answer.steps) this.see(answer.at - answer.steps, 4 * answer.steps);
     }
     this.mark("base");
-    return told;
+    return answer;
   }
 
   unfork() {
@@ -408,19 +408,19 @@ class Page {
   }
 }
 
-/** The runs this page is about: inside this file, or behind the server. */
+/** The runs of this page: embedded in this file, or from the server. */
 async function open() {
   const inside = document.getElementById("embedded");
   if (inside) {
     const { runs } = JSON.parse(inside.textContent);
-    const why = { reason: "This is a file: forking needs the run itself and `sextet view`." };
-    return { runs: runs.map((kept, i) => new EmbeddedRun(i, kept)), possible: runs.map(() => why) };
+    const why = { reason: "An exported page cannot fork: open the run with `sextet view`." };
+    return { runs: runs.map((exported, i) => new EmbeddedRun(i, exported)), possible: runs.map(() => why) };
   }
-  const told = await (await fetch("about")).json();
-  const asked = new URL(window.location.href).searchParams;
-  const row = Number(asked.get("row") || told.row) || 0;
-  const runs = told.runs.map((about, i) => new ServedRun(i, about, row));
-  return { runs, possible: told.forks };
+  const answer = await (await fetch("about")).json();
+  const query = new URL(window.location.href).searchParams;
+  const row = Number(query.get("row") || answer.row) || 0;
+  const runs = answer.runs.map((about, i) => new ServedRun(i, about, row));
+  return { runs, possible: answer.forks };
 }
 
 let page = null;

@@ -1,7 +1,7 @@
 "use strict";
-/* What stands around the lanes: the frame, the facts, futures, messages, forks. */
+/* The panels around the lanes: frame, facts, futures, messages, forks. */
 
-/** Puts pixels [H W C] into a canvas of their own size; gray, colour, or the first three. */
+/** Draws pixels [H W C] into a canvas of their size: gray, or the first three channels. */
 function paintFrame(canvas, frame) {
   const { width, height, channels, pixels } = frame;
   if (canvas.width !== width || canvas.height !== height) {
@@ -20,7 +20,7 @@ function paintFrame(canvas, frame) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-/** The frame of a run at the cursor, with what is most asked about the moment. */
+/** The frame of a run at the cursor, with the main facts of the moment. */
 class Stage {
   constructor(place, run) {
     this.run = run;
@@ -43,14 +43,14 @@ class Stage {
     const { about } = run;
     this.values.run.append(make("span", "runname", about.name));
     this.values.seed.textContent = short(about.seed);
-    this.facts.append(make("dt", "", "plays"), make("dd", "", about.world));
-    this.facts.append(make("dt", "", "directs"), make("dd", "", about.kinds.configurator || "–"));
-    this.facts.append(make("dt", "", "imagines in"), make("dd", "", about.kinds.world_model || "–"));
+    this.facts.append(make("dt", "", "world"), make("dd", "", about.world));
+    this.facts.append(make("dt", "", "configurator"), make("dd", "", about.kinds.configurator || "–"));
+    this.facts.append(make("dt", "", "world model"), make("dd", "", about.kinds.world_model || "–"));
     this.pill = make("span", "pill");
     this.values.mode.append(this.pill);
     stage.append(screens, this.facts);
     place.append(stage);
-    if (!about.pixels) this.caption.textContent = "this world shows no pixels";
+    if (!about.pixels) this.caption.textContent = "this world has no pixels";
   }
 
   screen(kind) {
@@ -83,8 +83,8 @@ class Stage {
       this.otherCanvas.setAttribute("aria-label", `fork, frame of step ${at}`);
     }
     const mode = run.value("mode", step);
-    this.pill.textContent = mode === 2 ? "Mode-2, thinks" : mode === 1 ? "Mode-1, reacts" : "–";
-    this.pill.classList.toggle("thinks", mode === 2);
+    this.pill.textContent = mode === 2 ? "Mode-2, plans" : mode === 1 ? "Mode-1, policy" : "–";
+    this.pill.classList.toggle("plans", mode === 2);
     this.values.reason.textContent = run.reason(step) || "–";
     this.values.return.textContent = short(run.value("return", step));
     this.values.lives.textContent = short(run.value("lives", step));
@@ -92,7 +92,7 @@ class Stage {
   }
 }
 
-/** The candidates of a moment as strips of frames, and what came instead. */
+/** The candidates of a moment as strips of frames, and the frames that were recorded. */
 class Futures {
   constructor() {
     this.how = document.getElementById("futures-how");
@@ -124,11 +124,11 @@ class Futures {
         head.append(meter);
       }
       if (chosen) head.append(make("span", "chosen", "chosen"));
-      const told = [];
-      if (future.score) told.push(`score ${future.score > 0 ? "+" : ""}${short(future.score)}`);
-      if (future.ended) told.push(`over after ${future.ended}`);
-      if (future.note) told.push(future.note);
-      head.append(make("span", "dim", told.join(", ")));
+      const notes = [];
+      if (future.score) notes.push(`score ${future.score > 0 ? "+" : ""}${short(future.score)}`);
+      if (future.ended) notes.push(`ends after ${future.ended}`);
+      if (future.note) notes.push(future.note);
+      head.append(make("span", "dim", notes.join(", ")));
       row.append(head, make("div", "acts", runsOf(future.actions)));
       this.strip(row, arrays.frames, future.frames, future.at);
       this.body.append(row);
@@ -136,14 +136,14 @@ class Futures {
     if (came.frames.length && futures.length) {
       const row = make("div", "future");
       const head = make("div", "head");
-      head.append(make("span", "energy came", "what came"), make("span", "dim", "as recorded"));
+      head.append(make("span", "energy came", "recorded"));
       row.append(head);
       this.strip(row, arrays.frames, came.frames, came.at);
       this.body.append(row);
     }
   }
 
-  /** Frames side by side in one canvas, each with how many steps ahead it is. */
+  /** Frames side by side in one canvas, each with its number of steps ahead. */
   strip(row, frames, places, at) {
     if (!frames || !places.length) return;
     const [, height, width, channels] = frames.shape;
@@ -178,7 +178,7 @@ class Futures {
 
 const SPARKS = "▁▂▃▄▅▆▇█";
 
-/** The shape of many numbers in a few characters. */
+/** Many numbers as a line of bars, in a few characters. */
 function spark(values) {
   const numbers = values.filter((v) => typeof v === "number" && Number.isFinite(v));
   if (numbers.length < 9) return "";
@@ -194,7 +194,7 @@ function spark(values) {
   return means.map((v) => SPARKS[Math.round((7 * (v - least)) / (most - least))]).join("");
 }
 
-/** Choices written one-hot, in words: the first plan's, `RIGHT×3 FIRE`; "" for anything else. */
+/** One-hot actions by name, of the first plan: `RIGHT×3 FIRE`; "" for other values. */
 function wordsOf({ axes, values, labels }) {
   const across = axes.length ? axes[axes.length - 1] : ["", 0];
   if (across[0] !== "A" || !labels || labels.length !== across[1]) return "";
@@ -209,7 +209,7 @@ function wordsOf({ axes, values, labels }) {
   return words.length ? runsOf(words) + (axes.length > 2 ? " …" : "") : "";
 }
 
-/** Every message of a moment as a tree. What was open stays open from moment to moment. */
+/** Every message of a moment as a tree. Open branches stay open from moment to moment. */
 class Messages {
   constructor() {
     this.body = document.getElementById("messages-body");
@@ -224,18 +224,18 @@ class Messages {
     const top = this.body.scrollTop;
     const focused = document.activeElement && this.body.contains(document.activeElement)
       ? document.activeElement.dataset.path : null;
-    const made = document.createDocumentFragment();
-    if (moment.step !== step) made.append(make("p", "dim", `the nearest that was taken along: step ${moment.step}`));
-    if (!moment.readable) made.append(make("p", "dim", moment.why || "This moment can no longer be read."));
-    for (const field of moment.own) made.append(this.field("", field));
+    const tree = document.createDocumentFragment();
+    if (moment.step !== step) tree.append(make("p", "dim", `the nearest exported moment: step ${moment.step}`));
+    if (!moment.readable) tree.append(make("p", "dim", moment.why || "This moment cannot be read."));
+    for (const field of moment.own) tree.append(this.field("", field));
     for (const part of moment.parts) {
       const branch = this.branch(part.name, (summary) => {
         summary.append(make("span", "part", part.name));
         summary.append(make("span", "type", `  ${part.fields.length} fields`));
       }, () => part.fields.map((field) => this.field(part.name, field)));
-      made.append(branch);
+      tree.append(branch);
     }
-    this.body.replaceChildren(made);
+    this.body.replaceChildren(tree);
     this.body.scrollTop = top;
     if (focused !== null) {
       const again = [...this.body.querySelectorAll("summary")].find((s) => s.dataset.path === focused);
@@ -243,7 +243,7 @@ class Messages {
     }
   }
 
-  /** A node that fills itself when it is first opened. */
+  /** A branch whose content is built when it is first opened. */
   branch(path, head, fill) {
     const branch = document.createElement("details");
     const summary = document.createElement("summary");
@@ -330,7 +330,7 @@ class Messages {
   }
 }
 
-/** Changes one thing at the cursor, lives on for some steps, and compares. */
+/** Forks a run at the cursor with one field changed, and compares the two. */
 class ForkPanel {
   constructor(page) {
     this.page = page;
@@ -338,7 +338,7 @@ class ForkPanel {
     this.built = null;
   }
 
-  /** The form for a run; `possible` says what can be changed, or why nothing can. */
+  /** The form for a run; `possible` has the fields that can be changed, or a reason why none. */
   show(run, possible) {
     if (this.built === run) return;
     this.built = run;
@@ -399,75 +399,75 @@ class ForkPanel {
       event.preventDefault();
       if (button.disabled) return;
       const changes = field.value ? { [field.value]: this.value.value.trim() } : {};
-      const asked = { at: this.page.cursor, changes, steps: Number(steps.value), hold: Number(hold.value) };
-      this.go(run, asked, button);
+      const request = { at: this.page.cursor, changes, steps: Number(steps.value), hold: Number(hold.value) };
+      this.go(run, request, button);
     });
     this.body.append(form, this.result);
   }
 
-  /** Shows what the chosen field is at the cursor. */
+  /** Shows the value of the chosen field at the cursor. */
   now(moment) {
     this.moment = moment;
     if (!this.field || !moment) return;
     const [part, name, place] = this.field.value.split(".");
-    const found = moment.parts.find((p) => p.name === part);
-    const told = found && found.fields.find((f) => f.name === (name === "action" ? "actions" : name));
+    const message = moment.parts.find((p) => p.name === part);
+    const stored = message && message.fields.find((f) => f.name === (name === "action" ? "actions" : name));
     let text = "";
-    if (told && told.values) {
-      const at = place ? (told.labels || []).indexOf(place) : 0;
-      text = name === "action" ? wordsOf(told).split(/[ ×]/)[0] : short(told.values[Math.max(at, 0)]);
+    if (stored && stored.values) {
+      const at = place ? (stored.labels || []).indexOf(place) : 0;
+      text = name === "action" ? wordsOf(stored).split(/[ ×]/)[0] : short(stored.values[Math.max(at, 0)]);
     }
     this.value.placeholder = text ? `is ${text}` : "";
   }
 
-  async go(run, asked, button) {
+  async go(run, request, button) {
     button.disabled = true;
-    button.textContent = "living on …";
-    this.page.say(`forking at step ${asked.at} …`, true);
+    button.textContent = "running …";
+    this.page.notify(`forking at step ${request.at} …`, true);
     try {
-      const told = await this.page.forked(run, asked);
-      this.tell(told);
-      this.page.say(told.identical ? "fork: identical" : "fork: it went otherwise");
+      const answer = await this.page.forked(run, request);
+      this.report(answer);
+      this.page.notify(answer.identical ? "fork: identical" : "fork: different");
     } catch (error) {
       this.result.hidden = false;
       this.result.replaceChildren(make("p", "differs", String(error.message || error)));
-      this.page.say("could not be forked");
+      this.page.notify("the fork failed");
     } finally {
       button.disabled = false;
       button.textContent = "fork";
     }
   }
 
-  tell(told) {
-    const parted = told.diverged === null ? "said otherwise, done the same" : `parts ways at step ${told.diverged}`;
-    const verdict = make("p", `verdict ${told.identical ? "identical" : "differs"}`,
-      told.identical ? "identical" : parted);
+  report(answer) {
+    const difference = answer.diverged === null ? "same observations and actions, other messages" : `different from step ${answer.diverged} on`;
+    const verdict = make("p", `verdict ${answer.identical ? "identical" : "differs"}`,
+      answer.identical ? "identical" : difference);
     const table = document.createElement("table");
     const row = (name, a, b) => {
       const line = document.createElement("tr");
       line.append(make("th", "", name));
       for (const cell of [a, b]) {
         if (cell instanceof Node) {
-          const held = make("td");
-          held.append(cell);
-          line.append(held);
+          const holder = make("td");
+          holder.append(cell);
+          line.append(holder);
         } else line.append(make("td", "", cell));
       }
       table.append(line);
     };
-    row("", "what came", "fork");
-    for (const [name, a, b] of told.figures) row(name, short(a), short(b));
-    const [was, is] = [told.original_digest, told.fork_digest].map((digest) => {
+    row("", "recorded", "fork");
+    for (const [name, a, b] of answer.figures) row(name, short(a), short(b));
+    const [was, is] = [answer.original_digest, answer.fork_digest].map((digest) => {
       const code = make("code", "", digest.slice(0, 8));
       code.title = digest;
       return code;
     });
     row("digest", was, is);
-    const held = told.changes.length && told.hold !== 1 ? ", at every step" : "";
-    const what = told.changes.join(", ") || "nothing changed";
-    const over = told.compared < told.steps ? `${told.compared} of ${told.steps} steps compared` : `${told.steps} steps`;
+    const hold = answer.changes.length && answer.hold !== 1 ? ", at every step" : "";
+    const what = answer.changes.join(", ") || "nothing changed";
+    const over = answer.compared < answer.steps ? `${answer.compared} of ${answer.steps} steps compared` : `${answer.steps} steps`;
     this.result.hidden = false;
-    this.result.replaceChildren(verdict, make("p", "dim", `from step ${told.at}: ${what}${held}; ${over}`), table);
+    this.result.replaceChildren(verdict, make("p", "dim", `from step ${answer.at}: ${what}${hold}; ${over}`), table);
     const clear = make("button", "", "clear");
     clear.type = "button";
     clear.addEventListener("click", () => {

@@ -1,5 +1,5 @@
 "use strict";
-/* Where the numbers come from: a server on this machine, or this very file where it was exported. */
+/* Sources of the data: the server on this machine, or the exported file itself. */
 
 /** Facts and typed arrays of one packed answer. */
 function unpack(buffer) {
@@ -44,7 +44,7 @@ class Run {
     return this.first + Math.max(this.length - 1, 0);
   }
 
-  /** The place of a step in the series; -1 where the run does not reach. */
+  /** The index of a step in the series; -1 outside of the run. */
   at(step) {
     const i = step - this.first;
     return i >= 0 && i < this.length ? i : -1;
@@ -61,11 +61,11 @@ class Run {
   }
 
   async load() {
-    this.take(await this.fetchSeries(this.length));
+    this.append(await this.fetchSeries(this.length));
   }
 
-  /** Adds what a packed answer holds behind what is here. */
-  take({ facts, arrays }) {
+  /** Appends the series of a packed answer. */
+  append({ facts, arrays }) {
     const codes = facts.reasons.map((text) => {
       if (!this.known.has(text)) {
         this.known.set(text, this.reasons.length);
@@ -80,31 +80,31 @@ class Run {
     const length = facts.start + arrays.mode.length;
     for (const [name, added] of Object.entries(arrays)) {
       const values = name === "reason" ? added.map((code) => codes[code]) : added;
-      let kept = this.series[name];
-      if (!kept || kept.length < length) {
-        const wider = new values.constructor(Math.max(length, kept ? 2 * kept.length : 0));
-        if (kept) wider.set(kept.subarray(0, this.length));
-        kept = this.series[name] = wider;
+      let stored = this.series[name];
+      if (!stored || stored.length < length) {
+        const wider = new values.constructor(Math.max(length, stored ? 2 * stored.length : 0));
+        if (stored) wider.set(stored.subarray(0, this.length));
+        stored = this.series[name] = wider;
       }
-      kept.set(values, facts.start);
+      stored.set(values, facts.start);
     }
     this.length = length;
     this.series.kind = this.series.reason.map((code) => this.kindOf[code]);
-    this.find();
+    this.findEvents();
   }
 
-  /** Where things happen: sorted steps for each jump. */
-  find() {
+  /** The events of the run: sorted steps for each kind of jump. */
+  findEvents() {
     const { mode, surprise, lost, score, first } = this.series;
-    const found = { switch: [], surprise: [], life: [], reward: [], episode: [] };
+    const events = { switch: [], surprise: [], life: [], reward: [], episode: [] };
     let sum = 0;
     let squares = 0;
     let seen = 0;
     for (let i = 0; i < this.length; i += 1) {
-      if (i && mode[i] > 0 && mode[i - 1] > 0 && mode[i] !== mode[i - 1]) found.switch.push(i);
-      if (lost[i] > 0) found.life.push(i);
-      if (score[i] !== 0 && !Number.isNaN(score[i])) found.reward.push(i);
-      if (first[i] > 0) found.episode.push(i);
+      if (i && mode[i] > 0 && mode[i - 1] > 0 && mode[i] !== mode[i - 1]) events.switch.push(i);
+      if (lost[i] > 0) events.life.push(i);
+      if (score[i] !== 0 && !Number.isNaN(score[i])) events.reward.push(i);
+      if (first[i] > 0) events.episode.push(i);
       if (!Number.isNaN(surprise[i])) {
         sum += surprise[i];
         squares += surprise[i] * surprise[i];
@@ -112,15 +112,15 @@ class Run {
       }
     }
     const mean = seen ? sum / seen : 0;
-    this.usual = mean + 2 * Math.sqrt(Math.max(seen ? squares / seen - mean * mean : 0, 0));
+    this.threshold = mean + 2 * Math.sqrt(Math.max(seen ? squares / seen - mean * mean : 0, 0));
     for (let i = 0; i < this.length; i += 1) {
-      if (!(surprise[i] > this.usual)) continue;
-      const near = found.surprise[found.surprise.length - 1];
-      if (near === undefined || i - near > 5) found.surprise.push(i);
-      else if (surprise[i] > surprise[near]) found.surprise[found.surprise.length - 1] = i;
+      if (!(surprise[i] > this.threshold)) continue;
+      const near = events.surprise[events.surprise.length - 1];
+      if (near === undefined || i - near > 5) events.surprise.push(i);
+      else if (surprise[i] > surprise[near]) events.surprise[events.surprise.length - 1] = i;
     }
-    for (const name of Object.keys(found)) {
-      this.events[name] = found[name].map((i) => i + this.first);
+    for (const name of Object.keys(events)) {
+      this.events[name] = events[name].map((i) => i + this.first);
     }
   }
 
@@ -130,12 +130,12 @@ class Run {
     return back ? steps[above(steps, step - 1) - 1] : steps[above(steps, step)];
   }
 
-  /** A fork does not know what was scored before it: its return goes on from that of the run. */
-  goOnFrom(run) {
-    const { first } = this.series;
+  /** Adds the return of the run before the fork to that of the fork's first episode. */
+  continueReturn(run) {
+    const { over } = this.series;
     const returned = this.series.return;
     const before = (run.value("return", this.first) || 0) - returned[0];
-    for (let i = 0; i < this.length && !(i && first[i] > 0); i += 1) returned[i] += before;
+    for (let i = 0; i < this.length && !(i && over[i - 1] > 0); i += 1) returned[i] += before;
   }
 
   episodeAt(step) {
@@ -143,7 +143,7 @@ class Run {
   }
 }
 
-/** Frames come in chunks, one request at a time, the newest wish first; a bounded many are kept. */
+/** Frames come in chunks, one request at a time, the latest step first, in a bounded cache. */
 const CHUNK = 32;
 const FRAME_BYTES = 96 * 1024 * 1024;
 
@@ -151,7 +151,7 @@ class ServedRun extends Run {
   constructor(number, about, row) {
     super(number, about, row);
     this.chunks = new Map();
-    this.wanted = null;
+    this.requested = null;
     this.busy = false;
     this.moments = new Map();
     this.seen = new Map();
@@ -159,44 +159,44 @@ class ServedRun extends Run {
 
   async ask(verb, query) {
     const words = new URLSearchParams({ run: this.number, row: this.row, ...query });
-    const answer = await fetch(`${verb}?${words}`);
-    if (!answer.ok) throw new Error((await answer.json()).error || answer.statusText);
-    return answer;
+    const response = await fetch(`${verb}?${words}`);
+    if (!response.ok) throw new Error((await response.json()).error || response.statusText);
+    return response;
   }
 
   async fetchSeries(from) {
     return unpack(await (await this.ask("series", { from })).arrayBuffer());
   }
 
-  /** Looks for what was written since; true where there is more. */
+  /** Requests the steps written since; true where there are any. */
   async grow() {
-    const told = await (await this.ask("grown", {})).json();
-    this.about.missing = told.missing;
-    if (told.steps <= this.length) return false;
-    // What was read of the last chunk before its steps were all written is read again.
+    const answer = await (await this.ask("grown", {})).json();
+    this.about.missing = answer.missing;
+    if (answer.steps <= this.length) return false;
+    // The last chunk may have been requested before all of its steps were written.
     const tail = Math.floor(this.last / CHUNK);
     await this.load();
     this.chunks.delete(tail);
     return true;
   }
 
-  /** {shape, pixels, step} of a step, or null; what is not here yet is asked for. */
+  /** The frame of a step, or null until it has been loaded; requests it. */
   frame(step) {
     if (!this.about.pixels || this.at(step) < 0) return null;
-    this.wanted = step;
+    this.requested = step;
     const chunk = this.chunks.get(Math.floor(step / CHUNK));
     this.pump();
     return (chunk && chunk.get(step)) || null;
   }
 
-  /** Whether a frame may still come. */
+  /** Whether a frame is still being loaded. */
   pending(step) {
     return Boolean(this.about.pixels) && !this.chunks.has(Math.floor(step / CHUNK));
   }
 
   pump() {
-    if (this.busy || this.wanted === null) return;
-    const here = Math.floor(this.wanted / CHUNK);
+    if (this.busy || this.requested === null) return;
+    const here = Math.floor(this.requested / CHUNK);
     const least = Math.floor(this.first / CHUNK);
     const most = Math.floor(this.last / CHUNK);
     const next = [here, here + 1, here - 1, here + 2].find(
@@ -206,7 +206,7 @@ class ServedRun extends Run {
     const last = this.last;
     this.fetchChunk(next).catch(() => new Map()).then((chunk) => {
       this.busy = false;
-      // Asked for before the run grew, the last chunk then may be short: it is asked for anew.
+      // If the run grew meanwhile, the last chunk may be short and is requested again.
       if (this.last === last || next < Math.floor(last / CHUNK)) this.chunks.set(next, chunk);
       const size = this.about.pixels.reduce((a, b) => a * b, 1) * CHUNK;
       while (this.chunks.size > Math.max(4, FRAME_BYTES / size)) {
@@ -240,16 +240,16 @@ class ServedRun extends Run {
   }
 }
 
-/** Frames by step, of one packed answer. */
+/** Frames of a packed answer, by step. */
 function framesOf({ facts, arrays }) {
-  const found = new Map();
+  const frames = new Map();
   const [, height, width, channels] = arrays.frames.shape;
   const size = height * width * channels;
   facts.steps.forEach((step, i) => {
     const pixels = arrays.frames.subarray(i * size, (i + 1) * size);
-    found.set(step, { step, width, height, channels, pixels });
+    frames.set(step, { step, width, height, channels, pixels });
   });
-  return found;
+  return frames;
 }
 
 /** Bytes of a base64 text that was deflated. */
@@ -259,20 +259,20 @@ async function inflate(text) {
   return new Response(stream).arrayBuffer();
 }
 
-/** A run inside an exported file. Not every frame, moment and future was taken along. */
+/** A run in an exported file, which has a part of its frames, moments and futures. */
 class EmbeddedRun extends Run {
-  constructor(number, kept) {
-    super(number, kept.about, kept.row);
-    this.kept = kept;
+  constructor(number, exported) {
+    super(number, exported.about, exported.row);
+    this.exported = exported;
     this.frames = new Map();
-    this.steps = kept.frames.pieces.flat();
-    this.pieceOf = kept.frames.pieces.flatMap((steps, n) => steps.map(() => n));
+    this.steps = exported.frames.pieces.flat();
+    this.pieceOf = exported.frames.pieces.flatMap((steps, n) => steps.map(() => n));
     this.loading = new Set();
   }
 
   async fetchSeries() {
-    const series = unpack(await inflate(this.kept.series));
-    this.moments = JSON.parse(new TextDecoder().decode(await inflate(this.kept.moments)));
+    const series = unpack(await inflate(this.exported.series));
+    this.moments = JSON.parse(new TextDecoder().decode(await inflate(this.exported.moments)));
     this.momentSteps = Object.keys(this.moments).map(Number).sort((a, b) => a - b);
     return series;
   }
@@ -281,7 +281,7 @@ class EmbeddedRun extends Run {
     return false;
   }
 
-  /** The nearest kept frame at or before a step. */
+  /** The nearest exported frame at or before a step. */
   frame(step) {
     const place = above(this.steps, step) - 1;
     if (place < 0) return null;
@@ -297,7 +297,7 @@ class EmbeddedRun extends Run {
   open(n) {
     if (this.loading.has(n)) return;
     this.loading.add(n);
-    inflate(this.kept.frames.packs[n]).then((bytes) => {
+    inflate(this.exported.frames.packs[n]).then((bytes) => {
       for (const [step, frame] of framesOf(unpack(bytes))) this.frames.set(step, frame);
       this.loading.delete(n);
       this.onFrame();
@@ -310,13 +310,13 @@ class EmbeddedRun extends Run {
   }
 
   async futures(step) {
-    const kept = this.kept.futures[step];
-    if (kept === undefined) {
+    const packed = this.exported.futures[step];
+    if (packed === undefined) {
       const note = this.value("mode", step) === 2
-        ? "The futures of this moment were not taken along in this file."
-        : "Mode-1: it acted without imagining anything.";
+        ? "The futures of this moment are not in this file."
+        : "Mode-1: the policy acted, nothing was imagined.";
       return { facts: { step, note, how: "", futures: [], came: { at: [], frames: [] } }, arrays: {} };
     }
-    return unpack(await inflate(kept));
+    return unpack(await inflate(packed));
   }
 }
