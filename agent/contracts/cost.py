@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from agent.contracts.promises import promises_in, require, require_equal, require_finite
 from agent.contracts.subject import ROWS, Subject, single
-from modules.messages import State
 
 
 def energy_holds_the_drives(subject: Subject) -> None:
@@ -72,9 +71,7 @@ def gradients_reach_the_signals(subject: Subject) -> None:
     state = subject.last.state
     signals = state.signals.clone().requires_grad_()
     with torch.enable_grad():
-        total = subject.module.intrinsic(
-            State.unchecked(**{**state.__dict__, "signals": signals})
-        ).sum()
+        total = subject.module.intrinsic(state.replace(signals=signals)).sum()
     require(total.requires_grad, "energies carry no gradient to the signals")
 
 

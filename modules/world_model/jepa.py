@@ -160,9 +160,7 @@ class JEPA(nn.Module):
 
     def start(self, situation: Situation, directive: Directive) -> State:
         """The perceived state [B ...], its `hidden` the directive's tokens [B T·E] for `step`."""
-        return State.unchecked(
-            **{**situation.state.__dict__, "hidden": directive.tokens.flatten(1)}
-        )
+        return situation.state.replace(hidden=directive.tokens.flatten(1))
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The state after an encoded action [M A] (relaxed ones too), differentiable in both.

@@ -28,15 +28,13 @@ class Persistence:
     def start(self, situation: Situation, directive: Directive) -> State:
         """The perceived state [B ...] with an empty `hidden` [B 0]."""
         state = situation.state
-        return State.unchecked(
-            **{**state.__dict__, "hidden": state.latent.new_zeros(state.batch, 0)}
-        )
+        return state.replace(hidden=state.latent.new_zeros(state.batch, 0))
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The state [M ...] itself, its signals 0 except `lives`; `z` is not used."""
         signals = torch.zeros_like(state.signals)
         signals[:, _LIVES] = state.signals[:, _LIVES]
-        return State.unchecked(**{**state.__dict__, "signals": signals})
+        return state.replace(signals=signals)
 
     def complete(self, state: State) -> State:
         """`state` itself."""

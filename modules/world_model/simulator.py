@@ -194,9 +194,8 @@ class _SimulatorModel(ABC):
         for depth in sorted(pending):
             self._encode(sorted(pending[depth]))
         latents = [self._nodes[place].latent for place in places]
-        fields = dict(state.__dict__)
-        fields["latent"] = torch.stack([latent for latent in latents if latent is not None])
-        return State.unchecked(**fields)
+        stacked = torch.stack([latent for latent in latents if latent is not None])
+        return state.replace(latent=stacked)
 
     def _encode(self, places: list[int]) -> None:
         """Encodes the states at `places`, whose parents are encoded."""

@@ -259,7 +259,7 @@ def test_the_losses_are_their_formulas() -> None:
     count = 0
     for b, steps in enumerate([2, 3, 3]):
         now = states_of(latents)[0].select(torch.tensor([b]))
-        now = State.unchecked(**{**now.__dict__, "hidden": torch.zeros(1, 6)})
+        now = now.replace(hidden=torch.zeros(1, 6))
         for t in range(steps):
             now = model.step(now, experience.actions[b, t][None])
             weight = experience.importance_weights[b].item()
@@ -467,7 +467,7 @@ def test_it_learns_cart_pole_from_experience() -> None:
     everything = batch(torch.arange(len(vectors)))
     with torch.no_grad():
         latents = perception.encode_windows(everything)
-        now = State.unchecked(**{**states_of(latents)[0].__dict__, "hidden": None})
+        now = states_of(latents)[0]
         for t in range(5):
             now = State.unchecked(**{**now.__dict__, "hidden": torch.zeros(len(vectors), 6)})
             now = model.step(now, actions[:, t])
