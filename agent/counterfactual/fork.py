@@ -291,7 +291,7 @@ class Replay:
         """Restores the last usable keyframe before `at`, or the beginning; the next observation and
         its step.
         """
-        for keyframe in self.trace.keyframes_before(at):
+        for keyframe in self.trace.keyframes_until(at - 1):
             try:
                 self.world.restore(keyframe.world)
                 moment = restore_agent(agent, self.world.num_envs, self.seed, keyframe.agent)

@@ -47,5 +47,5 @@ def _resealed(step: int, layout: str, line: tuple[Any, ...]) -> tuple[Any, ...]:
     number, timeline, *rest = line
     reasons = rest[0]
     data = timeline[:-4]
-    total = timeline_checksum(zlib.crc32(layout.encode()), step, reasons)(data)
+    total = timeline_checksum(data, zlib.crc32(layout.encode()), step, reasons)
     return (number, data + total.to_bytes(4, "little"), *rest)

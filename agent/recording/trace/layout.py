@@ -5,43 +5,25 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modules.messages import (
-    Directive,
-    Energy,
-    Message,
-    Moment,
-    Observation,
-    Plan,
-    Recollection,
-    State,
-)
+from agent.recording.renames import FIELDS
+from modules.field_path import MESSAGES
+from modules.messages import Message, Moment
 
 FORMAT_VERSION = 2
 """Incremented when older readers cannot read the file. In 1, `dense` is not compressed."""
-
 
 RECOLLECTED = 256
 """Keys or values of a recollection of more numbers than this a row are left out."""
 
 _CRC_BYTES = 4
-
-
-PARTS: dict[str, type[Message]] = {
-    "observation": Observation,
-    "state": State,
-    "recollection": Recollection,
-    "energies": Energy,
-    "directive": Directive,
-    "plan": Plan,
-    "expected": State,
-}
 
 _DENSE = {
     "observation.vector",
@@ -64,38 +46,25 @@ _PLANS = {"plan.actions", "plan.candidates"}
 
 _ABSENT = {"observation.pixels", "state.hidden", "expected.hidden"}
 
-
-_Form = tuple[np.dtype[Any], tuple[int, ...]]
-
-
-class Entry(NamedTuple):
-    """Where one tensor lies: its dotted path, the column, its dtype, shape and first byte."""
-
-    path: str
-    column: str
-    dtype: str
-    shape: tuple[int, ...]
-    at: int
-    size: int
+_WIDE = {"recollection.keys", "recollection.values", "recollection.readout"}
 
 
 def _column(path: str) -> str:
     return "dense" if path in _DENSE else "plans" if path in _PLANS else "timeline"
 
 
-_OWN_FIELDS = tuple(name for name, _ in Moment._tensors)
+_KINDS: dict[str, type[Message]] = {"": Moment, **MESSAGES}
 
-_RECORDED: tuple[tuple[str, tuple[tuple[str, str, bool], ...]], ...] = tuple(
-    (
-        part,
-        tuple(
-            (name, _column(f"{part}.{name}"), f"{part}.{name}" not in _EXACT)
-            for name, _ in kind._tensors
-            if f"{part}.{name}" not in _ABSENT
-        ),
-    )
-    for part, kind in PARTS.items()
-)
+_RECORDED = [
+    (path, part, name, _column(path))
+    for part, kind in _KINDS.items()
+    for name, _ in kind._tensors
+    if (path := f"{part}.{name}".removeprefix(".")) not in _ABSENT
+]
+_RECORDED.append(("observation.pixels", "observation", "pixels", "frames"))
+"""Path, message, field and column of each recorded tensor, in the order of the layout."""
+
+_HALVED = {path for path, *_, column in _RECORDED if column in ("dense", "plans")} - _EXACT
 
 
 def as_numbers(value: Tensor) -> np.ndarray[Any, Any]:
@@ -135,100 +104,107 @@ class Record(NamedTuple):
 
 def record_of(moment: Moment) -> Record:
     """The moment as a trace stores it."""
-    columns = columns_of(moment)
-    frames = () if columns.frames is None else tuple(frame.tobytes() for frame in columns.frames)
+    messages = {"": moment.__dict__, **{part: moment.__dict__[part].__dict__ for part in MESSAGES}}
+    wide = _too_wide(messages["recollection"])
+    form: list[tuple[np.dtype[Any], tuple[int, ...]] | None] = []
+    columns: dict[str, list[bytes]] = {"timeline": [], "plans": [], "dense": [], "frames": []}
+    for path, part, name, column in _RECORDED:
+        value = messages[part][name]
+        if value is None:
+            form.append(None)
+            continue
+        if wide and path in _WIDE:
+            value = value[..., :0]
+        numbers = as_numbers(value)
+        if path in _HALVED and numbers.dtype.kind == "f":
+            numbers = _half(numbers)
+        form.append((numbers.dtype, numbers.shape))
+        rows = numbers if column == "frames" else (numbers,)
+        columns[column] += [row.tobytes() for row in rows]
     return Record(
-        layout_text(columns.key, columns.frames is not None),
-        columns.timeline,
-        columns.plans,
-        columns.dense,
-        reasons_text(moment),
-        frames,
+        layout=_layout_text(tuple(form)),
+        timeline=b"".join(columns["timeline"]),
+        plans=b"".join(columns["plans"]),
+        dense=b"".join(columns["dense"]),
+        reasons=json.dumps(moment.directive.reason, ensure_ascii=False),
+        frames=tuple(columns["frames"]),
     )
 
 
-class Columns(NamedTuple):
-    """The bytes of a moment by column; `key` has the dtype and shape of each tensor."""
-
-    key: tuple[_Form | None, ...]
-    timeline: bytes
-    plans: bytes
-    dense: bytes
-    frames: np.ndarray[Any, Any] | None
-
-
-def columns_of(moment: Moment) -> Columns:
-    """The recorded numbers of a moment, packed column by column."""
-    key: list[_Form | None] = []
-    values = moment.__dict__
-    timeline: list[bytes] = []
-    dense: list[bytes] = []
-    plans: list[bytes] = []
-    columns = {"timeline": timeline, "dense": dense, "plans": plans}
-    for name in _OWN_FIELDS:
-        numbers = as_numbers(values[name])
-        key.append((numbers.dtype, numbers.shape))
-        timeline.append(numbers.tobytes())
-    for part, names in _RECORDED:
-        fields = values[part].__dict__
-        wide = part == "recollection" and _too_wide(fields)
-        for name, column, halve in names:
-            value = fields[name]
-            if value is None:
-                key.append(None)
-                continue
-            if wide and name in ("keys", "values", "readout"):
-                value = value[..., :0]
-            numbers = as_numbers(value)
-            if column != "timeline" and halve and numbers.dtype.kind == "f":
-                numbers = _half(numbers)
-            key.append((numbers.dtype, numbers.shape))
-            columns[column].append(numbers.tobytes())
-    pixels, frames = moment.observation.pixels, None
-    if pixels is not None:
-        frames = np.ascontiguousarray(as_numbers(pixels))
-        key.append((frames.dtype, frames.shape))
-    return Columns(tuple(key), b"".join(timeline), b"".join(plans), b"".join(dense), frames)
+@lru_cache(maxsize=1024)
+def _layout_text(form: tuple[tuple[np.dtype[Any], tuple[int, ...]] | None, ...]) -> str:
+    """The layout as JSON: path, column, dtype and shape of each tensor."""
+    return json.dumps(
+        [
+            [path, column, entry[0].name, list(entry[1])]
+            for (path, *_, column), entry in zip(_RECORDED, form, strict=True)
+            if entry is not None
+        ]
+    )
 
 
-def layout_text(key: Sequence[_Form | None], framed: bool) -> str:
-    """The layout of a moment as JSON: path, column, dtype and shape of each tensor."""
-    paths = [(name, "timeline") for name in _OWN_FIELDS]
-    paths += [(f"{p}.{n}", column) for p, names in _RECORDED for n, column, _ in names]
-    paths += [("observation.pixels", "frames")] if framed else []
-    entries = [
-        None if form is None else [path, column, form[0].name, list(form[1])]
-        for (path, column), form in zip(paths, key, strict=True)
-    ]
-    return json.dumps([entry for entry in entries if entry is not None])
+def _too_wide(fields: Mapping[str, Tensor]) -> bool:
+    rows = max(len(fields["keys"]), 1)
+    return max(fields["keys"].numel(), fields["values"].numel()) > RECOLLECTED * rows
 
 
-def reasons_text(moment: Moment) -> str:
-    """The configurator's line for each row, as JSON."""
-    return json.dumps(moment.directive.reason, ensure_ascii=False)
+class Entry(NamedTuple):
+    """Where one tensor lies: its dotted path, the column, its dtype, shape and first byte."""
+
+    path: str
+    column: str
+    dtype: str
+    shape: tuple[int, ...]
+    at: int
+    size: int
+
+    def array(self, data: bytes) -> np.ndarray[Any, Any]:
+        """The array with these bytes; what was halved to float16 as float32."""
+        values = np.frombuffer(bytearray(data), dtype=self.dtype).reshape(self.shape)
+        halved = self.dtype == "float16" and self.column != "frames"
+        return values.astype(np.float32) if halved else values
 
 
-def verified(blob: bytes, size: int, sums: Callable[[bytes], int]) -> bytes:
+class Layout(NamedTuple):
+    """A stored layout under present names, its checksum as written, the place of each tensor, and
+    the size of each column in bytes.
+    """
+
+    text: str
+    checksum: int
+    entries: dict[str, Entry]
+    sizes: dict[str, int]
+
+    @classmethod
+    def parse(cls, text: str) -> Layout:
+        """The layout that `record_of` wrote as `text`."""
+        stored, entries, sizes = json.loads(text), dict[str, Entry](), dict[str, int]()
+        for line in stored:
+            line[0] = FIELDS.get(line[0], line[0])
+            path, column, dtype, shape = line
+            size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
+            at = sizes.get(column, 0)
+            entries[path] = Entry(path, column, dtype, tuple(shape), at, size)
+            sizes[column] = at + size
+        return cls(json.dumps(stored), zlib.crc32(text.encode()), entries, sizes)
+
+
+def timeline_checksum(numbers: bytes, layout_checksum: int, step: int, reasons: str) -> int:
+    """The checksum of a moment's `timeline`."""
+    start = zlib.crc32(struct.pack("<q", step), layout_checksum)
+    return zlib.crc32(reasons.encode(), zlib.crc32(numbers, start))
+
+
+def verified(blob: bytes, size: int, checksum: Callable[[bytes], int]) -> bytes:
     """The `size` bytes before a column's checksum. Raises ValueError where they do not match it."""
     data = blob[:size]
     if len(blob) == size:
         return data  # a trace written before there were checksums
     if len(blob) != size + _CRC_BYTES:
         raise ValueError(f"expected {size + _CRC_BYTES} bytes, got {len(blob)}")
-    if struct.pack("<I", sums(data)) != blob[size:]:
+    if struct.pack("<I", checksum(data)) != blob[size:]:
         raise ValueError("its checksum differs")
     return data
-
-
-def timeline_checksum(layout_checksum: int, step: int, reasons: str) -> Callable[[bytes], int]:
-    """The checksum of a moment's `timeline`."""
-    start = zlib.crc32(struct.pack("<q", step), layout_checksum)
-    return lambda data: zlib.crc32(reasons.encode(), zlib.crc32(data, start))
-
-
-def _too_wide(fields: Mapping[str, Tensor]) -> bool:
-    rows = max(len(fields["keys"]), 1)
-    return max(fields["keys"].numel(), fields["values"].numel()) > RECOLLECTED * rows
 
 
 def decompressed(blob: bytes, size: int) -> bytes:
@@ -238,10 +214,3 @@ def decompressed(blob: bytes, size: int) -> bytes:
     if len(data) != size or not opened.eof:
         raise ValueError(f"expected {size} bytes compressed, got more or fewer")
     return data
-
-
-def unpacked(entry: Entry, blob: bytes) -> np.ndarray[Any, Any]:
-    """The array of an entry, from its column; float16 as float32."""
-    data = blob[entry.at : entry.at + entry.size]
-    values = np.frombuffer(bytearray(data), dtype=entry.dtype).reshape(entry.shape)
-    return values.astype(np.float32) if entry.dtype == "float16" else values

@@ -6,35 +6,29 @@ import json
 import sqlite3
 import struct
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 import numpy as np
 import torch
 
-from agent.recording.renames import FIELDS, current_settings, current_world
+from agent.recording.renames import current_settings, current_world
 from agent.recording.trace.digest import TraceDigest
 from agent.recording.trace.layout import (
     FORMAT_VERSION,
-    PARTS,
     Entry,
+    Layout,
     Record,
     decompressed,
     timeline_checksum,
-    unpacked,
     verified,
 )
-from modules.messages import (
-    MessageError,
-    Moment,
-    TraceError,
-    WorldSpec,
-)
+from modules.field_path import MESSAGES
+from modules.messages import MessageError, Moment, TraceError, WorldSpec
 
 _MOST_ROWS = 65_536
 """A trace with more rows is considered damaged."""
@@ -47,7 +41,6 @@ _SERIES = {
     "novelty": "recollection.novelty",
 }
 
-
 DAMAGE = (
     AttributeError, LookupError, MemoryError, MessageError, OverflowError, RecursionError,
     TypeError, ValueError, sqlite3.Error, struct.error, zlib.error,
@@ -57,43 +50,22 @@ DAMAGE = (
 
 class Keyframe(NamedTuple):
     """The state of a run after the moment of `step` was written and before its action was carried
-    out: a snapshot of the `world`, and `agent` as in `agent.recording.keyframe`.
+    out: a snapshot of the `world`, and `agent` as in `agent.recording.keyframe`, empty in a trace
+    of a time when keyframes held the world alone.
     """
 
     step: int
     world: bytes
-    agent: bytes
+    agent: bytes = b""
 
 
-class Timelines:
-    """The timelines of moments, in order of their steps."""
+class Line(NamedTuple):
+    """What every series reads of a moment: its layout, its `timeline` and its reasons."""
 
-    def __init__(self) -> None:
-        self.steps: list[int] = []
-        self.layouts: list[int] = []
-        self.blobs: list[bytes] = []
-        self.reasons: list[str] = []
-        self._matrices: dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
-        self._joined = 0
-
-    def add(self, step: int, layout: int, blob: bytes, reasons: str) -> None:
-        """Adds the timeline of a moment."""
-        self.steps.append(step)
-        self.layouts.append(layout)
-        self.blobs.append(blob)
-        self.reasons.append(reasons)
-
-    def matrices(self) -> dict[int, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        """For each layout the indices of its moments, and their bytes [moments size]."""
-        if self._joined != len(self.blobs):
-            of, self._matrices = np.array(self.layouts), {}
-            for layout in Counter(self.layouts):
-                place = np.flatnonzero(of == layout)
-                whole = b"".join([self.blobs[i] for i in place])
-                shape = len(place), len(self.blobs[place[0]])
-                self._matrices[layout] = place, np.frombuffer(whole, np.uint8).reshape(shape)
-            self._joined = len(self.blobs)
-        return self._matrices
+    step: int
+    layout: int
+    numbers: bytes
+    reasons: tuple[str, ...]
 
 
 class Trace:
@@ -122,8 +94,8 @@ class Trace:
         self.heads: tuple[str, ...] = tuple(map(str, meta["heads"]))
         if type(self.rows) is not int or not 1 <= self.rows <= _MOST_ROWS:
             raise ValueError(f"rows {self.rows!r}")
-        self._layouts: dict[int, tuple[str, int, dict[str, Entry]]] = {}
-        self._known = Timelines()
+        self._layouts: dict[int, Layout] = {}
+        self._known: list[Line] = []
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Trace:
@@ -161,12 +133,7 @@ class Trace:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _ask(self, query: str, values: Sequence[object] = ()) -> list[Any]:
@@ -174,6 +141,14 @@ class Trace:
             return self._db.execute(query, values).fetchall()
         except (sqlite3.Error, OverflowError) as error:
             raise TraceError(f"trace {self.path}: could not be read: {error}") from None
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Raises TraceError, one line that names `what`, where the block reads damaged bytes."""
+        try:
+            yield
+        except DAMAGE as error:
+            raise TraceError(f"trace {self.path}: {what} is damaged: {one_line(error)}") from None
 
     @property
     def steps(self) -> int:
@@ -193,119 +168,86 @@ class Trace:
 
     # -- moments ----------------------------------------------------------------------------
 
-    def _layout(self, number: int) -> tuple[str, int, dict[str, Entry]]:
-        """A layout under present names, its checksum as written, and the place of each tensor."""
+    def _layout(self, number: int) -> Layout:
         if number not in self._layouts:
             rows = self._ask("SELECT layout FROM layouts WHERE id = ?", (number,))
-            try:
-                text = rows[0][0]
-                ends, entries = dict[str, int](), dict[str, Entry]()
-                stored = json.loads(text)
-                for line in stored:
-                    path, column, dtype, shape = line
-                    path = line[0] = FIELDS.get(path, path)
-                    size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
-                    at = ends.get(column, 0)
-                    entries[path] = Entry(path, column, dtype, tuple(shape), at, size)
-                    ends[column] = at + size
-                current = json.dumps(stored)
-                self._layouts[number] = current, zlib.crc32(text.encode()), entries
-            except DAMAGE as error:
-                raise TraceError(
-                    f"trace {self.path}: layout {number} is damaged: {one_line(error)}"
-                ) from None
+            with self._reading(f"layout {number}"):
+                self._layouts[number] = Layout.parse(rows[0][0])
         return self._layouts[number]
 
-    def _size(self, number: int, column: str) -> int:
-        """The size in bytes of a column in a layout."""
-        last = [e for e in self._layout(number)[2].values() if e.column == column][-1:]
-        return last[0].at + last[0].size if last else 0
-
-    def _line(self, step: int, number: int, blob: bytes, reasons: str) -> bytes:
-        """The verified timeline of a moment. Raises one of DAMAGE."""
-        sums = timeline_checksum(self._layout(number)[1], step, reasons)
-        return verified(blob, self._size(number, "timeline"), sums)
+    def _line(self, step: int, number: int, blob: bytes, reasons: str) -> Line:
+        """The verified line of a moment. Raises one of DAMAGE."""
+        layout = self._layout(number)
+        numbers = verified(
+            blob,
+            layout.sizes.get("timeline", 0),
+            lambda data: timeline_checksum(data, layout.checksum, step, reasons),
+        )
+        return Line(step, number, numbers, tuple(map(str, json.loads(reasons))))
 
     def _rest(self, number: int, column: str, blob: bytes) -> bytes:
         """The verified `dense` or `plans` of a moment. Raises one of DAMAGE."""
-        size = self._size(number, column)
+        size = self._layout(number).sizes.get(column, 0)
         if column == "dense" and self.format_version == 1:
             return verified(blob, size, zlib.crc32)
         return decompressed(blob, size)
 
-    def _stored(self, step: int) -> tuple[int, dict[str, bytes], str]:
-        """The layout, columns and reasons of a moment. Raises TraceError."""
+    def _stored(self, step: int) -> tuple[Layout, Line, dict[str, bytes], str]:
+        """The layout, line, columns and reasons, as written, of a moment. Raises TraceError."""
         rows = self._ask(
             "SELECT layout, timeline, dense, plans, reasons FROM moments WHERE step = ?", (step,)
         )
         if not rows:
             raise TraceError(f"trace {self.path}: expected step {step}, got {self.steps} steps")
         number, timeline, dense, plans, reasons = rows[0]
-        try:
+        with self._reading(f"step {step}"):
+            line = self._line(step, number, timeline, reasons)
             columns = {
-                "timeline": self._line(step, number, timeline, reasons),
+                "timeline": line.numbers,
                 "dense": self._rest(number, "dense", dense),
                 "plans": self._rest(number, "plans", plans),
             }
-        except DAMAGE as error:
-            raise self._damaged(step, error) from None
-        return number, columns, reasons
+        return self._layout(number), line, columns, reasons
 
-    def _damaged(self, step: int, error: BaseException) -> TraceError:
-        return TraceError(f"trace {self.path}: step {step} is damaged: {one_line(error)}")
-
-    def moment(self, step: int) -> Moment:
-        """The moment of a step, as far as it is recorded (see `agent.recording.trace`)."""
-        return self._moment(step, self._frames)
-
-    def _moment(
-        self, step: int, frames: Callable[[int, Entry, int | None], np.ndarray[Any, Any] | None]
-    ) -> Moment:
-        number, columns, reasons = self._stored(step)
-        try:
-            parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
-            own: dict[str, Any] = {}
-            for entry in self._layout(number)[2].values():
+    def moment(self, step: int, pixels: bool = True) -> Moment:
+        """The moment of a step, as far as it is recorded (see `agent.recording.trace`), with or
+        without its pixels.
+        """
+        layout, line, columns, _ = self._stored(step)
+        with self._reading(f"step {step}"):
+            fields: dict[str, dict[str, Any]] = {part: {} for part in ("", *MESSAGES)}
+            for entry in layout.entries.values():
                 if entry.column == "frames":
-                    value = frames(step, entry, None)
+                    value = self._frames(step, entry) if pixels else None
                 else:
-                    value = unpacked(entry, columns[entry.column])
+                    value = entry.array(columns[entry.column][entry.at : entry.at + entry.size])
                 part, _, name = entry.path.rpartition(".")
-                tensor = None if value is None else torch.from_numpy(value)
-                (parts[part] if part else own)[name] = tensor
-            rows = len(own["surprise"])
+                fields[part][name] = None if value is None else torch.from_numpy(value)
+            own = fields.pop("")
             for state in ("state", "expected"):
-                parts[state]["hidden"] = torch.zeros(rows, 0)
+                fields[state]["hidden"] = torch.zeros(len(own["surprise"]), 0)
             for name in ("pixels", "vector", "goal"):
-                parts["observation"].setdefault(name, None)
-            parts["directive"]["reason"] = tuple(json.loads(reasons))
-            messages: dict[str, Any] = {part: kind(**parts[part]) for part, kind in PARTS.items()}
-            return Moment(step=step, **own, **messages)
-        except DAMAGE as error:
-            raise self._damaged(step, error) from None
+                fields["observation"].setdefault(name, None)
+            fields["directive"]["reason"] = line.reasons
+            parts: dict[str, Any] = {part: kind(**fields[part]) for part, kind in MESSAGES.items()}
+            return Moment(step=step, **own, **parts)
 
     def record(self, step: int) -> Record:
         """The moment of a step as stored, for comparison bit for bit."""
-        number, columns, reasons = self._stored(step)
-        text, _, entries = self._layout(number)
-        pixels = entries.get("observation.pixels")
+        layout, _, columns, reasons = self._stored(step)
+        pixels = layout.entries.get("observation.pixels")
         frames = () if pixels is None else tuple(f.tobytes() for f in self._frames(step, pixels))
-        return Record(
-            text, columns["timeline"], columns["plans"], columns["dense"], reasons, frames
-        )
+        return Record(layout.text, reasons=reasons, frames=frames, **columns)
 
     # -- fields over time -------------------------------------------------------------------
 
-    def _lines(self) -> Timelines:
-        """The timelines of all moments; those read before are not read again."""
-        lines = self._known
+    def _lines(self) -> list[Line]:
+        """The lines of all moments; those read before are not read again."""
         query = "SELECT step, layout, timeline, reasons FROM moments WHERE step > ? ORDER BY step"
-        for step, number, blob, reasons in self._ask(query, (lines.steps or [-1])[-1:]):
-            try:
-                lines.add(step, number, self._line(step, number, blob, reasons), reasons)
-            except DAMAGE as error:
-                raise self._damaged(step, error) from None
-        return lines
+        for row in self._ask(query, (self._known[-1].step if self._known else -1,)):
+            with self._reading(f"step {row[0]}"):
+                self._known.append(self._line(*row))
+        return self._known
 
     def series(self, name: str) -> np.ndarray[Any, Any]:
         """One field over all steps, [steps B ...].
@@ -314,82 +256,69 @@ class Trace:
         signal ("reward", "life_lost", …), or one of mode, energy, model_calls, signals, novelty.
         The columns of small fields are read once for all series.
         """
-        return self._series(name, self._lines(), self._bulk)
-
-    def _bulk(self, column: str, lines: Timelines) -> list[bytes | None]:
-        """`dense` or `plans` of all moments."""
-        query = f"SELECT {column} FROM moments WHERE step <= ? ORDER BY step"
-        blobs: list[bytes | None] = []
-        for (blob,), step, number in zip(
-            self._ask(query, lines.steps[-1:]), lines.steps, lines.layouts, strict=True
-        ):
-            try:
-                blobs.append(self._rest(number, column, blob))
-            except DAMAGE as error:
-                raise self._damaged(step, error) from None
-        return blobs
+        return self._series(name, self._lines())
 
     def _series(
-        self, name: str, lines: Timelines, read: Callable[[str, Timelines], list[bytes | None]]
+        self, name: str, lines: Sequence[Line], partial: bool = False
     ) -> np.ndarray[Any, Any]:
-        """`series` over `lines`; `read` reads the columns other than `timeline`."""
-        signal: int | None = None
-        path = _SERIES.get(name, name)
+        """`series` over `lines`; with `partial`, NaN where latents or plans are damaged."""
         if name in self.world.signals and name not in _SERIES:
-            path, signal = "observation.signals", self.world.signals.index(name)
-        if not lines.steps:
+            return self._series("signals", lines, partial)[..., self.world.signals.index(name)]
+        if not lines:
             return np.zeros((0, self.rows))
-        matrices = lines.matrices()
-        entries = {number: self._layout(number)[2].get(path) for number in matrices}
-        entry = next(iter(entries.values()))
+        path = _SERIES.get(name, name)
+        entries = {
+            number: self._layout(number).entries.get(path)
+            for number in dict.fromkeys(line.layout for line in lines)
+        }
+        entry = entries[lines[0].layout]
         if entry is None or entry.column == "frames":
             raise TraceError(f"trace {self.path}: expected a recorded field, got '{name}'")
-        if any(e is None or (e.dtype, e.shape) != entry[2:4] for e in entries.values()):
+        if any(e is None or e[2:4] != entry[2:4] for e in entries.values()):
             raise TraceError(f"trace {self.path}: '{name}' changes its form during the run")
-        whole = np.zeros((len(lines.steps), entry.size), np.uint8)
-        if entry.column == "timeline":
-            for number, (place, stored) in matrices.items():
-                at = entries[number].at  # type: ignore[union-attr]
-                whole[place] = stored[:, at : at + entry.size]
-            lost: list[int] = []
-        else:
-            blobs = read(entry.column, lines)
-            for i, (blob, number) in enumerate(zip(blobs, lines.layouts, strict=True)):
-                if blob is not None:
-                    at = entries[number].at  # type: ignore[union-attr]
-                    whole[i] = np.frombuffer(blob, np.uint8, entry.size, at)
-            lost = [i for i, blob in enumerate(blobs) if blob is None]
-        values = whole.reshape(-1).view(entry.dtype).reshape(len(lines.steps), *entry.shape)
-        if entry.dtype == "float16":
-            values = values.astype(np.float32)
-        if lost:
+        places = {number: slice(e.at, e.at + e.size) for number, e in entries.items() if e}
+        blobs: Sequence[bytes | None] = [line.numbers for line in lines]
+        if entry.column != "timeline":
+            blobs = [self._blob(entry.column, line, partial) for line in lines]
+        parts = [
+            bytes(entry.size) if blob is None else blob[places[line.layout]]
+            for line, blob in zip(lines, blobs, strict=True)
+        ]
+        values = entry._replace(shape=(len(lines), *entry.shape)).array(b"".join(parts))
+        if lost := [i for i, blob in enumerate(blobs) if blob is None]:
             values[lost] = np.nan
-        return values if signal is None else values[..., signal]
+        return values
+
+    def _blob(self, column: str, line: Line, partial: bool) -> bytes | None:
+        """`dense` or `plans` of a moment; with `partial`, None where it is damaged."""
+        try:
+            with self._reading(f"step {line.step}"):
+                stored = self._ask(f"SELECT {column} FROM moments WHERE step = ?", (line.step,))
+                return self._rest(line.layout, column, stored[0][0])
+        except TraceError:
+            if partial:
+                return None
+            raise
 
     def reasons(self) -> list[tuple[str, ...]]:
         """The configurator's reason for each row, step by step."""
-        return reasons_in(self._lines())
+        return [line.reasons for line in self._lines()]
 
     # -- frames and keyframes ---------------------------------------------------------------
 
     def _frames(self, step: int, entry: Entry, row: int | None = None) -> np.ndarray[Any, Any]:
+        """The frames of all rows, or of one, [rows H W C]."""
         stored = self._ask("SELECT frames FROM frames WHERE step = ?", (step,))
         if not stored:
             raise TraceError(f"trace {self.path}: step {step} has no frames")
         (blob,) = stored[0]
         rows = entry.shape[0]
         chosen = range(rows) if row is None else (row,)
-        try:
-            sizes = struct.unpack_from(f"<{rows}I", blob)
-            starts = np.cumsum([4 * rows, *sizes])
+        with self._reading(f"frame {step}"):
+            starts = np.cumsum([4 * rows, *struct.unpack_from(f"<{rows}I", blob)])
             each = entry.size // rows
             raw = b"".join(decompressed(blob[starts[r] : starts[r + 1]], each) for r in chosen)
-        except DAMAGE as error:
-            raise TraceError(
-                f"trace {self.path}: frame {step} is damaged: {one_line(error)}"
-            ) from None
-        shape = (len(chosen), *entry.shape[1:])
-        return np.frombuffer(bytearray(raw), dtype=entry.dtype).reshape(shape)
+        return entry._replace(shape=(len(chosen), *entry.shape[1:])).array(raw)
 
     def frame(self, step: int, row: int = 0) -> np.ndarray[Any, Any]:
         """The pixels one row observed at a step, [H W C]."""
@@ -399,44 +328,29 @@ class Trace:
                 f"trace {self.path}: expected step {step} row {row},"
                 f" got {self.steps} steps of {self.rows} rows"
             )
-        entry = self._layout(layouts[0][0])[2].get("observation.pixels")
+        entry = self._layout(layouts[0][0]).entries.get("observation.pixels")
         if entry is None:
             raise TraceError(f"trace {self.path}: this world shows no pixels")
         frame: np.ndarray[Any, Any] = self._frames(step, entry, row)[0]
         return frame
 
-    def keyframe_before(self, step: int) -> tuple[int, bytes] | None:
-        """The step and the world's snapshot of the last keyframe at or before a step, or None."""
-        rows = self._ask(
-            "SELECT step, snapshot FROM keyframes WHERE step <= ? ORDER BY step DESC LIMIT 1",
-            (step,),
-        )
-        try:
-            return (rows[0][0], zlib.decompress(rows[0][1])) if rows else None
-        except DAMAGE as error:
-            raise TraceError(
-                f"trace {self.path}: keyframe {rows[0][0]} is damaged: {one_line(error)}"
-            ) from None
-
-    def keyframes_before(self, step: int) -> Iterator[Keyframe]:
-        """The undamaged keyframes before a step, the last one first."""
-        query = (
-            "SELECT step, snapshot, agent FROM keyframes WHERE step < ? ORDER BY step DESC LIMIT 1"
-        )
+    def keyframes_until(self, step: int) -> Iterator[Keyframe]:
+        """The undamaged keyframes at or before a step, the last one first."""
+        query = "SELECT * FROM keyframes WHERE step <= ? ORDER BY step DESC LIMIT 1"
         while True:
             try:
-                row = self._db.execute(query, (step,)).fetchone()
-            except sqlite3.Error:
-                return  # damaged, or of a time when keyframes held the world alone
-            if row is None:
+                rows = self._ask(query, (step,))
+            except TraceError:
                 return
-            step = row[0]
+            if not rows:
+                return
+            ((at, *parts),) = rows
+            step = at - 1
             try:
-                keyframe = Keyframe(step, zlib.decompress(row[1]), zlib.decompress(row[2]))
+                keyframe = Keyframe(at, *map(zlib.decompress, parts))
             except DAMAGE:
                 continue
-            if keyframe.agent:
-                yield keyframe
+            yield keyframe
 
     def digest(self) -> str:
         """The digest of the recorded moments: that of the run, unless the file was altered."""
@@ -486,8 +400,3 @@ def _meta(database: sqlite3.Connection, damage: list[str]) -> dict[str, Any]:
     if type(meta["format_version"]) is not int:
         raise ValueError(f"format_version {meta['format_version']!r}")
     return meta
-
-
-def reasons_in(lines: Timelines) -> list[tuple[str, ...]]:
-    """The configurator's reason for each row of each moment."""
-    return [tuple(json.loads(text)) for text in lines.reasons]

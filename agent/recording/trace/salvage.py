@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from agent.recording.trace.layout import Entry
-from agent.recording.trace.reader import DAMAGE, Timelines, Trace, one_line, reasons_in
-from modules.messages import (
-    Moment,
-    TraceError,
-)
+from agent.recording.trace.reader import DAMAGE, Line, Trace, one_line
+from modules.messages import Moment, TraceError
+
+_Row = tuple[int, int, bytes, str]
+_QUERY = "SELECT step, layout, timeline, reasons FROM moments"
+_UNREADABLE = (OverflowError, sqlite3.Error)
 
 _LEAST_BYTES = 128
 """A lower bound of the bytes of a moment in the file."""
@@ -49,63 +48,44 @@ class SalvagedTrace:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self._lines, whole, lost = Timelines(), True, dict[int, str]()
-        rows, whole = self._run("ORDER BY step")
+        self._lines: list[Line] = []
+        lost: dict[int, str] = {}
+        rows, whole = self._run(f"{_QUERY} ORDER BY step")
         if not whole:
             rows += self._behind(rows)
-        for step, number, blob, reasons in sorted(rows, key=lambda row: row[0]):
+        for row in sorted(rows, key=lambda row: row[0]):
+            if self._lines and self._lines[-1].step == row[0]:
+                continue
             try:
-                if self._lines.steps[-1:] == [step]:
-                    continue
-                line = trace._line(step, number, blob, reasons)
-                tuple(map(str, json.loads(reasons)))
-                self._lines.add(step, number, line, reasons)
+                self._lines.append(trace._line(*row))
             except (TraceError, *DAMAGE) as error:
-                lost[step] = one_line(error).removeprefix(f"trace {trace.path}: ")
-        self.steps = np.array(self._lines.steps, np.int64)
+                lost[row[0]] = one_line(error).removeprefix(f"trace {trace.path}: ")
+        self.steps = np.array([line.step for line in self._lines], np.int64)
         self.missing = self._gaps(lost)
 
-    def _run(self, order: str) -> tuple[list[tuple[int, int, bytes, str]], bool]:
-        """The rows up to the first damage in this order, and whether there is no damage."""
-        rows: list[tuple[int, int, bytes, str]] = []
-        query = f"SELECT step, layout, timeline, reasons FROM moments {order}"
+    def _run(self, query: str, values: Sequence[int] = ()) -> tuple[list[_Row], bool]:
+        """The rows up to the first damage, and whether there is no damage."""
+        rows: list[_Row] = []
         try:
-            cursor = self.trace._db.execute(query)
-            while batch := cursor.fetchmany(64):
-                rows += batch
-        except (OverflowError, sqlite3.Error):
-            # One by one up to the damage: `fetchmany` loses the rows of its batch.
-            after = rows[-1][0] if rows else None
-            return rows + self._one_by_one(order, after), False
+            rows.extend(self.trace._db.execute(query, values))
+        except _UNREADABLE:
+            return rows, False
         return rows, True
 
-    def _one_by_one(self, order: str, after: int | None) -> list[tuple[int, int, bytes, str]]:
-        rows: list[tuple[int, int, bytes, str]] = []
-        sign = "<" if order.endswith("DESC") else ">"
-        where = "" if after is None else f"WHERE step {sign} {after}"
-        query = f"SELECT step, layout, timeline, reasons FROM moments {where} {order}"
-        with suppress(OverflowError, sqlite3.Error):
-            rows.extend(self.trace._db.execute(query))
-        return rows
-
-    def _behind(
-        self, before: list[tuple[int, int, bytes, str]]
-    ) -> list[tuple[int, int, bytes, str]]:
+    def _behind(self, before: list[_Row]) -> list[_Row]:
         """The rows behind the first damage: read from the end, and step by step between."""
-        rows, _ = self._run("ORDER BY step DESC")
+        rows, _ = self._run(f"{_QUERY} ORDER BY step DESC")
         low = before[-1][0] + 1 if before else 0
         high = min((row[0] for row in rows), default=self._end())
-        query = "SELECT step, layout, timeline, reasons FROM moments WHERE step = ?"
         for step in range(low, min(high, low + _PROBED)):
-            with suppress(OverflowError, sqlite3.Error):
-                rows += self.trace._db.execute(query, (step,)).fetchall()
+            rows += self._run(f"{_QUERY} WHERE step = ?", (step,))[0]
         return rows
 
     def _end(self) -> int:
         """An upper bound of the steps, by the readable tables or the size of the file."""
         ends = [0]
         for table in ("moments", "frames", "keyframes"):
-            with suppress(OverflowError, sqlite3.Error):
+            with suppress(*_UNREADABLE):
                 last = self.trace._db.execute(f"SELECT MAX(step) FROM {table}").fetchone()[0]
                 ends.append(0 if type(last) is not int else last + 1)
         most = self.trace.path.stat().st_size // _LEAST_BYTES
@@ -114,7 +94,7 @@ class SalvagedTrace:
     def _gaps(self, lost: Mapping[int, str]) -> tuple[DamagedSpan, ...]:
         """The unreadable steps up to the last, adjacent ones with the same reason as one gap."""
         gaps = [DamagedSpan(-1, -1, line) for line in self.trace.damage]
-        there = set(self._lines.steps)
+        there = set(self.steps.tolist())
         end = self._end()
         last = max([-1, *there, *(step for step in lost if step < end)])
         if not gaps and not lost and len(there) == last + 1 >= end:
@@ -133,47 +113,27 @@ class SalvagedTrace:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[Moment]:
-        for step in self._lines.steps:
-            try:
+        for step in self.steps.tolist():
+            with suppress(TraceError):
                 yield self.moment(step)
-            except TraceError:
-                continue
 
     def moment(self, step: int) -> Moment:
         """The moment of a step, without pixels where its frames are damaged.
 
         Raises TraceError where the rest is damaged.
         """
-
-        def frames(step: int, entry: Entry, row: int | None) -> np.ndarray[Any, Any] | None:
-            try:
-                return self.trace._frames(step, entry, row)
-            except TraceError:
-                return None
-
-        return self.trace._moment(step, frames)
+        try:
+            return self.trace.moment(step)
+        except TraceError:
+            return self.trace.moment(step, pixels=False)
 
     def series(self, name: str) -> np.ndarray[Any, Any]:
         """One field over `steps`, as `Trace.series`; NaN where latents or plans are damaged.
 
         Raises TraceError for a field that is not recorded.
         """
-        return self.trace._series(name, self._lines, self._singly)
+        return self.trace._series(name, self._lines, partial=True)
 
     def reasons(self) -> list[tuple[str, ...]]:
         """The configurator's lines over `steps`."""
-        return reasons_in(self._lines)
-
-    def _singly(self, column: str, lines: Timelines) -> list[bytes | None]:
-        """`dense` or `plans` at all `steps`, None where damaged."""
-        with suppress(TraceError, ValueError):
-            return self.trace._bulk(column, lines)
-        blobs: list[bytes | None] = []
-        query = f"SELECT {column} FROM moments WHERE step = ?"
-        for step, number in zip(lines.steps, lines.layouts, strict=True):
-            blob: bytes | None = None
-            with suppress(TraceError, *DAMAGE):
-                (stored,) = self.trace._db.execute(query, (step,)).fetchone()
-                blob = self.trace._rest(number, column, stored)
-            blobs.append(blob)
-        return blobs
+        return [line.reasons for line in self._lines]

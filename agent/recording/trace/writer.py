@@ -7,32 +7,23 @@ import sqlite3
 import struct
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from agent.recording.trace.layout import (
     FORMAT_VERSION,
-    Columns,
-    columns_of,
-    layout_text,
-    reasons_text,
+    record_of,
     timeline_checksum,
 )
-from modules.messages import (
-    Moment,
-    TraceError,
-    WorldSpec,
-)
+from modules.messages import Moment, TraceError, WorldSpec
 
 KEYFRAME_EVERY = 100
 """Steps between keyframes by default; docs/LOG.md has their cost."""
 
-
 _BATCH_MOMENTS, _BATCH_SECONDS = 64, 0.5
-
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -74,9 +65,6 @@ class TraceWriter:
             self._db.execute("PRAGMA page_size=16384")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("BEGIN")
-            for statement in _SCHEMA.split(";")[:-1]:
-                self._db.execute(statement)
             meta = {
                 "format_version": FORMAT_VERSION,
                 "config": dict(config or {}),
@@ -88,62 +76,67 @@ class TraceWriter:
             }
             texts = {key: json.dumps(value) for key, value in meta.items()}
             texts["checksums"] = json.dumps({k: zlib.crc32(v.encode()) for k, v in texts.items()})
-            self._db.executemany("INSERT INTO meta VALUES (?, ?)", list(texts.items()))
-            self._db.execute("COMMIT")
+            with self._db:
+                self._db.execute("BEGIN")
+                for statement in _SCHEMA.split(";")[:-1]:
+                    self._db.execute(statement)
+                self._db.executemany("INSERT INTO meta VALUES (?, ?)", list(texts.items()))
         except (sqlite3.Error, OSError) as error:
             raise TraceError(f"trace {self.path}: expected a writable file, got {error}") from None
-        self._layouts: dict[tuple[object, ...], tuple[int, int]] = {}
+        self._layouts: dict[str, tuple[int, int]] = {}
         self._moments: list[tuple[int, int, bytes, str, bytes, bytes]] = []
         self._frames: list[tuple[int, bytes]] = []
         self._last = time.monotonic()
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises TraceError, one line, where the block cannot write."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise TraceError(f"trace {self.path}: could not be written: {error}") from None
+
     def write(self, moment: Moment) -> None:
         """Adds one moment; on disk within 64 moments or half a second."""
-        columns = columns_of(moment)
-        if (frames := columns.frames) is not None:
-            packed = [zlib.compress(frame, 1) for frame in frames]
+        record, step = record_of(moment), moment.step
+        if record.frames:
+            packed = [zlib.compress(frame, 1) for frame in record.frames]
             sizes = struct.pack(f"<{len(packed)}I", *map(len, packed))
-            self._frames.append((moment.step, sizes + b"".join(packed)))
-        if (layout := self._layouts.get(columns.key)) is None:
-            layout = self._layouts[columns.key] = self._intern(columns)
-        number, layout_checksum = layout
-        reasons = reasons_text(moment)
-        check = timeline_checksum(layout_checksum, moment.step, reasons)(columns.timeline)
+            self._frames.append((step, sizes + b"".join(packed)))
+        if record.layout not in self._layouts:
+            self._layouts[record.layout] = self._intern(record.layout)
+        number, layout_checksum = self._layouts[record.layout]
+        check = timeline_checksum(record.timeline, layout_checksum, step, record.reasons)
         self._moments.append(
             (
-                moment.step,
+                step,
                 number,
-                columns.timeline + struct.pack("<I", check),
-                reasons,
-                zlib.compress(columns.plans, 1),
-                zlib.compress(columns.dense, 1),
+                record.timeline + struct.pack("<I", check),
+                record.reasons,
+                zlib.compress(record.plans, 1),
+                zlib.compress(record.dense, 1),
             )
         )
         if len(self._moments) >= _BATCH_MOMENTS or time.monotonic() - self._last > _BATCH_SECONDS:
             self.flush()
 
-    def _intern(self, columns: Columns) -> tuple[int, int]:
+    def _intern(self, layout: str) -> tuple[int, int]:
         """The number of a layout, and its checksum."""
-        text = layout_text(columns.key, columns.frames is not None)
-        try:
-            self._db.execute("INSERT OR IGNORE INTO layouts (layout) VALUES (?)", (text,))
+        with self._writing():
+            self._db.execute("INSERT OR IGNORE INTO layouts (layout) VALUES (?)", (layout,))
             query = "SELECT id FROM layouts WHERE layout = ?"
-            (number,) = self._db.execute(query, (text,)).fetchone()
-        except sqlite3.Error as error:
-            raise TraceError(f"trace {self.path}: could not be written: {error}") from None
-        return int(number), zlib.crc32(text.encode())
+            (number,) = self._db.execute(query, (layout,)).fetchone()
+        return int(number), zlib.crc32(layout.encode())
 
     def keyframe(self, step: int, snapshot: bytes, agent: bytes = b"") -> None:
         """Stores a snapshot of the world as observed at `step`, and the agent's part of a keyframe
         (`agent.recording.keyframe.agent_bytes`) after that step's moment was written.
         """
-        try:
+        with self._writing():
             self._db.execute(
                 "INSERT OR REPLACE INTO keyframes VALUES (?, ?, ?)",
                 (step, zlib.compress(snapshot, 1), zlib.compress(agent, 1)),
             )
-        except sqlite3.Error as error:
-            raise TraceError(f"trace {self.path}: could not be written: {error}") from None
 
     def due(self, step: int) -> bool:
         """Whether a keyframe is due at `step`."""
@@ -151,18 +144,12 @@ class TraceWriter:
 
     def flush(self) -> None:
         """Commits the pending moments, so that readers see them."""
-        if self._moments:
-            try:
+        moments, frames, self._moments, self._frames = self._moments, self._frames, [], []
+        if moments:
+            with self._writing(), self._db:
                 self._db.execute("BEGIN")
-                self._db.executemany("INSERT INTO moments VALUES (?, ?, ?, ?, ?, ?)", self._moments)
-                self._db.executemany("INSERT INTO frames VALUES (?, ?)", self._frames)
-                self._db.execute("COMMIT")
-            except sqlite3.Error as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise TraceError(f"trace {self.path}: could not be written: {error}") from None
-            finally:
-                self._moments, self._frames = [], []
+                self._db.executemany("INSERT INTO moments VALUES (?, ?, ?, ?, ?, ?)", moments)
+                self._db.executemany("INSERT INTO frames VALUES (?, ?)", frames)
         self._last = time.monotonic()
 
     def close(self) -> None:
@@ -180,10 +167,5 @@ class TraceWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

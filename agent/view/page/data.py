@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from agent.recording.episode_stats import returns_so_far
-from agent.recording.trace import SalvagedTrace, Trace
+from agent.recording.trace import Keyframe, SalvagedTrace, Trace
 from modules.messages import Message, Moment, TraceError
 
 Floats = NDArray[np.float32]
@@ -293,14 +293,10 @@ class Recording:
         there = np.isfinite(mine).all(-1)
         return steps[there], mine[there]
 
-    def keyframe(self, step: int) -> tuple[int, bytes] | None:
-        """The last undamaged snapshot of the world at or before a step, and its step."""
+    def keyframe(self, step: int) -> Keyframe | None:
+        """The last undamaged keyframe at or before a step."""
         with self._lock:
-            try:
-                return self.trace.keyframe_before(step)
-            except TraceError:
-                keyframe = next(self.trace.keyframes_before(step), None)
-                return None if keyframe is None else (keyframe.step, keyframe.world)
+            return next(self.trace.keyframes_until(step), None)
 
     # -- a moment in full -------------------------------------------------------------------
 

@@ -206,8 +206,8 @@ class Resimulated:
         if (key := recording.keyframe(step)) is None:
             raise TraceError("not shown: the trace has no undamaged keyframe before this moment")
         observation = None
-        if self._at is None or not key[0] <= self._at <= step:
-            observation, self._at = world.restore(key[1]), key[0]
+        if self._at is None or not key.step <= self._at <= step:
+            observation, self._at = world.restore(key.world), key.step
         actions = recording.actions(self._at, step)
         while self._at < step:
             if self._at not in actions:
@@ -223,7 +223,7 @@ class Resimulated:
                 raise TraceError(
                     "not shown: replayed from its keyframe, the world shows another frame"
                 )
-        return key[0]
+        return key.step
 
     def _carry_out(self, step: int, row: int, future: Future) -> Future:
         world = self.world

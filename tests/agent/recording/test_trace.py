@@ -127,10 +127,9 @@ def test_keyframes(tmp_path, pong, life):
             if writer.due(moment.step):
                 writer.keyframe(moment.step, b"world at %d" % moment.step)
     trace = Trace.open(path)
-    assert trace.keyframe_before(9) == (0, b"world at 0")
-    assert trace.keyframe_before(10) == (10, b"world at 10")
-    assert trace.keyframe_before(999) == (20, b"world at 20")
-    assert trace.keyframe_before(-1) is None
+    for until, steps in ((9, [0]), (10, [10, 0]), (999, [20, 10, 0]), (-1, [])):
+        worlds = [(step, b"world at %d" % step) for step in steps]
+        assert [keyframe[:2] for keyframe in trace.keyframes_until(until)] == worlds
 
 
 def test_digest_follows_what_was_done_and_perceived(tmp_path, pong, life):
@@ -399,9 +398,9 @@ def look(path, truth, moments):
             assert kept.directive.reason == moments[step].directive.reason
             pixels = kept.observation.pixels
             assert pixels is None or pixels.equal(moments[step].observation.pixels)
-        for kept in trace.keyframes_before(10**6):
+        for kept in trace.keyframes_until(10**6):
             assert kept.agent == b"agent" * 50
-        for ask in (trace.digest, lambda: len(trace), lambda: trace.keyframe_before(50),
+        for ask in (trace.digest, lambda: len(trace), lambda: list(trace.keyframes_until(50)),
                     lambda: trace.series("surprise"), trace.reasons, lambda: trace.frame(3, 1),
                     lambda: trace.record(40)):  # fmt: skip
             try:
@@ -530,7 +529,7 @@ def test_a_trace_of_the_first_format_is_read(tmp_path, pong, life):
     change.close()
     trace = Trace.open(path)
     assert trace.drive_hashes == {}
-    assert list(trace.keyframes_before(9)) == []
+    assert list(trace.keyframes_until(9)) == []
     assert not SalvagedTrace(trace).missing
     for told, kept in zip(moments, trace, strict=True):
         torch.testing.assert_close(kept.state.latent, told.state.latent, atol=1e-3, rtol=1e-3)
