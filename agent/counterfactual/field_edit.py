@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +71,7 @@ def field_edit(text: str, template: Moment, trace: Trace) -> FieldEdit:
         actions = field_path("plan.actions.0", where).part(template.plan, {})
         return FieldEdit(text, actions, _action(value_text, trace.world.actions, where))
     path = field_path(path_text, where)
-    names: dict[str, Sequence[str]] = {
-        "K": trace.drives,
-        "L": trace.heads,
-        "S": trace.world.signals,
-        "A": trace.world.actions.names,
-    }
-    part = path.part(getattr(template, path.message), names)
+    part = path.part(getattr(template, path.message), trace.axis_names)
     if path.field == "critic" and template.energies.critic_actions is not None:
         raise ConfigError(
             f"{where}: follows from energies.critic_actions and directive.v here; set one of those"

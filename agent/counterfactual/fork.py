@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from agent.agent import Agent
 from agent.assembly.build import assemble, build_agent, known_kinds
@@ -95,25 +94,11 @@ class Fork:
 
     def as_dict(self) -> dict[str, Any]:
         """The results as plain values, for JSON."""
-        figures: dict[str, Any] = {
-            "run": self.run,
-            "at": self.at,
-            "steps": self.steps,
-            "compared": self.compared,
-            "changes": list(self.changes),
-            "hold": self.hold,
-            "row": self.row,
-            "identical": self.identical,
-            "first_difference": self.first_difference,
-            "diverged": self.diverged,
-            "replayed_from": self.replayed_from,
-        }
-        for name in ("digest", "score", "model_calls", "mode2_share", "energy", "ended"):
-            of_original, of_fork = getattr(self.original, name), getattr(self.fork, name)
-            if name == "digest":
-                figures |= {"original_digest": of_original, "fork_digest": of_fork}
-            else:
-                figures |= {f"{name}_original": of_original, f"{name}_fork": of_fork}
+        figures = {**vars(self), "changes": list(self.changes), "identical": self.identical}
+        for end, stretch in (("original", figures.pop("original")), ("fork", figures.pop("fork"))):
+            for name, value in vars(stretch).items():
+                figures[f"{end}_{name}" if name == "digest" else f"{name}_{end}"] = value
+            del figures[f"moments_{end}"]
         return figures
 
 
@@ -140,15 +125,15 @@ def _stretch(moments: Sequence[Moment], records: Sequence[Record], trace: Trace)
 
 def _same_course(a: Moment, b: Moment) -> bool:
     """Whether observations and actions are equal."""
-    pairs = [(a.plan.action, b.plan.action)]
-    pairs += [
-        (mine, theirs)
-        for (_, mine), (_, theirs) in zip(
-            a.observation.tensors(), b.observation.tensors(), strict=True
-        )
-        if mine is not None and theirs is not None
-    ]
-    return all(mine.shape == theirs.shape and torch.equal(mine, theirs) for mine, theirs in pairs)
+    mine, theirs = (
+        [moment.plan.action, *(value for _, value in moment.observation.tensors())]
+        for moment in (a, b)
+    )
+    return all(
+        x.shape == y.shape and torch.equal(x, y)
+        for x, y in zip(mine, theirs, strict=True)
+        if x is not None and y is not None
+    )
 
 
 # -- back to a moment -------------------------------------------------------------------------
@@ -202,20 +187,17 @@ class Replay:
     """
 
     def __init__(self, run: str | PathLike[str], plugins: Sequence[str] = ()) -> None:
-        self.trace = Trace.open(run)
-        try:
+        with ExitStack() as opened:
+            self.trace = opened.enter_context(Trace.open(run))
             if not self.trace.config:
                 raise TraceError(
                     f"trace {self.trace.path}: expected the run's configuration, got none"
                 )
             self.folder = self.trace.path.parent
             assembly = assemble(self.trace.config, known_kinds(tuple(plugins)))
-        except BaseException:
-            self.trace.close()
-            raise
-        self.config, self.world = assembly.config, assembly.world
-        self.seed = assembly.config.settings.seed
-        try:
+            self.config, self.world = assembly.config, assembly.world
+            self.seed = assembly.config.settings.seed
+            opened.callback(self.world.close)
             require_same(
                 self.trace.drive_hashes, drive_hashes(assembly.agent), f"run {self.folder}"
             )
@@ -224,40 +206,28 @@ class Replay:
                     f"trace {self.trace.path}: {self.trace.world.id} is another world here than "
                     "it was there; install what the run was recorded with"
                 )
-            self._weights = self._trained()
+            self._trained = trained_weights(self.folder)
             self.template = initial_moment(
                 assembly.agent.modules, self.world.spec, self.world.num_envs
             )
-        except BaseException:
-            self.close()
-            raise
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Closes the world and the file."""
-        self.world.close()
-        self.trace.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _trained(self) -> tuple[str, dict[str, Tensor]] | None:
-        trained = trained_weights(self.folder)
-        return None if trained is None else (str(trained[0]), trained[1].tensors["weights"])
-
-    def _agent(self) -> Agent:
+    def agent(self) -> Agent:
         """The agent as it was before the run; it shares nothing with those of other forks."""
         agent = build_agent(self.config, self.world)
-        if self._weights is not None:
-            where, weights = self._weights
-            load_weights(agent.modules, weights, where)
+        if self._trained is not None:
+            where, saved = self._trained
+            load_weights(agent.modules, saved.tensors["weights"], str(where))
         return agent
 
     def before(self, at: int) -> tuple[Agent, Observation, int | None]:
@@ -279,7 +249,7 @@ class Replay:
             ) from None
 
     def _replayed(self, at: int, by_record: bool) -> tuple[Agent, Observation, int | None]:
-        agent = self._agent()
+        agent = self.agent()
         observation, begun = self._begin(agent, at)
         for step in range(begun, at):
             # The last step before is computed in full: its plan is then the agent's own.

@@ -57,9 +57,9 @@ def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = CHECKPOINT
     """Writes `folder/name` atomically and removes all but the `keep` newest numbered ones."""
     folder.mkdir(parents=True, exist_ok=True)
     partial, place = folder / f".{name}.partial", folder / name
-    numbered = _numbered(folder)
-    earlier = numbered[-1] if numbered else None
-    known = {} if earlier is None else _hashes(earlier)
+    # Without a numbered one, the one that is replaced.
+    earlier = next(reversed(_numbered(folder)), place)
+    known = _hashes(earlier)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
@@ -67,8 +67,8 @@ def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = CHECKPOINT
         for file, data, piece in _files(checkpoint, manifest["pieces"]):
             digest = hashlib.sha256(data).hexdigest()
             manifest["sha256"][file] = digest
-            unchanged = piece and earlier is not None and known.get(file) == digest
-            if not (unchanged and _linked(earlier, partial, file)):
+            unchanged = piece and known.get(file) == digest
+            if not (unchanged and _linked(earlier / file, partial / file)):
                 _write(partial / file, data)
         _write(partial / "manifest.json", json.dumps(manifest, indent=1).encode())
         sync_folder(partial)
@@ -153,8 +153,6 @@ def recover(folder: Path) -> None:
 
     A checkpoint that was being replaced is restored where its successor is not in place.
     """
-    if not folder.is_dir():
-        return
     for left in folder.glob(".*.old"):
         place = folder / left.name[1 : -len(".old")]
         if place.exists():
@@ -225,11 +223,10 @@ def _hashes(place: Path) -> dict[str, str]:
     return hashes if isinstance(hashes, dict) else {}
 
 
-def _linked(earlier: Path | None, partial: Path, file: str) -> bool:
-    """Whether the file of the `earlier` checkpoint could be linked into the new one."""
-    assert earlier is not None
+def _linked(earlier: Path, file: Path) -> bool:
+    """Whether the file of an `earlier` checkpoint could be linked as `file`."""
     try:
-        os.link(earlier / file, partial / file)
+        os.link(earlier, file)
     except OSError:
         # Another file system, or one without hard links: the caller writes the file.
         return False
@@ -254,9 +251,7 @@ def _put(partial: Path, place: Path) -> None:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    return sorted((p for p in folder.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
 
 
 def _packed(named: Mapping[str, Tensor]) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from agent.agent import Agent
@@ -41,7 +40,7 @@ class RunRecorder:
         if trained is not None:
             weights = named_weights(parametric_modules(agent.modules))
             facts = {"from": str(trained), "drives": self.drives}
-            copy = checkpoint.Checkpoint(tensors={"weights": weights}, facts=facts)
+            copy = checkpoint.Checkpoint({"weights": weights}, facts=facts)
             checkpoint.save(folder.checkpoints, "best", copy)
         self.trace = TraceWriter(
             folder.trace,
@@ -68,12 +67,7 @@ class RunRecorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.trace.close()
         if kind is None or issubclass(kind, KeyboardInterrupt):
             require_same(self.drives, drive_hashes(self.agent), "end of the run")

@@ -15,10 +15,19 @@ from modules.messages import ConfigError
 
 
 class RunFolder:
-    """The folder of one run: a new one by `create`, an existing one by `open`."""
+    """The folder of one run: a new one by `create`, an existing one by `open`.
+
+    `config`: the resolved configuration; it and the seed reproduce the run. `trace`: the recorded
+    moments. `metrics`: losses and scores of training, a JSON object a line. `checkpoints`: their
+    folder. Each need not exist.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.config = path / "config.yaml"
+        self.trace = path / "trace.sqlite"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
 
     @classmethod
     def create(cls, path: Path | str | None, name: str) -> RunFolder:
@@ -28,58 +37,22 @@ class RunFolder:
         """
         if path is not None:
             return cls(_make(Path(path)))
-        parent, plain = Path("runs"), re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
-        plain = plain or "run"
-        number = 1 + max(
-            (
-                int(match[1])
-                for folder in (parent.iterdir() if parent.is_dir() else ())
-                if (match := re.fullmatch(re.escape(plain) + r"-(\d+)", folder.name))
-            ),
-            default=0,
-        )
-        while True:
-            place = parent / f"{plain}-{number}"
-            # Another process may create the folder between this check and `mkdir`.
-            if not place.exists():
-                return cls(_make(place))
-            number += 1
+        parent = Path("runs")
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "run"
+        pattern = re.compile(re.escape(plain) + r"-(\d+)")
+        numbers = [int(m[1]) for p in parent.glob("*") if (m := pattern.fullmatch(p.name))]
+        return cls(_make(parent / f"{plain}-{max(numbers, default=0) + 1}"))
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
         """An existing run. Raises ConfigError where there is none."""
-        place = Path(path)
-        if not (place / "config.yaml").is_file():
-            raise ConfigError(f"run: expected a run folder with config.yaml, got '{place}'")
-        return cls(place)
+        folder = cls(Path(path))
+        if not folder.config.is_file():
+            raise ConfigError(f"run: expected a run folder with config.yaml, got '{folder.path}'")
+        return folder
 
     def __fspath__(self) -> str:
         return str(self.path)
-
-    @property
-    def trace(self) -> Path:
-        """The trace of the run."""
-        return self.path / "trace.sqlite"
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration; it and the seed reproduce the run."""
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """Losses and scores of training, a JSON object a line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def picture(self) -> Path:
-        """The picture of the run."""
-        return self.path / "summary.png"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes `config.yaml` whole or not at all."""
@@ -106,12 +79,12 @@ def _make(place: Path) -> Path:
         raise ConfigError(
             f"run: expected a new folder, got '{place}', which exists; try another folder"
         )
-    missing = [p for p in (place, *place.parents) if not p.exists()]
     created: list[Path] = []
     try:
-        for folder in reversed(missing):
-            folder.mkdir()
-            created.append(folder)
+        for folder in reversed((place, *place.parents)):
+            if not folder.exists():
+                folder.mkdir()
+                created.append(folder)
     except OSError as error:
         for folder in reversed(created):
             folder.rmdir()

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
 import cv2
@@ -16,6 +15,7 @@ from rich.color import Color
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.panel import Panel
+from rich.rule import Rule
 from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table
@@ -38,12 +38,7 @@ class Screen(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def show(self, moment: Moment) -> None:
         """Adds a moment, and redraws when the interval is over."""
@@ -125,12 +120,7 @@ class ProgressLines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing to close."""
 
 
@@ -164,17 +154,20 @@ def _paint(r: int, g: int, b: int, below_r: int, below_g: int, below_b: int) -> 
 
 def sparkline(values: Sequence[float], columns: int) -> str:
     """The last values as bars between their least and greatest, at most `columns`."""
-    shown = [v for v in list(values)[-columns:]]
+    shown = list(values)[-columns:]
     finite = [v for v in shown if np.isfinite(v)]
     if not finite:
         return ""
-    low, high = min(finite), max(finite)
-    width = high - low
-    if width <= 0:
-        return _BARS[0] * len(shown)
+    low = min(finite)
+    width = max(finite) - low or 1.0
     return "".join(
         _BARS[min(7, int((v - low) / width * 8))] if np.isfinite(v) else "·" for v in shown
     )
+
+
+def mode_bars(modes: Sequence[float], columns: int) -> str:
+    """The last modes as bars, high for Mode-2."""
+    return "".join(_BARS[-1] if mode == 2 else _BARS[0] for mode in list(modes)[-columns:])
 
 
 class Dashboard:
@@ -200,9 +193,8 @@ class Dashboard:
         self._render = render
         self._console = Console() if console is None else console
         self._tally = _Tally()
-        self._energies: tuple[deque[float], ...] = tuple(deque(maxlen=240) for _ in drives)
-        self._surprise: deque[float] = deque(maxlen=240)
-        self._modes: deque[int] = deque(maxlen=240)
+        named = [*((drive, "red") for drive in drives), ("surprise", "blue"), ("mode", "yellow")]
+        self._trends = [(name, colour, deque[float](maxlen=240)) for name, colour in named]
         self._before: Moment | None = None
         self._next = 0.0
         self._live: Live | None = None
@@ -214,12 +206,7 @@ class Dashboard:
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -227,12 +214,10 @@ class Dashboard:
     def show(self, moment: Moment) -> None:
         """Adds a moment, and redraws when the interval is over."""
         self._tally.add(moment)
-        for trend, energy in zip(
-            self._energies, moment.energies.intrinsic[0].tolist(), strict=True
-        ):
-            trend.append(energy)
-        self._surprise.append(float(moment.surprise[0]))
-        self._modes.append(int(moment.plan.mode[0]))
+        energies = moment.energies.intrinsic[0].tolist()
+        values = [*energies, float(moment.surprise[0]), int(moment.plan.mode[0])]
+        for (*_, trend), value in zip(self._trends, values, strict=True):
+            trend.append(value)
         now = time.monotonic()
         if self._live is not None and now >= self._next:
             self._live.update(self.picture(moment), refresh=True)
@@ -246,18 +231,16 @@ class Dashboard:
         left = max(26, min(int(width * 0.42), width - 44))
         right = width - left - 1
         body = height - 1 - (self.steered is not None)
-        trends = len(self._energies) + 2
         lines = self.words.lines(moment, self._before)
         table = Table.grid(padding=(0, 1, 0, 0))
         table.add_column(width=left, no_wrap=True, overflow="crop")
         table.add_column(width=right)
         table.add_row(
-            Group(self._game(left, body - trends), *self._trends(left)),
+            Group(self._game(left, body - len(self._trends)), *self._bars(left)),
             self._panels(lines, right, body),
         )
-        if self.steered is None:
-            return Group(self._headline(width), table)
-        return Group(self._headline(width), table, _help(self.steered, width))
+        steered = () if self.steered is None else (_help(self.steered, width),)
+        return Group(self._headline(width), table, *steered)
 
     def _headline(self, width: int) -> Text:
         tally = self._tally
@@ -281,35 +264,19 @@ class Dashboard:
         picture = (shown[0] if shown.dim() == 4 else shown).cpu().numpy()
         return HalfBlocks(picture, columns, lines)
 
-    def _trends(self, width: int) -> list[Text]:
-        named = list(zip(self.words.drives, self._energies, strict=True))
-        wide = max(8, *(len(name) for name, _ in named)) if named else 8
-        wide = min(wide, 12)
-        bars = width - wide - 8
-        lines = [
+    def _bars(self, width: int) -> list[Text]:
+        """Name, last value and course of each trend, in a line."""
+        wide = min(max(len(name) for name, *_ in self._trends), 12)
+        wide = max(wide, len("surprise"))
+        return [
             Text.assemble(
-                (f"{name.replace('_', ' ')[:wide]:<{wide}} ", "red"),
-                (f"{number(trend[-1]) if trend else '':>6} ", "default"),
-                (sparkline(trend, bars), "red"),
+                (f"{name.replace('_', ' ')[:wide]:<{wide}} ", colour),
+                f"{number(trend[-1]) if trend else '':>6} ",
+                ((mode_bars if name == "mode" else sparkline)(trend, width - wide - 8), colour),
                 no_wrap=True,
             )
-            for name, trend in named
+            for name, colour, trend in self._trends
         ]
-        surprise = number(self._surprise[-1]) if self._surprise else ""
-        lines.append(
-            Text.assemble(
-                (f"{'surprise':<{wide}} ", "blue"),
-                (f"{surprise:>6} ", "default"),
-                (sparkline(self._surprise, bars), "blue"),
-                no_wrap=True,
-            )
-        )
-        modes = Text.assemble((f"{'mode':<{wide}} ", "yellow"), no_wrap=True)
-        modes.append(f"{self._modes[-1] if self._modes else '':>6} ")
-        for mode in list(self._modes)[-bars:]:
-            modes.append("█" if mode == 2 else "▁", style="yellow")
-        lines.append(modes)
-        return lines
 
     def _panels(self, texts: dict[str, list[str]], width: int, height: int) -> RenderableType:
         boxed = height + 1 >= _BOXED_FROM
@@ -335,11 +302,10 @@ class Dashboard:
                     )
                 )
             else:
-                head = Text(f"{name} ", style=f"bold {colour}", no_wrap=True)
-                head.append("─" * (width - len(name) - 1), style=f"not bold {colour}")
+                head = Rule(Text(name, f"bold {colour}"), align="left", style=colour)
                 lines = _wrapped(texts[name], width, size - 1)
                 lines += [""] * (size - 1 - len(lines))
-                panels.append(Group(head, *(Text(line, no_wrap=True) for line in lines)))
+                panels += [head, *(Text(line, no_wrap=True) for line in lines)]
         return Group(*panels)
 
 

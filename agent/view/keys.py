@@ -10,8 +10,10 @@ import termios
 import threading
 import tty
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Protocol, Self, TextIO, runtime_checkable
+
+_POLL_S = 0.1
+"""Seconds after which a closed listener ends."""
 
 
 @runtime_checkable
@@ -49,9 +51,9 @@ class Keys:
     def __init__(self, steered: Steerable, source: TextIO | None = None) -> None:
         self.steered = steered
         self._source = sys.stdin if source is None else source
-        self._before: list[Any] | None = None
+        self._before: list[Any] = []
         self._thread: threading.Thread | None = None
-        self._wake: tuple[int, int] | None = None
+        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         try:
@@ -60,36 +62,25 @@ class Keys:
         except (OSError, ValueError, termios.error):
             return self
         tty.setcbreak(handle)
-        self._wake = os.pipe()
         self._thread = threading.Thread(
-            target=self._listen, args=(handle, self._wake[0]), name="keys", daemon=True
+            target=self._listen, args=(handle,), name="keys", daemon=True
         )
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._before is None or self._wake is None or self._thread is None:
+    def __exit__(self, *_: object) -> None:
+        if self._thread is None:
             return
-        os.write(self._wake[1], b".")
+        self._closed.set()
         self._thread.join(timeout=1)
         with contextlib.suppress(termios.error):
             termios.tcsetattr(self._source.fileno(), termios.TCSADRAIN, self._before)
-        for end in self._wake:
-            os.close(end)
-        self._before = self._wake = self._thread = None
 
-    def _listen(self, handle: int, wake: int) -> None:
-        while True:
-            ready, _, _ = select.select([handle, wake], [], [])
-            if wake in ready:
-                return
-            pressed = os.read(handle, 64)
-            if not pressed:
+    def _listen(self, handle: int) -> None:
+        while not self._closed.is_set():
+            if not select.select([handle], [], [], _POLL_S)[0]:
+                continue
+            if not (pressed := os.read(handle, 64)):
                 return
             # An arrow or function key comes as several characters and means nothing here.
             if pressed[:1] == b"\x1b":

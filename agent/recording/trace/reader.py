@@ -156,6 +156,16 @@ class Trace:
         ((first, last),) = self._ask("SELECT MIN(step), MAX(step) FROM moments")
         return 0 if first is None else int(last - first + 1)
 
+    @property
+    def axis_names(self) -> dict[str, tuple[str, ...]]:
+        """The names of the places on an axis, by its letter in messages."""
+        return {
+            "K": self.drives,
+            "L": self.heads,
+            "S": self.world.signals,
+            "A": self.world.actions.names,
+        }
+
     def __len__(self) -> int:
         return self.steps
 

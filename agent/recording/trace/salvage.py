@@ -48,20 +48,37 @@ class SalvagedTrace:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self._lines: list[Line] = []
-        lost: dict[int, str] = {}
+        self.missing = tuple(DamagedSpan(-1, -1, line) for line in trace.damage)
+        try:
+            self._lines = self._whole()
+        except TraceError:
+            self._lines, lost = self._readable()
+            self.missing += self._gaps(lost)
+        self.steps = np.array([line.step for line in self._lines], np.int64)
+
+    def _whole(self) -> list[Line]:
+        """The lines of a trace without gaps. Raises TraceError where it is damaged."""
+        # A keyframe is on disk before its moment, frames are not.
+        end = self._end(("moments", "frames"))
+        lines = list(self.trace._lines())
+        if lines and not end - lines[0].step <= len(lines) == lines[-1].step + 1 - lines[0].step:
+            raise TraceError(f"trace {self.trace.path}: expected all steps, got {len(lines)}")
+        return lines
+
+    def _readable(self) -> tuple[list[Line], dict[int, str]]:
+        """The lines that can be read, and why others cannot, by step."""
         rows, whole = self._run(f"{_QUERY} ORDER BY step")
         if not whole:
             rows += self._behind(rows)
+        lines, lost = list[Line](), dict[int, str]()
         for row in sorted(rows, key=lambda row: row[0]):
-            if self._lines and self._lines[-1].step == row[0]:
+            if lines and lines[-1].step == row[0]:
                 continue
             try:
-                self._lines.append(trace._line(*row))
+                lines.append(self.trace._line(*row))
             except (TraceError, *DAMAGE) as error:
-                lost[row[0]] = one_line(error).removeprefix(f"trace {trace.path}: ")
-        self.steps = np.array([line.step for line in self._lines], np.int64)
-        self.missing = self._gaps(lost)
+                lost[row[0]] = one_line(error).removeprefix(f"trace {self.trace.path}: ")
+        return lines, lost
 
     def _run(self, query: str, values: Sequence[int] = ()) -> tuple[list[_Row], bool]:
         """The rows up to the first damage, and whether there is no damage."""
@@ -81,10 +98,10 @@ class SalvagedTrace:
             rows += self._run(f"{_QUERY} WHERE step = ?", (step,))[0]
         return rows
 
-    def _end(self) -> int:
+    def _end(self, tables: Sequence[str] = ("moments", "frames", "keyframes")) -> int:
         """An upper bound of the steps, by the readable tables or the size of the file."""
         ends = [0]
-        for table in ("moments", "frames", "keyframes"):
+        for table in tables:
             with suppress(*_UNREADABLE):
                 last = self.trace._db.execute(f"SELECT MAX(step) FROM {table}").fetchone()[0]
                 ends.append(0 if type(last) is not int else last + 1)
@@ -93,12 +110,10 @@ class SalvagedTrace:
 
     def _gaps(self, lost: Mapping[int, str]) -> tuple[DamagedSpan, ...]:
         """The unreadable steps up to the last, adjacent ones with the same reason as one gap."""
-        gaps = [DamagedSpan(-1, -1, line) for line in self.trace.damage]
-        there = set(self.steps.tolist())
+        gaps: list[DamagedSpan] = []
+        there = {line.step for line in self._lines}
         end = self._end()
         last = max([-1, *there, *(step for step in lost if step < end)])
-        if not gaps and not lost and len(there) == last + 1 >= end:
-            return ()
         for step in range(max(last + 1, end)):
             if step in there:
                 continue

@@ -10,6 +10,7 @@ import math
 import struct
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,19 +73,16 @@ class Recording:
     """
 
     def __init__(self, path: Path, name: str | None = None) -> None:
-        self.trace = Trace.open(path)
-        trace = self.trace
+        self.trace = trace = Trace.open(path)
         self.path, self.file = path, trace.path
         self.world, self.config, self.rows = trace.world, trace.config, trace.rows
         self.drives, self.heads = trace.drives, trace.heads
         self.name = name or path.resolve().name
         self._lock = threading.RLock()
-        self._salvaged: SalvagedTrace | None = None
         self._columns: dict[str, Floats] = {}
         self._reasons: list[Sequence[str]] = []
         self.first, self.steps = 0, 0
-        self.missing: list[str] = list(trace.damage)
-        self.grow()
+        self._read()
 
     def close(self) -> None:
         """Closes the file."""
@@ -96,63 +94,35 @@ class Recording:
     def grow(self) -> int:
         """Reads what was written since the last call; the number of steps now."""
         with self._lock:
-            if self._salvaged is not None:
-                return self.steps  # a damaged trace does not grow
-            try:
-                if not self.trace.damage:
-                    there = self.trace.steps
-                    if there == self.steps:
-                        return self.steps
-                    self._take_whole(there)
-                    return self.steps
-            except TraceError:
-                pass
-            self._take_rest()
+            # A damaged trace does not grow.
+            if not self.missing and self.trace.steps != self.steps:
+                self._read()
             return self.steps
 
-    def _take_whole(self, there: int) -> None:
-        """Reads all series of an undamaged trace. Raises TraceError where it is damaged."""
-        reasons = self.trace.reasons()
-        if len(reasons) < there:
-            raise TraceError(f"trace {self.file}: steps are missing")
-        columns = {name: self.trace.series(name) for name in SERIES}
-        steps = min(len(reasons), *map(len, columns.values()))
-        self._columns = {name: _floats(values[:steps]) for name, values in columns.items()}
-        self._reasons = list(reasons[:steps])
-        if not self.steps and steps:
-            self.first = next(iter(self.trace)).step
-        self.steps = steps
-
-    def _take_rest(self) -> None:
-        """Reads what is left of a damaged trace; NaN for the rest."""
-        salvaged = self._salvaged = SalvagedTrace(self.trace)
-        self.missing = [str(gap) for gap in salvaged.missing]
-        if not len(salvaged):
-            raise TraceError(f"trace {self.file}: no step of it can be read")
-        self.first = (
-            0 if any(gap.first == 0 for gap in salvaged.missing) else int(salvaged.steps[0])
-        )
-        last = max([int(salvaged.steps[-1]), *(gap.last for gap in salvaged.missing)])
-        self.steps = last + 1 - self.first
-        places = salvaged.steps - self.first
+    def _read(self) -> None:
+        """Reads all series; NaN where they are damaged."""
+        readable = self._readable = SalvagedTrace(self.trace)
+        self.missing = [str(span) for span in readable.missing]
+        if not len(readable):
+            if self.missing:
+                raise TraceError(f"trace {self.file}: no step of it can be read")
+            return
+        spans = [(span.first, span.last) for span in readable.missing if span.first >= 0]
+        ends = np.array([*spans, (readable.steps[0], readable.steps[-1])])
+        self.first = int(ends.min())
+        self.steps = int(ends.max()) + 1 - self.first
+        places = readable.steps - self.first
         for name in SERIES:
-            try:
-                values = _floats(salvaged.series(name))
-            except TraceError:
-                continue
-            whole = np.full((self.steps, *values.shape[1:]), np.nan, np.float32)
-            whole[places] = values
-            self._columns[name] = whole
+            with suppress(TraceError):
+                values = readable.series(name)
+                whole = np.full((self.steps, *values.shape[1:]), np.nan, np.float32)
+                whole[places] = values
+                self._columns[name] = whole
         self._reasons = [(_UNREADABLE,) * self.rows] * self.steps
-        for place, lines in zip(places.tolist(), salvaged.reasons(), strict=True):
+        for place, lines in zip(places.tolist(), readable.reasons(), strict=True):
             self._reasons[place] = lines
 
     # -- what the page requests -------------------------------------------------------------
-
-    def kind(self, slot: str) -> str:
-        """The kind of a module in the configuration; empty where it is not there."""
-        settings = self.config.get(slot)
-        return str(settings.get("kind", "")) if isinstance(settings, dict) else ""
 
     def about(self) -> dict[str, Any]:
         """The description of the run, and its readable steps."""
@@ -162,8 +132,11 @@ class Recording:
             "world": self.world.id,
             "protocol": self.world.protocol,
             "seed": self.config.get("seed"),
-            "kinds": {slot: self.kind(slot) for slot in
-                      ("perception", "world_model", "cost", "memory", "actor", "configurator")},
+            "kinds": {
+                slot: str(settings["kind"])
+                for slot in ("world_model", "configurator")
+                if isinstance(settings := self.config.get(slot), dict) and "kind" in settings
+            },
             "rows": self.rows,
             "first": self.first,
             "steps": self.steps,
@@ -172,7 +145,7 @@ class Recording:
             "pixels": None if pixels is None else list(pixels),
             "actions": list(self.world.actions.names),
             "missing": _few(self.missing),
-        }  # fmt: skip
+        }
 
     def predicts_uncertainty(self) -> bool:
         """Whether the world model predicted an uncertainty other than 0, which `risk` weighs."""
@@ -189,7 +162,6 @@ class Recording:
             end = self.steps
             part = {name: self._column(name)[start:end, row] for name in SERIES}
             signals = part["observation.signals"]
-            over = self._over(row)[start:end]
             lines = [r[row] if row < len(r) else _UNREADABLE for r in self._reasons[start:end]]
             table: dict[str, int] = {}
             codes = np.array([table.setdefault(line, len(table)) for line in lines], np.uint32)
@@ -201,7 +173,7 @@ class Recording:
                 "disagreement": part["energies.disagreement"],
                 "calls": part["plan.model_calls"],
                 "first": part["observation.first"],
-                "over": over.astype(np.float32),
+                "over": _floats(self._over(row)[start:end]),
                 "score": self._signal(signals, "reward"),
                 "lost": self._signal(signals, "life_lost"),
                 "lives": self._signal(signals, "lives"),
@@ -218,13 +190,9 @@ class Recording:
         """One series, [steps B ...]; NaN where it was not recorded or cannot be read."""
         if name in self._columns:
             return self._columns[name]
-        widths = {
-            "observation.signals": len(self.world.signals),
-            "energies.intrinsic": len(self.drives),
-            "directive.u": len(self.drives),
-            "energies.critic": len(self.heads),
-        }
-        wide = (widths[name],) if name in widths else ()
+        axis = {"observation.signals": "S", "energies.intrinsic": "K", "directive.u": "K",
+                "energies.critic": "L"}.get(name)  # fmt: skip
+        wide = () if axis is None else (len(self.trace.axis_names[axis]),)
         return np.full((self.steps, self.rows, *wide), np.nan, np.float32)
 
     def _signal(self, signals: Floats, name: str) -> Floats:
@@ -267,9 +235,7 @@ class Recording:
         Raises TraceError where it cannot be read.
         """
         with self._lock:
-            if self._salvaged is None:
-                return self.trace.moment(step)
-            return self._salvaged.moment(step)
+            return self._readable.moment(step)
 
     def actions(self, start: int, stop: int) -> dict[int, torch.Tensor]:
         """The encoded actions [B A] of the steps from `start` up to `stop` or the first damage."""
@@ -284,14 +250,9 @@ class Recording:
     def latents(self, row: int) -> tuple[NDArray[np.int64], Floats]:
         """The steps whose latents can be read [N], and these latents [N D]."""
         with self._lock:
-            if self._salvaged is None:
-                values = self.trace.series("state.latent")
-                steps = np.arange(self.first, self.first + len(values))
-            else:
-                values, steps = self._salvaged.series("state.latent"), self._salvaged.steps
-        mine = values[:, row]
-        there = np.isfinite(mine).all(-1)
-        return steps[there], mine[there]
+            mine = self._readable.series("state.latent")[:, row]
+            there = np.isfinite(mine).all(-1)
+            return self._readable.steps[there], mine[there]
 
     def keyframe(self, step: int) -> Keyframe | None:
         """The last undamaged keyframe at or before a step."""
@@ -341,19 +302,9 @@ class Recording:
         }
         if mine.size > _SHOWN:
             described["more"] = int(mine.size - _SHOWN)
-        if labels := self._labels(axes[-1] if mine.ndim else ""):
-            described["labels"] = labels
+        if mine.ndim and (labels := self.trace.axis_names.get(axes[-1])):
+            described["labels"] = list(labels)
         return described
-
-    def _labels(self, axis: str) -> list[str]:
-        """The names of the entries along an axis, where they have names."""
-        named = {
-            "S": self.world.signals,
-            "K": self.drives,
-            "L": self.heads,
-            "A": self.world.actions.names,
-        }
-        return list(named.get(axis, ()))
 
 
 def _floats(values: NDArray[Any]) -> Floats:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from agent.recording.atomic import new_file
 from agent.view.page.data import Recording
 from agent.view.page.futures import Imagined
-from agent.view.page.server import SCRIPTS, static
+from agent.view.page.server import SCRIPTS, filled_page, static
 from modules.messages import ConfigError
 
 FRAME_BYTES = 24 * 2**20
@@ -63,18 +63,13 @@ def html(contents: Sequence[dict[str, Any]]) -> str:
     )
     # No "<" of a run's text stays: it cannot end the element or begin another.
     data = json.dumps({"runs": list(contents)}, allow_nan=False).replace("<", "\\u003c")
-    parts = {
-        "<!--policy-->": f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        "<!--token-->": "",
-        "<!--styles-->": f"<style>{style}</style>",
-        "<!--data-->": f'<script type="application/json" id="embedded">{data}</script>',
-        "<!--scripts-->": "\n".join(f"<script>{script}</script>" for script in scripts),
-    }
-    page = static("index.html")
-    for mark, part in parts.items():
-        before, _, after = page.partition(mark)
-        page = before + part + after
-    return page
+    return filled_page(
+        policy=f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        token="",
+        styles=f"<style>{style}</style>",
+        data=f'<script type="application/json" id="embedded">{data}</script>',
+        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+    )
 
 
 def _hash(text: str) -> str:

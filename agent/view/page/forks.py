@@ -26,6 +26,13 @@ _OFFERED = {
 }  # fmt: skip
 """The fields that the page offers; `sextet fork` changes any."""
 
+_COMPARED = {
+    "score": "score",
+    "model_calls": "model calls",
+    "mode2_share": "share of Mode-2",
+    "ended": "episodes ended",
+}
+
 
 class Forks:
     """Forks of the runs on a page; `recordings` holds the runs and every fork by number.
@@ -71,19 +78,14 @@ class Forks:
         figures = fork.as_dict()
         compared = [
             (label, figures[f"{name}_original"], figures[f"{name}_fork"])
-            for label, name in (
-                ("score", "score"),
-                ("model calls", "model_calls"),
-                ("share of Mode-2", "mode2_share"),
-                ("episodes ended", "ended"),
-            )
+            for name, label in _COMPARED.items()
         ]
         compared += [
             (f"energy, {drive}", value, fork.fork.energy[drive])
             for drive, value in fork.original.energy.items()
         ]
-        return {**figures, "number": place, "about": self.recordings[place].about(),
-                "figures": compared}  # fmt: skip
+        about = self.recordings[place].about()
+        return {**figures, "number": place, "about": about, "figures": compared}
 
     def _recorded(self, run: Recording, fork: Fork, place: int) -> Recording:
         """The trace of a fork, as a recording."""
@@ -109,7 +111,6 @@ class Forks:
 
 def _fields(run: Recording) -> Iterator[str]:
     """Every path that is offered, with drives, heads and signals by name."""
-    names = {"K": run.drives, "L": run.heads, "S": run.world.signals}
     for part, offered in _OFFERED.items():
         shapes = fields_of(part)
         for name in offered:
@@ -124,5 +125,5 @@ def _fields(run: Recording) -> Iterator[str]:
             if not axes:
                 yield f"{part}.{name}"
             else:
-                yield from (f"{part}.{name}.{place}" for place in names[axes[0]])
+                yield from (f"{part}.{name}.{place}" for place in run.trace.axis_names[axes[0]])
     yield "plan.action"

@@ -9,24 +9,26 @@ recorded state with the nearest latent. The page says which of the two it shows.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.assembly.build import Assembly, assemble, known_kinds
-from agent.assembly.load import trained_weights
-from agent.recording.weights import load_weights
+from agent.counterfactual.fork import Replay
+from agent.recording.trace.reader import one_line
+from agent.reporting.text import Words
 from agent.view.page.data import Pack, Recording, as_bytes, plain
 from modules import chance
 from modules.messages import Plan, SextetError, State, TraceError
 from modules.ports import Simulator
 
 Frames = list[NDArray[np.uint8]]
+S = TypeVar("S")
 
 PICTURES = 12
 """The most states shown of a future, evenly spaced."""
@@ -36,13 +38,13 @@ PICTURES = 12
 class Future:
     """One candidate: its encoded actions [H A], its predicted energy, and its frames.
 
-    `at` are the steps ahead that have a frame, `ended` the one at which the episode ends, if any.
+    `frames` are pairs of a number of steps ahead and the frame of that state; `ended` is the number
+    of steps after which the episode ends, if it does.
     """
 
     actions: NDArray[np.float32]
     energy: float
-    at: tuple[int, ...] = ()
-    frames: tuple[NDArray[np.uint8], ...] = ()
+    frames: tuple[tuple[int, NDArray[np.uint8]], ...] = ()
     score: float | None = None
     ended: int | None = None
     note: str = ""
@@ -65,84 +67,63 @@ class Imagined:
 
     def __init__(self, recording: Recording, plugins: tuple[str, ...] = ()) -> None:
         self.recording, self.plugins = recording, plugins
-        self._source: FutureFrames | None = None
-        self._reason = ""
-        self._built = False
+        self._words = Words(recording.world, recording.drives, recording.heads)
         self._lock = threading.Lock()
 
-    def pack(self, step: int, row: int, pictures: bool = True) -> Pack:
+    def pack(self, step: int, row: int) -> Pack:
         """Candidates with actions, energies and frames, and the frames that were recorded."""
         recording = self.recording
         recording.allows(row)
+        futures, how = list[Future](), ""
         try:
             futures, note = candidates(recording.moment(step).plan, row)
         except TraceError as error:
-            nothing: dict[str, Any] = {"at": [], "frames": []}
-            facts = {"step": step, "note": str(error), "how": "", "futures": [], "came": nothing}
-            return Pack(facts, {})
-        how = ""
-        if futures and pictures:
+            note = str(error)
+        if futures:
             with self._lock:
-                source = self._make()
-                how = self._reason
-                if source is not None:
-                    try:
-                        futures = source.show(step, row, futures)
-                        how = source.how
-                    except (SextetError, RuntimeError, ValueError, TypeError) as error:
-                        how = " ".join(str(error).split())
+                try:
+                    futures = self._source.show(step, row, futures)
+                    how = self._source.how
+                except (SextetError, RuntimeError, ValueError, TypeError) as error:
+                    how = f"frames are not shown: {one_line(error)}"
         frames: Frames = []
-        described = []
-        for future in futures:
-            described.append(
-                {
-                    "energy": plain(future.energy),
-                    "actions": [self._word(a) for a in future.actions],
-                    "at": list(future.at),
-                    "frames": list(range(len(frames), len(frames) + len(future.frames))),
-                    "score": future.score,
-                    "ended": future.ended,
-                    "note": future.note,
-                }
-            )
-            frames += future.frames
-        came: dict[str, Any] = {"at": [], "frames": []}
-        longest = max((len(f.actions) for f in futures), default=0)
-        for ahead in spread(longest):
-            frame = recording.frame(step + ahead, row)
-            if frame is not None:
-                came["at"].append(ahead)
-                came["frames"].append(len(frames))
+
+        def strip(pictures: Iterable[tuple[int, NDArray[np.uint8]]]) -> dict[str, list[int]]:
+            """Adds frames, each with its number of steps ahead; the places of these frames."""
+            at = []
+            for ahead, frame in pictures:
+                at.append(ahead)
                 frames.append(frame)
+            return {"at": at, "frames": list(range(len(frames) - len(at), len(frames)))}
+
+        described = [
+            {
+                "energy": plain(future.energy),
+                "actions": [self._words.action(action) for action in future.actions.tolist()],
+                "score": None if future.score is None else plain(future.score),
+                "ended": future.ended,
+                "note": future.note,
+                **strip(future.frames),
+            }
+            for future in futures
+        ]
+        longest = max((len(future.actions) for future in futures), default=0)
+        recorded = ((ahead, recording.frame(step + ahead, row)) for ahead in spread(longest))
+        came = strip((ahead, frame) for ahead, frame in recorded if frame is not None)
         facts = {"step": step, "note": note, "how": how, "futures": described, "came": came}
         alike = bool(frames) and all(f.shape == frames[0].shape for f in frames)
         return Pack(facts, {"frames": np.stack(frames)} if alike else {})
 
-    def _word(self, action: NDArray[np.float32]) -> str:
-        spec = self.recording.world.actions
-        if spec.discrete:
-            best = int(action.argmax())
-            return spec.names[best] if best < len(spec.names) else str(best)
-        return "(" + " ".join(f"{v:.2g}" for v in action[:4].tolist()) + ")"
-
-    def _make(self) -> FutureFrames | None:
-        """The source of frames for this run, built on the first call; None where there is none."""
-        if not self._built:
-            self._built = True
-            if self.recording.world.pixels is None:
-                self._reason = "this world has no pixels: actions and energies only"
-                return None
-            try:
-                assembly = assembly_of(self.recording, self.plugins)
-                model = assembly.config.slots["world_model"]
-                if model.simulates:
-                    foresees = model.kind == "clairvoyant"
-                    self._source = Resimulated(self.recording, assembly, foresees)
-                else:
-                    self._source = Remembered(self.recording, assembly)
-            except SextetError as error:
-                self._reason = f"not shown: {error}"
-        return self._source
+    @cached_property
+    def _source(self) -> FutureFrames:
+        """The source of frames for this run. Raises SextetError where there is none."""
+        if self.recording.world.pixels is None:
+            raise TraceError("this world has no pixels")
+        replay = Replay(self.recording.path, self.plugins)
+        model = replay.config.slots["world_model"]
+        if model.simulates:
+            return Resimulated(self.recording, replay, foresees=model.kind == "clairvoyant")
+        return Remembered(self.recording, replay)
 
 
 def candidates(plan: Plan, row: int) -> tuple[list[Future], str]:
@@ -171,13 +152,25 @@ def spread(length: int) -> list[int]:
     return sorted({round(1 + i * (length - 1) / (PICTURES - 1)) for i in range(PICTURES)})
 
 
-def assembly_of(recording: Recording, plugins: tuple[str, ...]) -> Assembly:
-    """The agent and world of a run, with the weights in its folder, if any."""
-    assembly = assemble(recording.config, known_kinds(plugins))
-    if (trained := trained_weights(recording.file.parent)) is not None:
-        place, checkpoint = trained
-        load_weights(assembly.agent.modules, checkpoint.tensors["weights"], str(place))
-    return assembly
+def with_frames(
+    future: Future,
+    states: Iterable[tuple[S, bool]],
+    frame: Callable[[S], NDArray[np.uint8] | None],
+) -> Future:
+    """The future with frames of its states up to the end of the episode.
+
+    `states`: the states of the plan, and whether the episode ends with each. `frame` shows a state;
+    None: not.
+    """
+    shown, frames, ended = spread(len(future.actions)), [], None
+    for ahead, (state, over) in enumerate(states, 1):
+        if ahead in shown or over:
+            frames.append((ahead, frame(state)))
+        if over:
+            ended = ahead
+            break
+    seen = tuple((ahead, picture) for ahead, picture in frames if picture is not None)
+    return replace(future, frames=seen, ended=ended)
 
 
 class Resimulated:
@@ -187,9 +180,9 @@ class Resimulated:
     (*fair*) new ones, as the model did, and shows one of several possible futures.
     """
 
-    def __init__(self, recording: Recording, assembly: Assembly, foresees: bool) -> None:
-        self.recording, self.world, self.foresees = recording, assembly.world, foresees
-        self.seed = assembly.config.settings.seed
+    def __init__(self, recording: Recording, replay: Replay, foresees: bool) -> None:
+        self.recording, self.world, self.foresees = recording, replay.world, foresees
+        self.seed = replay.seed
         self.how = ""
         self._at: int | None = None
 
@@ -204,7 +197,7 @@ class Resimulated:
         """Restores the world to `step`: from a keyframe, then by the recorded actions."""
         recording, world = self.recording, self.world
         if (key := recording.keyframe(step)) is None:
-            raise TraceError("not shown: the trace has no undamaged keyframe before this moment")
+            raise TraceError("the trace has no undamaged keyframe before this moment")
         observation = None
         if self._at is None or not key.step <= self._at <= step:
             observation, self._at = world.restore(key.world), key.step
@@ -212,7 +205,7 @@ class Resimulated:
         while self._at < step:
             if self._at not in actions:
                 missing, self._at = self._at, None
-                raise TraceError(f"not shown: the action of step {missing} can't be read")
+                raise TraceError(f"the action of step {missing} cannot be read")
             observation = world.step(actions[self._at])
             self._at += 1
         recorded = recording.frame(step, row)
@@ -220,39 +213,33 @@ class Resimulated:
             again = as_bytes(observation.pixels[row].numpy())
             if not np.array_equal(again, recorded):
                 self._at = None
-                raise TraceError(
-                    "not shown: replayed from its keyframe, the world shows another frame"
-                )
+                raise TraceError("replayed from its keyframe, the world shows another frame")
         return key.step
 
     def _carry_out(self, step: int, row: int, future: Future) -> Future:
         world = self.world
         assert isinstance(world, Simulator)
         spec = self.recording.world.actions
-        native = spec.decode(torch.from_numpy(np.array(future.actions, np.float32)))
+        native = spec.decode(torch.from_numpy(future.actions))
         key = chance.keys(self.seed, self.recording.rows, step)[row : row + 1]
-        handle, frames, at = world.save_state(row), [], []
-        score, ended, shown = 0.0, None, set(spread(len(future.actions)))
-        for ahead in range(1, len(future.actions) + 1):
-            seed = None if self.foresees else int(chance.integers(key, f"page {ahead}", 2**31 - 1))
-            action = native[ahead - 1]
-            argument = int(action) if spec.discrete else action.numpy()
-            handle, signals, over = world.simulate(handle, argument, seed)
-            score += float(signals[0])
-            if ahead in shown or over:
-                frames.append(as_bytes(np.asarray(world.render_observation(handle))))
-                at.append(ahead)
-            if over:
-                ended = ahead
-                break
-        return Future(
-            future.actions, future.energy, tuple(at), tuple(frames), plain_score(score), ended
-        )
+        rewards: list[float] = []
 
+        def states() -> Iterator[tuple[Any, bool]]:
+            handle = world.save_state(row)
+            for ahead, action in enumerate(native, 1):
+                argument = int(action) if spec.discrete else action.numpy()
+                seed = None
+                if not self.foresees:
+                    seed = int(chance.integers(key, f"page {ahead}", 2**31 - 1))
+                handle, signals, over = world.simulate(handle, argument, seed)
+                rewards.append(float(signals[0]))
+                yield handle, over
 
-def plain_score(value: float) -> float:
-    """A score in four digits."""
-    return float(f"{value:.4g}")
+        def frame(handle: Any) -> NDArray[np.uint8]:
+            return as_bytes(np.asarray(world.render_observation(handle)))
+
+        shown = with_frames(future, states(), frame)
+        return replace(shown, score=sum(rewards))
 
 
 class Remembered:
@@ -263,10 +250,9 @@ class Remembered:
 
     how = "imagined again by the world model; each state shown by the nearest recorded one"
 
-    def __init__(self, recording: Recording, assembly: Assembly) -> None:
-        self.recording, self.agent = recording, assembly.agent
-        self.seed = assembly.config.settings.seed
-        assembly.world.close()
+    def __init__(self, recording: Recording, replay: Replay) -> None:
+        self.recording, self.agent, self.seed = recording, replay.agent(), replay.seed
+        replay.close()
         self._known: tuple[int, NDArray[np.int64], Tensor] | None = None
 
     @torch.no_grad()
@@ -280,7 +266,7 @@ class Remembered:
         expected = model.predict(situation, moment.plan.action, moment.directive)
         if not _alike(expected.latent[row], moment.expected.latent[row]):
             raise TraceError(
-                "not shown: the weights of this run folder predict another state than was recorded"
+                "the weights of this run folder predict another state than was recorded"
             )
         start = model.start(situation, moment.directive)
         return [self._imagine(start.select(torch.tensor([row])), row, future) for future in futures]
@@ -288,36 +274,31 @@ class Remembered:
     def _imagine(self, state: State, row: int, future: Future) -> Future:
         model = self.agent.modules.world_model
         steps, known = self._remembered(row)
-        actions = torch.from_numpy(np.array(future.actions, np.float32))
-        shown, at, frames, far = set(spread(len(actions))), [], [], []
-        ended = None
-        for ahead in range(1, len(actions) + 1):
-            state = model.step(state, actions[ahead - 1 : ahead])
-            over = float(state.ended[0]) >= 0.5
-            if ahead in shown or over:
-                latent = model.complete(state).latent
-                distance = (known - latent).square().sum(-1)
-                scale = known.square().sum(-1) + latent.square().sum(-1)
-                relative = distance / scale.clamp_min(1e-8)
-                nearest = int(relative.argmin())
-                frame = self.recording.frame(int(steps[nearest]), row)
-                if frame is not None:
-                    at.append(ahead)
-                    frames.append(frame)
-                    far.append(float(relative[nearest]))
-            if over:
-                ended = ahead
-                break
-        note = f"nearest recorded states, distance {np.mean(far):.2g} of 2" if far else ""
-        return Future(
-            future.actions, future.energy, tuple(at), tuple(frames), None, ended, note
-        )  # fmt: skip
+        distances: list[float] = []
+
+        def states() -> Iterator[tuple[State, bool]]:
+            ahead = state
+            for action in torch.from_numpy(future.actions)[:, None]:
+                ahead = model.step(ahead, action)
+                yield ahead, float(ahead.ended[0]) >= 0.5
+
+        def frame(ahead: State) -> NDArray[np.uint8] | None:
+            latent = model.complete(ahead).latent
+            scale = known.square().sum(-1) + latent.square().sum(-1)
+            relative = (known - latent).square().sum(-1) / scale.clamp_min(1e-8)
+            nearest = int(relative.argmin())
+            distances.append(float(relative[nearest]))
+            return self.recording.frame(int(steps[nearest]), row)
+
+        shown = with_frames(future, states(), frame)
+        note = f"nearest recorded states, distance {np.mean(distances):.2g} of 2"
+        return replace(shown, note=note)
 
     def _remembered(self, row: int) -> tuple[NDArray[np.int64], Tensor]:
         if self._known is None or self._known[0] != row:
             steps, latents = self.recording.latents(row)
             if not len(steps):
-                raise TraceError("not shown: no latent of this run can be read")
+                raise TraceError("no latent of this run can be read")
             self._known = (row, steps, torch.from_numpy(latents))
         return self._known[1:]
 

@@ -18,7 +18,8 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from agent.view.page.data import Recording
+from agent.recording.trace.reader import one_line
+from agent.view.page.data import Pack, Recording
 from agent.view.page.forks import Forks
 from agent.view.page.futures import Imagined
 from modules.messages import ConfigError, SextetError
@@ -42,9 +43,28 @@ POLICY = (
 )
 
 
+_GUARDS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
 def static(name: str) -> str:
     """One of the files of the page."""
     return (files("agent.view.page") / "static" / name).read_text(encoding="utf-8")
+
+
+def filled_page(**parts: str) -> str:
+    """The page with each part in place of its mark, `<!--name-->`."""
+    page = static("index.html")
+    for name, part in parts.items():
+        before, _, after = page.partition(f"<!--{name}-->")
+        page = before + part + after
+    return page
 
 
 class PageServer:
@@ -68,13 +88,15 @@ class PageServer:
         self.token = secrets.token_urlsafe(24)
         self.imagined = [Imagined(run, plugins) for run in runs]
         self.forks = Forks(self.runs, plugins)
-        head = "\n".join(f'<script src="{name}" defer></script>' for name in SCRIPTS)
-        page = static("index.html").replace("<!--scripts-->", head)
-        page = page.replace("<!--styles-->", '<link rel="stylesheet" href="page.css">')
-        page = page.replace("<!--token-->", f'<meta name="sextet-token" content="{self.token}">')
-        self.files = {"/": (page.encode(), "html")}
+        scripts = (f'<script src="{name}" defer></script>' for name in SCRIPTS)
+        page = filled_page(
+            styles='<link rel="stylesheet" href="page.css">',
+            token=f'<meta name="sextet-token" content="{self.token}">',
+            scripts="\n".join(scripts),
+        )
+        self.files = {"/": (page.encode(), _KINDS["html"])}
         for name in ("page.css", *SCRIPTS):
-            self.files[f"/{name}"] = (static(name).encode(), name.rpartition(".")[2])
+            self.files[f"/{name}"] = (static(name).encode(), _KINDS[name.rpartition(".")[2]])
         self._server = self._bind(port)
         self.port: int = self._server.server_address[1]
         self.names = (f"127.0.0.1:{self.port}", f"localhost:{self.port}")
@@ -164,9 +186,7 @@ class _Answer(BaseHTTPRequestHandler):
         """Answers with a file of the page, or data of a run."""
         self._respond(self._get)
 
-    def do_HEAD(self) -> None:
-        """Answers as `do_GET`, without a body."""
-        self._respond(self._get)
+    do_HEAD = do_GET
 
     def do_POST(self) -> None:
         """Answers with a fork."""
@@ -177,26 +197,22 @@ class _Answer(BaseHTTPRequestHandler):
         try:
             self._admit()
             body, kind = answer()
-        except _Refused as refused:
-            status = refused.status
-            body, kind = json.dumps({"error": str(refused)}).encode(), "application/json"
-        except SextetError as error:
-            status = HTTPStatus.UNPROCESSABLE_ENTITY
-            text = " ".join(str(error).split())
-            body, kind = json.dumps({"error": text}).encode(), "application/json"
         except Exception as error:
-            status = HTTPStatus.INTERNAL_SERVER_ERROR
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            body, kind = json.dumps({"error": text}).encode(), "application/json"
+            text, status = one_line(error), HTTPStatus.INTERNAL_SERVER_ERROR
+            if isinstance(error, _Refused):
+                status = error.status
+            elif isinstance(error, SextetError):
+                status = HTTPStatus.UNPROCESSABLE_ENTITY
+            else:
+                text = f"{type(error).__name__}: {text}"
+            body, kind = _json({"error": text})
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Security-Policy", POLICY)
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Referrer-Policy", "no-referrer")
-        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cache-Control", "no-store")
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            **_GUARDS,
+        }.items():
+            self.send_header(name, value)
         if status != HTTPStatus.OK:
             # The body of the request may not have been read.
             self.close_connection = True
@@ -210,8 +226,7 @@ class _Answer(BaseHTTPRequestHandler):
     def _get(self) -> tuple[bytes, str]:
         parts = urlsplit(self.path)
         if parts.path in self.page.files:
-            body, kind = self.page.files[parts.path]
-            return body, _KINDS[kind]
+            return self.page.files[parts.path]
         verb = {
             "/about": self._about,
             "/grown": self._grown,
@@ -256,7 +271,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _series(self) -> tuple[bytes, str]:
         pack = self._run().series(self._whole("row"), max(self._whole("from", 0), 0))
-        return pack.to_bytes(), "application/octet-stream"
+        return _bytes(pack)
 
     def _frames(self) -> tuple[bytes, str]:
         run, row = self._run(), self._whole("row")
@@ -265,7 +280,7 @@ class _Answer(BaseHTTPRequestHandler):
         if not 0 < count <= _MOST_FRAMES:
             raise _Refused(HTTPStatus.BAD_REQUEST, f"count: expected 1 to {_MOST_FRAMES}")
         pack = run.frames(row, range(start, start + count))
-        return pack.to_bytes(), "application/octet-stream"
+        return _bytes(pack)
 
     def _moment(self) -> tuple[bytes, str]:
         return _json(self._run().tree(self._whole("step"), self._whole("row")))
@@ -274,7 +289,7 @@ class _Answer(BaseHTTPRequestHandler):
         number, step, row = self._whole("run"), self._whole("step"), self._whole("row")
         if not 0 <= number < len(self.page.imagined):
             raise _Refused(HTTPStatus.NOT_FOUND, f"run: there is none of number {number}")
-        return self.page.imagined[number].pack(step, row).to_bytes(), "application/octet-stream"
+        return _bytes(self.page.imagined[number].pack(step, row))
 
     def _post(self) -> tuple[bytes, str]:
         if urlsplit(self.path).path != "/fork":
@@ -303,3 +318,7 @@ class _Answer(BaseHTTPRequestHandler):
 
 def _json(value: Any) -> tuple[bytes, str]:
     return json.dumps(value).encode(), "application/json"
+
+
+def _bytes(pack: Pack) -> tuple[bytes, str]:
+    return pack.to_bytes(), "application/octet-stream"
