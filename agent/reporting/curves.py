@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from agent.learning.evaluation import score
 from agent.reporting.runs_index import Point, TrainedRun, setting_names
-from agent.reporting.score_table import GameRow, ScoreTable, cells
-from worlds.scores import published_score
+from agent.reporting.score_table import GameRow, ScoreTable, table_cells
+from worlds.scores import human_normalised, published_score
 
 Numbers = npt.NDArray[np.float64]
 
@@ -75,18 +75,21 @@ def curves_picture(runs: Sequence[TrainedRun]) -> bytes:
     Thick lines are evaluations on data-out seeds, thin dotted ones training episodes. Horizontal
     lines are the scores of random play and of humans, where they are near the curves.
     """
-    figure, plt = _figure()
+    from matplotlib.figure import Figure
+
     worlds = sorted({run.world for run in runs})
     across = min(3, len(worlds))
     down = math.ceil(len(worlds) / across)
-    figure.set_size_inches(4.6 * across + 0.4, 3.4 * down + 0.5)
+    figure = Figure(figsize=(4.6 * across + 0.4, 3.4 * down + 0.5), layout="constrained")
     for place, world in enumerate(worlds):
         axes = figure.add_subplot(down, across, place + 1)
-        _panel(axes, world, [run for run in runs if run.world == world], plt)
+        _panel(axes, world, [run for run in runs if run.world == world])
     return _png(figure)
 
 
-def _panel(axes: Any, world: str, runs: Sequence[TrainedRun], ticker: Any) -> None:
+def _panel(axes: Any, world: str, runs: Sequence[TrainedRun]) -> None:
+    from matplotlib.ticker import EngFormatter
+
     settings: dict[str, list[TrainedRun]] = {}
     for run in runs:
         settings.setdefault(run.setting, []).append(run)
@@ -118,7 +121,7 @@ def _panel(axes: Any, world: str, runs: Sequence[TrainedRun], ticker: Any) -> No
     axes.set_title(f"{world.removeprefix('ALE/')}{under}", fontsize=10, loc="left", color=_INK)
     axes.set_xlabel("steps", fontsize=8)
     axes.set_ylabel("return", fontsize=8)
-    short = ticker.EngFormatter(sep="")
+    short = EngFormatter(sep="")
     axes.xaxis.set_major_formatter(short)
     axes.legend(fontsize=7, frameon=False, loc="best")
     _dress(axes)
@@ -137,24 +140,17 @@ def _frames_a_step(runs: Sequence[TrainedRun]) -> float:
 
 def table_picture(table: ScoreTable) -> bytes:
     """A PNG: the table as text, and beside it a chart of the human-normalised scores (HNS)."""
-    figure, _ = _figure()
-    compare = list(table.rows[0].compared) if table.rows else []
-    head = ["world", "protocol", "runs", "episodes", "return", "of", "HNS", *compare]
-    body = [cells(row) for row in table.rows]
-    foot = [
-        [f"{'IQM' if name == 'iqm' else name} HNS", "", "", "", "", "", str(value),
-         *(f"{table.compared[c][name]:.3g}" if c in table.compared else "–" for c in compare)]
-        for name, value in table.together.items()
-    ]  # fmt: skip
+    from matplotlib.figure import Figure
+
+    head, body, foot = table_cells(table)
     lines = [head, *body, *foot]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     offsets = np.concatenate([[0], np.cumsum([width + 2.5 for width in widths])])
     chart = any(row.human_normalised is not None for row in table.rows)
     text_width, chart_width = 0.078 * offsets[-1], 3.2 if chart else 0.0
     height = 0.27 * len(lines) + 0.55
-    figure.set_layout_engine(None)
-    figure.set_size_inches(text_width + chart_width + 0.4, height)
     total = text_width + chart_width + 0.4
+    figure = Figure(figsize=(total, height))
     bottom, tall = 0.42 / height, 0.27 * len(lines) / height
     words = figure.add_axes((0.1 / total, bottom, text_width / total, tall))
     words.set_xlim(0, offsets[-1])
@@ -169,15 +165,14 @@ def table_picture(table: ScoreTable) -> bytes:
             words.axhline(number + 1, color=_FAINT, lw=1)
     if chart:
         axes = figure.add_axes(((text_width + 0.2) / total, bottom, chart_width / total, tall))
-        _bars(axes, table.rows, compare)
+        _bars(axes, table.rows)
         axes.set_ylim(len(lines), 0)
     return _png(figure)
 
 
-def _bars(axes: Any, rows: Sequence[GameRow], compare: Sequence[str]) -> None:
+def _bars(axes: Any, rows: Sequence[GameRow]) -> None:
     """HNS of each row at the height of its line of text; published agents as hollow marks."""
-    from worlds.scores import human_normalised
-
+    compare = list(rows[0].compared)
     for number, row in enumerate(rows):
         if row.human_normalised is None:
             continue
@@ -209,17 +204,6 @@ def _dress(axes: Any) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-
-
-def _figure() -> tuple[Any, Any]:
-    """An empty figure for files, and matplotlib's ticker."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import ticker
-    from matplotlib.figure import Figure
-
-    return Figure(layout="constrained"), ticker
 
 
 def _png(figure: Any) -> bytes:

@@ -26,9 +26,6 @@ def picture(run: str | PathLike[str], row: int = 0) -> Path:
     frames of notable moments. `run` is a run folder or a trace. Raises TraceError, one line,
     where there is nothing to draw or no place to write.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     with Trace.open(run) as trace:
         if trace.steps == 0:
             raise TraceError(f"report {trace.path}: expected at least one step, got none")
@@ -75,14 +72,12 @@ def _drawn(trace: Trace, row: int) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    steps = trace.steps
-    score = trace.series("reward")[:, row].astype(np.float64)
-    truncated = trace.series("observation.truncated")[:, row]
-    over = (trace.series("end")[:, row] > 0) | truncated
-    modes = trace.series("mode")[:, row]
-    calls = trace.series("model_calls")[:, row].astype(np.float64)
-    surprise = trace.series("surprise")[:, row].astype(np.float64)
-    energies = trace.series("energies.intrinsic")[:, row].astype(np.float64)
+    def series(name: str) -> np.ndarray[Any, Any]:
+        return trace.series(name)[:, row].astype(np.float64)
+
+    steps, score, calls = trace.steps, series("reward"), series("model_calls")
+    over = (series("end") > 0) | (series("observation.truncated") > 0)
+    planned = series("mode") == 2
     framed = trace.world.pixels is not None
     heights = [0.75, *([2.6] if framed else []), 2.2, 0.45, 2.2, 1.5, 1.5]
     figure = Figure(
@@ -101,17 +96,15 @@ def _drawn(trace: Trace, row: int) -> Any:
         counted(steps, "step"),
         f"{counted(ended, 'episode')} ended" if ended else "no episode ended",
         f"score {number(float(score.sum()))}",
-        f"Mode-2 {percent(float((modes == 2).mean()))}",
+        f"Mode-2 {percent(float(planned.mean()))}",
         f"{int(calls.sum()):,} imagined steps".replace(",", " "),
     ]
     if trace.rows > 1:
         facts.append(f"row {row} of {trace.rows}")
     title.text(0, 0.2, "   ·   ".join(facts), size=11, color=_INK, va="top")
 
-    line = 1
-    moments = notable(trace, row, _FRAMES)
     if framed:
-        for place, (step, why) in enumerate(moments):
+        for place, (step, why) in enumerate(notable(trace, row, _FRAMES)):
             shown = figure.add_subplot(grid[1, place])
             frame = trace.frame(step, row)
             shown.imshow(frame[..., 0] if frame.shape[-1] == 1 else frame[..., :3], cmap="gray")
@@ -120,10 +113,9 @@ def _drawn(trace: Trace, row: int) -> Any:
             shown.set_yticks([])
             for edge in shown.spines.values():
                 edge.set_color(_FAINT)
-        line = 2
 
-    axes = [figure.add_subplot(grid[line, :])]
-    axes += [figure.add_subplot(grid[line + i, :], sharex=axes[0]) for i in range(1, 5)]
+    axes = [figure.add_subplot(grid[-5, :])]
+    axes += [figure.add_subplot(grid[line, :], sharex=axes[0]) for line in range(-4, 0)]
     of_score, of_mode, of_energy, of_surprise, of_calls = axes
 
     running = returns_so_far(score, over)
@@ -136,24 +128,23 @@ def _drawn(trace: Trace, row: int) -> Any:
     of_score.set_title("score of the episode", **_LABEL)
 
     cells = min(steps, 600)
-    band = np.array([part.mean() for part in np.array_split((modes == 2).astype(float), cells)])
+    band = np.array([part.mean() for part in np.array_split(planned.astype(float), cells)])
     of_mode.imshow(
         band[None], aspect="auto", extent=(0, steps, 0, 1), cmap=_thought_colours(), vmin=0, vmax=1
     )
     of_mode.set_yticks([])
     of_mode.set_title("mode: pale Mode-1 (policy), orange Mode-2 (planning)", **_LABEL)
 
+    energies = series("energies.intrinsic")
     for place, name in enumerate(trace.drives):
-        at, values = _means(energies[:, place])
-        of_energy.plot(
-            at, values, color=_DRIVES[place % len(_DRIVES)], lw=1.2, label=name.replace("_", " ")
-        )
+        colour, label = _DRIVES[place % len(_DRIVES)], name.replace("_", " ")
+        of_energy.plot(*_means(energies[:, place]), color=colour, lw=1.2, label=label)
     of_energy.axhline(0, color=_FAINT, lw=0.8, zorder=0)
     of_energy.set_title("energy of each drive, lower is better", **_LABEL)
     if trace.drives:
         of_energy.legend(loc="upper right", ncols=6, frameon=False, fontsize=8)
 
-    of_surprise.plot(*_means(surprise), color=_SURPRISE, lw=1.0)
+    of_surprise.plot(*_means(series("surprise")), color=_SURPRISE, lw=1.0)
     of_surprise.set_ylim(bottom=0)
     of_surprise.set_title("surprise", **_LABEL)
     of_calls.fill_between(*_means(calls), color=_THOUGHT, alpha=0.8, lw=0)

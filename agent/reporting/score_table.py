@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from agent.learning.evaluation import score
 from modules.messages import ConfigError
+from modules.suggest import suggestion
 from worlds.scores import columns, human_normalised, published_score
 
 Numbers = npt.NDArray[np.float64]
@@ -96,14 +97,11 @@ class ScoreTable:
 
 def compared_columns(text: str | None) -> tuple[str, ...]:
     """The published agents named in `SPR,BBF_RR2`. Raises ConfigError where one is unknown."""
-    import difflib
-
     names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
     for name in names:
         if name not in columns():
-            close = difflib.get_close_matches(name, columns(), n=1, cutoff=0.4)
-            hint = f". Did you mean '{close[0]}'?" if close else ""
-            raise ConfigError(f"--compare: {name!r} is not one of {', '.join(columns())}{hint}")
+            near = suggestion(name, columns(), cutoff=0.4)
+            raise ConfigError(f"--compare: {name!r} is not one of {', '.join(columns())}{near}")
     return names
 
 
@@ -157,29 +155,25 @@ def _row(runs: Sequence[Played], compare: Sequence[str]) -> GameRow:
 def _interval(runs: Sequence[Played]) -> tuple[Interval, str]:
     """The score of a world, and what its interval is over."""
     if len(runs) > 1:
-        estimate = score([run.mean for run in runs])
-        return Interval(estimate.mean, estimate.low, estimate.high), "runs"
-    (run,) = runs
-    if len(run.returns) > 1:
-        estimate = score(run.returns)
-        return Interval(estimate.mean, estimate.low, estimate.high), "episodes"
-    if run.low is not None and run.high is not None:
-        return Interval(run.mean, run.low, run.high), "episodes"
-    return Interval(run.mean), ""
+        values, over = [run.mean for run in runs], "runs"
+    elif len(runs[0].returns) > 1:
+        values, over = list(runs[0].returns), "episodes"
+    else:
+        (run,) = runs
+        return Interval(run.mean, run.low, run.high), "" if run.low is None else "episodes"
+    estimate = score(values)
+    return Interval(estimate.mean, estimate.low, estimate.high), over
 
 
 def _together(worlds: Sequence[Sequence[Played]]) -> dict[str, Interval]:
     """Mean, median and IQM of HNS, with intervals where there is something to resample."""
     rng = np.random.default_rng(_SEED)
     resampled = [_resampled(runs, rng) for runs in worlds]
-    values = _aggregate([each[:, :1] for each, _ in resampled])
-    if not any(known for _, known in resampled):
-        return {name: Interval(float(value[0])) for name, value in values.items()}
-    drawn = _aggregate([each[:, 1:] for each, _ in resampled])
+    known = any(known for _, known in resampled)
     intervals = {}
-    for name, value in values.items():
-        low, high = np.quantile(drawn[name], (0.025, 0.975))
-        intervals[name] = Interval(float(value[0]), float(low), float(high))
+    for name, (value, *draws) in _aggregate([each for each, _ in resampled]).items():
+        low, high = np.quantile(draws, (0.025, 0.975)).tolist() if known else (None, None)
+        intervals[name] = Interval(float(value), low, high)
     return intervals
 
 
@@ -236,38 +230,35 @@ def _others(
     return measures
 
 
+def table_cells(table: ScoreTable) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """The head of the table, its lines of games, and those of all games together, as text."""
+    compare = list(table.rows[0].compared) if table.rows else []
+    head = ["world", "protocol", "runs", "episodes", "return", "interval of", "HNS", *compare]
+    games = [
+        [
+            f"{row.world} {row.setting}".rstrip(),
+            row.protocol or "–",
+            str(row.runs),
+            str(row.episodes) if row.episodes else "–",
+            str(row.score),
+            row.over or "–",
+            "–" if row.human_normalised is None else str(row.human_normalised),
+            *("–" if value is None else f"{value:g}" for value in row.compared.values()),
+        ]
+        for row in table.rows
+    ]
+    together = []
+    for name, value in table.together.items():
+        label = f"{'IQM' if name == 'iqm' else name} HNS, {table.games} games"
+        others = (table.compared.get(column) for column in compare)
+        measures = ("–" if other is None else f"{other[name]:.3g}" for other in others)
+        together.append([label, "", "", "", "", "", str(value), *measures])
+    return head, games, together
+
+
 def as_markdown(table: ScoreTable) -> str:
     """The table as Markdown, games first, then all of them together."""
-    compare = list(table.rows[0].compared) if table.rows else []
-    lines = [
-        _line(["world", "protocol", "runs", "episodes", "return", "interval of", "HNS", *compare]),
-        _line(["---"] * (7 + len(compare))),
-    ]
-    lines += [_line(cells(row)) for row in table.rows]
-    for name, value in table.together.items():
-        label = {"mean": "mean", "median": "median", "iqm": "IQM"}[name]
-        others = [f"{table.compared[c][name]:.3g}" if c in table.compared else "–" for c in compare]
-        lines.append(
-            _line(
-                [f"**{label} HNS**, {table.games} games", "", "", "", "", "", str(value), *others]
-            )
-        )
-    return "\n".join(lines) + "\n"
-
-
-def cells(row: GameRow) -> list[str]:
-    """A row's cells as text, in the order of `as_markdown`."""
-    return [
-        f"{row.world} {row.setting}".rstrip(),
-        row.protocol or "–",
-        str(row.runs),
-        str(row.episodes) if row.episodes else "–",
-        str(row.score),
-        row.over or "–",
-        "–" if row.human_normalised is None else str(row.human_normalised),
-        *("–" if value is None else f"{value:g}" for value in row.compared.values()),
-    ]
-
-
-def _line(parts: Sequence[str]) -> str:
-    return f"| {' | '.join(parts)} |"
+    head, games, together = table_cells(table)
+    bold = [[f"**{label}**", *cells] for label, *cells in together]
+    lines = [head, ["---"] * len(head), *games, *bold]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -185,7 +185,7 @@ def test_one_runs_interval_is_of_its_episodes_and_one_figure_has_none():
     table = score_table([Played("ALE/Pong-v5", "v5", 0, 14.5)])
     assert table.rows[0].score == (14.5, None, None)
     assert table.together["iqm"].low is None
-    assert "**IQM HNS**, 1 games" in as_markdown(table)
+    assert "**IQM HNS, 1 games**" in as_markdown(table)
 
 
 def test_the_command_writes_a_report(
