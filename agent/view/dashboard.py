@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -61,32 +62,29 @@ class _Tally:
     """Counts that both views show: steps, speed, modes, and the episodes of row 0."""
 
     def __init__(self) -> None:
-        self.step, self.rows, self.moments, self.planned_steps = 0, 1, 0, 0
-        self.episodes: EpisodeReturns | None = None
-        self.episode, self.score, self.total = 1, 0.0, 0.0
-        self.last: float | None = None
+        self.step, self.steps, self.planned_steps = 0, 0, 0
+        self.returns = EpisodeReturns(0)
+        self.episode, self.last = 1, list[float]()
         self.recent: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=50)
 
     def add(self, moment: Moment) -> None:
-        if self.episodes is None:
-            self.rows = len(moment.observation.first)
-            self.episodes = EpisodeReturns(self.rows)
+        rows = len(moment.surprise)
+        if not self.steps:
+            self.returns = EpisodeReturns(rows)
         self.step = moment.step
-        self.moments += 1
-        for row, value in self.episodes.add(moment.observation):
-            if row == 0:
-                self.episode, self.last = self.episode + 1, value
-        self.score, self.total = float(self.episodes.running[0]), self.episodes.score
+        self.steps += rows
         self.planned_steps += int((moment.plan.mode == 2).sum())
+        if ended := [value for row, value in self.returns.add(moment.observation) if row == 0]:
+            self.episode, self.last = self.episode + 1, ended
 
     @property
     def mode2_share(self) -> float:
-        return self.planned_steps / max(self.moments * self.rows, 1)
+        return self.planned_steps / max(self.steps, 1)
 
     def speed(self) -> float:
         """Steps a second over the last updates, all rows counted."""
         now = time.monotonic()
-        self.recent.append((now, self.moments * self.rows))
+        self.recent.append((now, self.steps))
         (then, before), (_, after) = self.recent[0], self.recent[-1]
         return (after - before) / max(now - then, 1e-6)
 
@@ -109,8 +107,8 @@ class ProgressLines:
     def _print(self) -> None:
         tally = self._tally
         print(
-            f"{self.world.id}  step {tally.moments * tally.rows}"
-            f"  {tally.speed():.0f} steps/s  score {number(tally.total)}"
+            f"{self.world.id}  step {tally.steps}"
+            f"  {tally.speed():.0f} steps/s  score {number(tally.returns.score)}"
             f"  Mode-2 {percent(tally.mode2_share)}",
             file=self._out,
             flush=True,
@@ -247,11 +245,11 @@ class Dashboard:
         parts = [
             f"step {tally.step}",
             f"episode {tally.episode}",
-            f"score {number(tally.score)}",
+            f"score {number(float(tally.returns.running[:1].sum()))}",
+            *(f"last {number(value)}" for value in tally.last),
+            f"{tally.speed():.0f} steps/s",
+            f"Mode-2 {percent(tally.mode2_share)}",
         ]
-        if tally.last is not None:
-            parts.append(f"last {number(tally.last)}")
-        parts += [f"{tally.speed():.0f} steps/s", f"Mode-2 {percent(tally.mode2_share)}"]
         line = Text(f" {self.world.id} ", style="bold black on white", no_wrap=True)
         line.append("  " + "  ".join(parts), style="not bold default on default")
         line.truncate(width)
@@ -323,12 +321,9 @@ def _help(steered: Steerable, width: int) -> Text:
 def _wrapped(lines: Sequence[str], width: int, height: int) -> list[str]:
     """As many lines as fit; lines are wrapped where there is room."""
     fitted: list[str] = []
-    spare = max(height - len(lines), 0)
-    for line in lines[:height]:
-        while len(line) > width and spare > 0:
-            cut = line.rfind(" ", 1, width + 1)
-            cut = width if cut <= 0 else cut
-            fitted.append(line[:cut].rstrip())
-            line, spare = "  " + line[cut:].lstrip(), spare - 1
-        fitted.append(line if len(line) <= width else line[: width - 1] + "…")
+    for below, line in zip(reversed(range(len(lines))), lines, strict=True):
+        room = max(height - len(fitted) - below, 1)
+        fitted += textwrap.wrap(
+            line, width, subsequent_indent="  ", max_lines=room, placeholder="…"
+        )
     return fitted[:height]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from agent.recording.episode_stats import returns_so_far
 from agent.recording.trace import Keyframe, SalvagedTrace, Trace
@@ -52,18 +52,10 @@ class Pack(NamedTuple):
     arrays: dict[str, NDArray[Any]]
 
     def to_bytes(self) -> bytes:
-        """uint32 length of a JSON header padded to 8 bytes, the header, the arrays end to end."""
-        listed, at = [], 0
-        for name, array in self.arrays.items():
-            listed.append([name, array.dtype.name, list(array.shape), at])
-            at += -(-array.nbytes // 8) * 8
-        header = json.dumps({**self.facts, "arrays": listed}, allow_nan=False).encode()
-        header += b" " * (-(len(header) + 4) % 8)
-        parts = [struct.pack("<I", len(header)), header]
-        for array in self.arrays.values():
-            raw = np.ascontiguousarray(array).tobytes()
-            parts += [raw, bytes(-len(raw) % 8)]
-        return b"".join(parts)
+        """A file of safetensors with the arrays, and the facts as JSON in its metadata."""
+        # `save` writes the memory of an array, also where it is a view with gaps.
+        whole = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        return save(whole, {"facts": json.dumps(self.facts, allow_nan=False)})
 
 
 class Recording:

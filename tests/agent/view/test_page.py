@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from agent.cli import run
 from agent.recording.trace import Trace, TraceWriter
@@ -48,14 +49,13 @@ def served(recorded: Path) -> Iterator[PageServer]:
 
 
 def unpacked(data: bytes) -> tuple[dict, dict]:
-    (length,) = struct.unpack_from("<I", data)
-    facts = json.loads(data[4 : 4 + length])
-    assert (4 + length) % 8 == 0
-    arrays = {}
-    for name, dtype, shape, at in facts["arrays"]:
-        count = int(np.prod(shape))
-        arrays[name] = np.frombuffer(data, dtype, count, 4 + length + at).reshape(shape)
-    return facts, arrays
+    """Facts and arrays, as page.js reads them: each array aligned to its numbers."""
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    arrays = safetensors.numpy.load(data)
+    for name, array in arrays.items():
+        assert (8 + length + header[name]["data_offsets"][0]) % array.itemsize == 0
+    return json.loads(header["__metadata__"]["facts"]), arrays
 
 
 def ask(

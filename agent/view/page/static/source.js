@@ -1,18 +1,19 @@
 "use strict";
 /* Sources of the data: the server on this machine, or the exported file itself. */
 
-/** Facts and typed arrays of one packed answer. */
+/** Facts and typed arrays of one packed answer, a file of safetensors. */
 function unpack(buffer) {
-  const length = new DataView(buffer).getUint32(0, true);
-  const facts = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
-  const kinds = { float32: Float32Array, uint32: Uint32Array, uint8: Uint8Array };
+  const length = Number(new DataView(buffer).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
+  const { __metadata__: metadata, ...entries } = header;
+  const kinds = { F32: Float32Array, U32: Uint32Array, U8: Uint8Array };
   const arrays = {};
-  for (const [name, dtype, shape, at] of facts.arrays) {
+  for (const [name, { dtype, shape, data_offsets: [start] }] of Object.entries(entries)) {
     const size = shape.reduce((a, b) => a * b, 1);
-    arrays[name] = new kinds[dtype](buffer, 4 + length + at, size);
+    arrays[name] = new kinds[dtype](buffer, 8 + length + start, size);
     arrays[name].shape = shape;
   }
-  return { facts, arrays };
+  return { facts: JSON.parse(metadata.facts), arrays };
 }
 
 const JUMPS = {
