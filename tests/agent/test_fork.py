@@ -1,4 +1,4 @@
-"""Forks: the control is the recorded future, a change changes it, what cannot be is refused."""
+"""Forks: the control is the recorded future, a change changes it, impossible ones are refused."""
 
 import json
 import sys
@@ -22,16 +22,16 @@ from modules.cost import drives
 from modules.messages import ConfigError, TraceError, WorldError
 from worlds.make import make_world
 
-THOUGHT = (
+PLANNING = (
     "configurator.kind=surprise", "directive.model_calls=6", "directive.horizon_steps=3",
     "directive.commit_steps=2", "configurator.max_idle_steps=6", "configurator.warmup_steps=2",
 )  # fmt: skip
 MODE_1 = ("configurator.kind=fixed", "configurator.mode=1")
 SMALL = ("perception.latent_size=32",)
 LIVES = {
-    "cartpole": ("CartPole-v1", 2, THOUGHT),
-    "orchard": ("sextet/Orchard-v0", 1, (*THOUGHT, *SMALL)),
-    "breakout": ("ALE/Breakout-v5", 2, ("world_model.kind=fair", *THOUGHT, *SMALL)),
+    "cartpole": ("CartPole-v1", 2, PLANNING),
+    "orchard": ("sextet/Orchard-v0", 1, (*PLANNING, *SMALL)),
+    "breakout": ("ALE/Breakout-v5", 2, ("world_model.kind=fair", *PLANNING, *SMALL)),
     "pong": ("ALE/Pong-v5", 1, (*MODE_1, *SMALL)),
 }
 
@@ -59,7 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(("name", "steps"), [("cartpole", 30), ("orchard", 20), ("breakout", 8),
                                               ("pong", 10)])  # fmt: skip
-def test_nothing_changed_is_the_recorded_future(runs, name, steps):
+def test_a_fork_without_a_change_is_the_recorded_future(runs, name, steps):
     with Replay(runs[name]) as replay:
         last = replay.trace.steps - steps
         if name == "cartpole":
@@ -67,12 +67,12 @@ def test_nothing_changed_is_the_recorded_future(runs, name, steps):
             assert ended.any(0).all()  # episodes end within, in both rows
             assert set(replay.trace.series("mode").ravel()) == {1, 2}
         for at in range(0, last + 1, -(-last // 4)):
-            found = replay.fork(at, steps=steps)
-            assert found.identical, (at, found.first_difference)
-            assert found.original.digest == found.fork.digest
-            assert (found.diverged, found.compared) == (None, steps)
-            assert found.original.score == found.fork.score
-            assert found.replayed_from == (None if at == 0 else (at - 1) // 20 * 20)
+            result = replay.fork(at, steps=steps)
+            assert result.identical, (at, result.first_difference)
+            assert result.original.digest == result.fork.digest
+            assert (result.diverged, result.compared) == (None, steps)
+            assert result.original.score == result.fork.score
+            assert result.replayed_from == (None if at == 0 else (at - 1) // 20 * 20)
 
 
 @pytest.mark.slow
@@ -85,29 +85,29 @@ def test_two_hundred_controls_of_a_hundred_steps(tmp_path, name):
             assert replay.fork(at, steps=100).identical, at
 
 
-def test_a_change_is_felt_from_its_step_on_and_only_in_its_row(runs):
+def test_a_change_acts_from_its_step_on_and_only_in_its_row(runs):
     done = Trace.open(runs["cartpole"]).moment(35).plan.action.argmax(-1)
     other = int(1 - done[1])
-    found = fork(runs["cartpole"], 35, [f"plan.action={other}"], steps=20, row=1)
-    assert not found.identical
-    assert found.original.digest != found.fork.digest
-    assert found.first_difference == found.diverged == 35
-    for was, now in zip(found.original.moments, found.fork.moments, strict=True):
+    result = fork(runs["cartpole"], 35, [f"plan.action={other}"], steps=20, row=1)
+    assert not result.identical
+    assert result.original.digest != result.fork.digest
+    assert result.first_difference == result.diverged == 35
+    for was, now in zip(result.original.moments, result.fork.moments, strict=True):
         mine, theirs = now.select(torch.tensor([0])), was.select(torch.tensor([0]))
         assert mine.observation.vector.equal(theirs.observation.vector)
-    assert found.fork.moments[0].plan.action[1].argmax() == other
-    assert found.fork.moments[0].observation.vector.equal(
-        found.original.moments[0].observation.vector
+    assert result.fork.moments[0].plan.action[1].argmax() == other
+    assert result.fork.moments[0].observation.vector.equal(
+        result.original.moments[0].observation.vector
     )
 
 
-def test_a_directive_is_changed_for_as_long_as_it_is_held_and_says_so(runs):
-    found = fork(runs["pong"], 12, ["directive.mode=2", "directive.horizon_steps=2",
+def test_a_directive_is_changed_while_it_is_held_and_its_reason_says_so(runs):
+    result = fork(runs["pong"], 12, ["directive.mode=2", "directive.horizon_steps=2",
                                     "directive.model_calls=12"], steps=4, hold=2)  # fmt: skip
-    assert found.original.digest != found.fork.digest
-    assert [int(m.directive.mode[0]) for m in found.fork.moments] == [2, 2, 1, 1]
-    assert found.fork.moments[0].plan.model_calls[0] > 0 == found.original.model_calls
-    assert "a fork sets mode=2; else: acts" in found.fork.moments[1].directive.reason[0]
+    assert result.original.digest != result.fork.digest
+    assert [int(m.directive.mode[0]) for m in result.fork.moments] == [2, 2, 1, 1]
+    assert result.fork.moments[0].plan.model_calls[0] > 0 == result.original.model_calls
+    assert "a fork sets mode=2; else: acts" in result.fork.moments[1].directive.reason[0]
     weighed = fork(runs["pong"], 12, ["directive.u.score=0", "directive.u.pain=3"], 3, hold=0)
     at, names = [m.directive.u[0] for m in weighed.fork.moments], Trace.open(runs["pong"]).drives
     assert [float(u[names.index("score")]) for u in at] == [0, 0, 0]
@@ -129,13 +129,13 @@ def test_a_directive_is_changed_for_as_long_as_it_is_held_and_says_so(runs):
     ],
 )  # fmt: skip
 def test_any_field_of_any_message(runs, change, seen):
-    found = fork(runs["pong"], 21, [change], steps=1)
-    assert seen(found.fork.moments[0])
-    assert found.first_difference == 21
+    result = fork(runs["pong"], 21, [change], steps=1)
+    assert seen(result.fork.moments[0])
+    assert result.first_difference == 21
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "printed"),
     [
         ("directive.mood=2", "'mood' is not one of .*Did you mean 'mode'"),
         ("directiv.mode=2", "Did you mean 'directive'"),
@@ -162,54 +162,54 @@ def test_any_field_of_any_message(runs, change, seen):
         ("recollection.novelty=1.5", "from 0 to 1"),
     ],
 )
-def test_a_change_that_cannot_be_made_is_refused_in_one_line(runs, change, said):
-    with pytest.raises(ConfigError, match=said) as refused:
+def test_a_change_that_cannot_be_made_is_refused_in_one_line(runs, change, printed):
+    with pytest.raises(ConfigError, match=printed) as refused:
         fork(runs["pong"], 1, [change], steps=1)
     assert "\n" not in str(refused.value)
 
 
-def test_the_end_of_the_record_is_said(runs):
-    found = fork(runs["pong"], 35, steps=9)
-    assert (found.compared, found.identical, len(found.fork.moments)) == (5, True, 9)
+def test_a_fork_beyond_the_end_of_the_recording_compares_fewer_steps(runs):
+    result = fork(runs["pong"], 35, steps=9)
+    assert (result.compared, result.identical, len(result.fork.moments)) == (5, True, 9)
 
 
 def test_the_command(runs, capsys):
     code = run(["fork", str(runs["pong"]), "--at", "5", "--steps", "6", "--json"])
-    told = json.loads(capsys.readouterr().out)
+    figures = json.loads(capsys.readouterr().out)
     assert code == 0
-    assert told["identical"] is True
-    assert told["original_digest"] == told["fork_digest"]
-    assert (told["at"], told["steps"], told["first_difference"]) == (5, 6, None)
+    assert figures["identical"] is True
+    assert figures["original_digest"] == figures["fork_digest"]
+    assert (figures["at"], figures["steps"], figures["first_difference"]) == (5, 6, None)
     for name in ("score", "model_calls", "mode2_share"):
-        assert told[f"{name}_original"] == told[f"{name}_fork"]
+        assert figures[f"{name}_original"] == figures[f"{name}_fork"]
     code = run(["fork", str(runs["pong"]), "--at", "5", "--set", "directive.mode=2", "--steps", "6",
                 "--set", "directive.model_calls=2", "--hold", "0"])  # fmt: skip
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert code == 0
-    assert "directive.mode=2, directive.model_calls=2, for all of 6 steps" in said
+    assert "directive.mode=2, directive.model_calls=2, for all of 6 steps" in printed
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "command",
     [
         ("--at", "40"), ("--at", "-1"), ("--at", "x"), (), ("--at", "1", "--steps", "0"),
         ("--at", "1", "--hold", "-1"), ("--at", "1", "--row", "1"),
         ("--at", "1", "--set", "directive.mood=1"), ("--at", "1", "--plugin", "nowhere_at_all"),
     ],
 )  # fmt: skip
-def test_a_wrong_request_is_one_line_and_exit_2(runs, capsys, asked):
-    assert run(["fork", str(runs["pong"]), *asked, "--json"]) == 2
+def test_a_wrong_request_is_one_line_and_exit_2(runs, capsys, command):
+    assert run(["fork", str(runs["pong"]), *command, "--json"]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert len(shown.err.splitlines()) == 1
 
 
-def test_what_is_no_run_is_refused(tmp_path, capsys):
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     assert run(["fork", str(tmp_path), "--at", "0"]) == 2
     assert "no such file" in capsys.readouterr().err
 
 
-def test_a_world_that_cannot_be_snapshot_is_lived_through_from_its_beginning(tmp_path, monkeypatch):
+def test_a_world_without_snapshots_is_replayed_from_its_beginning(tmp_path, monkeypatch):
     from worlds.gymnasium_rows import GymnasiumRows
 
     def refuse(world: object) -> bytes:
@@ -217,11 +217,11 @@ def test_a_world_that_cannot_be_snapshot_is_lived_through_from_its_beginning(tmp
 
     monkeypatch.setattr(GymnasiumRows, "snapshot", refuse)
     run = recorded(tmp_path, "cartpole", 45)
-    found = fork(run, 30, steps=10)
-    assert (found.replayed_from, found.identical) == (None, True)
+    result = fork(run, 30, steps=10)
+    assert (result.replayed_from, result.identical) == (None, True)
 
 
-def test_a_damaged_keyframe_is_passed_over(runs, tmp_path):
+def test_a_damaged_keyframe_is_skipped(runs, tmp_path):
     import shutil
     import sqlite3
 
@@ -231,11 +231,11 @@ def test_a_damaged_keyframe_is_passed_over(runs, tmp_path):
     database.execute("UPDATE keyframes SET agent = x'789c00' WHERE step = 40")
     database.commit()
     database.close()
-    found = fork(place, 50, steps=10)
-    assert (found.replayed_from, found.identical) == (20, True)
+    result = fork(place, 50, steps=10)
+    assert (result.replayed_from, result.identical) == (20, True)
 
 
-def test_a_run_that_cannot_be_lived_again_is_not_forked(runs, tmp_path):
+def test_a_run_that_cannot_be_reproduced_is_not_forked(runs, tmp_path):
     import shutil
     import sqlite3
 
@@ -258,17 +258,17 @@ def test_acting_needs_no_experience(runs):
         agent, observation, _ = replay.before(70)
         memory = agent.modules.memory
         assert isinstance(memory, ActingMemory)
-        assert memory.steps < 40  # only what was lived since the keyframe
-        kept = memory.acting_tensors()
-        assert not set(kept) & {"frames", "actions", "signals"}
+        assert memory.steps < 40  # only the steps since the keyframe
+        tensors = memory.acting_tensors()
+        assert not set(tensors) & {"frames", "actions", "signals"}
         agent.step(observation)
         assert memory.sample(2, 3, torch.tensor([1])).mask.any()
 
 
-# -- weights go along -------------------------------------------------------------------------
+# -- weights in the run -------------------------------------------------------------------------
 
 
-def test_a_run_keeps_the_weights_it_was_lived_with(tmp_path):
+def test_a_run_has_a_copy_of_its_weights(tmp_path):
     import shutil
 
     folder = tmp_path / "trained"
@@ -323,7 +323,7 @@ def change_drive(monkeypatch, name: str) -> None:
     monkeypatch.setattr(drive, "energy", lambda self, *signals: energy(self, *signals) * 1.001)
 
 
-def test_the_shipped_drives_are_what_they_are():
+def test_the_hashes_of_the_shipped_drives():
     hashes = {name: drives.probe_hash(name, drive()) for name, drive in drives.DRIVES.items()}
     assert hashes == dict(SHIPPED)
 
@@ -352,11 +352,11 @@ def test_a_drive_of_a_plugin_is_trained_hashed_and_guarded(tmp_path, capsys, mon
     energy = upright.energy
     monkeypatch.setattr(upright, "energy", lambda self, *angles: 2 * energy(self, *angles))
     capsys.readouterr()
-    for asked in (
+    for command in (
         ["fork", str(place), "--at", "3", "--plugin", "upright"],
         ["play", str(place), "--plugin", "upright"],
     ):
-        assert run(asked) == 2
+        assert run(command) == 2
         error = capsys.readouterr().err
         assert "drive 'upright' is not what it was" in error
         assert len(error.splitlines()) == 1
@@ -389,15 +389,15 @@ def test_what_is_no_drive_is_refused_in_one_line(tmp_path, capsys, monkeypatch, 
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
-    asked = ["play", "CartPole-v1", "--no-live", "--plugin", "mine", "--cost.drives=[mine, score]"]
-    assert run(asked) == 2
+    flags = ["--no-live", "--plugin", "mine", "--cost.drives=[mine, score]"]
+    assert run(["play", "CartPole-v1", *flags]) == 2
     error = capsys.readouterr().err
     assert words in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 
 
-def test_nothing_that_learns_or_directs_moves_a_drive(runs):
+def test_learning_does_not_change_a_drive(runs):
     agent = prepared(RunRequest(agent="CartPole-v1", overrides=MODE_1)).agent
     before = drive_hashes(agent)
     assert before == {name: SHIPPED[name] for name in agent.modules.cost.drives}
@@ -412,12 +412,12 @@ def test_nothing_that_learns_or_directs_moves_a_drive(runs):
 @pytest.mark.parametrize("name", ["score", "pain", "effort", "novelty"])
 def test_a_changed_drive_is_refused_by_name_at_load(runs, capsys, monkeypatch, name):
     change_drive(monkeypatch, name)
-    for asked in (("fork", str(runs["pong"]), "--at", "1"), ("play", str(runs["pong"])),
+    for command in (("fork", str(runs["pong"]), "--at", "1"), ("play", str(runs["pong"])),
                   ("play", "CartPole-v1", "--no-live")):  # fmt: skip
-        assert run(list(asked)) == 2
-        said = capsys.readouterr().err
-        assert f"drive '{name}'" in said
-        assert len(said.splitlines()) == 1
+        assert run(list(command)) == 2
+        printed = capsys.readouterr().err
+        assert f"drive '{name}'" in printed
+        assert len(printed.splitlines()) == 1
 
 
 def test_a_plugin_that_changes_a_drive_is_refused_by_name(tmp_path, capsys, monkeypatch):
@@ -431,9 +431,9 @@ def test_a_plugin_that_changes_a_drive_is_refused_by_name(tmp_path, capsys, monk
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert run(["play", "CartPole-v1", "--no-live", "--plugin", "meddler"]) == 2
-    said = capsys.readouterr().err
-    assert "drive 'pain' is not what it was" in said
-    assert len(said.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert "drive 'pain' is not what it was" in printed
+    assert len(printed.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 
 
@@ -443,8 +443,8 @@ def test_a_drive_changed_while_running_fails_the_run_by_name(tmp_path, capsys, m
         change_drive(monkeypatch, "pain")
 
     monkeypatch.setattr("agent.api.play.live", meddling)
-    asked = ["play", "CartPole-v1", "--steps", "5", "--no-live", "--preset", "reactive"]
-    assert run([*asked, "--run", str(tmp_path / "run")]) == 1
+    command = ["play", "CartPole-v1", "--steps", "5", "--no-live", "--preset", "reactive"]
+    assert run([*command, "--run", str(tmp_path / "run")]) == 1
     assert "drive 'pain'" in capsys.readouterr().err
     monkeypatch.undo()
     agent = prepared(RunRequest(agent="CartPole-v1")).agent
@@ -452,15 +452,15 @@ def test_a_drive_changed_while_running_fails_the_run_by_name(tmp_path, capsys, m
         change_drive(monkeypatch, "score")
 
 
-def test_a_cost_that_feels_otherwise_under_the_same_name_is_found(monkeypatch):
+def test_a_cost_with_other_energies_under_the_name_of_a_drive_is_refused(monkeypatch):
     agent = prepared(RunRequest(agent="CartPole-v1", overrides=MODE_1)).agent
     before, cost = drive_hashes(agent), type(agent.modules.cost)
-    felt = cost.intrinsic
+    intrinsic = cost.intrinsic
 
     def other(self, state):
-        told = felt(self, state).clone()
-        told[:, 1] += 0.5
-        return told
+        energies = intrinsic(self, state).clone()
+        energies[:, 1] += 0.5
+        return energies
 
     monkeypatch.setattr(cost, "intrinsic", other)
     with pytest.raises(ConfigError, match="drive 'pain'"):
@@ -477,7 +477,7 @@ def test_a_checkpoint_of_other_drives_is_refused_by_name(tmp_path):
         for name, tensor in module.state_dict().items()
     }
     facts = {"drives": drive_hashes(assembly.agent) | {"effort": "0" * 64}}
-    kept = checkpoint.Checkpoint({"weights": weights}, {}, facts)
-    checkpoint.save(place.checkpoints, "9", kept)
+    other = checkpoint.Checkpoint({"weights": weights}, {}, facts)
+    checkpoint.save(place.checkpoints, "9", other)
     with pytest.raises(ConfigError, match=r"checkpoint .*: drive 'effort'"):
         prepared(RunRequest(agent=str(tmp_path)))

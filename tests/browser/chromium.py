@@ -33,7 +33,7 @@ def executable() -> str | None:
 class Chromium:
     """One browser with one page; use it as a context manager.
 
-    `errors` collects what the page's scripts threw and what the console was told of as an error.
+    `errors` collects the exceptions of the page's scripts and the errors on its console.
     """
 
     def __init__(self, width: int = 1440, height: int = 1000) -> None:
@@ -47,20 +47,20 @@ class Chromium:
         self._profile = tempfile.mkdtemp(prefix="chromium-")
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
-        # Chromium reads at 3 and writes at 4; ours are kept out of their way.
-        given = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (theirs_in, theirs_out)]
+        # Chromium reads at 3 and writes at 4: its ends are moved above these numbers.
+        passed = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (theirs_in, theirs_out)]
         for end in (theirs_in, theirs_out):
             os.close(end)
-        for end in given:
+        for end in passed:
             os.set_inheritable(end, True)
         self._browser = subprocess.Popen(
-            ["bash", "-c", f'exec "$@" 3<&{given[0]} 4>&{given[1]}', "bash", program, *FLAGS,
+            ["bash", "-c", f'exec "$@" 3<&{passed[0]} 4>&{passed[1]}', "bash", program, *FLAGS,
              f"--user-data-dir={self._profile}", f"--window-size={self.size[0]},{self.size[1]}",
              "about:blank"],
-            pass_fds=given, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            pass_fds=passed, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        for end in given:
+        for end in passed:
             os.close(end)
         self._out = os.fdopen(ours_out, "wb", buffering=0)
         self._in = os.fdopen(ours_in, "rb", buffering=0)
@@ -117,14 +117,16 @@ class Chromium:
         return json.loads(message)
 
     def _note(self, event: dict[str, Any]) -> None:
-        told = event.get("params", {})
+        parameters = event.get("params", {})
         if event.get("method") == "Runtime.exceptionThrown":
-            details = told["exceptionDetails"]
+            details = parameters["exceptionDetails"]
             self.errors.append(details.get("exception", {}).get("description", details["text"]))
-        elif event.get("method") == "Log.entryAdded" and told["entry"]["level"] == "error":
-            self.errors.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
+        elif event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] == "error":
+            self.errors.append(
+                f"{parameters['entry']['text']} {parameters['entry'].get('url', '')}"
+            )
         elif event.get("method") == "Page.javascriptDialogOpening":
-            self.dialogs.append(told["message"])
+            self.dialogs.append(parameters["message"])
 
     # -- doing ------------------------------------------------------------------------------
 
@@ -136,13 +138,13 @@ class Chromium:
 
     def run(self, script: str) -> Any:
         """The value of a script, promises awaited."""
-        told = self.ask(
+        answer = self.ask(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
-        if "exceptionDetails" in told:
-            details = told["exceptionDetails"]
+        if "exceptionDetails" in answer:
+            details = answer["exceptionDetails"]
             raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
-        return told["result"].get("value")
+        return answer["result"].get("value")
 
     def until(self, condition: str, seconds: float = 120) -> None:
         """Waits for a condition of the page."""
@@ -159,27 +161,27 @@ class Chromium:
 
     def worked(self) -> float:
         """Seconds of the processor that the page's own thread has taken; see Performance.enable."""
-        told = self.ask("Performance.getMetrics")["metrics"]
-        return next(float(m["value"]) for m in told if m["name"] == "TaskDuration")
+        metrics = self.ask("Performance.getMetrics")["metrics"]
+        return next(float(m["value"]) for m in metrics if m["name"] == "TaskDuration")
 
     def press(self, key: str, shift: bool = False) -> None:
         """A key, as typed by a person."""
         shown = key.upper() if shift and len(key) == 1 else key
         code = KEYS.get(key) or ord(key.upper())
-        told: dict[str, Any] = {
+        press: dict[str, Any] = {
             "key": shown, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0,
         }  # fmt: skip
         if len(shown) == 1:
-            told["text"] = shown
-        self.ask("Input.dispatchKeyEvent", type="keyDown", **told)
-        self.ask("Input.dispatchKeyEvent", type="keyUp", **told)
+            press["text"] = shown
+        self.ask("Input.dispatchKeyEvent", type="keyDown", **press)
+        self.ask("Input.dispatchKeyEvent", type="keyUp", **press)
 
     def drawn(self) -> None:
-        """Waits until what was asked for is drawn."""
+        """Waits until the page has drawn its pending changes."""
         self.run("new Promise(d => requestAnimationFrame(() => requestAnimationFrame(d)))")
 
     def text(self, selector: str) -> str:
-        """What an element says."""
+        """The text of an element."""
         return self.run(f"document.querySelector({json.dumps(selector)}).textContent")
 
     def pixel(self, selector: str, x: float, y: float) -> list[int]:
@@ -200,5 +202,5 @@ class Chromium:
 
     def picture(self, file: Path) -> None:
         """A screenshot of the whole page."""
-        told = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(told["data"]))
+        answer = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        file.write_bytes(base64.b64decode(answer["data"]))

@@ -1,5 +1,5 @@
-"""A real browser, and runs made for it. Without Chromium these tests skip, and say so; where
-`SEXTET_BROWSER=required` stands in the environment they fail instead.
+"""A browser, and runs for it to show. Without Chromium these tests are skipped; where the
+environment has `SEXTET_BROWSER=required` they fail instead.
 """
 
 import os
@@ -28,21 +28,21 @@ def browser() -> Iterator[Chromium]:
 
 @pytest.fixture
 def page(browser: Chromium, serve: Any) -> Iterator[Chromium]:
-    """The browser; whatever its page complained about fails the test."""
+    """The browser; an error on its page fails the test."""
     browser.errors.clear()
     browser.dialogs.clear()
     browser.scheme("light")
     yield browser
-    # Left before its server is closed, so that it asks nobody who is gone.
+    # Left before its server is closed, so that its next request does not fail.
     browser.ask("Page.navigate", url="about:blank")
     assert browser.errors == []
     assert browser.dialogs == []
 
 
 @pytest.fixture(scope="session")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short real run that thinks now and then, in the simulator."""
-    folder = tmp_path_factory.mktemp("lived") / "run"
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run that plans at some steps, in the simulator."""
+    folder = tmp_path_factory.mktemp("recorded") / "run"
     code = run([
         "play", "ALE/Breakout-v5", "--world_model.kind=clairvoyant", "--steps", "70", "--seed", "5",
         "--directive.horizon_steps=8", "--directive.model_calls=64",
@@ -61,7 +61,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def serve() -> Iterator[Any]:
-    """Serves runs and gives the page's address."""
+    """Serves runs; returns the address of the page."""
     servers = []
 
     def served(*runs: Path) -> str:

@@ -1,4 +1,4 @@
-"""The page in a real browser: what is drawn, what keys do, what a run cannot make it do."""
+"""The page in a browser: drawing, keys, and runs whose text is markup."""
 
 import sqlite3
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def go(page: Chromium, step: int) -> None:
 
 
 def lane(page: Chromium, key: str) -> dict[str, float]:
-    """Where a lane lies in the plot."""
+    """The place of a lane in the plot."""
     return page.run(
         f"(() => {{ const l = page.parts[0].lanes.lanes.find(l => l.key === '{key}');"
         "return { top: l.top, height: l.height }; })()"
@@ -49,9 +49,9 @@ def rgb(page: Chromium, name: str) -> tuple[int, ...]:
     return (*(int(code[i : i + 2], 16) for i in (1, 3, 5)), 255)
 
 
-def test_the_frame_shows_the_recorded_pixels(page: Chromium, serve: Serve, lived: Path):
-    page.open(serve(lived))
-    with Trace.open(lived) as trace:
+def test_the_frame_shows_the_recorded_pixels(page: Chromium, serve: Serve, recorded: Path):
+    page.open(serve(recorded))
+    with Trace.open(recorded) as trace:
         for step in (0, 40):
             go(page, step)
             page.until(
@@ -66,17 +66,17 @@ def test_the_frame_shows_the_recorded_pixels(page: Chromium, serve: Serve, lived
             np.testing.assert_array_equal(seen[:, :, 1:2], trace.frame(step))
 
 
-def test_the_mode_lane_changes_where_the_mode_does(page: Chromium, serve: Serve, lived: Path):
-    page.open(serve(lived))
-    with Trace.open(lived) as trace:
+def test_the_mode_lane_changes_where_the_mode_does(page: Chromium, serve: Serve, recorded: Path):
+    page.open(serve(recorded))
+    with Trace.open(recorded) as trace:
         mode = trace.series("mode")[:, 0]
     switches = 1 + np.flatnonzero(np.diff(mode))
     assert len(switches)
-    reacts, thinks = rgb(page, "line"), rgb(page, "accent")
+    mode_1, mode_2 = rgb(page, "line"), rgb(page, "accent")
     for step in (switches[0] - 1, switches[0], switches[-1] - 1, switches[-1]):
-        wanted = thinks if mode[step] == 2 else reacts
-        assert mode_colour(page, int(step)) == wanted, step
-    # And the key goes there, one after the other, and back.
+        expected = mode_2 if mode[step] == 2 else mode_1
+        assert mode_colour(page, int(step)) == expected, step
+    # The key moves from switch to switch, and back.
     for step in switches[:2]:
         page.press("m")
         assert cursor(page) == step
@@ -84,14 +84,14 @@ def test_the_mode_lane_changes_where_the_mode_does(page: Chromium, serve: Serve,
     assert cursor(page) == switches[0]
 
 
-def test_keys_move_the_cursor(page: Chromium, serve: Serve, lived: Path):
-    page.open(serve(lived))
-    for key, shift, wanted in (
+def test_keys_move_the_cursor(page: Chromium, serve: Serve, recorded: Path):
+    page.open(serve(recorded))
+    for key, shift, expected in (
         ("ArrowRight", False, 1), ("ArrowRight", True, 11), ("ArrowLeft", False, 10),
         ("End", False, 69), ("ArrowRight", False, 69), ("Home", False, 0), ("ArrowLeft", True, 0),
     ):  # fmt: skip
         page.press(key, shift)
-        assert cursor(page) == wanted, (key, shift)
+        assert cursor(page) == expected, (key, shift)
     page.drawn()
     before = page.pixel(".plot .over", x(page, 0.5), 120)
     page.press("End")
@@ -110,8 +110,8 @@ def test_keys_move_the_cursor(page: Chromium, serve: Serve, lived: Path):
     page.until("!document.getElementById('keys').open")
 
 
-def test_everything_is_reached_and_named_without_a_mouse(page: Chromium, serve: Serve, lived: Path):
-    page.open(serve(lived))
+def test_every_control_has_a_name_and_a_key(page: Chromium, serve: Serve, recorded: Path):
+    page.open(serve(recorded))
     unnamed = page.run(
         "[...document.querySelectorAll('button, input, select')].filter(e => !e.closest('[hidden]')"
         " && !(e.textContent.trim() || e.ariaLabel || e.labels?.length)).map(e => e.outerHTML)"
@@ -128,11 +128,11 @@ def test_everything_is_reached_and_named_without_a_mouse(page: Chromium, serve: 
     assert outlined == "solid"
 
 
-def test_a_moment_says_everything(page: Chromium, serve: Serve, lived: Path):
-    page.open(serve(lived))
+def test_all_messages_of_a_moment_are_shown(page: Chromium, serve: Serve, recorded: Path):
+    page.open(serve(recorded))
     go(page, 12)
     page.until("document.body.dataset.settled === '12'")
-    with Trace.open(lived) as trace:
+    with Trace.open(recorded) as trace:
         moment = trace.moment(12)
     assert moment.directive.reason[0] in page.text("#messages-body")
     assert page.text(".pill").startswith(f"Mode-{int(moment.plan.mode[0])}")
@@ -152,9 +152,9 @@ def test_a_moment_says_everything(page: Chromium, serve: Serve, lived: Path):
     page.until("document.querySelectorAll('.tree table td').length >= 256")
 
 
-def test_futures_are_shown_with_their_frames(page: Chromium, serve: Serve, lived: Path):
-    page.open(serve(lived))
-    with Trace.open(lived) as trace:
+def test_futures_are_shown_with_their_frames(page: Chromium, serve: Serve, recorded: Path):
+    page.open(serve(recorded))
+    with Trace.open(recorded) as trace:
         step = int(np.flatnonzero(trace.series("model_calls")[:, 0])[0])
     go(page, step)
     page.until("document.querySelectorAll('.future .strip').length >= 3")
@@ -184,8 +184,8 @@ def fork(page: Chromium, step: int, change: tuple[str, str] | None, steps: int) 
     page.until("!document.querySelector('.result').hidden")
 
 
-def test_a_fork_with_nothing_changed_is_identical(page: Chromium, serve: Serve, lived: Path):
-    page.open(serve(lived))
+def test_a_fork_with_nothing_changed_is_identical(page: Chromium, serve: Serve, recorded: Path):
+    page.open(serve(recorded))
     fork(page, 20, None, 10)
     assert page.text(".verdict") == "identical"
     digests = page.run("[...document.querySelectorAll('.result code')].map(c => c.title)")
@@ -202,7 +202,7 @@ def test_a_fork_with_nothing_changed_is_identical(page: Chromium, serve: Serve, 
     go(page, 25)
     page.until("document.querySelector('.screen.fork figcaption').textContent === 'fork, step 25'")
     assert page.run("page.parts[0].lanes.fork.length") == 10
-    # What is wrong is said in a line.
+    # An error is shown in one line.
     fork(page, 20, ("directive.mode", "7"), 10)
     assert "1 to 2" in page.text(".result")
     page.drawn()
@@ -210,11 +210,11 @@ def test_a_fork_with_nothing_changed_is_identical(page: Chromium, serve: Serve, 
     assert "/fork" in page.errors.pop()
 
 
-def test_two_runs_share_a_cursor(page: Chromium, serve: Serve, lived: Path, tmp_path: Path):
+def test_two_runs_share_a_cursor(page: Chromium, serve: Serve, recorded: Path, tmp_path: Path):
     other = write(
         tmp_path / "other.sqlite", [by_hand.moment(s, 2, (40, 32, 3), 0) for s in range(30)]
     )
-    page.open(serve(lived, other))
+    page.open(serve(recorded, other))
     go(page, 12)
     now = page.run(
         "[...document.querySelectorAll('.plot')].map(p => p.getAttribute('aria-valuenow'))"
@@ -246,7 +246,7 @@ def test_markup_in_a_run_is_text(page: Chromium, serve: Serve, tmp_path: Path):
         assert MARKUP in page.text(".facts")
         assert page.run("window.hit") is None
         assert page.run("document.querySelectorAll('main img, main script, main b').length") == 0
-    # Were something to slip through, the policy would still not let it run.
+    # The policy of the page would also stop a script that was inserted.
     page.run(
         "(() => { const s = document.createElement('script'); s.textContent = 'window.hit = 1';"
         "document.body.append(s); })()"
@@ -256,14 +256,14 @@ def test_markup_in_a_run_is_text(page: Chromium, serve: Serve, tmp_path: Path):
 
 
 def test_an_exported_file_works_by_itself(
-    page: Chromium, lived: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    page: Chromium, recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     file = tmp_path / "page.html"
-    assert run(["view", str(lived), "--export", str(file)]) == 0
+    assert run(["view", str(recorded), "--export", str(file)]) == 0
     page.open(file.as_uri())
-    with Trace.open(lived) as trace:
+    with Trace.open(recorded) as trace:
         mode, calls = trace.series("mode")[:, 0], trace.series("model_calls")[:, 0]
-        wanted = trace.frame(40)
+        expected = trace.frame(40)
     switch = int(1 + np.flatnonzero(np.diff(mode))[0])
     page.press("m")
     assert cursor(page) == switch
@@ -272,20 +272,20 @@ def test_an_exported_file_works_by_itself(
     shown = page.run(
         "[...document.querySelector('.frame').getContext('2d').getImageData(0, 0, 84, 84).data]"
     )
-    np.testing.assert_array_equal(np.array(shown, np.uint8).reshape(84, 84, 4)[:, :, :1], wanted)
+    np.testing.assert_array_equal(np.array(shown, np.uint8).reshape(84, 84, 4)[:, :, :1], expected)
     go(page, int(np.flatnonzero(calls)[0]))
     page.until("document.querySelectorAll('.future .strip').length >= 3")
     assert "sextet view" in page.text("#fork-body")
 
 
 def test_20_000_steps_open_and_scrub(page: Chromium, serve: Serve, long: Path):
-    """How long it takes: examples/benchmarks/page.py."""
+    """examples/benchmarks/page.py measures the time."""
     page.open(serve(long))
     assert page.run("page.runs[0].length") == 20_000
     for step in (7919, 19_999):
         go(page, step)
         assert cursor(page) == step
-    # A lane's pixels are there: the surprise of this run fills its lane.
+    # The surprise of this run fills its lane.
     where = lane(page, "surprise")
     inked = page.run(
         f"page.parts[0].lanes.base.getContext('2d').getImageData(0, {where['top']}, 600,"
@@ -310,7 +310,7 @@ def test_a_run_that_is_written_is_followed(page: Chromium, serve: Serve, tmp_pat
         page.until("page.cursor === 39")
 
 
-def test_a_damaged_run_says_what_is_missing(page: Chromium, serve: Serve, tmp_path: Path):
+def test_missing_steps_of_a_damaged_run_are_listed(page: Chromium, serve: Serve, tmp_path: Path):
     file = write(tmp_path / "t.sqlite", [by_hand.moment(s, 2, (40, 32, 3), 0) for s in range(30)])
     database = sqlite3.connect(file)
     database.execute("UPDATE moments SET timeline = x'00' WHERE step = 7")

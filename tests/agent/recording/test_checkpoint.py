@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent, comes back bit for bit, and shares what did not change."""
+"""A checkpoint is complete or absent, is loaded bit for bit, and shares unchanged pieces."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def some(step: int) -> Checkpoint:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cuts what has 256 bytes and more into files of 64."""
+    """Cuts tensors of at least 256 bytes into files of 64."""
     monkeypatch.setattr(checkpoint, "LARGE", 256)
     monkeypatch.setattr(checkpoint, "PIECE", 64)
 
@@ -35,12 +35,12 @@ def replay(steps: int) -> Checkpoint:
     )
 
 
-def test_comes_back_bit_for_bit(tmp_path):
-    made = some(5)
-    back = load(save(tmp_path, "5", made))
-    assert back.tensors["weights"]["a.b"].equal(made.tensors["weights"]["a.b"])
-    assert back.blobs == made.blobs
-    assert back.facts == made.facts
+def test_is_loaded_bit_for_bit(tmp_path):
+    saved = some(5)
+    back = load(save(tmp_path, "5", saved))
+    assert back.tensors["weights"]["a.b"].equal(saved.tensors["weights"]["a.b"])
+    assert back.blobs == saved.blobs
+    assert back.facts == saved.facts
 
 
 def test_keeps_the_newest_three(tmp_path):
@@ -49,7 +49,7 @@ def test_keeps_the_newest_three(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["10", "100", "9"]
 
 
-def test_damage_is_refused_passed_over_and_said(tmp_path):
+def test_a_damaged_checkpoint_is_refused_and_an_older_one_is_used(tmp_path):
     save(tmp_path, "1", some(1))
     place = save(tmp_path, "2", some(2))
     data = bytearray((place / "weights.safetensors").read_bytes())
@@ -57,29 +57,29 @@ def test_damage_is_refused_passed_over_and_said(tmp_path):
     (place / "weights.safetensors").write_bytes(data)
     with pytest.raises(ConfigError, match="damaged"):
         load(place)
-    said: list[str] = []
-    found = newest(tmp_path, warn=said.append)
-    assert found is not None
-    assert found[1].facts["steps"] == 1
-    assert len(said) == 1
-    assert "weights.safetensors is damaged" in said[0]
+    warnings: list[str] = []
+    latest = newest(tmp_path, warn=warnings.append)
+    assert latest is not None
+    assert latest[1].facts["steps"] == 1
+    assert len(warnings) == 1
+    assert "weights.safetensors is damaged" in warnings[0]
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "facts.json", "world.bin", "memory.safetensors"])
 @pytest.mark.parametrize("how", ["cut", "gone", "noise"])
 def test_any_file_may_be_damaged_in_any_way(tmp_path, file, how):
-    made = some(1)
-    made.tensors["memory"] = {"x": torch.randn(50)}
-    save(tmp_path, "1", made)
-    place = save(tmp_path, "2", made)
+    saved = some(1)
+    saved.tensors["memory"] = {"x": torch.randn(50)}
+    save(tmp_path, "1", saved)
+    place = save(tmp_path, "2", saved)
     if how == "gone":
         (place / file).unlink()
     else:
         data = (place / file).read_bytes()
         (place / file).write_bytes(data[: len(data) // 2] if how == "cut" else b"\0" * len(data))
-    found = newest(tmp_path)
-    assert found is not None
-    assert found[0].name == "1"
+    latest = newest(tmp_path)
+    assert latest is not None
+    assert latest[0].name == "1"
 
 
 def test_a_half_written_one_does_not_count(tmp_path):
@@ -87,13 +87,13 @@ def test_a_half_written_one_does_not_count(tmp_path):
     (tmp_path / ".2.partial").mkdir()
     (tmp_path / ".2.partial" / "facts.json").write_text("{}")
     (tmp_path / "3").mkdir()
-    found = newest(tmp_path)
-    assert found is not None
-    assert found[0].name == "1"
+    latest = newest(tmp_path)
+    assert latest is not None
+    assert latest[0].name == "1"
     assert newest(tmp_path / "none") is None
 
 
-def test_what_a_killed_writer_left_is_cleared_away_or_put_back(tmp_path):
+def test_what_a_killed_writer_left_is_removed_or_restored(tmp_path):
     save(tmp_path, "best", some(1))
     (tmp_path / "best").rename(tmp_path / ".best.old")  # killed before the new one was in place
     save(tmp_path, "7", some(7))
@@ -105,7 +105,7 @@ def test_what_a_killed_writer_left_is_cleared_away_or_put_back(tmp_path):
     recover(tmp_path / "none")
 
 
-def test_a_large_tensor_is_cut_and_only_what_is_new_is_written(tmp_path, small_pieces):
+def test_a_large_tensor_is_cut_and_only_new_pieces_are_written(tmp_path, small_pieces):
     first = save(tmp_path, "100", replay(100))
     second = save(tmp_path, "150", replay(150))
     pieces = sorted(path.name for path in second.glob("memory.0.*"))
@@ -130,7 +130,7 @@ def test_pieces_that_changed_are_written_again(tmp_path, small_pieces):
     assert load(place).tensors["memory"]["frames"].equal(changed.tensors["memory"]["frames"])
 
 
-def test_a_damaged_piece_is_found(tmp_path, small_pieces):
+def test_a_damaged_piece_is_refused(tmp_path, small_pieces):
     place = save(tmp_path, "100", replay(100))
     file = next(iter(sorted(place.glob("memory.0.*"))))
     data = bytearray(file.read_bytes())
@@ -145,14 +145,14 @@ def test_a_damaged_piece_is_found(tmp_path, small_pieces):
         load(place)
 
 
-def test_what_was_passed_over_as_damaged_is_shared_with_none(tmp_path, small_pieces):
+def test_a_damaged_checkpoint_shares_no_piece_with_later_ones(tmp_path, small_pieces):
     first = save(tmp_path, "100", replay(100))
     broken = save(tmp_path, "150", replay(150))
-    # Gone wrong in a piece that only the newer one holds; what is learned again is the same.
+    # Damaged in a piece that only the newer one has; the resumed run writes the same numbers.
     (broken / "memory.0.00030.safetensors").write_bytes(b"noise")
-    found = newest(tmp_path)
-    assert found is not None
-    assert found[0] == first
+    latest = newest(tmp_path)
+    assert latest is not None
+    assert latest[0] == first
     for _ in range(2):
         set_aside(tmp_path, first)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["100", "150.damaged"]
@@ -162,9 +162,9 @@ def test_what_was_passed_over_as_damaged_is_shared_with_none(tmp_path, small_pie
 
 
 def test_only_some_groups_are_read(tmp_path, small_pieces):
-    made = replay(100)
-    made.tensors["weights"] = {"a": torch.ones(2)}
-    place = save(tmp_path, "100", made)
+    saved = replay(100)
+    saved.tensors["weights"] = {"a": torch.ones(2)}
+    place = save(tmp_path, "100", saved)
     for file in place.glob("memory*"):
         file.unlink()
     back = load(place, only=("weights",))
@@ -183,7 +183,7 @@ def test_a_manifest_cannot_reach_outside(tmp_path):
         load(place)
 
 
-def test_a_newer_format_is_not_passed_over(tmp_path):
+def test_a_newer_format_is_not_skipped(tmp_path):
     save(tmp_path, "1", some(1))
     place = save(tmp_path, "2", some(2))
     manifest = json.loads((place / "manifest.json").read_text())
@@ -213,9 +213,9 @@ def test_a_failed_write_leaves_the_old_one_and_nothing_half_done(tmp_path, monke
 
 
 def test_nothing_written_is_a_pickle(tmp_path, small_pieces):
-    made = replay(100)
-    made.tensors["weights"] = {"a": torch.randn(40)}
-    place = save(tmp_path, "1", made)
+    saved = replay(100)
+    saved.tensors["weights"] = {"a": torch.randn(40)}
+    place = save(tmp_path, "1", saved)
     for file in place.iterdir():
         assert file.suffix in (".safetensors", ".json", ".bin")
         start = file.read_bytes()[:16]

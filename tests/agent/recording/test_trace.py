@@ -1,4 +1,4 @@
-"""The trace: what comes back, while it is written, after a kill, and what is refused."""
+"""The trace: reading it, also while it is written, after a kill, and when it is damaged."""
 
 import json
 import os
@@ -26,8 +26,8 @@ from agent.recording.trace import (
     TraceWriter,
 )
 from modules.messages import ConfigError, TraceError
+from tests.agent import by_hand
 from tests.agent.by_hand import PONG
-from tests.agent.by_hand import moment as lived
 
 DRIVES, HEADS = ("score", "pain"), ("score", "pain")
 
@@ -53,34 +53,34 @@ HALVED = {
 
 
 @pytest.mark.parametrize("pixels", [(40, 32, 3), None])
-def test_every_field_comes_back(tmp_path, pong, life, pixels):
+def test_every_field_is_read_as_it_was_written(tmp_path, pong, life, pixels):
     moments = life(70, pixels=pixels)
     trace = record(tmp_path / "t.sqlite", pong, moments, config={"seed": 3})
     assert (trace.steps, trace.rows, trace.config) == (70, 2, {"seed": 3})
     assert (trace.drives, trace.heads, trace.world) == (DRIVES, HEADS, pong)
-    for told, kept in zip(moments, trace, strict=True):
-        assert kept.step == told.step
-        assert kept.directive.reason == told.directive.reason
-        stored = dict(kept.tensors())
-        for name, value in told.tensors():
+    for moment, stored in zip(moments, trace, strict=True):
+        assert stored.step == moment.step
+        assert stored.directive.reason == moment.directive.reason
+        tensors = dict(stored.tensors())
+        for name, value in moment.tensors():
             if value is None:
-                assert stored[name] is None
+                assert tensors[name] is None
             elif name in ("state.hidden", "expected.hidden"):
-                assert stored[name].shape == (2, 0)
+                assert tensors[name].shape == (2, 0)
             elif name in HALVED:
-                torch.testing.assert_close(stored[name], value, atol=1e-3, rtol=1e-3)
+                torch.testing.assert_close(tensors[name], value, atol=1e-3, rtol=1e-3)
             else:
-                assert stored[name].dtype == value.dtype, name
-                assert torch.equal(stored[name], value), name
+                assert tensors[name].dtype == value.dtype, name
+                assert torch.equal(tensors[name], value), name
 
 
 def test_series_reads_a_field_over_all_steps(tmp_path, pong, life):
     moments = life(130)
     trace = record(tmp_path / "t.sqlite", pong, moments)
-    wanted = torch.stack([m.surprise for m in moments]).numpy()
-    np.testing.assert_array_equal(trace.series("surprise"), wanted)
-    felt = torch.stack([m.energies.intrinsic for m in moments]).numpy()
-    np.testing.assert_array_equal(trace.series("energies.intrinsic"), felt)
+    expected = torch.stack([m.surprise for m in moments]).numpy()
+    np.testing.assert_array_equal(trace.series("surprise"), expected)
+    energies = torch.stack([m.energies.intrinsic for m in moments]).numpy()
+    np.testing.assert_array_equal(trace.series("energies.intrinsic"), energies)
     assert trace.series("mode")[:4, 1].tolist() == [2, 1, 1, 2]
     assert trace.series("reward").sum() == 2 * 13
     latents = torch.stack([m.state.latent for m in moments]).half().float().numpy()
@@ -105,10 +105,10 @@ def test_bulky_recollections_are_left_out(tmp_path, pong, life):
     (moment,) = life(1)
     bulky = moment.recollection.replace(keys=torch.zeros(2, 3, RECOLLECTED))
     trace = record(tmp_path / "t.sqlite", pong, [moment.replace(recollection=bulky)])
-    kept = trace.moment(0).recollection
-    assert kept.keys.shape == (2, 3, 0)
-    assert kept.readout.shape == (2, 0)
-    assert torch.equal(kept.weights, moment.recollection.weights)
+    stored = trace.moment(0).recollection
+    assert stored.keys.shape == (2, 3, 0)
+    assert stored.readout.shape == (2, 0)
+    assert torch.equal(stored.weights, moment.recollection.weights)
 
 
 def test_large_latents_do_not_overflow(tmp_path, pong, life):
@@ -132,7 +132,7 @@ def test_keyframes(tmp_path, pong, life):
         assert [keyframe[:2] for keyframe in trace.keyframes_until(until)] == worlds
 
 
-def test_digest_follows_what_was_done_and_perceived(tmp_path, pong, life):
+def test_the_digest_depends_on_observations_energies_and_plans(tmp_path, pong, life):
     def digest(moments):
         running = TraceDigest()
         for moment in moments:
@@ -229,7 +229,7 @@ def test_a_finished_trace_is_one_file_readable_where_nothing_is_writable(tmp_pat
         folder.chmod(stat.S_IRWXU)
 
 
-def test_what_is_no_trace_is_refused_in_one_line(tmp_path, pong, life):
+def test_a_file_that_is_no_trace_is_refused_in_one_line(tmp_path, pong, life):
     path = tmp_path / "t.sqlite"
     with pytest.raises(TraceError, match="no such file"):
         Trace.open(path)
@@ -287,7 +287,7 @@ def test_a_step_of_one_row_is_small(tmp_path, pong, life):
     assert path.stat().st_size / 200 <= 4096
 
 
-def test_scorekeeper(pong, life):
+def test_statistics_of_a_run(pong, life):
     keeper = EpisodeStats(pong.id, 2)
     for moment in life(125):
         keeper.add(moment)
@@ -296,11 +296,11 @@ def test_scorekeeper(pong, life):
     assert (summary.score, summary.steps_per_s) == (24.0, 50.0)
     assert summary.model_calls == 182 * 2 * 42
     assert summary.mode2_share == pytest.approx(42 / 125)
-    wanted = "world steps episodes mean_return score steps_per_s mode2_share model_calls run"
-    assert [*summary.as_dict()] == [*wanted.split(" "), "trace_digest"]
+    expected = "world steps episodes mean_return score steps_per_s mode2_share model_calls run"
+    assert [*summary.as_dict()] == [*expected.split(" "), "trace_digest"]
 
 
-def test_a_life_loss_that_ends_nothing_goes_on_counting_and_a_limit_ends(pong, life):
+def test_a_lost_life_does_not_end_an_episode_and_a_limit_does(pong, life):
     keeper = EpisodeStats(pong.id, 2)
     moments = life(30)
     keeper.add(
@@ -350,11 +350,11 @@ SEEN = ("surprise", "energies.intrinsic", "state.latent", "plan.actions", "obser
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """A trace of 90 moments with keyframes, its bytes, and its truth."""
+    """The bytes of a trace of 90 moments with keyframes, its series and its moments."""
     path = tmp_path_factory.mktemp("sound") / "t.sqlite"
     with TraceWriter(path, PONG, 2, DRIVES, HEADS, config={"seed": 3}, keyframe_every=20) as writer:
         for step in range(90):
-            writer.write(lived(step, 2, (40, 32, 3), 0))
+            writer.write(by_hand.moment(step, 2, (40, 32, 3), 0))
             if writer.due(step):
                 writer.keyframe(step, b"world" * 50, b"agent" * 50)
     trace = Trace.open(path)
@@ -367,9 +367,9 @@ def one_line(error):
 
 
 def look(path, truth, moments):
-    """Reads all that can be read; how many moments, and what is said of the rest.
+    """The number of moments that can be read, and the reasons why others cannot.
 
-    Whatever is given is the truth: nothing altered is shown as if it were not.
+    All values that are read are the recorded ones.
     """
     try:
         trace = Trace.open(path)
@@ -385,21 +385,21 @@ def look(path, truth, moments):
                 continue  # in a world whose layout is lost, no field is recorded
             if len(left):
                 there = ~np.isnan(series).reshape(len(series), -1).any(1)
-                wanted = truth[name][left.steps]
-                np.testing.assert_array_equal(series[there], wanted[there])
+                expected = truth[name][left.steps]
+                np.testing.assert_array_equal(series[there], expected[there])
         assert len(left.reasons()) == len(left)
         for step in left.steps.tolist()[::7]:
             try:
-                kept = left.moment(step)
+                stored = left.moment(step)
             except TraceError:
                 continue
-            assert kept.surprise.equal(moments[step].surprise)
-            assert kept.plan.candidates.equal(moments[step].plan.candidates)
-            assert kept.directive.reason == moments[step].directive.reason
-            pixels = kept.observation.pixels
+            assert stored.surprise.equal(moments[step].surprise)
+            assert stored.plan.candidates.equal(moments[step].plan.candidates)
+            assert stored.directive.reason == moments[step].directive.reason
+            pixels = stored.observation.pixels
             assert pixels is None or pixels.equal(moments[step].observation.pixels)
-        for kept in trace.keyframes_until(10**6):
-            assert kept.agent == b"agent" * 50
+        for stored in trace.keyframes_until(10**6):
+            assert stored.agent == b"agent" * 50
         for ask in (trace.digest, lambda: len(trace), lambda: list(trace.keyframes_until(50)),
                     lambda: trace.series("surprise"), trace.reasons, lambda: trace.frame(3, 1),
                     lambda: trace.record(40)):  # fmt: skip
@@ -434,7 +434,7 @@ def damaged(tmp_path, sound, seeds):
     return left
 
 
-def test_damage_never_crashes_and_nothing_altered_is_shown(tmp_path, sound):
+def test_damage_never_crashes_and_altered_numbers_are_never_read(tmp_path, sound):
     left = damaged(tmp_path, sound, range(40))
     assert max(left) >= 85
     assert sum(count > 0 for count in left) > 20
@@ -453,7 +453,7 @@ def test_a_sound_trace_has_nothing_missing(tmp_path, sound):
     assert look(path, truth, moments) == (90, [])
 
 
-def test_a_file_cut_short_shows_its_beginning(tmp_path, sound):
+def test_the_beginning_of_a_file_cut_short_is_read(tmp_path, sound):
     data, truth, moments = sound
     path = tmp_path / "t.sqlite"
     path.write_bytes(data[: len(data) * 2 // 3])
@@ -463,7 +463,7 @@ def test_a_file_cut_short_shows_its_beginning(tmp_path, sound):
     assert any("cannot be read" in line for line in missing[1:])
 
 
-def test_what_is_lost_of_a_step_is_said_and_the_rest_is_there(tmp_path, pong, life):
+def test_the_damage_of_steps_is_listed_and_the_rest_is_readable(tmp_path, pong, life):
     path = tmp_path / "t.sqlite"
     record(path, pong, life(12)).close()
     change = sqlite3.connect(path)
@@ -531,5 +531,5 @@ def test_a_trace_of_the_first_format_is_read(tmp_path, pong, life):
     assert trace.drive_hashes == {}
     assert list(trace.keyframes_until(9)) == []
     assert not SalvagedTrace(trace).missing
-    for told, kept in zip(moments, trace, strict=True):
-        torch.testing.assert_close(kept.state.latent, told.state.latent, atol=1e-3, rtol=1e-3)
+    for moment, stored in zip(moments, trace, strict=True):
+        torch.testing.assert_close(stored.state.latent, moment.state.latent, atol=1e-3, rtol=1e-3)

@@ -26,17 +26,17 @@ def test_a_run_has_a_picture(tmp_path, pong, life, steps, pixels):
     assert place == tmp_path / "summary.png"
     drawn = matplotlib.image.imread(place)
     assert min(drawn.shape[:2]) > 600
-    # It is not blank: score, thought and frames have colours of their own.
+    # It is not blank: score, modes and frames have colours of their own.
     assert len({tuple(c) for c in (drawn[::7, ::7, :3] * 255).astype(int).reshape(-1, 3)}) > 20
 
 
 def test_notable_moments_are_spread_and_explained(tmp_path, pong, life):
     record(tmp_path / "trace.sqlite", pong, life(120))
     with Trace.open(tmp_path) as trace:
-        found = notable(trace, 0, 6)
-    assert [step // 20 for step, _ in found] == [0, 1, 2, 3, 4, 5]
-    assert dict(found)[49] == "a life lost"
-    assert "score +1" in [why for _, why in found]
+        moments = notable(trace, 0, 6)
+    assert [step // 20 for step, _ in moments] == [0, 1, 2, 3, 4, 5]
+    assert dict(moments)[49] == "a life lost"
+    assert "score +1" in [why for _, why in moments]
 
 
 def test_long_runs_are_drawn_in_stretches(tmp_path, pong, life):

@@ -1,4 +1,4 @@
-"""`sextet report`: what is read from run folders, how it is joined, and what is written."""
+"""`sextet report`: run folders as they are read, joined and written."""
 
 import json
 from pathlib import Path
@@ -41,22 +41,23 @@ def trained(place: Path, world: str, seed: int, end: float, steps: int = 300) ->
     return folder.path
 
 
-def test_a_run_is_read_as_it_was_measured(tmp_path: Path):
+def test_a_run_is_read(tmp_path: Path):
     path = trained(tmp_path / "run", "ALE/Pong-v5", 3, 9.0)
-    found = read_run(path)
-    assert (found.world, found.protocol, found.seed) == ("ALE/Pong-v5", "100k", 3)
-    assert found.evaluations[0] == Point(100, 400, 3.0, 1.0, 5.0, 5)
-    assert [point.steps for point in found.training_returns] == [200, 300]
-    assert (found.final.mean, found.final.low, found.final.high) == (9.0, 7.0, 11.0)
+    trained_run = read_run(path)
+    assert (trained_run.world, trained_run.protocol, trained_run.seed) == ("ALE/Pong-v5", "100k", 3)
+    assert trained_run.evaluations[0] == Point(100, 400, 3.0, 1.0, 5.0, 5)
+    assert [point.steps for point in trained_run.training_returns] == [200, 300]
+    final = trained_run.final
+    assert (final.mean, final.low, final.high) == (9.0, 7.0, 11.0)
     (path / EVALUATION).write_text(json.dumps(
         {"world": "ALE/Pong-v5", "protocol": "v5", "mean_return": 4.0, "returns": [3.0, 5.0],
          "episodes": 2}
     ))  # fmt: skip
-    kept = read_run(path).final
-    assert (kept.mean, kept.returns, kept.protocol) == (4.0, (3.0, 5.0), "v5")
+    final = read_run(path).final
+    assert (final.mean, final.returns, final.protocol) == (4.0, (3.0, 5.0), "v5")
 
 
-def test_a_line_under_way_is_left_out_and_a_damaged_one_is_said(tmp_path: Path):
+def test_an_incomplete_last_line_is_left_out_and_a_damaged_one_refused(tmp_path: Path):
     path = trained(tmp_path / "run", "CartPole-v1", 0, 9.0)
     metrics = path / "metrics.jsonl"
     whole = metrics.read_text()
@@ -78,16 +79,16 @@ def test_runs_are_found_below_a_place_once(tmp_path: Path):
         find_runs([tmp_path, tmp_path / "elsewhere"])
 
 
-def test_a_curve_is_the_mean_over_seeds_where_all_are():
+def test_a_curve_is_the_mean_over_the_steps_of_all_seeds():
     one = [Point(0, 0, 0.0), Point(100, 400, 10.0), Point(300, 1200, 30.0)]
     two = [Point(100, 400, 20.0), Point(200, 800, 30.0)]
-    made = curve([one, two])
-    assert made.steps.tolist() == [100, 200]
-    assert made.mean.tolist() == [15.0, 25.0]
-    assert made.low is not None
-    assert made.high is not None
-    assert (made.low <= made.mean).all()
-    assert (made.high >= made.mean).all()
+    joined = curve([one, two])
+    assert joined.steps.tolist() == [100, 200]
+    assert joined.mean.tolist() == [15.0, 25.0]
+    assert joined.low is not None
+    assert joined.high is not None
+    assert (joined.low <= joined.mean).all()
+    assert (joined.high >= joined.mean).all()
     assert curve([one]).low is None
     alone = curve([[Point(0, 0, 1.0, 0.5, 2.0), Point(10, 10, 3.0, 1.5, 4.0)]])
     assert alone.low is not None
@@ -117,13 +118,13 @@ def test_games_together_are_mean_median_and_iqm_of_human_normalised_scores():
         dtype=np.float64,
     )
     means = hns.mean(1)
-    for name, wanted in (
+    for name, expected in (
         ("mean", means.mean()),
         ("median", np.median(means)),
         ("iqm", np.sort(hns.ravel())[1:5].mean()),
     ):
         value, low, high = table.together[name]
-        assert value == pytest.approx(wanted)
+        assert value == pytest.approx(expected)
         assert low is not None
         assert high is not None
         assert low <= value <= high
@@ -147,7 +148,7 @@ def test_runs_of_other_settings_are_no_seeds_of_one():
     assert score_table([*plain, *sticky]).together == {}
 
 
-def test_settings_are_named_by_as_much_of_their_paths_as_it_takes(tmp_path: Path):
+def test_settings_are_named_by_the_shortest_end_of_their_paths(tmp_path: Path):
     def run(setting: str, *parts: str) -> TrainedRun:
         nothing = Played("ALE/Pong-v5", None, 0, 0.0)
         place = tmp_path.joinpath(*parts)
@@ -179,9 +180,9 @@ def test_one_runs_interval_is_of_its_episodes_and_one_figure_has_none():
     assert 10 < row.score.low < 14.5
     # Without its episodes, its interval as it was measured is that of all one game together.
     run_alone = Played("ALE/Pong-v5", "v5", 0, 14.5, low=7.0, high=22.0)
-    told = score_table([run_alone]).together["iqm"]
-    assert told.low == pytest.approx(human_normalised("ALE/Pong-v5", 7.0), abs=0.02)
-    assert told.high == pytest.approx(human_normalised("ALE/Pong-v5", 22.0), abs=0.02)
+    alone = score_table([run_alone]).together["iqm"]
+    assert alone.low == pytest.approx(human_normalised("ALE/Pong-v5", 7.0), abs=0.02)
+    assert alone.high == pytest.approx(human_normalised("ALE/Pong-v5", 22.0), abs=0.02)
     table = score_table([Played("ALE/Pong-v5", "v5", 0, 14.5)])
     assert table.rows[0].score == (14.5, None, None)
     assert table.together["iqm"].low is None
@@ -195,21 +196,21 @@ def test_the_command_writes_a_report(
     for world, end in (("ALE/Pong-v5", 5.0), ("CartPole-v1", 200.0)):
         for seed in (0, 1):
             trained(Path(f"all/{world.split('/')[-1]}-{seed}"), world, seed, end + seed)
-    assert run(["report", "all", "--out", "made", "--json"]) == 0
+    assert run(["report", "all", "--out", "out", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (figures["runs"], figures["games"]) == (4, 1)
     assert figures["worlds"][0]["return"][0] == 5.5
     assert figures["worlds"][0]["compared"]["SPR"] == -5.4
-    page = Path("made/report.md").read_text()
+    page = Path("out/report.md").read_text()
     assert "| ALE/Pong-v5 | 100k | 2 |" in page
     for name in ("curves.png", "scores.png"):
         assert f"({name})" in page
-        picture = imread(Path("made") / name)
+        picture = imread(Path("out") / name)
         assert picture[..., :3].std() > 0.01
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["report", "nowhere"], "nowhere"),
         (["report", "empty"], "empty"),
@@ -220,7 +221,7 @@ def test_the_command_writes_a_report(
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    words: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):  # fmt: skip
     monkeypatch.chdir(tmp_path)
@@ -231,6 +232,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert run(words) == 2
     shown = capsys.readouterr()
     (line,) = shown.err.splitlines()
-    assert said in line
+    assert expected in line
     assert shown.out == ""
     assert sorted(tmp_path.rglob("*")) == before

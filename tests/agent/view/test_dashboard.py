@@ -1,4 +1,4 @@
-"""What is shown of a run: words for every module, the dashboard, and plain lines."""
+"""The views of a run: words for every module, the dashboard, and plain lines."""
 
 import io
 import os
@@ -104,12 +104,12 @@ def test_the_dashboard_fits_its_terminal(pong, life, size):
     assert len(text) <= size[1]
     assert max(map(len, text)) <= size[0]
     whole = "\n".join(text)
-    for wanted in (*MODULES, "row 0: ", "ALE/Pong-v5", "episode 2", "surprise", "mode", "▀"):
-        assert wanted in whole, wanted
+    for expected in (*MODULES, "row 0: ", "ALE/Pong-v5", "episode 2", "surprise", "mode", "▀"):
+        assert expected in whole, expected
     assert "last 5" in text[0]
 
 
-def test_the_dashboard_draws_into_a_terminal_and_slows_nothing_down(pong, life):
+def test_the_dashboard_draws_into_a_terminal_at_most_every_interval(pong, life):
     out = io.StringIO()
     console = Console(file=out, width=80, height=24, force_terminal=True, color_system="truecolor")
     moments, drawn = life(50), []
@@ -126,7 +126,7 @@ def test_the_dashboard_draws_into_a_terminal_and_slows_nothing_down(pong, life):
     # At most one picture each .05 s; how few there are depends on the load of the machine.
     assert 1 <= len(drawn) <= 13
     assert "perception" in out.getvalue()
-    # The terminal gets its own screen and cursor back.
+    # The screen and the cursor of the terminal are restored.
     assert out.getvalue().rstrip().endswith(("\x1b[?1049l", "\x1b[?25h"))
 
 
@@ -157,7 +157,7 @@ def test_plain_lines_where_there_is_no_terminal(pong, life, capsys):
 
 
 class Steered:
-    """Notes what is pressed."""
+    """Records the pressed keys."""
 
     def __init__(self):
         self.pressed: list[str] = []
@@ -175,7 +175,7 @@ class Steered:
         return "done"
 
 
-def test_the_dashboard_tells_the_keys_that_steer(pong, life):
+def test_the_last_line_of_the_dashboard_lists_the_keys(pong, life):
     console = Console(
         file=io.StringIO(), force_terminal=True, width=100, height=30, color_system=None
     )
@@ -186,7 +186,7 @@ def test_the_dashboard_tells_the_keys_that_steer(pong, life):
     assert len(lines) <= 30
 
 
-def test_keys_reach_who_is_steered_and_the_terminal_is_as_before():
+def test_keys_reach_the_steered_module_and_the_terminal_is_restored():
     ours, theirs = pty.openpty()
     steered = Steered()
     with open(theirs) as source:
@@ -216,7 +216,7 @@ def test_without_a_terminal_keys_are_silent():
     assert steered.pressed == []
 
 
-def test_who_is_steered_may_be_wrapped():
+def test_the_steered_module_may_be_wrapped():
     class Around:
         def __init__(self, wrapped):
             self.wrapped = wrapped

@@ -1,4 +1,4 @@
-"""The page without a browser: what it knows of a run, whom it answers, what it writes."""
+"""The page without a browser: its data of a run, the requests it answers, its exported file."""
 
 import http.client
 import json
@@ -62,15 +62,15 @@ def ask(
     server: PageServer, path: str, method: str = "GET", body: str | None = None, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
     line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
-    line.request(method, path, body, given)
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    line.request(method, path, body, fields)
     answer = line.getresponse()
     content = answer.read()
     line.close()
     return answer.status, dict(answer.getheaders()), content
 
 
-# -- what it knows ----------------------------------------------------------------------------
+# -- data of a run ----------------------------------------------------------------------------
 
 
 def test_series_are_those_of_the_trace(recorded: Path):
@@ -125,9 +125,9 @@ def test_frames_are_those_recorded(recorded: Path):
         np.testing.assert_array_equal(pack.arrays["frames"][2], trace.frame(32, 1))
 
 
-def test_a_moment_is_told_field_by_field(recorded: Path):
-    told = Recording(recorded).tree(12, row=1)
-    parts = {part["name"]: {f["name"]: f for f in part["fields"]} for part in told["parts"]}
+def test_a_moment_is_described_field_by_field(recorded: Path):
+    described = Recording(recorded).tree(12, row=1)
+    parts = {part["name"]: {f["name"]: f for f in part["fields"]} for part in described["parts"]}
     assert set(parts) == {
         "observation", "state", "recollection", "energies", "directive", "plan", "expected",
     }  # fmt: skip
@@ -136,7 +136,7 @@ def test_a_moment_is_told_field_by_field(recorded: Path):
     assert parts["directive"]["reason"]["text"].startswith("row 1")
     assert parts["plan"]["candidate_energies"]["values"][2] == "∞"
     assert parts["observation"]["pixels"] == {"name": "pixels", "note": "shown as the frame"}
-    json.dumps(told, allow_nan=False)
+    json.dumps(described, allow_nan=False)
 
 
 def test_a_pack_survives_odd_lengths():
@@ -149,7 +149,7 @@ def test_a_pack_survives_odd_lengths():
     assert arrays["y"].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_of_a_damaged_run_the_rest_is_there(recorded: Path):
+def test_the_rest_of_a_damaged_run_is_readable(recorded: Path):
     database = sqlite3.connect(recorded)
     database.execute("UPDATE moments SET timeline = substr(timeline, 1, 50) WHERE step = 30")
     database.execute("UPDATE frames SET frames = x'00' WHERE step = 31")
@@ -166,7 +166,7 @@ def test_of_a_damaged_run_the_rest_is_there(recorded: Path):
     assert recording.tree(31, 0)["readable"]
 
 
-def test_of_a_run_cut_short_the_beginning_is_there(recorded: Path):
+def test_the_beginning_of_a_run_cut_short_is_readable(recorded: Path):
     whole = recorded.read_bytes()
     recorded.write_bytes(whole[: len(whole) * 2 // 3])
     recording = Recording(recorded)
@@ -182,9 +182,9 @@ def test_pictures_are_spread_over_a_future():
 
 
 @pytest.fixture(scope="module")
-def thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short run that plans in the simulator itself."""
-    folder = tmp_path_factory.mktemp("runs") / "thinking"
+def planning(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run that plans in the simulator."""
+    folder = tmp_path_factory.mktemp("runs") / "planning"
     code = run([
         "play", "ALE/Breakout-v5", "--world_model.kind=clairvoyant", "--steps", "30", "--seed", "5",
         "--directive.horizon_steps=10", "--directive.model_calls=80",
@@ -194,9 +194,9 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_plan_that_was_followed_shows_what_came(thinking: Path):
-    """The simulator foresaw everything, so the chosen future and the recorded one are one."""
-    recording = Recording(thinking)
+def test_the_chosen_future_of_a_simulator_is_the_recorded_one(planning: Path):
+    """A clairvoyant simulator uses the random numbers of the world."""
+    recording = Recording(planning)
     arrays = recording.series(0).arrays
     step = next(s for s in range(2, 19) if arrays["calls"][s] > 0)
     pack = Imagined(recording).pack(step, 0)
@@ -216,10 +216,10 @@ def test_a_plan_that_was_followed_shows_what_came(thinking: Path):
     assert len({tuple(f["actions"]) for f in pack.facts["futures"]}) > 1
 
 
-# -- whom it answers --------------------------------------------------------------------------
+# -- requests ---------------------------------------------------------------------------------
 
 
-def test_only_its_own_page_is_answered(served: PageServer):
+def test_only_requests_of_its_own_page_are_answered(served: PageServer):
     here = f"127.0.0.1:{served.port}"
     assert ask(served, "/about")[0] == 200
     assert ask(served, "/about", Host=f"localhost:{served.port}")[0] == 200
@@ -238,7 +238,7 @@ def test_only_its_own_files_are_served(served: PageServer):
         assert ask(served, path)[0] == 404
 
 
-def test_what_is_served_is_guarded_by_headers(served: PageServer):
+def test_every_answer_has_the_security_headers(served: PageServer):
     for path in ("/", "/page.js", "/about", "/nothing"):
         _, headers, _ = ask(served, path)
         policy = headers["Content-Security-Policy"]
@@ -253,22 +253,22 @@ def test_what_is_served_is_guarded_by_headers(served: PageServer):
      "/frames?run=0&row=0&from=0&count=100000", "/series?run=0", "/futures?run=-1&step=0&row=0",
      "/moment?run=0&step=1&step=2&row=0", "/moment?run=0&step=99999999999999999999&row=0"],
 )  # fmt: skip
-def test_a_wrong_question_is_answered_with_a_line(served: PageServer, path: str):
+def test_a_wrong_request_is_answered_by_one_line(served: PageServer, path: str):
     status, _, body = ask(served, path)
     assert status in (200, 400, 404, 422)
-    told = json.loads(body)
-    assert "error" in told or told["readable"] is False
+    answer = json.loads(body)
+    assert "error" in answer or answer["readable"] is False
     assert "Traceback" not in body.decode()
 
 
-def test_forking_takes_the_token(served: PageServer):
+def test_a_fork_needs_the_token(served: PageServer):
     body = json.dumps({"run": 0, "row": 0, "at": 3, "steps": 2, "hold": 1, "changes": {}})
     assert ask(served, "/fork", "POST", body)[0] == 403
     assert ask(served, "/fork", "POST", body, X_Sextet_Token="guess")[0] == 403
-    # This made-up run has no configuration to live on with: refused for that, in one line.
-    status, _, said = ask(served, "/fork", "POST", body, X_Sextet_Token=served.token)
+    # This run has no configuration, so it cannot be continued.
+    status, _, error = ask(served, "/fork", "POST", body, X_Sextet_Token=served.token)
     assert status == 422
-    assert "configuration" in json.loads(said)["error"]
+    assert "configuration" in json.loads(error)["error"]
     assert ask(served, "/fork", "POST", "{}", X_Sextet_Token=served.token)[0] == 400
     assert ask(served, "/fork", "POST", "x" * 9000, X_Sextet_Token=served.token)[0] == 413
 
@@ -277,9 +277,9 @@ GROWING = """
 const written = [];
 class Grown extends ServedRun {
   async ask(verb) {
-    const told = { steps: written.length, missing: [] };
+    const grown = { steps: written.length, missing: [] };
     if (verb === "series") return { arrayBuffer: async () => null };
-    return { json: async () => told };
+    return { json: async () => grown };
   }
   async load() { this.length = written.length; }
   async fetchChunk(n) {
@@ -298,7 +298,7 @@ const to = (count) => { while (written.length < count) written.push(written.leng
   await settle();
   to(70);
   await run.grow();
-  // Read while the last chunk was short, and asked for while the run grew.
+  // The last chunk is requested while it is short and the run grows.
   let answer;
   run.frame(69);
   await settle();
@@ -326,9 +326,9 @@ const to = (count) => { while (written.length < count) written.push(written.leng
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 def test_a_run_that_grows_shows_every_frame():
     script = static("numbers.js") + static("source.js").replace('"use strict";', "") + GROWING
-    told = subprocess.run(["node", "-e", script], capture_output=True, text=True, timeout=60)
-    assert told.stderr == ""
-    assert json.loads(told.stdout) == []
+    done = subprocess.run(["node", "-e", script], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == []
 
 
 def test_scripts_never_write_markup():
@@ -350,13 +350,13 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return shown.err
 
 
-def test_a_run_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_missing_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "no such file" in fails(capsys, str(tmp_path / "nothing"), "--no-open")
     (tmp_path / "trace.sqlite").write_bytes(b"this is not a database, " * 100)
     assert "expected a Sextet trace" in fails(capsys, str(tmp_path), "--no-open")
 
 
-def test_a_newer_trace(recorded: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_newer_trace_is_refused(recorded: Path, capsys: pytest.CaptureFixture[str]):
     database = sqlite3.connect(recorded)
     database.execute("UPDATE meta SET value = '999' WHERE key = 'format_version'")
     database.commit()
@@ -364,7 +364,7 @@ def test_a_newer_trace(recorded: Path, capsys: pytest.CaptureFixture[str]):
     assert "newer Sextet" in fails(capsys, str(recorded), "--no-open")
 
 
-def test_a_port_that_is_taken_or_impossible(recorded: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_taken_or_impossible_port_is_refused(recorded: Path, capsys: pytest.CaptureFixture[str]):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -376,7 +376,7 @@ def test_a_port_that_is_taken_or_impossible(recorded: Path, capsys: pytest.Captu
     assert "one RUN or two" in fails(capsys, one, one, one, "--no-open")
 
 
-def test_where_nothing_was_said_the_next_free_port_is_taken(recorded: Path):
+def test_without_a_port_the_next_free_one_is_taken(recorded: Path):
     first = PageServer([Recording(recorded)])
     second = PageServer([Recording(recorded)])
     assert first.port != second.port
@@ -412,7 +412,7 @@ def test_an_export_holds_no_markup_of_the_run(
     assert sorted(tmp_path.iterdir()) == [place, file]
 
 
-def test_a_damaged_run_is_said_to_be(recorded: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_prints_the_damage_of_a_run(recorded: Path, capsys: pytest.CaptureFixture[str]):
     shutil.copy(recorded, recorded.parent / "whole.sqlite")
     database = sqlite3.connect(recorded)
     database.execute("UPDATE moments SET timeline = x'00' WHERE step = 7")

@@ -356,8 +356,7 @@ class Page {
   /** Polls whether a run has grown, more often while it does. */
   async watch() {
     let grew = false;
-    const atEnd = this.cursor >= this.span().to - 1;
-    const whole = this.view.to - this.view.from >= this.span().to - this.span().from;
+    const { from, to } = this.span();
     for (const { run } of this.parts) {
       try {
         const before = JSON.stringify(run.about.missing);
@@ -369,8 +368,9 @@ class Page {
     }
     if (grew) {
       this.following = true;
-      if (whole) this.see(this.span().from, Infinity);
-      if (atEnd && !this.playing) this.go(this.span().to - 1);
+      // The cursor and the view may have moved while the requests were under way.
+      if (this.view.to - this.view.from >= to - from) this.see(from, Infinity);
+      if (this.cursor >= to - 1 && !this.playing) this.go(this.span().to - 1);
       this.mark("base");
       this.look(this.selected);
     } else {
