@@ -14,7 +14,7 @@ from agent.reporting.text import counted, number, percent
 from modules.messages import TraceError
 
 _INK, _FAINT = "#1f2933", "#d5dbe1"
-_SCORE_COLOUR, _THOUGHT, _SURPRISE = "#0b7285", "#e8590c", "#5f3dc4"
+_SCORE_COLOUR, _PLANNING, _SURPRISE = "#0b7285", "#e8590c", "#5f3dc4"
 _DRIVES = ("#2b8a3e", "#c92a2a", "#1864ab", "#e67700", "#862e9c", "#087f5b")
 _FRAMES, _POINTS = 6, 1500
 
@@ -130,7 +130,7 @@ def _drawn(trace: Trace, row: int) -> Any:
     cells = min(steps, 600)
     band = np.array([part.mean() for part in np.array_split(planned.astype(float), cells)])
     of_mode.imshow(
-        band[None], aspect="auto", extent=(0, steps, 0, 1), cmap=_thought_colours(), vmin=0, vmax=1
+        band[None], aspect="auto", extent=(0, steps, 0, 1), cmap=_mode_colours(), vmin=0, vmax=1
     )
     of_mode.set_yticks([])
     of_mode.set_title("mode: pale Mode-1 (policy), orange Mode-2 (planning)", **_LABEL)
@@ -147,7 +147,7 @@ def _drawn(trace: Trace, row: int) -> Any:
     of_surprise.plot(*_means(series("surprise")), color=_SURPRISE, lw=1.0)
     of_surprise.set_ylim(bottom=0)
     of_surprise.set_title("surprise", **_LABEL)
-    of_calls.fill_between(*_means(calls), color=_THOUGHT, alpha=0.8, lw=0)
+    of_calls.fill_between(*_means(calls), color=_PLANNING, alpha=0.8, lw=0)
     of_calls.set_ylim(bottom=0, top=max(1.0, float(calls.max()) * 1.05))
     of_calls.set_title("imagined steps", **_LABEL)
     of_calls.set_xlabel("step", color=_INK)
@@ -164,7 +164,7 @@ def _drawn(trace: Trace, row: int) -> Any:
 _LABEL: dict[str, Any] = {"loc": "left", "size": 9, "color": _INK, "pad": 3}
 
 
-def _thought_colours() -> Any:
+def _mode_colours() -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("thought", ["#f1f3f5", _THOUGHT])
+    return LinearSegmentedColormap.from_list("modes", ["#f1f3f5", _PLANNING])

@@ -113,13 +113,13 @@ class Words:
         return self._signals(values)
 
     def cost(self, moment: Moment, row: int) -> list[str]:
-        """The energy of each drive and critic head, and in all."""
+        """The energy of each drive and critic head, and the total."""
         energy, directive = moment.energies, moment.directive
         now = _named(self.drives, energy.intrinsic[row].tolist())
         assert energy.critic is not None  # every moment has it
         critic = _named(self.heads, energy.critic[row].tolist())
         total = float(energy.total(directive)[row])
-        lines = [f"drives {now}", f"critic {critic}; in all {number(total)}"]
+        lines = [f"drives {now}", f"critic {critic}; total {number(total)}"]
         if (spread := float(energy.disagreement[row])) > 0:
             lines.append(f"disagreement of critics {number(spread)}")
         return lines
@@ -130,8 +130,8 @@ class Words:
         weights = recollection.weights[row].tolist()
         ages = recollection.ages[row].tolist()
         pairs = [(w, a) for w, a in zip(weights, ages, strict=True) if w >= 0.005]
-        known = f"known {percent(min(sum(weights), 1.0))}"
-        lines = [f"{known}, novelty {percent(float(recollection.novelty[row]))}"]
+        familiar = f"familiarity {percent(min(sum(weights), 1.0))}"
+        lines = [f"{familiar}, novelty {percent(float(recollection.novelty[row]))}"]
         if pairs:
             recent = ", ".join(f"{age:.0f}" for _, age in sorted(pairs, reverse=True)[:4])
             lines.append(f"similar: {recent} steps ago")
@@ -168,9 +168,8 @@ class Words:
             if energy < float("inf") and candidate
         ]
         if len(others) > 1:
-            lines.append(
-                "against " + ", ".join(f"{name} {number(energy)}" for name, energy in others[1:4])
-            )
+            plans = (f"{name} {number(energy)}" for name, energy in others[1:4])
+            lines.append(f"other plans {', '.join(plans)}")
         return lines
 
     def configurator(self, moment: Moment, row: int) -> list[str]:

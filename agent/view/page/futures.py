@@ -108,9 +108,9 @@ class Imagined:
             for future in futures
         ]
         longest = max((len(future.actions) for future in futures), default=0)
-        recorded = ((ahead, recording.frame(step + ahead, row)) for ahead in spread(longest))
-        came = strip((ahead, frame) for ahead, frame in recorded if frame is not None)
-        facts = {"step": step, "note": note, "how": how, "futures": described, "came": came}
+        shown = ((ahead, recording.frame(step + ahead, row)) for ahead in spread(longest))
+        recorded = strip((ahead, frame) for ahead, frame in shown if frame is not None)
+        facts = {"step": step, "note": note, "how": how, "futures": described, "recorded": recorded}
         alike = bool(frames) and all(f.shape == frames[0].shape for f in frames)
         return Pack(facts, {"frames": np.stack(frames)} if alike else {})
 
@@ -122,7 +122,7 @@ class Imagined:
         replay = Replay(self.recording.path, self.plugins)
         model = replay.config.slots["world_model"]
         if model.simulates:
-            return Resimulated(self.recording, replay, foresees=model.kind == "clairvoyant")
+            return Resimulated(self.recording, replay, clairvoyant=model.kind == "clairvoyant")
         return Remembered(self.recording, replay)
 
 
@@ -176,24 +176,26 @@ def with_frames(
 class Resimulated:
     """Frames of candidates simulated again from the recorded moment.
 
-    With `foresees` (*clairvoyant*) the simulation uses the world's own random numbers; else
+    With `clairvoyant` the simulation uses the world's own random numbers; else
     (*fair*) new ones, as the model did, and shows one of several possible futures.
     """
 
-    def __init__(self, recording: Recording, replay: Replay, foresees: bool) -> None:
-        self.recording, self.world, self.foresees = recording, replay.world, foresees
+    def __init__(self, recording: Recording, replay: Replay, clairvoyant: bool) -> None:
+        self.recording, self.world, self.clairvoyant = recording, replay.world, clairvoyant
         self.seed = replay.seed
         self.how = ""
         self._at: int | None = None
 
     def show(self, step: int, row: int, futures: Sequence[Future]) -> list[Future]:
         """The futures with the frames of their states."""
-        from_step = self._bring_to(step, row)
-        luck = "the world's own" if self.foresees else "new"
-        self.how = f"by the simulator from the keyframe of step {from_step}, random numbers: {luck}"
-        return [self._carry_out(step, row, future) for future in futures]
+        from_step = self._restore_to(step, row)
+        source = "the world's own" if self.clairvoyant else "new"
+        self.how = (
+            f"by the simulator from the keyframe of step {from_step}, random numbers: {source}"
+        )
+        return [self._simulate(step, row, future) for future in futures]
 
-    def _bring_to(self, step: int, row: int) -> int:
+    def _restore_to(self, step: int, row: int) -> int:
         """Restores the world to `step`: from a keyframe, then by the recorded actions."""
         recording, world = self.recording, self.world
         if (key := recording.keyframe(step)) is None:
@@ -216,7 +218,7 @@ class Resimulated:
                 raise TraceError("replayed from its keyframe, the world shows another frame")
         return key.step
 
-    def _carry_out(self, step: int, row: int, future: Future) -> Future:
+    def _simulate(self, step: int, row: int, future: Future) -> Future:
         world = self.world
         assert isinstance(world, Simulator)
         spec = self.recording.world.actions
@@ -229,7 +231,7 @@ class Resimulated:
             for ahead, action in enumerate(native, 1):
                 argument = int(action) if spec.discrete else action.numpy()
                 seed = None
-                if not self.foresees:
+                if not self.clairvoyant:
                     seed = int(chance.integers(key, f"page {ahead}", 2**31 - 1))
                 handle, signals, over = world.simulate(handle, argument, seed)
                 rewards.append(float(signals[0]))
@@ -273,7 +275,7 @@ class Remembered:
 
     def _imagine(self, state: State, row: int, future: Future) -> Future:
         model = self.agent.modules.world_model
-        steps, known = self._remembered(row)
+        steps, known = self._latents(row)
         distances: list[float] = []
 
         def states() -> Iterator[tuple[State, bool]]:
@@ -294,7 +296,7 @@ class Remembered:
         note = f"nearest recorded states, distance {np.mean(distances):.2g} of 2"
         return replace(shown, note=note)
 
-    def _remembered(self, row: int) -> tuple[NDArray[np.int64], Tensor]:
+    def _latents(self, row: int) -> tuple[NDArray[np.int64], Tensor]:
         if self._known is None or self._known[0] != row:
             steps, latents = self.recording.latents(row)
             if not len(steps):

@@ -38,7 +38,7 @@ def test_each_module_is_described(words, life):
     assert lines["perception"][1].startswith("sees 40×32 pixels×3, latent of 32")
     assert lines["world model"][0].startswith("predicted nothing, observed reward +1; surprise 0.")
     assert lines["cost"][0].startswith("drives score ")
-    assert lines["memory"] == ["known 90 %, novelty 10 %", "similar: 30, 9, 4 steps ago"]
+    assert lines["memory"] == ["familiarity 90 %, novelty 10 %", "similar: 30, 9, 4 steps ago"]
     assert lines["configurator"][0] == "row 0: surprise 3.1 above its usual 2.0, plan"
     assert words.lines(moments[24], None)["perception"][0].startswith("signals: life lost +1")
     assert words.lines(moments[0], None)["perception"][0].startswith("a new episode; ")
@@ -63,7 +63,7 @@ def test_plans_and_reactions(words, life):
     lines = words.actor(planned, 0)
     assert lines[0] == "plan LEFT LEFT FIRE RIGHT RIGHT"
     assert lines[1] == "energy −0.8, 182 imagined steps"
-    assert re.fullmatch(r"against \w+ −0\.5", lines[2])
+    assert re.fullmatch(r"other plans \w+ −0\.5", lines[2])
     assert words.actor(moments[1], 0)[0].endswith(", by the policy")
     actions = torch.eye(4)[torch.tensor([0, 3, 3, 3, 1])].repeat(2, 1, 1)
     planned = planned.replace(plan=planned.plan.replace(actions=actions))

@@ -201,12 +201,13 @@ def test_the_chosen_future_of_a_simulator_is_the_recorded_one(planning: Path):
     step = next(s for s in range(2, 19) if arrays["calls"][s] > 0)
     pack = Imagined(recording).pack(step, 0)
     assert "keyframe" in pack.facts["how"], pack.facts
-    chosen, came, frames = pack.facts["futures"][0], pack.facts["came"], pack.arrays["frames"]
+    chosen, recorded = pack.facts["futures"][0], pack.facts["recorded"]
+    frames = pack.arrays["frames"]
     followed = 1
     while arrays["calls"][step + followed] == 0 and followed < 9:
         followed += 1
     pairs = [
-        (chosen["frames"][i], came["frames"][came["at"].index(ahead)])
+        (chosen["frames"][i], recorded["frames"][recorded["at"].index(ahead)])
         for i, ahead in enumerate(chosen["at"])
         if ahead <= followed
     ]

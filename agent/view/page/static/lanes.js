@@ -113,7 +113,7 @@ class Lanes {
     if (event.button) return;
     this.plot.setPointerCapture(event.pointerId);
     this.dragging = event.offsetY < OVERVIEW + 4 ? "whole" : "view";
-    this.page.look(this.run);
+    this.page.select(this.run);
     this.drag(event);
   }
 
@@ -291,8 +291,8 @@ class Lanes {
     if (lane.height > 32) write(short(range.least), lane.top + lane.height - 10);
   }
 
-  /** Least, greatest and mean of a series within each pixel; `see(x, least, most, mean)`. */
-  columns(run, values, see) {
+  /** Least, greatest and mean of a series within each pixel; `visit(x, least, most, mean)`. */
+  columns(run, values, visit) {
     const ratio = window.devicePixelRatio || 1;
     const pixels = Math.round(this.width * ratio);
     const wide = (this.view.to - this.view.from) / pixels;
@@ -308,8 +308,8 @@ class Lanes {
         if (value > most) most = value;
         sum += value;
       }
-      if (most >= least) see(p / ratio, least, most, sum / (b - a));
-      else if (b > a) see(p / ratio, NaN, NaN, NaN);
+      if (most >= least) visit(p / ratio, least, most, sum / (b - a));
+      else if (b > a) visit(p / ratio, NaN, NaN, NaN);
     }
   }
 
@@ -497,7 +497,7 @@ class Lanes {
   marks(pen, lane) {
     const { run, paint, view } = this;
     let crowded = false;
-    const each = (kind, see) => {
+    const each = (kind, visit) => {
       const steps = run.events[kind] || [];
       crowded = above(steps, view.to) - above(steps, view.from) > this.width / 9;
       let before = -10;
@@ -505,7 +505,7 @@ class Lanes {
         const x = this.x(steps[i] + 0.5);
         if (x - before < 3) continue;
         before = x;
-        see(x, steps[i]);
+        visit(x, steps[i]);
       }
     };
     if (lane.marks === "surprise") {

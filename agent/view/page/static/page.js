@@ -42,7 +42,7 @@ class Page {
       place.append(section);
       const stage = new Stage(section, run);
       const lanes = new Lanes(section, run, this);
-      section.addEventListener("focusin", () => this.look(run));
+      section.addEventListener("focusin", () => this.select(run));
       run.onFrame = () => this.mark("cursor");
       return { run, section, stage, lanes };
     });
@@ -68,9 +68,9 @@ class Page {
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
       this.paint = null;
       this.mark("base");
-      this.settle(0);
+      this.requestLater(0);
     });
-    this.look(this.selected);
+    this.select(this.selected);
   }
 
   buildJumps() {
@@ -102,7 +102,7 @@ class Page {
     this.tabs = this.runs.map((run, i) => {
       const tab = make("button", "", `${i + 1}  ${run.about.name}`);
       tab.setAttribute("role", "tab");
-      tab.addEventListener("click", () => this.look(run));
+      tab.addEventListener("click", () => this.select(run));
       place.append(tab);
       return tab;
     });
@@ -168,13 +168,13 @@ class Page {
     const width = this.view.to - this.view.from;
     if (next < this.view.from || next >= this.view.to) {
       const lead = centre ? 0.5 : this.direction > 0 ? 0.1 : 0.9;
-      this.see(next - lead * width, width);
+      this.setView(next - lead * width, width);
     }
     this.mark("cursor");
-    this.settle(90);
+    this.requestLater(90);
   }
 
-  see(from, width) {
+  setView(from, width) {
     const span = this.span();
     const wide = Math.min(Math.max(width, 16), span.to - span.from);
     const left = Math.min(Math.max(Math.round(from), span.from), span.to - wide);
@@ -185,15 +185,16 @@ class Page {
   zoom(factor, around) {
     const width = Math.round((this.view.to - this.view.from) * factor);
     const share = (around - this.view.from) / (this.view.to - this.view.from);
-    this.see(around - share * width, width);
+    this.setView(around - share * width, width);
   }
 
   pan(share) {
     const width = this.view.to - this.view.from;
-    this.see(this.view.from + Math.round(share * width), width);
+    this.setView(this.view.from + Math.round(share * width), width);
   }
 
-  look(run) {
+  /** Selects the run whose messages, futures and forks are shown. */
+  select(run) {
     this.selected = run;
     this.parts.forEach((part, i) => {
       part.section.classList.toggle("selected", part.run === run);
@@ -205,7 +206,7 @@ class Page {
       back.disabled = on.disabled = steps.length === 0;
     }
     this.forkPanel.show(run, this.possible[this.runs.indexOf(run)]);
-    this.settle(0);
+    this.requestLater(0);
   }
 
   jump(kind, back) {
@@ -230,7 +231,7 @@ class Page {
       play: () => this.play(),
       in: () => this.zoom(0.5, this.cursor),
       out: () => this.zoom(2, this.cursor),
-      fit: () => this.see(from, to - from),
+      fit: () => this.setView(from, to - from),
       help: () => document.getElementById("keys").showModal(),
     };
     acts[what](width);
@@ -257,8 +258,8 @@ class Page {
       "?": () => this.act("help"),
       g: () => document.getElementById("step").select(),
       f: () => (document.getElementById("fork-field") || document.getElementById("fork")).focus(),
-      1: () => this.look(this.runs[0]),
-      2: () => this.runs[1] && this.look(this.runs[1]),
+      1: () => this.select(this.runs[0]),
+      2: () => this.runs[1] && this.select(this.runs[1]),
     };
     if (event.key === " " && !onButton) moves[" "] = () => this.act("play");
     for (const [kind, { key }] of Object.entries(JUMPS)) {
@@ -315,12 +316,12 @@ class Page {
   }
 
   /** Requests messages and futures once the cursor has rested. */
-  settle(wait) {
+  requestLater(wait) {
     clearTimeout(this.resting);
-    this.resting = setTimeout(() => this.inquire(), wait);
+    this.resting = setTimeout(() => this.requestDetails(), wait);
   }
 
-  async inquire() {
+  async requestDetails() {
     const run = this.selected;
     const step = Math.min(Math.max(this.cursor, run.first), run.last);
     const stale = () => this.selected !== run || Math.min(Math.max(this.cursor, run.first), run.last) !== step;
@@ -369,10 +370,10 @@ class Page {
     if (grew) {
       this.following = true;
       // The cursor and the view may have moved while the requests were under way.
-      if (this.view.to - this.view.from >= to - from) this.see(from, Infinity);
+      if (this.view.to - this.view.from >= to - from) this.setView(from, Infinity);
       if (this.cursor >= to - 1 && !this.playing) this.go(this.span().to - 1);
       this.mark("base");
-      this.look(this.selected);
+      this.select(this.selected);
     } else {
       this.following = false;
     }
@@ -396,7 +397,7 @@ class Page {
     for (const part of this.parts) {
       if (part.run !== run) continue;
       part.lanes.fork = part.stage.fork = other;
-      if (this.view.to - this.view.from > 6 * answer.steps) this.see(answer.at - answer.steps, 4 * answer.steps);
+      if (this.view.to - this.view.from > 6 * answer.steps) this.setView(answer.at - answer.steps, 4 * answer.steps);
     }
     this.mark("base");
     return answer;

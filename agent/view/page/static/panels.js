@@ -105,7 +105,7 @@ class Futures {
   }
 
   show({ facts, arrays }) {
-    const { note, how, futures, came } = facts;
+    const { note, how, futures, recorded } = facts;
     this.how.textContent = [note, how].filter(Boolean).join(" ");
     this.body.replaceChildren();
     const energies = futures.map((f) => f.energy).filter(Number.isFinite);
@@ -133,12 +133,12 @@ class Futures {
       this.strip(row, arrays.frames, future.frames, future.at);
       this.body.append(row);
     });
-    if (came.frames.length && futures.length) {
+    if (recorded.frames.length && futures.length) {
       const row = make("div", "future");
       const head = make("div", "head");
-      head.append(make("span", "energy came", "recorded"));
+      head.append(make("span", "energy recorded", "recorded"));
       row.append(head);
-      this.strip(row, arrays.frames, came.frames, came.at);
+      this.strip(row, arrays.frames, recorded.frames, recorded.at);
       this.body.append(row);
     }
   }

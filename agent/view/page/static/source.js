@@ -316,7 +316,7 @@ class EmbeddedRun extends Run {
       const note = this.value("mode", step) === 2
         ? "The futures of this moment are not in this file."
         : "Mode-1: the policy acted, nothing was imagined.";
-      return { facts: { step, note, how: "", futures: [], came: { at: [], frames: [] } }, arrays: {} };
+      return { facts: { step, note, how: "", futures: [], recorded: { at: [], frames: [] } }, arrays: {} };
     }
     return unpack(await inflate(packed));
   }
