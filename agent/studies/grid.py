@@ -21,6 +21,11 @@ from modules.messages import ConfigError, WorldSpec
 from worlds.make import make_world
 
 
+def run_name(world: str, arm: str, seed: int) -> str:
+    """The name of the folder of a run."""
+    return f"{plain(world)}--{plain(arm)}--{seed}"
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """One run of a study: an arm in a world with a seed.
@@ -40,7 +45,7 @@ class PlannedRun:
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return f"{plain(self.world)}--{plain(self.arm)}--{self.seed}"
+        return run_name(self.world, self.arm, self.seed)
 
     def request(self) -> RunRequest:
         """The same as a user would request it."""

@@ -21,7 +21,7 @@ from agent.recording.run_folder import RunFolder
 from agent.studies.findings import find
 from agent.studies.grid import check, lesson_of, runs_of, settings_of_arm, stages
 from agent.studies.measures import MEASURES, TIMED, Series, SeriesRecorder, measured
-from agent.studies.report import _how, write_report
+from agent.studies.report import as_markdown, write_report
 from agent.studies.runner import begin, reopen, results_in, run_study
 from agent.studies.study import branch, chosen, quick, read_study, shipped, study_of
 from modules.messages import ConfigError
@@ -425,8 +425,8 @@ def test_the_same_arm_twice_is_no_difference_and_no_distance(done):
     assert trend.monotone
     assert trend.tau.mean == 1
     assert trend.means[0].mean == 0
-    assert found.curves["thinks"]["surprise"][0].share == 1
-    assert min(point.share for point in found.thoughts["thinks"]["surprise"]) < 1
+    assert found.curves["thinks"]["surprise"][0].share.mean == 1
+    assert min(point.share.mean for point in found.thoughts["thinks"]["surprise"]) < 1
     assert found.missing == []
 
 
@@ -480,16 +480,19 @@ def test_a_trend_must_hold_on_so_many_worlds_whatever_other_trends_there_are(tmp
     assert "on 1 of 1 worlds (bar: 2)" in said[0].text
 
 
-def test_the_report_says_who_played_and_what_was_learned_first():
+def test_the_report_says_who_played_and_what_was_learned_first(tmp_path):
+    def lines_of(study):
+        return as_markdown(study, find(study, [], tmp_path), {}).splitlines()
+
     world = {"id": "CartPole-v1", "agent": "cartpole", "price": 0.25, "settings": {"discount": 0.9}}
     arms = {**TINY["arms"], "x": {"train": {"steps": 77, "preset": "learn-actions"}}}
-    lines = _how(tiny(worlds=[world], arms=arms))
-    (said,) = [line for line in lines if line.startswith("World CartPole-v1")]
+    lines = lines_of(tiny(worlds=[world], arms=arms))
+    (said,) = [line for line in lines if line.startswith("- World CartPole-v1")]
     assert all(part in said for part in ("cartpole", "0.25", "discount: 0.9"))
-    (said,) = [line for line in lines if line.startswith("Arm x")]
+    (said,) = [line for line in lines if line.startswith("- Arm x")]
     assert "steps: 77" in said
     assert "learn-actions" in said
-    assert not any(line.startswith("World ") for line in _how(tiny()))
+    assert not any(line.startswith("- World ") for line in lines_of(tiny()))
 
 
 def test_the_report_stands_by_itself(done):
