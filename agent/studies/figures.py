@@ -103,14 +103,14 @@ def _front(study: Study, findings: Findings) -> Any | None:
     # Where all arms spend alike there is no front to see.
     if len(study.arms) < 2 or not max(spent) > 1.2 * min(spent):
         return None
-    kept = gap is not None and bool(gap.worlds)
-    count = len(worlds) + kept
+    with_gap = gap is not None and bool(gap.worlds)
+    count = len(worlds) + with_gap
     figure, axes = _figure(count, min(count, 3), 4.0, 3.1)
-    if kept:
+    if with_gap:
         assert gap is not None
         assert study.gap is not None
         _gap_panel(axes[0], study, study.gap, gap)
-    for world, axis in zip(worlds, axes[kept:], strict=True):
+    for world, axis in zip(worlds, axes[with_gap:], strict=True):
         points = {
             arm: (findings.table[world, arm, "model_calls"], findings.table[world, arm, "return"])
             for arm in study.arms

@@ -13,7 +13,7 @@ from agent.assembly.merge import ConfigTree, merge, read_yaml
 from agent.assembly.resolve import suggestion
 from agent.recording.renames import SETTINGS, current_settings
 from agent.studies.measures import MEASURES
-from agent.tuning.evolution import HELD_OUT, JUDGED_IN
+from agent.tuning.evolution import Tuning
 from modules.messages import ConfigError
 from modules.validation import validated
 
@@ -58,24 +58,10 @@ class Matching(_Part):
     setting: str
 
 
-class ArmTuning(_Part):
-    """The arm's learned configurator is tuned first, in each world (`agent.tuning.evolution`).
+class ArmTuning(Tuning):
+    """The arm's learned configurator is tuned first, in each world."""
 
-    `price`: return subtracted per model call. `population`: even, as candidates come in mirrored
-    pairs. `seed`: the first seed of its episodes.
-    """
-
-    price: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     generations: int = Field(default=8, ge=1)
-    population: int = Field(default=8, ge=2, multiple_of=2)
-    episodes: int = Field(default=2, ge=1)
-    steps: int = Field(default=200, ge=2)
-    seed: int = Field(default=1_000_000, ge=0, lt=2**31)
-
-    def uses(self, seed: int) -> bool:
-        """Whether the tuning uses a seed: one in each generation, and those that are held out."""
-        since = seed - self.seed
-        return 1 <= since <= self.generations or HELD_OUT <= since < HELD_OUT + JUDGED_IN
 
 
 class ArmTraining(_Part):

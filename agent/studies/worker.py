@@ -91,4 +91,4 @@ def train_arm(request: RunRequest, place: Path, _: Report) -> None:
 def tune_arm(request: RunRequest, tuning: ArmTuning, place: Path, _: Report) -> None:
     """Tunes the learned configurator of an arm into `place`, or continues an unfinished tuning."""
     with _whole(place, anew=False) as partial:
-        tune(request, partial, **tuning.model_dump())
+        tune(request, partial, tuning)

@@ -10,7 +10,7 @@ import torch
 from agent.assembly.load import RunRequest, load, prepared
 from agent.cli import run
 from agent.recording import checkpoint
-from agent.tuning.evolution import Outcome, _Lesson, _tunable, step_of, tune
+from agent.tuning.evolution import Outcome, Tuning, _Objective, _tunable, step_of, tune
 from agent.tuning.from_traces import _fit, advantage
 from modules.messages import ConfigError
 
@@ -19,9 +19,8 @@ SMALL = RunRequest(
     overrides=("world_model.kind=persistence", "directive.horizon_steps=3",
                "directive.model_calls=8", "directive.commit_steps=2"),
 )  # fmt: skip
-ASKED: dict[str, Any] = {
-    "price": 1.0, "generations": 2, "population": 4, "episodes": 2, "steps": 12, "seed": 5,
-}  # fmt: skip
+TUNING = Tuning(price=1.0, generations=2, population=4, episodes=2, steps=12, seed=5)
+DEARER = TUNING.model_copy(update={"price": 2.0})
 
 
 def test_it_steps_towards_what_came_to_more() -> None:
@@ -76,7 +75,7 @@ def test_a_dear_thought_is_given_up_and_the_folder_says_all(
     """Where a call costs more than an episode can earn, thinking less is taught."""
     told: list[object] = []
     place = tmp_path / "whole"
-    best = tune(SMALL, place, report=told.append, **ASKED)
+    best = tune(SMALL, place, TUNING, report=told.append)
     assert best == place / "best"
     assert len(told) == 2
     assert "held out" in str(told[0])
@@ -90,26 +89,26 @@ def test_a_dear_thought_is_given_up_and_the_folder_says_all(
     # comes to the same.
     parts = tmp_path / "parts"
     with monkeypatch.context() as within:
-        within.setattr(_Lesson, "judged", stopped)
+        within.setattr(_Objective, "held_out", stopped)
         with pytest.raises(KeyboardInterrupt):
-            tune(SMALL, parts, report=told.append, **ASKED)
+            tune(SMALL, parts, TUNING, report=told.append)
     with pytest.raises(ConfigError, match=r"was begun with price 1\.0"):
-        tune(SMALL, parts, **{**ASKED, "price": 2.0})
+        tune(SMALL, parts, DEARER)
 
     def stop(_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(SMALL, parts, report=stop, **ASKED)
+        tune(SMALL, parts, TUNING, report=stop)
     resumed: list[object] = []
-    tune(SMALL, parts, report=resumed.append, **ASKED)
+    tune(SMALL, parts, TUNING, report=resumed.append)
     assert [str(one) for one in resumed] == [str(told[1])]
     one, other = (checkpoint.load(p / "best").tensors["weights"] for p in (place, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(
         ConfigError, match=r"was begun with price 1\.0; continue it as it was begun"
     ):
-        tune(SMALL, place, **{**ASKED, "price": 2.0})
+        tune(SMALL, place, DEARER)
     # The weights are given to an agent by the folder, and must fit it.
     again = load("CartPole-v1", *SMALL.overrides, "configurator.kind=learned",
                  f"configurator.weights={place}")  # fmt: skip
@@ -144,7 +143,7 @@ def test_recorded_runs_teach_and_what_does_not_fit_is_refused(
     assert "record with configurator.kind=random-rate" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
     with monkeypatch.context() as within:
-        within.setattr(_Lesson, "judged", stopped)
+        within.setattr(_Objective, "held_out", stopped)
         run([*words, "--run", str(tuned), "--from-traces", str(recorded)])
     assert not (tuned / "generations").exists()
     assert run([*words, "--run", str(tuned), "--from-traces", str(recorded)]) == 0
@@ -156,17 +155,18 @@ def test_recorded_runs_teach_and_what_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("changed", "complaint"),
+    ("option", "complaint"),
     [
-        ({"population": 3}, "population: expected an even number"),
-        ({"steps": 1}, "steps: expected at least 2"),
-        ({"price": -1.0}, "price: expected 0 or more"),
-        ({"generations": 0}, "there is nothing to learn"),
+        ("--population=3", "tune population: 3 is not a multiple of 2"),
+        ("--steps=1", "tune steps: 1 is not greater than or equal to 2"),
+        ("--price=-1", "tune price: -1.0 is not greater than or equal to 0"),
+        ("--generations=0", "there is nothing to learn"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(
-    changed: dict[str, Any], complaint: str, tmp_path: Path
+    option: str, complaint: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=complaint):
-        tune(SMALL, tmp_path / "here", **{**ASKED, **changed})
-    assert not (tmp_path / "here").exists()
+    monkeypatch.chdir(tmp_path)
+    assert run(["tune", "CartPole-v1", option]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/*"))
