@@ -21,8 +21,7 @@ from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.studies.grid import PlannedRun
 from agent.studies.measures import Series, SeriesRecorder, measured
-from agent.studies.study import ArmTuning
-from agent.tuning.evolution import tune
+from agent.tuning.evolution import Tuning, tune
 
 RESULT, SERIES = "result.json", "series.npz"
 PARTIAL = ".part-"
@@ -88,7 +87,7 @@ def train_arm(request: RunRequest, place: Path, _: Report) -> None:
         start(training_config(request), partial, Observer(), request.plugins)
 
 
-def tune_arm(request: RunRequest, tuning: ArmTuning, place: Path, _: Report) -> None:
+def tune_arm(request: RunRequest, tuning: Tuning, place: Path, _: Report) -> None:
     """Tunes the learned configurator of an arm into `place`, or continues an unfinished tuning."""
     with _whole(place, anew=False) as partial:
         tune(request, partial, tuning)

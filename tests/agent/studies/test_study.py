@@ -19,7 +19,7 @@ from agent.cli import run as command
 from agent.learning.training import Training
 from agent.recording.run_folder import RunFolder
 from agent.studies.findings import find
-from agent.studies.grid import check, lesson_of, runs_of, settings_of_arm, stages
+from agent.studies.grid import check, runs_of, settings_of_arm, stages, training_of
 from agent.studies.measures import MEASURES, TIMED, Series, SeriesRecorder, measured
 from agent.studies.report import as_markdown, write_report
 from agent.studies.runner import begin, reopen, results_in, run_study
@@ -223,10 +223,10 @@ def test_a_trained_agent_plays_under_its_own_rules(tmp_path):
     runs = runs_of(study, [(world["id"], "acts") for world in worlds], {}, tmp_path)
     found = [resolved(run.request()).settings.world.protocol for run in runs[:2]]
     assert found == ["100k", "v5"]
-    taught = resolved(lesson_of(study, study.worlds[0], "trained", 0))
+    taught = resolved(training_of(study, study.worlds[0], "trained", 0))
     assert taught.settings.world.protocol == "100k"
     asked = study.worlds[0].model_copy(update={"protocol": "v5"})
-    assert settings_of_arm(study, asked, study.arms["acts"], {})["world"]["protocol"] == "v5"
+    assert settings_of_arm(study, asked, "acts", {})["world"]["protocol"] == "v5"
 
 
 def test_the_plan_is_every_arm_in_every_world_with_every_seed(tmp_path):
@@ -238,7 +238,7 @@ def test_the_plan_is_every_arm_in_every_world_with_every_seed(tmp_path):
     assert len({run.name for run in runs}) == 9
     assert [run.seed for run in runs] == [0] * 3 + [1] * 3 + [2] * 3
     world = study.worlds[0]
-    tree = settings_of_arm(study, world, study.arms["random"], {"configurator.rate": 0.5})
+    tree = settings_of_arm(study, world, "random", {"configurator.rate": 0.5})
     assert tree["configurator"] == {"kind": "random-rate", "rate": 0.5}
     assert tree["directive"] == {"model_calls": 12, "horizon_steps": 4, "commit_steps": 1}
 
