@@ -32,7 +32,8 @@ class Contrasted:
 
     Over all worlds `difference` is in units of each world's standard deviation (of both arms'
     values together). `p` is of a sign-flip test, `p_corrected` after Holm over all contrasts of
-    the study. `expect`: the bar of the study, above or below zero; None: no bar.
+    the study. `effect`: Cohen's d_z. `better`: share of pairs above zero. `expect`: the bar of the
+    study, above or below zero; None: no bar.
     """
 
     world: str
@@ -49,7 +50,9 @@ class Contrasted:
 
 @dataclass(frozen=True)
 class GapShare:
-    """The share of the gap that an arm keeps, its share of the model calls, and its control's."""
+    """The share of the gap that an arm keeps and its share of the model calls, those of its
+    control, and `over_control`, the share of the gap between the two.
+    """
 
     arm: str
     control: str
@@ -147,8 +150,8 @@ class _Runs:
             [self.by[world, arm, seed]["measures"].get(measure) for arm in arms]
             for seed in self.seeds(world, *arms)
         ]
-        known = [row for row in values if None not in row]
-        return np.array(known, dtype=float).reshape(-1, len(arms)).T
+        table = np.array(values, dtype=float).reshape(-1, len(arms))
+        return table[np.isfinite(table).all(1)].T
 
     def series(self, world: str, arm: str, seeds: Iterable[int]) -> list[Series]:
         """The moments of an arm's runs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,11 +185,8 @@ def check(study: Study) -> None:
 def _spec_of(tree: ConfigTree) -> WorldSpec:
     """The spec of the world of a configuration."""
     settings = settings_of(tree).world
-    world = make_world(settings.id, protocol=settings.protocol)
-    try:
+    with closing(make_world(settings.id, protocol=settings.protocol)) as world:
         return world.spec
-    finally:
-        world.close()
 
 
 def _require_weights(configurator: Slot) -> None:
