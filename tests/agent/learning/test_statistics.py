@@ -1,9 +1,11 @@
-"""Intervals, tests and corrections against answers known otherwise."""
+"""Intervals, tests and corrections against enumeration and worked examples."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -41,10 +43,10 @@ def test_sign_flip_by_chance_agrees_with_counting():
     assert stats.sign_flip([*values, 0, 0]) == pytest.approx(exact, abs=0.01)
 
 
-def test_sign_flip_is_uniform_where_nothing_is_there():
+def test_sign_flip_is_uniform_without_a_difference():
     generator = np.random.default_rng(0)
-    found = [stats.sign_flip(generator.normal(0, 1, 8)) for _ in range(400)]
-    assert 0.02 < np.mean(np.array(found) <= 0.05) < 0.09
+    p_values = np.array([stats.sign_flip(generator.normal(0, 1, 8)) for _ in range(400)])
+    assert 0.02 < np.mean(p_values <= 0.05) < 0.09
 
 
 def test_holm_against_a_worked_example():
@@ -62,23 +64,23 @@ def test_holm_never_lowers_and_keeps_the_order(p_values):
     assert all(corrected[a] <= corrected[b] for a, b in itertools.pairwise(order))
 
 
-def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+def test_intervals_cover_the_mean_at_about_their_level():
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(150):
-        found = stats.mean(generator.exponential(1.0, 25))
-        covered += found.low <= 1.0 <= found.high
+        estimate = stats.mean(generator.exponential(1.0, 25))
+        covered += estimate.low <= 1.0 <= estimate.high
     assert 0.86 < covered / 150 < 0.99
 
 
 @settings(max_examples=25, deadline=None)
 @given(NUMBERS, st.floats(-100, 100))
 def test_an_interval_holds_the_mean_and_moves_with_it(values, shift):
-    found = stats.mean(values)
-    assert found.low <= found.mean + 1e-9
-    assert found.mean <= found.high + 1e-9
+    estimate = stats.mean(values)
+    assert estimate.low <= estimate.mean + 1e-9
+    assert estimate.mean <= estimate.high + 1e-9
     moved = stats.mean([value + shift for value in values])
-    assert moved.mean == pytest.approx(found.mean + shift, abs=1e-6)
+    assert moved.mean == pytest.approx(estimate.mean + shift, abs=1e-6)
 
 
 def test_an_interval_of_one_value_or_none_is_unknown():
@@ -88,14 +90,14 @@ def test_an_interval_of_one_value_or_none_is_unknown():
 
 
 @pytest.mark.parametrize("values", [[0.24999999999999997, 0.25], [-0.3, -0.1 - 0.2] * 3])
-def test_what_differs_by_rounding_alone_is_the_same(values):
-    found = stats.mean(values)
-    assert found.low == found.mean == found.high == pytest.approx(values[0])
+def test_values_that_differ_by_rounding_are_equal(values):
+    estimate = stats.mean(values)
+    assert estimate.low == estimate.mean == estimate.high == pytest.approx(values[0])
 
 
 def test_values_too_small_to_be_squared_have_an_interval():
-    found = stats.mean([1e-200, 2e-200, 4e-200])
-    assert 1e-200 <= found.low < found.high <= 4e-200
+    estimate = stats.mean([1e-200, 2e-200, 4e-200])
+    assert 1e-200 <= estimate.low < estimate.high <= 4e-200
 
 
 def test_the_gap_is_kept_whole_half_or_not_at_all():
@@ -106,22 +108,22 @@ def test_the_gap_is_kept_whole_half_or_not_at_all():
         # A second world on a scale of its own changes nothing.
         strata = [(low, high, value)]
         strata.append((low * 300 + 7, high * 300 + 7, value * 300 + 7))
-        found = stats.gap_kept(strata)
-        assert found.mean == pytest.approx(share)
-        assert found.low == pytest.approx(share)
-        assert found.high == pytest.approx(share)
+        estimate = stats.gap_kept(strata)
+        assert estimate.mean == pytest.approx(share)
+        assert estimate.low == pytest.approx(share)
+        assert estimate.high == pytest.approx(share)
 
 
 def test_the_gap_of_worlds_that_differ_is_their_average():
     low, high = np.zeros(6), np.full(6, 2.0)
-    found = stats.gap_kept([(low, high, np.full(6, 2.0)), (low, high, np.full(6, 1.0))])
-    assert found.mean == pytest.approx(0.75)
+    estimate = stats.gap_kept([(low, high, np.full(6, 2.0)), (low, high, np.full(6, 1.0))])
+    assert estimate.mean == pytest.approx(0.75)
 
 
 def test_a_ratio_is_of_means():
-    found = stats.ratio([(np.array([1.0, 3.0]), np.array([8.0, 8.0]))])
-    assert found.mean == pytest.approx(0.25)
-    assert 0.125 <= found.low <= found.high <= 0.375
+    estimate = stats.ratio([(np.array([1.0, 3.0]), np.array([8.0, 8.0]))])
+    assert estimate.mean == pytest.approx(0.25)
+    assert 0.125 <= estimate.low <= estimate.high <= 0.375
 
 
 def test_rank_trend():
@@ -183,7 +185,7 @@ def test_effect_and_share():
     assert stats.share_better([1.0, -1.0, 0.0, 2.0]) == pytest.approx(0.625)
 
 
-def test_a_response_curve_finds_the_step_that_is_there():
+def test_a_response_curve_of_a_step():
     generator = np.random.default_rng(4)
     features = [generator.uniform(0, 1, 200) for _ in range(6)]
     curve = stats.response_curve(features, [(f > 0.5).astype(float) for f in features], bins=10)
@@ -194,9 +196,20 @@ def test_a_response_curve_finds_the_step_that_is_there():
             assert point.share.mean == (point.at > 0.5)
         assert point.share.low <= point.share.mean <= point.share.high
     assert len(stats.response_curve([np.zeros(5)], [np.ones(5)])) == 1
-    # Mostly nothing, now and then something: what answers to something must show.
+    # Most moments share the lowest value, which is a bin of its own.
     rare = np.where(np.arange(200) % 10 == 0, np.arange(200.0), 0.0)
     curve = stats.response_curve([rare], [(rare > 0).astype(float)], bins=4)
     assert [point.share.mean for point in curve] == [0, 1, 1, 1]
     assert curve[0].share.count == 181
     assert stats.response_curve([], []) == []
+
+
+def test_scipy_is_imported_on_first_use():
+    """Its import takes about a second, which only a command with an interval should pay."""
+    program = (
+        "import sys, agent.studies.conduct, agent.commands.report; print('scipy' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
