@@ -220,9 +220,9 @@ def response_curve(
     """How often the answer is yes for each level of a feature.
 
     `features` and `answers` (0 or 1) hold the moments of one run each, [T_i]. Bins hold equally
-    many moments of all runs together; where many share the lowest value (nothing surprised) they
-    are a bin of their own. The interval resamples whole runs, since the moments of one run depend
-    on each other; percentiles.
+    many moments of all runs together; where many share the lowest value (as a surprise of 0) they
+    are a bin of their own. The interval is of percentiles and resamples whole runs, as the moments
+    of one run depend on each other.
     """
     pooled = np.concatenate([[], *features])
     pooled = pooled[np.isfinite(pooled)]

@@ -150,8 +150,8 @@ class _Runs:
             [self.by[world, arm, seed]["measures"].get(measure) for arm in arms]
             for seed in self.seeds(world, *arms)
         ]
-        table = np.array(values, dtype=float).reshape(-1, len(arms))
-        return table[np.isfinite(table).all(1)].T
+        table: Numbers = np.array(values, dtype=float).reshape(-1, len(arms)).T
+        return table[:, np.isfinite(table).all(0)]
 
     def series(self, world: str, arm: str, seeds: Iterable[int]) -> list[Series]:
         """The moments of an arm's runs."""

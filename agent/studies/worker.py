@@ -28,10 +28,13 @@ PARTIAL = ".part-"
 
 
 @contextmanager
-def _whole(place: Path, anew: bool = True) -> Iterator[Path]:
-    """A partial folder that becomes `place`, and one thread; `anew`: it is empty."""
+def _whole(place: Path, resume: bool = False) -> Iterator[Path]:
+    """A partial folder that becomes `place` after the block, which has one thread.
+
+    `resume`: an unfinished one is continued, else it is removed.
+    """
     partial = place.parent / f"{PARTIAL}{place.name}"
-    if anew:
+    if not resume:
         shutil.rmtree(partial, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     with one_thread():
@@ -89,5 +92,5 @@ def train_arm(request: RunRequest, place: Path, _: Report) -> None:
 
 def tune_arm(request: RunRequest, tuning: Tuning, place: Path, _: Report) -> None:
     """Tunes the learned configurator of an arm into `place`, or continues an unfinished tuning."""
-    with _whole(place, anew=False) as partial:
+    with _whole(place, resume=True) as partial:
         tune(request, partial, tuning)
