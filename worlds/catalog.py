@@ -8,7 +8,7 @@ from functools import cache
 from typing import NamedTuple
 
 from modules.messages import ConfigError
-from worlds.protocols import guess
+from modules.suggest import suggestion
 
 
 class Game(NamedTuple):
@@ -97,7 +97,8 @@ def find(id: str) -> Game | str:
             ) from None
         if name not in gymnasium.registry:
             raise ConfigError(
-                f"world {id!r}: {package} registers no {name!r}{guess(name, gymnasium.registry)}"
+                f"world {id!r}: {package} registers no {name!r}"
+                f"{suggestion(name, gymnasium.registry)}"
             )
         return id
     if id in gymnasium.registry:
@@ -105,5 +106,5 @@ def find(id: str) -> Game | str:
     names = [name for game in by_name.values() for name in (game.id, game.name)]
     raise ConfigError(
         f"world: {id!r} is neither an Atari game nor a Gymnasium id"
-        + (guess(id, [*names, *gymnasium.registry]) or "; see `sextet list worlds`")
+        + (suggestion(id, [*names, *gymnasium.registry]) or "; see `sextet list worlds`")
     )
