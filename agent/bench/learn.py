@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from statistics import median
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -25,6 +23,8 @@ from torch.nn import functional
 from agent.assembly.build import assemble, known_kinds
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset
+from agent.bench._clock import in_turn
+from agent.engines.threads import one_thread
 from agent.learning.learner import Learner
 from agent.live import continue_from
 from modules import chance
@@ -33,6 +33,7 @@ from modules.cost.critic import ActionCritic
 from modules.memory.ring import Ring
 from modules.messages import SIGNALS, Experience
 from modules.nets.conv import CNN
+from modules.nets.normalisation import symlog
 from modules.perception.pixels import PixelsSmall
 from modules.world_model.jepa import JEPA
 
@@ -61,6 +62,7 @@ TREE: ConfigTree = {
 }  # fmt: skip
 
 
+@one_thread()
 def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, float]:
     """Collects `steps` steps, then times `updates` of each kind and `turns` of a training.
 
@@ -69,42 +71,20 @@ def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, flo
     which is larger where other programs use the processor. `share_env`, `share_act`,
     `share_sample`, `share_update`: of the time of a turn of `atari-small` with one update a turn.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        learner = _learner(TREE, steps)
-        hand = Handwritten(learner)
-        agree(learner, hand)
-        spans: dict[str, list[float]] = {"learner": [], "hand": []}
-        wall: list[float] = []
-        either: tuple[tuple[str, Callable[[], object]], ...] = (
-            ("learner", learner.update),
-            ("hand", hand.update),
-        )
-        for i in range(updates + 5):
-            for name, update in either[:: 1 if i % 2 else -1]:
-                computed, passed = _seconds(update)
-                if i >= 5:
-                    spans[name].append(computed)
-                    if name == "learner":
-                        wall.append(passed)
-        mine, theirs = median(spans["learner"]), median(spans["hand"])
-        return {
-            "ratio": round(theirs / mine, 4),
-            "update_ms": round(1e3 * mine, 2),
-            "by_hand_ms": round(1e3 * theirs, 2),
-            "update_wall_ms": round(1e3 * median(wall), 2),
-            **_shares(turns),
-        }
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _seconds(do: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of processor time and of wall time."""
-    computed, passed = time.process_time(), time.perf_counter()
-    do()
-    return time.process_time() - computed, time.perf_counter() - passed
+    learner = _learner(TREE, steps)
+    hand = Handwritten(learner)
+    agree(learner, hand)
+    ways = {"hand": lambda _: hand.update(), "learner": lambda _: learner.update()}
+    spans = in_turn(ways, updates, warmup=5)
+    wall_s, learner_s = np.median(spans["learner"], 0).tolist()
+    hand_s = float(np.median(spans["hand"][:, 1]))
+    return {
+        "ratio": round(hand_s / learner_s, 4),
+        "update_ms": round(1e3 * learner_s, 2),
+        "by_hand_ms": round(1e3 * hand_s, 2),
+        "update_wall_ms": round(1e3 * wall_s, 2),
+        **_shares(turns),
+    }
 
 
 def _learner(tree: ConfigTree, steps: int) -> Learner:
@@ -129,22 +109,23 @@ def _shares(turns: int) -> dict[str, float]:
     for turn in range(200 + turns):
         if turn == 200:
             spent = dict.fromkeys(spent, 0.0)
-        began = time.perf_counter()
+        times = [time.perf_counter()]
         moment = agent.step(observation)
-        acted = time.perf_counter()
-        spent["act"] += acted - began
+        times.append(time.perf_counter())
         if turn >= 190:
             # Sampled once more by itself: within an update it cannot be timed.
             key = chance.keys(0, 1, learner.updates)
             agent.memory.sample(learner.config.batch, learner.window_steps(), key)
-            sampled = time.perf_counter()
+        times.append(time.perf_counter())
+        if turn >= 190:
             learner.update()
-            spent["sample"] += sampled - acted
-            spent["update"] += time.perf_counter() - sampled - (sampled - acted)
-        began = time.perf_counter()
+        times.append(time.perf_counter())
         observation = world.step(moment.plan.action)
-        spent["env"] += time.perf_counter() - began
+        times.append(time.perf_counter())
+        for name, span in zip(("act", "sample", "update", "env"), np.diff(times), strict=True):
+            spent[name] += float(span)
     world.close()
+    spent["update"] -= spent["sample"]
     total = sum(spent.values())
     return {f"share_{name}": round(value / total, 4) for name, value in spent.items()}
 
@@ -230,10 +211,6 @@ def _mlp(of: Any) -> nn.Sequential:
     return nn.Sequential(*layers, copy.deepcopy(of.last))
 
 
-def _symlog(x: Tensor) -> Tensor:
-    return x.sign() * x.abs().log1p()
-
-
 class Handwritten:
     """The update of one agent, with copies of the weights and replay memory of a learner."""
 
@@ -256,17 +233,11 @@ class Handwritten:
         self.rest = nn.ModuleList([self.predict, self.energy, self.critics])
         self.rest_averages = copy.deepcopy(self.rest).requires_grad_(False)
         size = seen.latent_size
-        self.latent_stats, self.delta_stats, self.error_stats = (
-            Running(size),
-            Running(size),
-            Running(size),
-        )
+        self.latent_stats, self.delta_stats = Running(size), Running(size)
+        self.error_stats = Running(size)
         self.signal_stats = Running(len(SIGNALS))
-        self.parameters = [
-            p
-            for part in (self.online, self.predict, self.energy, self.critics)
-            for p in part.parameters()
-        ]
+        trained = nn.ModuleList([self.online, self.predict, self.energy, self.critics])
+        self.parameters = list(trained.parameters())
         self.optimiser = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=DECAY, fused=True)
         tensors = m.memory.tensors()
         self.replay = {name: t.numpy() for name, t in tensors.items() if "." not in name}
@@ -354,7 +325,7 @@ class Handwritten:
         }
 
     def _model(self, batch: _Batch, first: Tensor, target: Tensor) -> dict[str, Tensor]:
-        valid, signals = batch.valid, _symlog(batch.signals)
+        valid, signals = batch.valid, symlog(batch.signals)
         over = batch.terminated | batch.truncated
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
         self.latent_stats.update(target[:, 1:][valid[:, 1:]])
@@ -410,7 +381,7 @@ class Handwritten:
             signals = batch.signals
             energies = torch.stack(
                 [
-                    -_symlog(signals[..., SIGNALS.index("reward")]),
+                    -symlog(signals[..., SIGNALS.index("reward")]),
                     signals[..., SIGNALS.index("life_lost")].clamp(0, 1),
                     signals[..., SIGNALS.index("effort")].clamp(0, 1),
                     -signals[..., SIGNALS.index("novelty")].clamp(0, 1),
