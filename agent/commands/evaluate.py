@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from agent.api.evaluate import evaluate as call
@@ -12,7 +13,12 @@ from worlds.scores import human_normalised, published_score
 
 
 def evaluate(
-    agent: str | None, *overrides: str, as_json: bool, compare: str | None, **options: Any
+    agent: str | None = None,
+    overrides: Sequence[str] = (),
+    compare: str | None = None,
+    *,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Plays episodes and prints a table, or one JSON object with `as_json`.
 

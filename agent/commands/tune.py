@@ -14,36 +14,32 @@ from agent.recording import checkpoint
 from agent.recording.run_folder import RunFolder
 from agent.tuning.evolution import tune as call
 
+SETTINGS = ("price", "generations", "population", "episodes", "steps")
+"""The options of the tuning itself."""
+
 SEED = 1_000_000
 """Added to the seed of the run, so that no episode of a study is one of the tuning."""
 
 
 def tune(
     world: str,
-    *overrides: str,
-    run: Path | None,
-    price: float,
-    generations: int,
-    population: int,
-    episodes: int,
-    steps: int,
-    traces: Sequence[Path],
-    as_json: bool,
+    overrides: Sequence[str] = (),
+    run: Path | None = None,
     seed: int | None = None,
+    traces: Sequence[Path] = (),
+    *,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Tunes into a folder, new or unfinished, and prints the outcome of the best weights."""
     start = time.monotonic()
+    settings = {name: options.pop(name) for name in SETTINGS}
     folder = RunFolder.create(None, f"tune-{world}").path if run is None else run
     try:
         best = call(
             request_for(world, overrides, seed=seed, **options),
             folder,
-            price=price,
-            generations=generations,
-            population=population,
-            episodes=episodes,
-            steps=steps,
+            **settings,
             seed=(seed or 0) + SEED,
             report=lambda generation: print(generation, flush=True),
             traces=traces,
@@ -59,8 +55,7 @@ def tune(
     print(f"use it    --configurator.kind=learned --configurator.weights={folder}")
     if as_json:
         figures = {
-            "world": world, "price": price, "generations": facts["generation"],
-            "population": population, "episodes": episodes, "steps": steps,
+            "world": world, **settings, "generations": facts["generation"],
             "untaught": facts["untaught"], "from_traces": facts["from_traces"],
             "best": facts["judged"],
             "seconds": round(time.monotonic() - start, 1), "run": str(folder),

@@ -211,7 +211,7 @@ def test_the_process_leaves_with_the_code_and_one_line():
     [(KeyboardInterrupt, 130, ["sextet: stopped"]), (BrokenPipeError(32, "gone"), 0, [])],
 )
 def test_ctrl_c_and_a_reader_that_left_have_their_codes(monkeypatch, capsys, raised, code, said):
-    def leaves(*_: object) -> None:
+    def leaves(**_: object) -> None:
         raise raised
 
     before = sys.stdout
