@@ -7,29 +7,33 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from agent.api.failure import RunInterrupted, running
-from agent.assembly.build import Assembly, assemble, known_kinds, learning_device
+from agent.assembly.build import Assembly, assemble, known_kinds, learning_device, world_spec
 from agent.assembly.load import RunRequest, configure, init_from
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset, settings_of
 from agent.learning.evaluation import whole_episodes
 from agent.learning.learner import Learner
 from agent.learning.metrics import Metrics, TensorBoard, require_tensorboard
-from agent.learning.offline_training import OfflineTraining, fitting, recorded_steps, recorded_world
-from agent.learning.training import Progress, Schedule, Training
+from agent.learning.offline_training import (
+    OfflineTraining,
+    recorded_steps,
+    recorded_world,
+    require_same_world,
+)
+from agent.learning.training import Progress, Training
 from agent.recording import checkpoint
 from agent.recording.atomic import write_json
 from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
 from modules.messages import ConfigError
-from worlds.make import make_world
 
 EVALUATION_SEED = 1_000_000
 """Added to the seed of a training for its evaluations, so that they share no episode with it."""
@@ -140,10 +144,7 @@ def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigT
     tree = configure(request, judged=False)[0]
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
-        world_settings = settings_of(tree).world
-        probe = make_world(world_settings.id, num_envs=1, protocol=world_settings.protocol)
-        spec = probe.spec
-        probe.close()
+        spec = world_spec(settings_of(tree).world)
         name = "learn-actions" if spec.actions.discrete else "learn-model"
         if spec.pixels is not None:
             name = "atari-small" if spec.goal is None else "learn-tasks"
@@ -171,7 +172,7 @@ def start(
     with _assembled(tree, plugins) as (assembly, judge):
         settings = assembly.config.settings
         for path in traces:
-            fitting(path, assembly.world.spec)
+            require_same_world(path, assembly.world.spec)
         if (source := settings.training.init_from) is not None:
             for port in init_from(assembly.agent, source, settings.learner.train_modules):
                 observer.report(f"{port} begins fresh: kind or size differ in {source}")
@@ -256,7 +257,7 @@ def _assembled(tree: ConfigTree, plugins: Sequence[str]) -> Iterator[tuple[Assem
     """The agent that learns in its world, and the one that is evaluated in another."""
     kinds = known_kinds(tuple(plugins))
     assembly = assemble(tree, kinds, training=True)
-    try:
+    with closing(assembly.world):
         training = assembly.config.settings.training
         # No experience is stored, and several environments run at once.
         small = {
@@ -268,12 +269,8 @@ def _assembled(tree: ConfigTree, plugins: Sequence[str]) -> Iterator[tuple[Assem
         except ConfigError as error:
             hint = "training.evaluation says so; --training.evaluation={} evaluates it as it learns"
             raise ConfigError(f"{error} ({hint})") from None
-        try:
+        with closing(judge.world):
             yield assembly, judge
-        finally:
-            judge.world.close()
-    finally:
-        assembly.world.close()
 
 
 def _learn(
@@ -305,9 +302,7 @@ def _learn(
     parts: dict[str, Any] = {
         "agent": assembly.agent, "world": assembly.world, "learner": learner,
         "folder": folder.path, "evaluate": evaluate, "seed": settings.seed, "metrics": metrics,
-        "schedule": Schedule(
-            plan.steps, plan.report_every, plan.evaluate_every, plan.checkpoint_every
-        ),
+        "config": plan,
     }  # fmt: skip
     training = OfflineTraining(traces=traces, **parts) if traces else Training(**parts)
     (folder.path / RESULT).unlink(missing_ok=True)
@@ -323,7 +318,7 @@ def _learn(
         interval=None if evaluation is None else (evaluation.low, evaluation.high),
         best=progress.best, seconds=round(progress.seconds, 1),
         cpu_seconds=round(progress.cpu_seconds, 1), resumed_at=resumed_at,
-        stopped=training.stopping and (progress.steps < plan.steps or training.unjudged),
+        stopped=training.stopping and (progress.steps < plan.steps or training.evaluation_due),
         warnings=tuple(progress.warnings), run=os.fspath(folder),
     )  # fmt: skip
     write_json(folder.path / RESULT, result.as_dict())

@@ -140,12 +140,7 @@ def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]
     flags: ConfigTree = {
         k: v for k, v in request.flags.items() if k in ("seed", "steps", "episodes")
     }
-    world = {
-        key: request.flags[flag]
-        for key, flag in (("num_envs", "num_envs"), ("protocol", "protocol"))
-        if flag in request.flags
-    }
-    if world:
+    if world := {k: v for k, v in request.flags.items() if k in ("num_envs", "protocol")}:
         flags["world"] = world
     layers.append(flags)
     if request.plugins:

@@ -180,7 +180,7 @@ def _turns(
     for agent in agents:
         agent.reset(rows, _SEED)
     by_hand = ByHand(by_hand_agent, rows, by_hand_agent.modules.configurator.initial(rows))
-    keeper = EpisodeStats(world.id, rows)
+    stats = EpisodeStats(world.id, rows)
     costs = traced.modules.cost
     with TraceWriter(folder / "trace.sqlite", world, rows, costs.drives, costs.heads) as writer:
 
@@ -189,7 +189,7 @@ def _turns(
 
         def traced_step(observation: Observation) -> Tensor:
             moment = traced.step(observation)
-            keeper.add(moment)
+            stats.add(moment)
             writer.write(moment)
             return moment.plan.action
 

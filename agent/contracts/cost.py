@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from agent.contracts.promises import promises_in, require, require_equal, require_finite
-from agent.contracts.subject import ROWS, Subject, single
+from agent.contracts.promises import promises_in, require, require_finite
+from agent.contracts.subject import Subject, require_independent_rows
 
 
 def energy_holds_the_drives(subject: Subject) -> None:
@@ -61,9 +61,7 @@ def drives_do_not_depend_on_parameters(subject: Subject) -> None:
 def rows_have_their_own_energies(subject: Subject) -> None:
     """A row alone has the energies that it has in the batch."""
     cost, state = subject.module, subject.last.state
-    whole = cost.energy(state)
-    for row in map(single, range(ROWS)):
-        require_equal(whole.select(row), cost.energy(state.select(row)), exact=False)
+    require_independent_rows(cost.energy(state), lambda row: cost.energy(state.select(row)))
 
 
 def gradients_reach_the_signals(subject: Subject) -> None:

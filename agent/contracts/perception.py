@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from agent.contracts.promises import promises_in, require, require_equal, require_finite, shapes
-from agent.contracts.subject import ROWS, Subject, single
+from agent.contracts.subject import ROWS, Subject, require_independent_rows
 
 
 def initial_has_the_shapes_of_states(subject: Subject) -> None:
@@ -30,10 +30,10 @@ def encodes_rows_independently(subject: Subject) -> None:
     perceive, observation = subject.module.perceive, subject.last.observation
     before = subject.moments[-2]
     with torch.no_grad():
-        whole = perceive(observation, before)
-        for row in map(single, range(ROWS)):
-            one = perceive(observation.select(row), before.select(row))
-            require_equal(whole.select(row), one, exact=False)
+        require_independent_rows(
+            perceive(observation, before),
+            lambda row: perceive(observation.select(row), before.select(row)),
+        )
 
 
 def forgets_the_previous_episode(subject: Subject) -> None:

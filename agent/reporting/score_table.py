@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from agent.learning.evaluation import score
 from modules.messages import ConfigError
+from modules.suggest import not_one_of
 from worlds.scores import columns, human_normalised, published_score
 
 Numbers = npt.NDArray[np.float64]
@@ -96,14 +97,10 @@ class ScoreTable:
 
 def compared_columns(text: str | None) -> tuple[str, ...]:
     """The published agents named in `SPR,BBF_RR2`. Raises ConfigError where one is unknown."""
-    import difflib
-
     names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
     for name in names:
         if name not in columns():
-            close = difflib.get_close_matches(name, columns(), n=1, cutoff=0.4)
-            hint = f". Did you mean '{close[0]}'?" if close else ""
-            raise ConfigError(f"--compare: {name!r} is not one of {', '.join(columns())}{hint}")
+            raise ConfigError(f"--compare: {not_one_of(name, columns())}")
     return names
 
 
