@@ -17,7 +17,7 @@ AXES = ("steps", "frames")
 
 
 class Metrics:
-    """Stores the figures of reports, each with `steps` and `frames`; this base class stores none."""
+    """Stores the figures of reports, each with `steps` and `frames`; this base stores none."""
 
     def write(self, figures: Mapping[str, Any]) -> None:
         """Stores one report."""
