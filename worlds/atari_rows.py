@@ -264,9 +264,10 @@ class AtariRows(SeededWorld):
             row.chapter_steps += 1
             row.screen = None
             if not row.ended:
-                self._step_row(row, action_index)
+                self._step_row(row, self._native[action_index])
             elif row.terminated and not row.over:
-                self._step_after_lost_life(row)
+                # The first step of an episode that follows a lost life in the same game: a no-op.
+                self._step_row(row, self._native[0], first=True)
             else:
                 if not row.over:
                     # ale-py's vector environment steps all rows together, so there a game that
@@ -309,18 +310,12 @@ class AtariRows(SeededWorld):
     def _sticks(self, row: _Row) -> Sequence[int]:
         return row.tape.sticks(row.frame, self._settings.protocol.frame_skip)
 
-    def _step_row(self, row: _Row, action_index: int) -> None:
-        score = self._emulate(row.emulator, row, self._native[action_index], self._sticks(row))
+    def _step_row(self, row: _Row, native: int, first: bool = False) -> None:
+        score = self._emulate(row.emulator, row, native, self._sticks(row))
         lost = self._update_flags(row.emulator, row)
-        row.first, row.terminated = False, row.over or (self._settings.life_ends and lost)
-        row.signals = self._signals(row, score, lost, self._native[action_index])
-
-    def _step_after_lost_life(self, row: _Row) -> None:
-        """The first step of an episode that follows a lost life in the same game: a no-op."""
-        score = self._emulate(row.emulator, row, self._native[0], self._sticks(row))
-        lost = self._update_flags(row.emulator, row)
-        row.first, row.terminated = True, row.over
-        row.signals = self._signals(row, score, lost, _NOOP)
+        row.first = first
+        row.terminated = row.over or (self._settings.life_ends and lost and not first)
+        row.signals = self._signals(row, score, lost, _NOOP if first else native)
 
     def _update_flags(self, emulator: ALEInterface, at: _Row) -> bool:
         """Updates lives, `over` and `truncated` after a step; True if a life was lost."""

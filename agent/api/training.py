@@ -141,7 +141,7 @@ def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigT
         world, protocol = recorded_world(traces[0])
         rules = {} if protocol is None else {"protocol": protocol}
         request = replace(request, agent=world, flags={**rules, **request.flags})
-    tree = configure(request, judged=False)[0]
+    tree = configure(request, evaluating=False)[0]
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
         spec = world_spec(settings_of(tree).world)
@@ -169,7 +169,7 @@ def start(
     Raises ConfigError, WorldError or TraceError before the folder is created, RunFailedError or
     RunInterrupted after that.
     """
-    with _assembled(tree, plugins) as (assembly, judge):
+    with _assembled(tree, plugins) as (assembly, evaluator):
         settings = assembly.config.settings
         for path in traces:
             require_same_world(path, assembly.world.spec)
@@ -180,7 +180,7 @@ def start(
         folder = RunFolder.create(place, f"train-{settings.world.id}")
         folder.write_config(assembly.config.tree())
         with running(folder.path):
-            return _learn(assembly, judge, learner, folder, None, observer, traces)
+            return _learn(assembly, evaluator, learner, folder, None, observer, traces)
 
 
 def continue_from(
@@ -202,14 +202,14 @@ def continue_from(
         require_steps(steps, tree, newest[1])
         tree = merge(tree, {"training": {"steps": steps}})
     with (
-        _assembled(tree, (*tree.get("plugins", ()), *plugins)) as (assembly, judge),
+        _assembled(tree, (*tree.get("plugins", ()), *plugins)) as (assembly, evaluator),
         running(folder.path),
     ):
         learner = _learner(assembly)
         checkpoint.set_aside(folder.checkpoints, newest[0])
         if steps is not None:
             folder.write_config(assembly.config.tree())
-        return _learn(assembly, judge, learner, folder, newest[1], observer, ())
+        return _learn(assembly, evaluator, learner, folder, newest[1], observer, ())
 
 
 def require_steps(steps: int, tree: ConfigTree, saved: checkpoint.Checkpoint) -> None:
@@ -265,17 +265,17 @@ def _assembled(tree: ConfigTree, plugins: Sequence[str]) -> Iterator[tuple[Assem
         }  # fmt: skip
         evaluated = merge(merge(assembly.config.tree(), training.evaluation), small)
         try:
-            judge = assemble(evaluated, kinds)
+            evaluator = assemble(evaluated, kinds)
         except ConfigError as error:
             hint = "training.evaluation says so; --training.evaluation={} evaluates it as it learns"
             raise ConfigError(f"{error} ({hint})") from None
-        with closing(judge.world):
-            yield assembly, judge
+        with closing(evaluator.world):
+            yield assembly, evaluator
 
 
 def _learn(
     assembly: Assembly,
-    judge: Assembly,
+    evaluator: Assembly,
     learner: Learner,
     folder: RunFolder,
     saved: checkpoint.Checkpoint | None,
@@ -292,10 +292,10 @@ def _learn(
         metrics.append(TensorBoard(folder.path / "tensorboard"))
 
     def evaluate() -> list[float] | None:
-        load_weights(judge.agent.modules, learner.weights(), "evaluation")
+        load_weights(evaluator.agent.modules, learner.weights(), "evaluation")
         seed, episodes = settings.seed + EVALUATION_SEED, plan.evaluate_episodes
         evaluation = whole_episodes(
-            judge.agent, judge.world, episodes, seed, stop=lambda: training.stopping
+            evaluator.agent, evaluator.world, episodes, seed, stop=lambda: training.stopping
         )
         return evaluation.returns if evaluation.whole else None
 

@@ -243,7 +243,7 @@ class Handwritten:
         self.replay = {name: t.numpy() for name, t in tensors.items() if "." not in name}
         self.steps = len(self.replay["began"])
         self.actions, self.drives = critic.values.shape[0], len(critic.heads)
-        self.luck = np.random.default_rng(0)
+        self.rng = np.random.default_rng(0)
 
     def update(self) -> dict[str, float]:
         """One update."""
@@ -266,27 +266,27 @@ class Handwritten:
 
     def sample(self) -> _Batch:
         """Windows from random starts, and the augmentation of their frames."""
-        held, luck = self.replay, self.luck
-        start = luck.integers(0, self.steps - WINDOW, BATCH)[:, None]
+        replay, rng = self.replay, self.rng
+        start = rng.integers(0, self.steps - WINDOW, BATCH)[:, None]
         times = start + np.arange(WINDOW)
-        valid = held["began"][times] <= start
+        valid = replay["began"][times] <= start
         stop = start + valid.sum(1, keepdims=True) - 1
         at = np.minimum(times, stop)
-        shown = np.clip(start + np.arange(1 - STACK, WINDOW), held["began"][start], stop)
+        shown = np.clip(start + np.arange(1 - STACK, WINDOW), replay["began"][start], stop)
         real = torch.from_numpy(valid)
-        chosen = torch.from_numpy(held["actions"].take(at, 0)).long()
-        drawn = luck.integers(-SHIFT, SHIFT + 1, (BATCH, 2))
-        noise = luck.standard_normal(BATCH).clip(-2, 2).astype(np.float32)
+        chosen = torch.from_numpy(replay["actions"].take(at, 0)).long()
+        drawn = rng.integers(-SHIFT, SHIFT + 1, (BATCH, 2))
+        noise = rng.standard_normal(BATCH).clip(-2, 2).astype(np.float32)
         return _Batch(
-            frames=torch.from_numpy(held["frames"].take(shown, 0)),
+            frames=torch.from_numpy(replay["frames"].take(shown, 0)),
             actions=functional.one_hot(chosen, self.actions).float() * real[..., None],
-            signals=torch.from_numpy(held["signals"].take(at, 0)) * real[..., None],
-            terminated=torch.from_numpy(held["terminated"].take(at, 0)) & real,
-            truncated=torch.from_numpy(held["truncated"].take(at, 0)) & real,
+            signals=torch.from_numpy(replay["signals"].take(at, 0)) * real[..., None],
+            terminated=torch.from_numpy(replay["terminated"].take(at, 0)) & real,
+            truncated=torch.from_numpy(replay["truncated"].take(at, 0)) & real,
             valid=real,
             member_weights=torch.ones(BATCH, 1)
             if self.heads == 1
-            else torch.from_numpy(2.0 * luck.integers(0, 2, (BATCH, self.heads))).float(),
+            else torch.from_numpy(2.0 * rng.integers(0, 2, (BATCH, self.heads))).float(),
             shift=torch.from_numpy(drawn),
             brightness=torch.from_numpy(1 + INTENSITY * noise),
         )

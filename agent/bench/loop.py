@@ -98,9 +98,9 @@ class ByHand:
         self.age = self.age + 1
         key = chance.keys(_SEED, self.rows, self.steps)
         logits = self.policy.logits(latent, self.tokens)
-        luck = chance.gumbel(key, "policy", logits.shape[-1])
-        action = one_hot((logits + luck).argmax(-1), logits.shape[-1])
-        # The model's tensor function for planning: nothing is checked in there.
+        noise = chance.gumbel(key, "policy", logits.shape[-1])
+        action = one_hot((logits + noise).argmax(-1), logits.shape[-1])
+        # As in planning, `step` checks no message.
         here = SimpleNamespace(latent=latent, hidden=self.tokens.flatten(1), goal=None)
         after = self.model.step(cast(State, here), action)
         self.latent, self.signals, self.ended = after.latent, after.signals, after.ended

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from agent.contracts.promises import promises_in, require, require_finite
+from agent.contracts.promises import parameters_of, promises_in, require, require_finite
 from agent.contracts.subject import Subject, require_independent_rows
 
 
@@ -44,15 +44,16 @@ def untrained_critic_is_zero(subject: Subject) -> None:
 def drives_do_not_depend_on_parameters(subject: Subject) -> None:
     """The intrinsic energy stays the same when all parameters change."""
     cost, state = subject.module, subject.last.state
-    if not isinstance(cost, nn.Module):
+    parameters = parameters_of(cost)
+    if not parameters:
         return
-    intrinsic = subject.module.intrinsic(state).clone()
+    intrinsic = cost.intrinsic(state).clone()
     before = {name: value.clone() for name, value in cost.state_dict().items()}
     try:
         with torch.no_grad():
-            for parameter in cost.parameters():
+            for parameter in parameters:
                 parameter.add_(1)
-        same = torch.equal(subject.module.intrinsic(state), intrinsic)
+        same = torch.equal(cost.intrinsic(state), intrinsic)
         require(same, "a drive changed with the parameters")
     finally:
         cost.load_state_dict(before)
