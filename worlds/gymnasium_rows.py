@@ -181,12 +181,12 @@ def _layout(space: spaces.Box) -> str:
     unit = kind == "f" and float(space.low.min(initial=0)) == 0 and float(space.high.max()) == 1
     if not (unit or space.dtype == np.uint8) or len(shape) not in (2, 3):
         return ""
-    if len(shape) == 2:
-        return "HW" if min(shape) >= _SMALLEST_FRAME else ""
-    if shape[2] in _CHANNELS and min(shape[:2]) >= _SMALLEST_FRAME:
-        return "HWC"
-    if shape[0] in _CHANNELS and min(shape[1:]) >= _SMALLEST_FRAME:
-        return "CHW"
+    layouts = {"HW": (*shape, 1)}
+    if len(shape) == 3:
+        layouts = {"HWC": shape, "CHW": (shape[1], shape[2], shape[0])}
+    for layout, (height, width, channels) in layouts.items():
+        if channels in _CHANNELS and min(height, width) >= _SMALLEST_FRAME:
+            return layout
     return ""
 
 
