@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from agent.engines.allocator import keep_freed_memory
 from modules.suggest import suggestion
@@ -42,49 +43,45 @@ RENAMED = {"--worlds": "--num-envs", "tutor": "tune"}
 
 Agent = Annotated[
     str | None,
-    typer.Argument(
+    Argument(
         metavar="[AGENT|WORLD]",
         help="A bundled agent, a run folder, or a world; nothing: the showpiece.",
     ),
 ]
-Folder = Annotated[Path | None, typer.Option(help="Folder, new.", metavar="DIR")]
-Json = Annotated[bool, typer.Option("--json", help="Last line of output: one JSON object.")]
+Folder = Annotated[Path | None, Option(help="Folder, new.", metavar="DIR")]
+Json = Annotated[bool, Option("--json", help="Last line of output: one JSON object.")]
 Compare = Annotated[
     str | None,
-    typer.Option(help="Published agents to compare with: SPR,BBF_RR2.", metavar="NAMES"),
+    Option(help="Published agents to compare with: SPR,BBF_RR2.", metavar="NAMES"),
 ]
-Episodes = Annotated[int | None, typer.Option(help="Stop after this many episodes.", min=1)]
+Episodes = Annotated[int | None, Option(help="Stop after this many episodes.", min=1)]
 Traces = Annotated[
     list[Path] | None,
-    typer.Option(
-        TRACES, help="Learn from recorded runs, before or instead of acting.", metavar="RUN…"
-    ),
+    Option(TRACES, help="Learn from recorded runs, before or instead of acting.", metavar="RUN…"),
 ]
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", help="A package whose modules may be used.", metavar="PKG"),
+    Option("--plugin", help="A package whose modules may be used.", metavar="PKG"),
 ]
 
 AGENT: dict[str, Any] = {
-    "seed": Annotated[int | None, typer.Option(help="Decides every random number of the run.")],
-    "steps": Annotated[int | None, typer.Option(help="Steps, summed over the environments.")],
-    "num_envs": Annotated[int | None, typer.Option(help="Environments side by side.")],
-    "protocol": Annotated[str | None, typer.Option(help="Dynamics of an Atari world: v5 or 100k.")],
-    "preset": Annotated[
-        str | None, typer.Option(help="Settings by name; see `sextet list presets`.")
-    ],
-    "config": Annotated[Path | None, typer.Option(help="A YAML file of settings.", metavar="FILE")],
+    "seed": Annotated[int | None, Option(help="Decides every random number of the run.")],
+    "steps": Annotated[int | None, Option(help="Steps, summed over the environments.")],
+    "num_envs": Annotated[int | None, Option(help="Environments side by side.")],
+    "protocol": Annotated[str | None, Option(help="Dynamics of an Atari world: v5 or 100k.")],
+    "preset": Annotated[str | None, Option(help="Settings by name; see `sextet list presets`.")],
+    "config": Annotated[Path | None, Option(help="A YAML file of settings.", metavar="FILE")],
     "plugins": Plugins,
     "interventions": Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--intervene",
             help="Change the configurator's directive: clamp:mode=1, ablate:u.score, "
             "delay:mode=5, shuffle:mode, swap:200=surprise; may be repeated.",
             metavar="KIND:WHERE",
         ),
     ],
-    "overrides": Annotated[list[str] | None, typer.Option("--set", hidden=True)],
+    "overrides": Annotated[list[str] | None, Option("--set", hidden=True)],
 }
 """The options by which verbs name agent and world, as keywords of the API."""
 
@@ -126,8 +123,8 @@ def play(
     episodes: Episodes = None,
     run: Folder = None,
     as_json: Json = False,
-    live: Annotated[bool, typer.Option("--live/--no-live", help="The dashboard.")] = True,
-    video: Annotated[bool, typer.Option("--video", help="Also film the run (mp4).")] = False,
+    live: Annotated[bool, Option("--live/--no-live", help="The dashboard.")] = True,
+    video: Annotated[bool, Option("--video", help="Also film the run (mp4).")] = False,
 ) -> None:
     """Play a world with all messages between the modules in view. Nothing learns."""
 
@@ -136,23 +133,23 @@ def play(
 def train(
     world: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="WORLD", help="A world, or a trained agent: then it begins with its weights."
         ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue a run from its newest checkpoint.")
+        Path | None, Option(help="Continue a run from its newest checkpoint.")
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Several, as 0,1,2: a run for each, and a summary.")
+        str | None, Option(help="Several, as 0,1,2: a run for each, and a summary.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Seeds at a time.", min=1)] = 1,
+    jobs: Annotated[int, Option(help="Seeds at a time.", min=1)] = 1,
     traces: Traces = None,
     run: Folder = None,
     as_json: Json = False,
-    live: Annotated[bool, typer.Option("--live/--no-live", help="Progress as a page.")] = True,
+    live: Annotated[bool, Option("--live/--no-live", help="Progress as a page.")] = True,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write scalars for TensorBoard.")
+        bool, Option("--tensorboard", help="Also write scalars for TensorBoard.")
     ] = False,
 ) -> None:
     """Learn in a world: progress, evaluations, checkpoints. Ctrl-C keeps a checkpoint."""
@@ -160,15 +157,15 @@ def train(
 
 @_verb(shared=("seed", "protocol", "preset", "config", "plugins", "overrides"))
 def tune(
-    world: Annotated[str, typer.Argument(metavar="WORLD", help="A world, or an agent in one.")],
-    price: Annotated[float, typer.Option(help="Return subtracted for one model call.")] = 0.001,
-    generations: Annotated[int, typer.Option(help="Generations of evolution.")] = 10,
-    population: Annotated[int, typer.Option(help="Candidates of each, an even number.")] = 8,
-    episodes: Annotated[int, typer.Option(help="Episodes that each candidate plays.")] = 4,
-    steps: Annotated[int, typer.Option(help="Steps after which an episode is cut.")] = 300,
+    world: Annotated[str, Argument(metavar="WORLD", help="A world, or an agent in one.")],
+    price: Annotated[float, Option(help="Return subtracted for one model call.")] = 0.001,
+    generations: Annotated[int, Option(help="Generations of evolution.")] = 10,
+    population: Annotated[int, Option(help="Candidates of each, an even number.")] = 8,
+    episodes: Annotated[int, Option(help="Episodes that each candidate plays.")] = 4,
+    steps: Annotated[int, Option(help="Steps after which an episode is cut.")] = 300,
     traces: Traces = None,
     run: Annotated[
-        Path | None, typer.Option(help="Folder, new or left unfinished.", metavar="DIR")
+        Path | None, Option(help="Folder, new or left unfinished.", metavar="DIR")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -178,7 +175,7 @@ def tune(
 @_verb("eval", shared=AGENT)
 def evaluate(
     agent: Agent = None,
-    episodes: Annotated[int | None, typer.Option(help="Whole episodes to play.", min=1)] = None,
+    episodes: Annotated[int | None, Option(help="Whole episodes to play.", min=1)] = None,
     compare: Compare = None,
     as_json: Json = False,
 ) -> None:
@@ -188,7 +185,7 @@ def evaluate(
 @_verb()
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN…", help="Run folders, or folders of run folders.")
+        list[Path], Argument(metavar="RUN…", help="Run folders, or folders of run folders.")
     ],
     out: Folder = None,
     compare: Compare = None,
@@ -199,7 +196,7 @@ def report(
 
 @_verb("list")
 def listing(
-    what: Annotated[str, typer.Argument(metavar="games|worlds|modules|agents|studies|presets")],
+    what: Annotated[str, Argument(metavar="games|worlds|modules|agents|studies|presets")],
     plugins: Plugins = None,
 ) -> None:
     """All games, worlds, modules and so on, one a line with its name first."""
@@ -213,16 +210,14 @@ def show(agent: Agent = None, episodes: Episodes = None) -> None:
 @_verb()
 def study(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME|FILE]", help="See `sextet list studies`.")
+        str | None, Argument(metavar="[NAME|FILE]", help="See `sextet list studies`.")
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(help="Runs at a time; nothing: all cores.", min=1)
-    ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Other seeds: 0,1,2 or 0-11.")] = None,
-    worlds: Annotated[str | None, typer.Option(help="Other worlds, ids with commas.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="As small as it still works.")] = False,
+    jobs: Annotated[int | None, Option(help="Runs at a time; nothing: all cores.", min=1)] = None,
+    seeds: Annotated[str | None, Option(help="Other seeds: 0,1,2 or 0-11.")] = None,
+    worlds: Annotated[str | None, Option(help="Other worlds, ids with commas.")] = None,
+    quick: Annotated[bool, Option("--quick", help="As small as it still works.")] = False,
     run: Folder = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue the folder of a study.")] = None,
+    resume: Annotated[Path | None, Option(help="Continue the folder of a study.")] = None,
     as_json: Json = False,
 ) -> None:
     """Paired-seed experiments: worlds × arms × seeds, and a report with intervals and figures."""
@@ -231,14 +226,14 @@ def study(
 @_verb()
 def view(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN [RUN2]", help="A run folder, or two side by side.")
+        list[Path], Argument(metavar="RUN [RUN2]", help="A run folder, or two side by side.")
     ],
-    port: Annotated[int | None, typer.Option(help="Where to serve; else the next free.")] = None,
-    browse: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
+    port: Annotated[int | None, Option(help="Where to serve; else the next free.")] = None,
+    browse: Annotated[bool, Option("--open/--no-open", help="Open the browser.")] = True,
     export: Annotated[
-        Path | None, typer.Option(help="Write the page into one file instead.", metavar="FILE.html")
+        Path | None, Option(help="Write the page into one file instead.", metavar="FILE.html")
     ] = None,
-    row: Annotated[int, typer.Option(help="Which of the environments side by side.")] = 0,
+    row: Annotated[int, Option(help="Which of the environments side by side.")] = 0,
     plugins: Plugins = None,
 ) -> None:
     """Look into a recorded run on a page of this machine: every message, future and fork."""
@@ -246,7 +241,7 @@ def view(
 
 @_verb()
 def bench(
-    what: Annotated[str, typer.Argument(metavar="learn|loop|memory|ports|trace|world")],
+    what: Annotated[str, Argument(metavar="learn|loop|memory|ports|trace|world")],
     as_json: Json = False,
 ) -> None:
     """Measure the cost of a part of the program on this machine."""
@@ -254,24 +249,20 @@ def bench(
 
 @_verb()
 def fork(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A recorded run.")],
-    at: Annotated[int, typer.Option(help="The step to go back to.", metavar="STEP")],
+    run: Annotated[Path, Argument(metavar="RUN", help="A recorded run.")],
+    at: Annotated[int, Option(help="The step to go back to.", metavar="STEP")],
     changes: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--set",
             metavar="MESSAGE.FIELD=VALUE",
             help="The change: directive.mode=2, directive.u.score=0, plan.action=3; "
             "nothing: the control.",
         ),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Turns of the loop after the change (60).")
-    ] = None,
-    hold: Annotated[
-        int | None, typer.Option(help="Steps the change holds (1); 0: all of them.")
-    ] = None,
-    row: Annotated[int | None, typer.Option(help="Change one environment alone.")] = None,
+    steps: Annotated[int | None, Option(help="Turns of the loop after the change (60).")] = None,
+    hold: Annotated[int | None, Option(help="Steps the change holds (1); 0: all of them.")] = None,
+    row: Annotated[int | None, Option(help="Change one environment alone.")] = None,
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
@@ -280,7 +271,7 @@ def fork(
 
 @_verb("check-module")
 def check(
-    kind: Annotated[str, typer.Argument(metavar="KIND")],
+    kind: Annotated[str, Argument(metavar="KIND")],
     plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:

@@ -106,40 +106,33 @@ class _ObservationCodec:
         self.pixels: tuple[int, int, int] | None = None
         self.vector = self.goal = None
         self._layout, self._sensor = "", None
-        self._goal = isinstance(space, spaces.Dict) and set(space.keys()) == _GOAL_KEYS
-        main = space
-        if isinstance(space, spaces.Dict) and self._goal:
+        main, achieved = space, 0
+        if isinstance(space, spaces.Dict) and set(space.keys()) == _GOAL_KEYS:
             main = space["observation"]
             for key in ("desired_goal", "achieved_goal"):
                 if not isinstance(space[key], spaces.Box):
                     raise ConfigError(f"world {id}: expected a Box as {key}, got {space[key]}")
             self.goal = spaces.flatdim(space["desired_goal"])
+            achieved = spaces.flatdim(space["achieved_goal"])
         self._space = main
         if isinstance(main, spaces.Box) and _layout(main):
             self._layout, self._sensor = _layout(main), sensor
             height, width, channels = self._ordered(np.zeros(main.shape, main.dtype)).shape
             self.pixels = (height, width, channels) if sensor is None else sensor.shape
-        elif isinstance(main, spaces.Discrete) or (
-            isinstance(main, spaces.Box) and main.dtype.kind in "fiub"
-        ):
-            self.vector = spaces.flatdim(main)
+        elif isinstance(main, spaces.Discrete | spaces.Box) and main.dtype.kind in "fiub":
+            self.vector = spaces.flatdim(main) + achieved
         else:
             raise ConfigError(
                 f"world {id}: expected observations in a Box, Discrete, or a Dict of those with "
                 f"keys {', '.join(sorted(_GOAL_KEYS))}, got {space}; wrap the environment, "
                 "for instance in gymnasium.wrappers.FlattenObservation"
             )
-        self.goal_signals: tuple[str, ...] = ()
-        if self._goal and isinstance(space, spaces.Dict):
-            achieved = spaces.flatdim(space["achieved_goal"])
-            self.goal_signals = tuple(f"achieved_{number}" for number in range(achieved))
-            if self.vector is not None:
-                self.vector += achieved
+        self.goal_signals = tuple(f"achieved_{number}" for number in range(achieved))
 
     def encode(self, observation: Any) -> _Percept:
         """One percept. The achieved goal becomes signals, and the end of a vector."""
         goal, achieved = None, np.zeros(0, np.float32)
-        if self._goal:
+        if self.goal is not None:
             goal = np.asarray(observation["desired_goal"], np.float32).ravel()
             achieved = np.asarray(observation["achieved_goal"], np.float32).ravel()
             observation = observation["observation"]

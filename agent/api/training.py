@@ -20,7 +20,7 @@ from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset, settings_of
 from agent.learning.evaluation import whole_episodes
 from agent.learning.learner import Learner
-from agent.learning.metrics import Metrics, TensorBoard, require_tensorboard
+from agent.learning.metrics import TensorBoard, require_tensorboard
 from agent.learning.offline_training import (
     OfflineTraining,
     recorded_steps,
@@ -287,9 +287,7 @@ def _learn(
     resumed_at = None if saved is None else int(saved.facts["steps"])
     if saved is not None:
         traces = [Path(path) for path in saved.facts.get("traces", ())]
-    metrics: list[Metrics] = []
-    if observer.tensorboard:
-        metrics.append(TensorBoard(folder.path / "tensorboard"))
+    metrics = [TensorBoard(folder.path / "tensorboard")] if observer.tensorboard else []
 
     def evaluate() -> list[float] | None:
         load_weights(evaluator.agent.modules, learner.weights(), "evaluation")

@@ -52,7 +52,7 @@ def run(steps: int = 4000) -> dict[str, float]:
     `associative_us_b1`, `associative_us_b16`: recall and write of one step, latent 512, 1 and 16
     rows; medians.
     """
-    ring = _filled(1, steps)
+    ring = _filled(steps)
     sample = {"sample": lambda i: ring.sample(BATCH, WINDOW, chance.keys(0, 1, i))}
     return {
         "bytes_per_step": round(ring.bytes_per_step, 1),
@@ -66,19 +66,18 @@ def _recall(rows: int) -> Associative:
     return Associative(config=Associative.Config(), world=WORLD, rows=rows, latent_size=LATENT)
 
 
-def _filled(rows: int, steps: int) -> Ring:
-    recall = _recall(rows)
+def _filled(steps: int) -> Ring:
+    recall = _recall(1)
     ring = Ring(
         config=Ring.Config(capacity=steps),
         recall=recall,
         world=WORLD,
-        rows=rows,
+        rows=1,
         context_frames=CONTEXT,
     )
-    blank = moment(rows, -1)
-    ring.reset(blank.replace(recollection=ring.initial(rows)))
-    for step in range(steps // rows):
-        ring.write(moment(rows, step))
+    ring.reset(moment(1, -1).replace(recollection=ring.initial(1)))
+    for step in range(steps):
+        ring.write(moment(1, step))
     return ring
 
 
