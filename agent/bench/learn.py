@@ -216,9 +216,9 @@ class Handwritten:
 
     def __init__(self, learner: Learner) -> None:
         m, self.autocast = learner.modules, learner.autocast
-        seen, model = cast(PixelsSmall, m.perception), cast(JEPA, m.world_model)
+        perception, model = cast(PixelsSmall, m.perception), cast(JEPA, m.world_model)
         critic = cast(ActionCritic, cast(Cost, m.cost).critic)
-        self.online = Encoder(seen)
+        self.online = Encoder(perception)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         trunk = model.trunk
         self.predict = nn.Sequential(
@@ -232,7 +232,7 @@ class Handwritten:
         # The other weights have averages too, which are evaluated and stored.
         self.rest = nn.ModuleList([self.predict, self.energy, self.critics])
         self.rest_averages = copy.deepcopy(self.rest).requires_grad_(False)
-        size = seen.latent_size
+        size = perception.latent_size
         self.latent_stats, self.delta_stats = Running(size), Running(size)
         self.error_stats = Running(size)
         self.signal_stats = Running(len(SIGNALS))
@@ -318,8 +318,8 @@ class Handwritten:
             first = self._encoded(self.online, batch, valid[:, :1], True)
             with torch.no_grad():
                 later = valid & (torch.arange(valid.shape[1]) > 0)
-                seen = self._encoded(self.target, batch, later, False)
-            target = seen.new_zeros(*valid.shape, seen.shape[-1]).index_put((later,), seen)
+                encoded = self._encoded(self.target, batch, later, False)
+            target = encoded.new_zeros(*valid.shape, encoded.shape[-1]).index_put((later,), encoded)
         return self._model(batch, first, target) | {
             "cost/critic": self._critic(batch, first, target, rows)
         }
@@ -397,10 +397,10 @@ class Handwritten:
             best = self._values(self.critics, reached).mean(0).sum(-1).argmin(-1)
             later = self._values(self.critic_targets, reached)[:, rows, best]
             expected = ahead + rest[:, None] * later
-            seen = (reach > 0).float()
+            mask = (reach > 0).float()
         values = self._values(self.critics, first)[:, rows, batch.actions[:, 0].argmax(-1)]
-        errors = (values - expected).square().sum(-1).mean(0) * seen
-        return errors.sum() / seen.sum().clamp_min(1)
+        errors = (values - expected).square().sum(-1).mean(0) * mask
+        return errors.sum() / mask.sum().clamp_min(1)
 
 
 def agree(learner: Learner, hand: Handwritten) -> None:
@@ -414,14 +414,14 @@ def agree(learner: Learner, hand: Handwritten) -> None:
     same = {id(learner.agent): learner.agent}
     exact_hand, exact_learner = copy.deepcopy(hand), copy.deepcopy(learner, same)
     exact_hand.autocast = exact_learner.autocast = False
-    theirs, mine = exact_hand.losses(batch), exact_learner.update()
-    for name, loss in theirs.items():
-        if abs(float(loss.detach()) - mine[name]) > 1e-4 * max(1.0, abs(mine[name])):
+    expected, losses = exact_hand.losses(batch), exact_learner.update()
+    for name, loss in expected.items():
+        if abs(float(loss.detach()) - losses[name]) > 1e-4 * max(1.0, abs(losses[name])):
             raise RuntimeError(
                 f"bench learn: {name}: by hand {float(loss.detach()):.6g}, the learner "
-                f"{mine[name]:.6g}; the two no longer do the same"
+                f"{losses[name]:.6g}; the two no longer do the same"
             )
-    if missing := set(mine) - set(theirs) - {"total", "gradient_norm"}:
+    if missing := set(losses) - set(expected) - {"total", "gradient_norm"}:
         raise RuntimeError(f"bench learn: {missing} is not written by hand")
 
 
