@@ -12,10 +12,9 @@ from agent.assembly.load import request_for
 from agent.commands.text import number
 from agent.recording import checkpoint
 from agent.recording.run_folder import RunFolder
+from agent.tuning.evolution import Tuning
 from agent.tuning.evolution import tune as call
-
-SETTINGS = ("price", "generations", "population", "episodes", "steps")
-"""The options of the tuning itself."""
+from modules.validation import validated
 
 SEED = 1_000_000
 """Added to the seed of the run, so that no episode of a study is one of the tuning."""
@@ -31,16 +30,19 @@ def tune(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Tunes into a folder, new or unfinished, and prints the outcome of the best weights."""
+    """Tunes into a folder, new or unfinished, and prints the outcome of the best weights.
+
+    `options` are the fields of `Tuning` other than its seed, and those of an agent.
+    """
     start = time.monotonic()
-    settings = {name: options.pop(name) for name in SETTINGS}
+    tuning = {name: options.pop(name) for name in Tuning.model_fields if name in options}
+    plan = validated(Tuning, {**tuning, "seed": (seed or 0) + SEED}, "tune ")
     folder = RunFolder.create(None, f"tune-{world}").path if run is None else run
     try:
         best = call(
             request_for(world, overrides, seed=seed, **options),
             folder,
-            **settings,
-            seed=(seed or 0) + SEED,
+            plan,
             report=lambda generation: print(generation, flush=True),
             traces=traces,
         )
@@ -55,7 +57,7 @@ def tune(
     print(f"use it    --configurator.kind=learned --configurator.weights={folder}")
     if as_json:
         figures = {
-            "world": world, **settings, "generations": facts["generation"],
+            "world": world, **tuning, "generations": facts["generation"],
             "untaught": facts["untaught"], "from_traces": facts["from_traces"],
             "best": facts["judged"],
             "seconds": round(time.monotonic() - start, 1), "run": str(folder),

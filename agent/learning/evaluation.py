@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-import torch
+import numpy as np
 
 from agent.agent import Agent
+from agent.learning.statistics import percentile_interval
 from agent.live import live
 from agent.recording.episode_stats import EpisodeStats, Summary
-from modules import chance
 from modules.ports import World
 
 UNLIMITED = 2**40
 """Steps that no run reaches."""
-
-RESAMPLES = 4_000
-"""Bootstrap samples of an interval."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +78,6 @@ def score(values: Sequence[float]) -> Score:
     Resampling is seeded, so equal values have equal intervals. The interval of one value is that
     value.
     """
-    sample, size = torch.tensor(values, dtype=torch.float64), len(values)
-    drawn = chance.integers(chance.keys(0, 1, 0), "bootstrap", size, RESAMPLES, size)
-    means = sample[drawn[0]].mean(-1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Score(float(sample.mean()), low, high, size)
+    numbers = np.asarray(values, dtype=np.float64)
+    low, high = percentile_interval(lambda drawn: numbers[drawn].mean(-1), [len(numbers)])
+    return Score(float(numbers.mean()), float(low), float(high), len(numbers))
