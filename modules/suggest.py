@@ -5,12 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-CUTOFF = 0.6
+CUTOFF = 0.5
 """Similarity, 0 to 1, below which no name is suggested."""
 
 
-def suggestion(name: object, allowed: Iterable[str], cutoff: float = CUTOFF) -> str:
+def suggestion(name: object, allowed: Iterable[str]) -> str:
     """`. Did you mean 'NAME'?` for the most similar of `allowed`, ignoring case; empty if none."""
     choices = {choice.lower(): choice for choice in reversed(list(allowed))}
-    close = difflib.get_close_matches(str(name).lower(), choices, n=1, cutoff=cutoff)
+    close = difflib.get_close_matches(str(name).lower(), choices, n=1, cutoff=CUTOFF)
     return f". Did you mean {choices[close[0]]!r}?" if close else ""
+
+
+def not_one_of(name: object, allowed: Iterable[str]) -> str:
+    """`'NAME' is not one of A, B. Did you mean 'A'?`, the middle of an error about a name."""
+    names = list(dict.fromkeys(allowed))
+    return f"{name!r} is not one of {', '.join(names)}{suggestion(name, names)}"

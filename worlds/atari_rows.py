@@ -21,36 +21,65 @@ from modules.ports import SimStep
 from worlds.atari_rng import NoOps, Tape, chapter_seed, sticks_from
 from worlds.catalog import Game
 from worlds.protocols import Protocol, Sensor
+from worlds.seeded import SeededWorld
 from worlds.snapshots import seal, unseal
 
 Frame = NDArray[np.uint8]
+_COUNTERS = (
+    "chapter", "chapter_steps", "episodes", "frame", "game_steps", "last", "lives", "first", "over",
+    "terminated", "truncated", "acted", "signals",
+)  # fmt: skip
+"""The attributes of a row that are plain numbers, in the order of a snapshot."""
+
 _NOOP = 0
 _PADDLE_BYTES = 8
 
 
-def atari_spec(
-    game: Game,
-    protocol: Protocol,
-    sensor: Sensor | None,
-    screen: tuple[int, int],
-    actions: Sequence[Any],
-) -> WorldSpec:
-    """Shapes and actions of a game.
+@dataclass(frozen=True)
+class AtariSettings:
+    """A game and how it runs, as `worlds.make.make_world` describes it."""
 
-    screen: the emulator's (height, width), pixels. actions: the emulator's minimal action set.
-    """
-    names = tuple(action.name for action in actions)
-    return WorldSpec(
-        id=game.id,
-        pixels=(*screen, 3)
-        if sensor is None
-        else (sensor.height, sensor.width, 1 if sensor.gray else 3),
-        vector=None,
-        signals=SIGNALS,
-        actions=ActionSpec(discrete=True, size=len(actions), names=names, factors=joystick(names)),
-        protocol=protocol.name,
-        frames_per_step=protocol.frame_skip,
-    )
+    game: Game
+    num_envs: int
+    protocol: Protocol
+    sensor: Sensor | None
+    training: bool
+    episode_steps: int | None
+    chapter_steps: int
+
+    @property
+    def life_ends(self) -> bool:
+        """Whether the loss of a life terminates the episode."""
+        return self.training and self.protocol.life_ends
+
+    def identity(self, world: str) -> dict[str, Any]:
+        """The settings on which a snapshot by the implementation `world` depends."""
+        return {
+            "world": world,
+            "id": self.game.id,
+            "rows": self.num_envs,
+            "protocol": self.protocol.name,
+            "sensor": None if self.sensor is None else self.sensor.model_dump(),
+            "training": self.training,
+            "episode_steps": self.episode_steps,
+            "chapter_steps": self.chapter_steps,
+        }
+
+    def spec(self, emulator: ALEInterface) -> WorldSpec:
+        """Shapes and actions of the game, which `emulator` has loaded."""
+        names = tuple(action.name for action in emulator.getMinimalActionSet())
+        screen = (*emulator.getScreenDims(), 3)
+        return WorldSpec(
+            id=self.game.id,
+            pixels=screen if self.sensor is None else self.sensor.shape,
+            vector=None,
+            signals=SIGNALS,
+            actions=ActionSpec(
+                discrete=True, size=len(names), names=names, factors=joystick(names)
+            ),
+            protocol=self.protocol.name,
+            frames_per_step=self.protocol.frame_skip,
+        )
 
 
 def joystick(names: Sequence[str]) -> tuple[tuple[float, ...], ...]:
@@ -66,7 +95,7 @@ def joystick(names: Sequence[str]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(itertools.compress(row, used)) for row in factors)
 
 
-def load_emulator(game: Game, protocol: Protocol) -> ALEInterface:
+def load_emulator(settings: AtariSettings) -> ALEInterface:
     """A silent emulator with the game's ROM loaded, not yet reset.
 
     Its own sticky actions are off: `worlds.atari_rng` draws them.
@@ -77,7 +106,8 @@ def load_emulator(game: Game, protocol: Protocol) -> ALEInterface:
     emulator = ALEInterface()
     emulator.setFloat("repeat_action_probability", 0.0)
     emulator.setInt("random_seed", 1)
-    emulator.setInt("max_num_frames_per_episode", protocol.frames_limit)
+    emulator.setInt("max_num_frames_per_episode", settings.protocol.frames_limit)
+    game = settings.game
     rom = get_rom_path(game.rom)
     if rom is None:
         raise WorldError(f"world {game.id}: expected ROM {game.rom!r}, got none; reinstall ale-py")
@@ -178,7 +208,7 @@ class _Row:
         self.noops: NoOps
         self.raw: Frame
         self.screen: Frame | None = None
-        self.signals: tuple[float, ...] = ()
+        self.signals: Sequence[float] = ()
         self.first = self.over = self.terminated = self.truncated = self.acted = False
 
     @property
@@ -186,7 +216,7 @@ class _Row:
         return self.terminated or self.truncated
 
 
-class AtariRows:
+class AtariRows(SeededWorld):
     """B games of Atari, each in its own emulator, with next-step autoreset.
 
     `restore` continues a `snapshot` bit for bit. The simulator uses a separate emulator, so that
@@ -197,42 +227,17 @@ class AtariRows:
     Dunk the actions that ale-py sends to the game's menu before a game are sticky, here not.
     """
 
-    def __init__(
-        self,
-        *,
-        game: Game,
-        num_envs: int,
-        protocol: Protocol,
-        sensor: Sensor | None,
-        training: bool,
-        episode_steps: int | None,
-        chapter_steps: int,
-    ) -> None:
-        self.num_envs, self._protocol = num_envs, protocol
-        self._life_ends = training and protocol.life_ends
-        self._episode_steps, self._chapter_steps = episode_steps, chapter_steps
-        self._rows = [_Row(load_emulator(game, protocol)) for _ in range(num_envs)]
+    def __init__(self, settings: AtariSettings) -> None:
+        self._settings, self.num_envs = settings, settings.num_envs
+        self._rows = [_Row(load_emulator(settings)) for _ in range(self.num_envs)]
         emulator = self._rows[0].emulator
-        screen = emulator.getScreenDims()
-        actions = emulator.getMinimalActionSet()
-        self._native = [int(action.value) for action in actions]
-        self._reader = FrameReader(sensor, screen)
+        self.spec = settings.spec(emulator)
+        self._native = [int(action.value) for action in emulator.getMinimalActionSet()]
+        self._reader = FrameReader(settings.sensor, emulator.getScreenDims())
         self._reset_frames = reset_frames(emulator)
-        self._game = game
         self._simulator: ALEInterface | None = None
         self._simulator_state: Handle | None = None
-        self._seed: int | None = None
-        self.spec = atari_spec(game, protocol, sensor, screen, actions)
-        self._identity = {
-            "world": "atari-rows",
-            "id": game.id,
-            "rows": num_envs,
-            "protocol": protocol.name,
-            "sensor": None if sensor is None else sensor.model_dump(),
-            "training": training,
-            "episode_steps": episode_steps,
-            "chapter_steps": chapter_steps,
-        }
+        self._identity = settings.identity("atari-rows")
 
     # -- episodes ---------------------------------------------------------------------------
 
@@ -259,30 +264,26 @@ class AtariRows:
             row.chapter_steps += 1
             row.screen = None
             if not row.ended:
-                self._step_row(row, action_index)
+                self._step_row(row, self._native[action_index])
             elif row.terminated and not row.over:
-                self._step_after_lost_life(row)
+                # The first step of an episode that follows a lost life in the same game: a no-op.
+                self._step_row(row, self._native[0], first=True)
             else:
                 if not row.over:
                     # ale-py's vector environment steps all rows together, so there a game that
                     # `episode_steps` truncates plays one more step before its reset, with
                     # the first action of its set (a no-op in all games but two).
                     self._emulate(row.emulator, row, self._native[0], self._sticks(row))
-                if row.chapter_steps > self._chapter_steps:
+                if row.chapter_steps > self._settings.chapter_steps:
                     self._start_chapter(index, row)
                 self._start_episode(row)
         return self._observe()
 
-    def _require_seed(self) -> int:
-        if self._seed is None:
-            raise WorldError(f"world {self.spec.id}: expected reset(seed) first, got none")
-        return self._seed
-
     def _start_chapter(self, index: int, row: _Row) -> None:
         row.chapter += 1
         seed = chapter_seed(self._require_seed(), index, row.chapter)
-        row.tape = Tape(seed, self._protocol.sticky)
-        row.noops = NoOps(seed, self._protocol.noop_max)
+        row.tape = Tape(seed, self._settings.protocol.sticky)
+        row.noops = NoOps(seed, self._settings.protocol.noop_max)
         row.chapter_steps = row.episodes = 0
         row.frame = self._reset_frames  # loading the ROM resets once, too
         row.emulator.restoreState(row.loaded_state)
@@ -307,20 +308,14 @@ class AtariRows:
         row.frame, row.acted = row.frame + self._reset_frames, False
 
     def _sticks(self, row: _Row) -> Sequence[int]:
-        return row.tape.sticks(row.frame, self._protocol.frame_skip)
+        return row.tape.sticks(row.frame, self._settings.protocol.frame_skip)
 
-    def _step_row(self, row: _Row, action_index: int) -> None:
-        score = self._emulate(row.emulator, row, self._native[action_index], self._sticks(row))
+    def _step_row(self, row: _Row, native: int, first: bool = False) -> None:
+        score = self._emulate(row.emulator, row, native, self._sticks(row))
         lost = self._update_flags(row.emulator, row)
-        row.first, row.terminated = False, row.over or (self._life_ends and lost)
-        row.signals = self._signals(row, score, lost, self._native[action_index])
-
-    def _step_after_lost_life(self, row: _Row) -> None:
-        """The first step of an episode that follows a lost life in the same game: a no-op."""
-        score = self._emulate(row.emulator, row, self._native[0], self._sticks(row))
-        lost = self._update_flags(row.emulator, row)
-        row.first, row.terminated = True, row.over
-        row.signals = self._signals(row, score, lost, _NOOP)
+        row.first = first
+        row.terminated = row.over or (self._settings.life_ends and lost and not first)
+        row.signals = self._signals(row, score, lost, _NOOP if first else native)
 
     def _update_flags(self, emulator: ALEInterface, at: _Row) -> bool:
         """Updates lives, `over` and `truncated` after a step; True if a life was lost."""
@@ -329,20 +324,13 @@ class AtariRows:
         lost, at.lives = lives < at.lives, lives
         at.over = emulator.game_over(with_truncation=False)
         at.truncated = not at.over and (
-            emulator.game_truncated() or at.game_steps == self._episode_steps
+            emulator.game_truncated() or at.game_steps == self._settings.episode_steps
         )
         return lost
 
     @staticmethod
     def _signals(row: _Row, score: float, lost: bool, native: int) -> tuple[float, ...]:
-        return (
-            score,
-            float(lost),
-            float(row.lives),
-            float(row.over),
-            float(native != _NOOP),
-            0.0,
-        )
+        return score, float(lost), float(row.lives), float(row.over), float(native != _NOOP), 0.0
 
     def _emulate(
         self, emulator: ALEInterface, at: _Row, native: int, sticks: Sequence[int]
@@ -354,7 +342,7 @@ class AtariRows:
         """
         act, over, reader = emulator.act, emulator.game_over, self._reader
         last, score, pools = at.last, 0, reader.pools
-        last_frame_index = self._protocol.frame_skip - 1
+        last_frame_index = self._settings.protocol.frame_skip - 1
         previous: Frame | None = None
         for k, stick in enumerate(sticks):
             if not stick:
@@ -404,11 +392,7 @@ class AtariRows:
         """All rows: emulator states, counters, random numbers, last observation."""
         seed, facts, blobs = self._require_seed(), [], list[bytes]()
         for row in self._rows:
-            facts.append([
-                row.chapter, row.chapter_steps, row.episodes, row.frame, row.game_steps, row.last,
-                row.lives, row.first, row.over, row.terminated, row.truncated, row.acted,
-                row.signals,
-            ])  # fmt: skip
+            facts.append([getattr(row, name) for name in _COUNTERS])
             state = row.emulator.cloneState(include_rng=True).serialize()
             blobs += [state, row.raw.tobytes(), self._screen(row).tobytes()]
         return seal(self._identity, {"seed": seed, "rows": facts}, blobs)
@@ -423,11 +407,8 @@ class AtariRows:
         for index, (row, counters) in enumerate(zip(self._rows, facts["rows"], strict=True)):
             row.chapter = counters[0] - 1
             self._start_chapter(index, row)
-            (
-                _, row.chapter_steps, row.episodes, row.frame, row.game_steps, row.last,
-                row.lives, row.first, row.over, row.terminated, row.truncated, row.acted, signals,
-            ) = counters  # fmt: skip
-            row.signals = tuple(signals)
+            for name, value in zip(_COUNTERS, counters, strict=True):
+                setattr(row, name, value)
             for _ in range(row.episodes):
                 row.noops.draw()
             state, raw, screen = blobs[3 * index : 3 * index + 3]
@@ -456,11 +437,11 @@ class AtariRows:
             return SimStep(handle, (0.0, 0.0, float(handle.lives), 0.0, 0.0, 0.0), True)
         emulator = self._simulator
         if emulator is None:
-            emulator = self._simulator = load_emulator(self._game, self._protocol)
+            emulator = self._simulator = load_emulator(self._settings)
             emulator.reset_game()
             emulator.act(_NOOP)
             self._simulator_row = _Row(emulator)
-        at, skip = self._simulator_row, self._protocol.frame_skip
+        at, skip = self._simulator_row, self._settings.protocol.frame_skip
         if handle is not self._simulator_state:
             restore_exactly(emulator, handle.state, handle.acted)
         at.frame, at.last, at.lives = handle.frame, handle.last, handle.lives
@@ -468,17 +449,17 @@ class AtariRows:
         sticks = (
             handle.tape.sticks(handle.frame, skip)
             if seed is None
-            else sticks_from(seed, skip, self._protocol.sticky)
+            else sticks_from(seed, skip, self._settings.protocol.sticky)
         )
         native = self._native[int(action)]
         score = self._emulate(emulator, at, native, sticks)
         lost = self._update_flags(emulator, at)
-        ended = at.over or at.truncated or (self._life_ends and lost)
+        ended = at.over or at.truncated or (self._settings.life_ends and lost)
         after = self._simulator_state = self._to_handle(emulator, at, handle.tape, ended)
         return SimStep(after, self._signals(at, score, lost, native), ended)
 
     def _to_handle(self, emulator: ALEInterface, at: _Row, tape: Tape, ended: bool) -> Handle:
-        last = at.last if self._protocol.sticky else _NOOP
+        last = at.last if self._settings.protocol.sticky else _NOOP
         return Handle(
             state=emulator.cloneState(),
             raw=at.raw,

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from modules.messages import SIGNALS, Observation, WorldError
 from worlds.atari_rng import chapter_seed
-from worlds.atari_rows import atari_spec, load_emulator
-from worlds.catalog import Game
-from worlds.protocols import Protocol, Sensor
+from worlds.atari_rows import AtariSettings, load_emulator
+from worlds.seeded import SeededWorld
 from worlds.snapshots import seal, unseal
 
 _SCORE, _LIFE_LOST, _LIVES, _END, _EFFORT = (
@@ -36,7 +35,7 @@ step whose action was ignored.
 Flags = NDArray[np.bool_]
 
 
-class AtariVector:
+class AtariVector(SeededWorld):
     """B games of Atari in ale-py's threads, with next-step autoreset.
 
     Observations equal those of `AtariRows` with the same arguments and seed. ale-py gives no
@@ -44,29 +43,19 @@ class AtariVector:
     and the actions since. `restore` replays them, about as fast as they were first played.
     """
 
-    def __init__(
-        self,
-        *,
-        game: Game,
-        num_envs: int,
-        protocol: Protocol,
-        sensor: Sensor | None,
-        training: bool,
-        episode_steps: int | None,
-        chapter_steps: int,
-    ) -> None:
-        self.num_envs = num_envs
-        self._life_ends = training and protocol.life_ends
-        self._episode_steps, self._chapter_steps = episode_steps, chapter_steps
-        emulator = load_emulator(game, protocol)
-        screen, actions = emulator.getScreenDims(), emulator.getMinimalActionSet()
-        self.spec = atari_spec(game, protocol, sensor, screen, actions)
-        height, width, channels = self.spec.pixels or (*screen, 3)
-        self._shape = (num_envs, height, width, channels)
+    def __init__(self, settings: AtariSettings) -> None:
+        self._settings, self.num_envs = settings, settings.num_envs
+        self._identity = settings.identity("atari-vector")
+        emulator, protocol, sensor = load_emulator(settings), settings.protocol, settings.sensor
+        self.spec = settings.spec(emulator)
+        assert self.spec.pixels is not None
+        height, width, channels = self.spec.pixels
+        self._shape = (self.num_envs, height, width, channels)
+        actions = emulator.getMinimalActionSet()
         self._effort = np.array([float(action.value != 0) for action in actions], np.float32)
         self._envs = AtariVectorEnv(
-            game.rom,
-            num_envs,
+            settings.game.rom,
+            self.num_envs,
             max_num_frames_per_episode=protocol.frames_limit,
             repeat_action_probability=protocol.sticky,
             img_height=height,
@@ -79,43 +68,19 @@ class AtariVector:
             reward_clipping=False,
             use_fire_reset=False,
         )
-        self._seed: int | None = None
-        self._pixels: NDArray[np.uint8]
-        self._signals: NDArray[np.float32]
+        self._no_rows: Flags = np.zeros(self.num_envs, np.bool_)
+        self._no_rows_tensor = torch.from_numpy(self._no_rows)
+        self._ended = self._alive = self._no_rows
+        self._any_ended = False
         self._lives: NDArray[np.int32]
         self._game_steps: NDArray[np.int64]
-        self._no_rows: Flags
-        self._first: Flags
-        self._over: Flags
-        self._ale_truncated: Flags
-        self._ale_resets: Flags
-        self._alive: Flags
-        self._terminated: Flags
-        self._truncated: Flags
-        self._ended: Flags
-        self._any_ended: bool
-        self._logs: list[bytearray]
-        self._chapters: list[int]
-        self._identity = {
-            "world": "atari-vector",
-            "id": game.id,
-            "rows": num_envs,
-            "protocol": protocol.name,
-            "sensor": None if sensor is None else sensor.model_dump(),
-            "training": training,
-            "episode_steps": episode_steps,
-            "chapter_steps": chapter_steps,
-        }
 
     # -- episodes ---------------------------------------------------------------------------
 
     def reset(self, seed: int) -> Observation:
         """The first observation of every row, under the run's `seed`."""
         self._seed = seed
-        self._start_logs([0] * self.num_envs)
-        all_rows = np.ones(self.num_envs, np.bool_)
-        pixels, info = self._reset(all_rows, self._seeds(all_rows))
-        self._set_first(pixels, info["lives"])
+        self._start_chapters([0] * self.num_envs)
         return self._observe()
 
     def step(self, action: Tensor) -> Observation:
@@ -165,7 +130,9 @@ class AtariVector:
         self, new_game: Flags, pixels: NDArray[np.uint8], lives: NDArray[np.int32], over: Flags
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32], Flags]:
         """Resets the `new_game` rows that ale-py has not reset, and starts chapters where due."""
-        chapter_over = np.array([len(log) > self._chapter_steps for log in self._logs]) & new_game
+        chapter_over = (
+            np.array([len(log) > self._settings.chapter_steps for log in self._logs]) & new_game
+        )
         limit_reset = new_game & ~self._ale_resets & ~chapter_over
         for row in np.flatnonzero(limit_reset).tolist():
             self._logs[row][-1] = _LIMIT_RESET
@@ -182,14 +149,14 @@ class AtariVector:
     def _update_flags(self) -> None:
         """Updates the episode flags after a step."""
         lost = self._signals[:, _LIFE_LOST] > 0
-        limit = self._game_steps == self._episode_steps
-        if not (self._over | self._ale_truncated | limit | (lost & self._life_ends)).any():
+        limit = self._game_steps == self._settings.episode_steps
+        if not (self._over | self._ale_truncated | limit | (lost & self._settings.life_ends)).any():
             # The common case: all flags are False and share one array, so that none is allocated.
             self._terminated = self._truncated = self._ended = self._ale_resets = self._no_rows
             self._alive, self._any_ended = ~self._no_rows, False
             return
         terminated = self._over
-        if self._life_ends and lost.any():
+        if self._settings.life_ends and lost.any():
             terminated = terminated | (lost & ~self._first)
         truncated = self._ale_truncated & ~self._over
         self._ale_resets = self._over | truncated
@@ -199,14 +166,18 @@ class AtariVector:
         self._any_ended = bool(self._ended.any())
         self._alive = ~(self._over | truncated)
 
-    def _require_seed(self) -> int:
-        if self._seed is None:
-            raise WorldError(f"world {self.spec.id}: expected reset(seed) first, got none")
-        return self._seed
-
-    def _start_logs(self, chapters: list[int]) -> None:
+    def _start_chapters(self, chapters: list[int]) -> None:
+        """Sets every row to the first observation of a chapter."""
         self._chapters = list(chapters)
         self._logs = [bytearray() for _ in chapters]
+        pixels, info = self._reset(~self._no_rows, self._seeds(~self._no_rows))
+        self._pixels, self._lives = pixels, info["lives"]
+        self._signals = np.zeros((self.num_envs, len(SIGNALS)), np.float32)
+        self._signals[:, _LIVES] = self._lives
+        self._game_steps = np.zeros(self.num_envs, np.int64)
+        self._over, self._ale_truncated = self._no_rows.copy(), self._no_rows.copy()
+        self._first = ~self._no_rows
+        self._update_flags()
 
     def _seeds(self, mask: Flags) -> NDArray[np.int64]:
         rows, seed = np.flatnonzero(mask).tolist(), self._require_seed()
@@ -217,18 +188,6 @@ class AtariVector:
         options = None if mask.all() else {"reset_mask": mask}
         result: tuple[Any, dict[str, Any]] = self._envs.reset(seed=seeds, options=options)
         return result
-
-    def _set_first(self, pixels: NDArray[np.uint8], lives: NDArray[np.int32]) -> None:
-        """Sets every row to the first observation of a game."""
-        self._no_rows = np.zeros(self.num_envs, np.bool_)
-        self._no_rows_tensor = torch.from_numpy(self._no_rows)
-        self._pixels, self._lives = pixels, lives
-        self._signals = np.zeros((self.num_envs, len(SIGNALS)), np.float32)
-        self._signals[:, _LIVES] = lives
-        self._game_steps = np.zeros(self.num_envs, np.int64)
-        self._over, self._ale_truncated = self._no_rows.copy(), self._no_rows.copy()
-        self._first = ~self._no_rows
-        self._update_flags()
 
     def _observe(self) -> Observation:
         """The last observation.
@@ -257,8 +216,7 @@ class AtariVector:
 
     def close(self) -> None:
         """Releases the emulators."""
-        if self._seed is not None:
-            self._seed = None
+        self._seed = None
         self._envs.close()
 
     # -- snapshots --------------------------------------------------------------------------
@@ -288,10 +246,7 @@ class AtariVector:
         """
         facts, logs = unseal(data, self._identity)
         self._seed = facts["seed"]
-        self._start_logs(facts["chapters"])
-        all_rows = np.ones(self.num_envs, np.bool_)
-        pixels, info = self._reset(all_rows, self._seeds(all_rows))
-        self._set_first(pixels, info["lives"])
+        self._start_chapters(facts["chapters"])
         num_steps = max(len(log) for log in logs)
         starts = np.array([num_steps - len(log) for log in logs])
         for at in range(num_steps):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import re
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from modules.messages import ConfigError
-from worlds.protocols import guess
+from modules.suggest import suggestion
 
 
 class Game(NamedTuple):
@@ -25,9 +25,14 @@ class Game(NamedTuple):
 
 @cache
 def games() -> dict[str, Game]:
-    """All single-player games, by name in lower case without underscores."""
+    """All single-player games, by name in lower case without underscores.
+
+    Registers them with Gymnasium, and the environments of this package, `sextet/…-v0`.
+    """
     import ale_py
     import gymnasium
+
+    import worlds.orchard  # noqa: F401
 
     gymnasium.register_envs(ale_py)
     by_name = {}
@@ -43,30 +48,20 @@ def list_games() -> list[str]:
     return sorted(game.id for game in games().values())
 
 
-def _register_sextet() -> None:
-    """Registers this package's environments, `sextet/…-v0`, with Gymnasium."""
-    import worlds.orchard  # noqa: F401
-
-
 def list_worlds() -> list[str]:
     """Registered Gymnasium ids: Atari games first, then other environments."""
     import gymnasium
 
-    _register_sextet()
     atari = list_games()
-    others = sorted(id for id in gymnasium.registry if not id.startswith("ALE/"))
-    return atari + [id for id in others if _is_listed(id)]
+    return atari + sorted(id for id, spec in gymnasium.registry.items() if _is_listed(id, spec))
 
 
-def _is_listed(id: str) -> bool:
-    """False for old ids of Atari games (`PongNoFrameskip-v4`) and for absent backends."""
-    import gymnasium
-
-    spec = gymnasium.registry[id]
+def _is_listed(id: str, spec: Any) -> bool:
+    """False for Atari games, their old ids (`PongNoFrameskip-v4`) and for absent backends."""
     entry = spec.entry_point if isinstance(spec.entry_point, str) else ""
     return (
         not entry.startswith(("ale_py", "shimmy"))
-        and not id.startswith(("phys2d/", "tabular/", "GymV2", "GymV"))
+        and not id.startswith(("ALE/", "phys2d/", "tabular/", "GymV"))
         and "mujoco" not in entry
     )
 
@@ -81,7 +76,6 @@ def find(id: str) -> Game | str:
     """
     import gymnasium
 
-    _register_sextet()
     by_name = games()
     plain = re.sub(r"-v5$", "", id.removeprefix("ALE/")).replace("_", "").lower()
     if plain in by_name and not re.search(r"-v[0-46-9]", id):
@@ -97,7 +91,8 @@ def find(id: str) -> Game | str:
             ) from None
         if name not in gymnasium.registry:
             raise ConfigError(
-                f"world {id!r}: {package} registers no {name!r}{guess(name, gymnasium.registry)}"
+                f"world {id!r}: {package} registers no {name!r}"
+                f"{suggestion(name, gymnasium.registry)}"
             )
         return id
     if id in gymnasium.registry:
@@ -105,5 +100,5 @@ def find(id: str) -> Game | str:
     names = [name for game in by_name.values() for name in (game.id, game.name)]
     raise ConfigError(
         f"world: {id!r} is neither an Atari game nor a Gymnasium id"
-        + (guess(id, [*names, *gymnasium.registry]) or "; see `sextet list worlds`")
+        + (suggestion(id, [*names, *gymnasium.registry]) or "; see `sextet list worlds`")
     )

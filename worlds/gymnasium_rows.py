@@ -7,8 +7,8 @@ import copyreg
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import cv2
@@ -23,6 +23,7 @@ from modules import chance
 from modules.messages import SIGNALS, ActionSpec, ConfigError, Observation, WorldError, WorldSpec
 from modules.ports import SimStep
 from worlds.protocols import Sensor
+from worlds.seeded import SeededWorld
 from worlds.snapshots import seal, unseal
 
 _CHANNELS = (1, 3, 4)
@@ -38,8 +39,15 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def _brief(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+@contextmanager
+def _calling(id: str, call: str, hint: str = "") -> Iterator[None]:
+    """Runs an environment's own code, which may raise any error: it becomes a WorldError."""
+    try:
+        with _no_warnings():
+            yield
+    except Exception as error:
+        brief = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise WorldError(f"world {id}: {call} failed ({brief}){hint}") from error
 
 
 class _ActionCodec:
@@ -97,55 +105,41 @@ class _ObservationCodec:
     def __init__(self, id: str, space: spaces.Space[Any], sensor: Sensor | None) -> None:
         self.pixels: tuple[int, int, int] | None = None
         self.vector = self.goal = None
-        self._layout, self._sensor, self._one_hot = "", None, None
-        self._goal = isinstance(space, spaces.Dict) and set(space.keys()) == _GOAL_KEYS
-        main = space
-        if isinstance(space, spaces.Dict) and self._goal:
+        self._layout, self._sensor = "", None
+        main, achieved = space, 0
+        if isinstance(space, spaces.Dict) and set(space.keys()) == _GOAL_KEYS:
             main = space["observation"]
             for key in ("desired_goal", "achieved_goal"):
                 if not isinstance(space[key], spaces.Box):
                     raise ConfigError(f"world {id}: expected a Box as {key}, got {space[key]}")
-            self.goal = int(np.prod(space["desired_goal"].shape or (1,)))
-        if isinstance(main, spaces.Discrete):
-            self._one_hot, self.vector = (int(main.start), int(main.n)), int(main.n)
-        elif isinstance(main, spaces.Box) and _layout(main):
+            self.goal = spaces.flatdim(space["desired_goal"])
+            achieved = spaces.flatdim(space["achieved_goal"])
+        self._space = main
+        if isinstance(main, spaces.Box) and _layout(main):
             self._layout, self._sensor = _layout(main), sensor
             height, width, channels = self._ordered(np.zeros(main.shape, main.dtype)).shape
-            if sensor is not None:
-                height, width = sensor.height, sensor.width
-                channels = 1 if sensor.gray else 3
-            self.pixels = (height, width, channels)
-        elif isinstance(main, spaces.Box) and main.dtype.kind in "fiub":
-            self.vector = max(1, int(np.prod(main.shape)))
+            self.pixels = (height, width, channels) if sensor is None else sensor.shape
+        elif isinstance(main, spaces.Discrete | spaces.Box) and main.dtype.kind in "fiub":
+            self.vector = spaces.flatdim(main) + achieved
         else:
             raise ConfigError(
                 f"world {id}: expected observations in a Box, Discrete, or a Dict of those with "
                 f"keys {', '.join(sorted(_GOAL_KEYS))}, got {space}; wrap the environment, "
                 "for instance in gymnasium.wrappers.FlattenObservation"
             )
-        self.goal_signals: tuple[str, ...] = ()
-        if self._goal and isinstance(space, spaces.Dict):
-            achieved = int(np.prod(space["achieved_goal"].shape or (1,)))
-            self.goal_signals = tuple(f"achieved_{number}" for number in range(achieved))
-            if self.vector is not None:
-                self.vector += achieved
+        self.goal_signals = tuple(f"achieved_{number}" for number in range(achieved))
 
     def encode(self, observation: Any) -> _Percept:
         """One percept. The achieved goal becomes signals, and the end of a vector."""
         goal, achieved = None, np.zeros(0, np.float32)
-        if self._goal:
+        if self.goal is not None:
             goal = np.asarray(observation["desired_goal"], np.float32).ravel()
             achieved = np.asarray(observation["achieved_goal"], np.float32).ravel()
             observation = observation["observation"]
         goal_signals = tuple(achieved.tolist())
-        if self._one_hot is not None:
-            start, size = self._one_hot
-            values = np.zeros(size, np.float32)
-            values[int(observation) - start] = 1.0
-        elif self._layout:
+        if self._layout:
             return _Percept(self._frame(np.asarray(observation)), goal, goal_signals)
-        else:
-            values = np.asarray(observation, np.float32).ravel()
+        values = np.asarray(spaces.flatten(self._space, observation), np.float32)  # or one-hot
         return _Percept(np.concatenate([values, achieved]), goal, goal_signals)
 
     def _ordered(self, frame: NDArray[Any]) -> NDArray[Any]:
@@ -180,12 +174,12 @@ def _layout(space: spaces.Box) -> str:
     unit = kind == "f" and float(space.low.min(initial=0)) == 0 and float(space.high.max()) == 1
     if not (unit or space.dtype == np.uint8) or len(shape) not in (2, 3):
         return ""
-    if len(shape) == 2:
-        return "HW" if min(shape) >= _SMALLEST_FRAME else ""
-    if shape[2] in _CHANNELS and min(shape[:2]) >= _SMALLEST_FRAME:
-        return "HWC"
-    if shape[0] in _CHANNELS and min(shape[1:]) >= _SMALLEST_FRAME:
-        return "CHW"
+    layouts = {"HW": (*shape, 1)}
+    if len(shape) == 3:
+        layouts = {"HWC": shape, "CHW": (shape[1], shape[2], shape[0])}
+    for layout, (height, width, channels) in layouts.items():
+        if channels in _CHANNELS and min(height, width) >= _SMALLEST_FRAME:
+            return layout
     return ""
 
 
@@ -206,14 +200,22 @@ class _Row:
     env: Any
     obs: _Percept
     episode: int = 0
-    actions: list[Any] | None = None
+    actions: list[Any] = field(default_factory=list)
     signals: tuple[float, ...] = ()
     first: bool = True
     terminated: bool = False
     truncated: bool = False
 
 
-class GymnasiumRows:
+def _construct(id: str) -> Any:
+    """An environment of a Gymnasium id, whose package `catalog.find` has imported."""
+    with _calling(id, "construction"):
+        spec = gymnasium.spec(id.rpartition(":")[2])
+        mode = "rgb_array" if "rgb_array" in _render_modes(spec) else None
+        return gymnasium.make(spec, render_mode=mode, disable_env_checker=True)
+
+
+class GymnasiumRows(SeededWorld):
     """B environments of one Gymnasium id with next-step autoreset, one seed an episode.
 
     Actions: Discrete or bounded Box. Observations: frames, vectors, Discrete, or a Dict of those
@@ -233,10 +235,8 @@ class GymnasiumRows:
         observation_signals: tuple[int, ...],
     ) -> None:
         self._observation_signals = observation_signals
-        self.num_envs, self._id, self._episode_steps = num_envs, id, episode_steps
-        self._seed: int | None = None
-        self._rows: list[_Row] = []
-        first = self._construct()
+        self.num_envs, self._episode_steps = num_envs, episode_steps
+        first = _construct(id)
         try:
             self._actions = _ActionCodec(id, first.action_space)
             self._observations = _ObservationCodec(id, first.observation_space, sensor)
@@ -245,7 +245,7 @@ class GymnasiumRows:
             raise
         empty = _Percept(np.zeros(0), None)
         self._rows = [_Row(env=first, obs=empty)]
-        self._rows += [_Row(env=self._construct(), obs=empty) for _ in range(num_envs - 1)]
+        self._rows += [_Row(env=_construct(id), obs=empty) for _ in range(num_envs - 1)]
         self.spec = WorldSpec(
             id=id,
             pixels=self._observations.pixels,
@@ -265,17 +265,6 @@ class GymnasiumRows:
             "sensor": None if sensor is None else sensor.model_dump(),
             "episode_steps": episode_steps,
         }
-
-    def _construct(self) -> Any:
-        try:
-            with _no_warnings():
-                # `catalog.find` has imported the package before the colon.
-                spec = gymnasium.spec(self._id.rpartition(":")[2])
-                modes = _render_modes(spec)
-                mode = "rgb_array" if "rgb_array" in modes else None
-                return gymnasium.make(spec, render_mode=mode, disable_env_checker=True)
-        except Exception as error:  # an environment's constructor may raise any error
-            raise WorldError(f"world {self._id}: construction failed ({_brief(error)})") from None
 
     # -- episodes ---------------------------------------------------------------------------
 
@@ -307,25 +296,16 @@ class GymnasiumRows:
                 self._step_row(row, chosen)
         return self._observe()
 
-    def _require_seed(self) -> int:
-        if self._seed is None:
-            raise WorldError(f"world {self._id}: expected reset(seed) first, got none")
-        return self._seed
-
     def _start_episode(self, index: int, row: _Row) -> None:
         key = int(chance.keys(self._require_seed(), index + 1, row.episode)[index])
-        with _no_warnings():
-            try:
-                observation, _ = row.env.reset(seed=key % 2**31)
-            except Exception as error:  # the environment's own
-                raise WorldError(f"world {self._id}: reset failed ({_brief(error)})") from error
+        with _calling(self.spec.id, "reset"):
+            observation, _ = row.env.reset(seed=key % 2**31)
         row.obs, row.actions = self._observations.encode(observation), []
         row.signals = (*(0.0,) * len(SIGNALS), *self._appended(row.obs))
         row.first, row.terminated, row.truncated = True, False, False
 
     def _step_row(self, row: _Row, native: Any) -> None:
         element = self._actions.to_env(native)
-        assert row.actions is not None
         row.actions.append(element)
         row.obs, row.signals, row.terminated, row.truncated = self._step_env(
             row.env, element, self._actions.effort(native), len(row.actions)
@@ -335,11 +315,8 @@ class GymnasiumRows:
     def _step_env(
         self, env: Any, element: Any, effort: float, steps: int
     ) -> tuple[_Percept, tuple[float, ...], bool, bool]:
-        with _no_warnings():
-            try:
-                observation, reward, terminated, truncated, _ = env.step(element)
-            except Exception as error:  # the environment's own
-                raise WorldError(f"world {self._id}: step failed ({_brief(error)})") from error
+        with _calling(self.spec.id, "step"):
+            observation, reward, terminated, truncated, _ = env.step(element)
         obs = self._observations.encode(observation)
         signals = (float(reward), 0.0, 0.0, float(terminated), effort, 0.0, *self._appended(obs))
         truncated = not terminated and (bool(truncated) or steps == self._episode_steps)
@@ -372,15 +349,13 @@ class GymnasiumRows:
         self._require_seed()
         pictures = []
         for row in self._rows:
-            picture = None
+            picture = np.zeros(0)
+            # An error: a renderer that is not installed.
             if row.env.render_mode == "rgb_array":
-                with _no_warnings():
-                    try:
-                        picture = np.asarray(row.env.render())
-                    except Exception:  # a renderer that is not installed
-                        picture = None
-            usable = picture is not None and picture.ndim == 3 and picture.dtype == np.uint8
-            pictures.append(picture if picture is not None and usable else _picture(row.obs.array))
+                with suppress(Exception), _no_warnings():
+                    picture = np.asarray(row.env.render())
+            usable = picture.ndim == 3 and picture.dtype == np.uint8
+            pictures.append(picture if usable else _picture(row.obs.array))
         return torch.from_numpy(np.stack(pictures))
 
     def close(self) -> None:
@@ -415,13 +390,13 @@ class GymnasiumRows:
             self._start_episode(index, row)
             for element in actions:
                 action = int(element) if self._actions.spec.discrete else element.copy()
-                assert row.actions is not None
                 row.actions.append(action)
                 row.obs = self._step_env(row.env, action, 0.0, len(row.actions))[0]
             if row.obs.array.tobytes() != values:
                 raise WorldError(
-                    f"snapshot of {self._id}: expected the recorded observation, got another after "
-                    f"the replay of row {index}: not deterministic under its seed; reset instead"
+                    f"snapshot of {self.spec.id}: expected the recorded observation, got another "
+                    f"after the replay of row {index}: not deterministic under its seed; reset "
+                    "instead"
                 )
             row.signals = tuple(np.frombuffer(signals).tolist())
             row.first, row.terminated, row.truncated = progress[2:]
@@ -437,18 +412,13 @@ class GymnasiumRows:
         self._require_seed()
         _share_pygame_objects()
         at = self._rows[row]
-        steps = len(at.actions or ())
-        return Handle(self._copy(at.env), at.obs, steps, at.terminated or at.truncated)
+        ended = at.terminated or at.truncated
+        return Handle(self._copy(at.env), at.obs, len(at.actions), ended)
 
     def _copy(self, env: Any) -> Any:
-        try:
-            with _no_warnings():
-                return copy.deepcopy(env)
-        except Exception as error:  # an environment may hold objects that cannot be copied
-            raise WorldError(
-                f"world {self._id}: expected an environment that can be copied, got "
-                f"{_brief(error)}; choose world_model.kind=jepa"
-            ) from None
+        # An environment may hold objects that cannot be copied.
+        with _calling(self.spec.id, "copy", "; choose world_model.kind=jepa"):
+            return copy.deepcopy(env)
 
     def simulate(self, handle: Handle, action: Any, seed: int | None) -> SimStep:
         """One step of a copy, from `handle` with a native action (int or array [A]).

@@ -52,11 +52,10 @@ def make_world(
     target = find(id)
     if isinstance(target, Game):
         from worlds.atari_rng import CHAPTER_STEPS
-        from worlds.atari_rows import AtariRows
+        from worlds.atari_rows import AtariRows, AtariSettings
         from worlds.atari_vector import AtariVector
 
-        environment = AtariVector if vector else AtariRows
-        return environment(
+        settings = AtariSettings(
             game=target,
             num_envs=num_envs,
             protocol=rules,
@@ -65,17 +64,29 @@ def make_world(
             episode_steps=episode_steps,
             chapter_steps=CHAPTER_STEPS if chapter_steps is None else chapter_steps,
         )
-    if protocol is not None:
+        world: World = AtariVector(settings) if vector else AtariRows(settings)
+    elif protocol is not None:
         raise ConfigError(
             f"protocol: expected none in {id}, which is no Atari game, got "
             f"{protocol!r}; leave it out"
         )
-    from worlds.gymnasium_rows import GymnasiumRows
+    else:
+        from worlds.gymnasium_rows import GymnasiumRows
 
-    return GymnasiumRows(
-        id=target,
-        num_envs=num_envs,
-        sensor=sensor,
-        episode_steps=episode_steps,
-        observation_signals=observation_signals,
-    )
+        world = GymnasiumRows(
+            id=target,
+            num_envs=num_envs,
+            sensor=sensor,
+            episode_steps=episode_steps,
+            observation_signals=observation_signals,
+        )
+    size = world.spec.vector or 0
+    for entry in observation_signals:
+        if not 0 <= entry < size:
+            world.close()
+            raise ConfigError(
+                f"world {world.spec.id}: observation_signals: expected entries of the observed "
+                f"vector of {size} numbers, got {entry}; "
+                + (f"try 0 to {size - 1}" if size else "leave them out")
+            )
+    return world

@@ -47,13 +47,9 @@ def _paint() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     fruits = np.full((number, 3, CELL, CELL, 3), 60, np.uint8)
     for shade, bright in enumerate((150, 185, 220)):
         fruits[:, shade, disc] = (hues * bright).astype(np.uint8)[:, None]
-    leaves = np.empty((number, number, CELL, CELL, 3), np.uint8)
     stripes = (np.add.outer(np.arange(CELL), np.arange(CELL)) % 2).astype(bool)
-    for first in range(number):
-        for second in range(number):
-            leaves[first, second] = np.where(
-                stripes[..., None], hues[first] * 185, hues[second] * 185
-            ).astype(np.uint8)
+    dyes = (hues * 185).astype(np.uint8)
+    leaves = np.where(stripes[..., None], dyes[:, None, None, None], dyes[:, None, None])
     return fruits, leaves
 
 

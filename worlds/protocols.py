@@ -6,12 +6,10 @@ perception, declared as a `Sensor` and applied by the environment.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from modules.messages import ConfigError
+from modules.suggest import not_one_of
 
 
 class Protocol(BaseModel):
@@ -49,17 +47,8 @@ def protocol_named(name: str | None) -> Protocol:
     if name is None:
         return PROTOCOLS["v5"]
     if name not in PROTOCOLS:
-        raise ConfigError(
-            f"protocol: {name!r} is not one of {', '.join(PROTOCOLS)}{guess(name, PROTOCOLS)}"
-        )
+        raise ConfigError(f"protocol: {not_one_of(name, PROTOCOLS)}")
     return PROTOCOLS[name]
-
-
-def guess(got: str, allowed: Iterable[str]) -> str:
-    """`. Did you mean …?` with the most similar of `allowed`; empty if none is similar."""
-    lowered = {choice.lower(): choice for choice in allowed}
-    close = difflib.get_close_matches(got.lower(), lowered, n=1, cutoff=0.5)
-    return f". Did you mean {lowered[close[0]]!r}?" if close else ""
 
 
 class Sensor(BaseModel):
@@ -75,3 +64,8 @@ class Sensor(BaseModel):
     width: int = Field(default=84, ge=1, le=1024)
     gray: bool = True
     max_pool: bool | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a frame."""
+        return self.height, self.width, 1 if self.gray else 3

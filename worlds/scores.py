@@ -10,25 +10,26 @@ _TABLE = Path(__file__).parent / "data" / "atari_scores.csv"
 
 
 @cache
+def _table() -> list[dict[str, str]]:
+    with _TABLE.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@cache
 def published() -> dict[str, dict[str, float]]:
     """Unclipped score by game (`Pong`) and column (`human`, `random`, agents at 100k steps).
 
     Sources are in `worlds/data/SOURCES.md`; unpublished scores are absent.
     """
-    with _TABLE.open(newline="") as file:
-        rows = list(csv.DictReader(file))
     return {
         row["game"]: {name: float(text) for name, text in row.items() if name != "game" and text}
-        for row in rows
+        for row in _table()
     }
 
 
-@cache
 def columns() -> tuple[str, ...]:
     """Names of the published agents, in the order of the table."""
-    with _TABLE.open(newline="") as file:
-        names = next(csv.reader(file))
-    return tuple(name for name in names if name not in ("game", "random", "human"))
+    return tuple(name for name in _table()[0] if name not in ("game", "random", "human"))
 
 
 def game_of(world: str) -> str | None:

@@ -174,8 +174,6 @@ def _train_seed(
         # Killed before its first checkpoint.
         shutil.rmtree(folder, ignore_errors=True)
         tree = merge(order["config"], {"seed": seed})
-        if steps is not None:
-            tree = merge(tree, {"training": {"steps": steps}})
         start(tree, folder, observer, plugins, [Path(path) for path in order.get("traces", ())])
     except SextetError as error:
         return str(error)

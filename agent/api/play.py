@@ -1,4 +1,4 @@
-"""A life of an agent that does not learn, recorded in a run folder."""
+"""A recorded run of an agent that does not learn."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Unpack
 from agent.api.failure import RunInterrupted, running
 from agent.assembly.load import AgentName, AgentOptions, Player, prepared, request_for
 from agent.engines.threads import default_threads
+from agent.learning.evaluation import UNLIMITED
 from agent.live import live
 from agent.recording.episode_stats import EpisodeStats, Summary
 from agent.recording.run_folder import RunFolder
@@ -18,7 +19,6 @@ from modules.messages import Moment
 
 STEPS = 1000
 """The length of a run where neither steps nor episodes are set."""
-UNLIMITED = 2**40
 
 
 @dataclass(frozen=True)
@@ -60,29 +60,26 @@ def play(
         world.close()
         raise
     steps = settings.steps or (UNLIMITED if settings.episodes else STEPS)
-    keeper, start, interrupted = (
-        EpisodeStats(world.spec.id, world.num_envs),
-        time.monotonic(),
-        False,
-    )
+    stats, start = EpisodeStats(world.spec.id, world.num_envs), time.monotonic()
+    interrupted = False
     with running(folder.path):
         try:
             with assembly.recorder(folder) as recorder:
                 if on_start is not None:
                     on_start(Player(assembly), folder.path)
                 for moment in live(assembly.agent, world, steps, settings.seed):
-                    keeper.add(moment)
+                    stats.add(moment)
                     recorder.add(moment)
                     if on_moment is not None:
                         on_moment(moment)
-                    if settings.episodes and len(keeper.episodes.returns) >= settings.episodes:
+                    if settings.episodes and len(stats.episodes.returns) >= settings.episodes:
                         break
         except KeyboardInterrupt:
             interrupted = True
         finally:
             world.close()
-    summary = keeper.summary(time.monotonic() - start, str(folder.path))
-    played = PlayedRun(folder.path, summary, tuple(keeper.episodes.returns))
+    summary = stats.summary(time.monotonic() - start, str(folder.path))
+    played = PlayedRun(folder.path, summary, tuple(stats.episodes.returns))
     if interrupted:
         raise RunInterrupted(played) from None
     return played

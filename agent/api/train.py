@@ -57,9 +57,11 @@ def train(
             return continue_seeds(folder, steps, observer, jobs)
         return continue_from(folder, steps, observer, plugins)
     if world is None and not recorded:
-        raise ConfigError("train: expected a world, a run to resume, or recorded runs, got none")
+        raise ConfigError(
+            "train: expected a WORLD, a run to --resume, or recorded ones --from-traces, got none"
+        )
     if seeds and options.get("seed") is not None:
-        raise ConfigError("train: expected either seed or seeds, got both")
+        raise ConfigError("train: expected either --seed or --seeds, got both")
     tree = training_config(request_for(world, overrides, **options), recorded)
     if seeds:
         return start_seeds(tree, place, seeds, observer, jobs, plugins, recorded)

@@ -7,29 +7,33 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from agent.api.failure import RunInterrupted, running
-from agent.assembly.build import Assembly, assemble, known_kinds, learning_device
+from agent.assembly.build import Assembly, assemble, known_kinds, learning_device, world_spec
 from agent.assembly.load import RunRequest, configure, init_from
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset, settings_of
 from agent.learning.evaluation import whole_episodes
 from agent.learning.learner import Learner
-from agent.learning.metrics import Metrics, TensorBoard, require_tensorboard
-from agent.learning.offline_training import OfflineTraining, fitting, recorded_steps, recorded_world
-from agent.learning.training import Progress, Schedule, Training
+from agent.learning.metrics import TensorBoard, require_tensorboard
+from agent.learning.offline_training import (
+    OfflineTraining,
+    recorded_steps,
+    recorded_world,
+    require_same_world,
+)
+from agent.learning.training import Progress, Training
 from agent.recording import checkpoint
 from agent.recording.atomic import write_json
 from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
 from modules.messages import ConfigError
-from worlds.make import make_world
 
 EVALUATION_SEED = 1_000_000
 """Added to the seed of a training for its evaluations, so that they share no episode with it."""
@@ -137,13 +141,10 @@ def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigT
         world, protocol = recorded_world(traces[0])
         rules = {} if protocol is None else {"protocol": protocol}
         request = replace(request, agent=world, flags={**rules, **request.flags})
-    tree = configure(request, judged=False)[0]
+    tree = configure(request, evaluating=False)[0]
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
-        world_settings = settings_of(tree).world
-        probe = make_world(world_settings.id, num_envs=1, protocol=world_settings.protocol)
-        spec = probe.spec
-        probe.close()
+        spec = world_spec(settings_of(tree).world)
         name = "learn-actions" if spec.actions.discrete else "learn-model"
         if spec.pixels is not None:
             name = "atari-small" if spec.goal is None else "learn-tasks"
@@ -168,10 +169,10 @@ def start(
     Raises ConfigError, WorldError or TraceError before the folder is created, RunFailedError or
     RunInterrupted after that.
     """
-    with _assembled(tree, plugins) as (assembly, judge):
+    with _assembled(tree, plugins) as (assembly, evaluator):
         settings = assembly.config.settings
         for path in traces:
-            fitting(path, assembly.world.spec)
+            require_same_world(path, assembly.world.spec)
         if (source := settings.training.init_from) is not None:
             for port in init_from(assembly.agent, source, settings.learner.train_modules):
                 observer.report(f"{port} begins fresh: kind or size differ in {source}")
@@ -179,7 +180,7 @@ def start(
         folder = RunFolder.create(place, f"train-{settings.world.id}")
         folder.write_config(assembly.config.tree())
         with running(folder.path):
-            return _learn(assembly, judge, learner, folder, None, observer, traces)
+            return _learn(assembly, evaluator, learner, folder, None, observer, traces)
 
 
 def continue_from(
@@ -201,14 +202,14 @@ def continue_from(
         require_steps(steps, tree, newest[1])
         tree = merge(tree, {"training": {"steps": steps}})
     with (
-        _assembled(tree, (*tree.get("plugins", ()), *plugins)) as (assembly, judge),
+        _assembled(tree, (*tree.get("plugins", ()), *plugins)) as (assembly, evaluator),
         running(folder.path),
     ):
         learner = _learner(assembly)
         checkpoint.set_aside(folder.checkpoints, newest[0])
         if steps is not None:
             folder.write_config(assembly.config.tree())
-        return _learn(assembly, judge, learner, folder, newest[1], observer, ())
+        return _learn(assembly, evaluator, learner, folder, newest[1], observer, ())
 
 
 def require_steps(steps: int, tree: ConfigTree, saved: checkpoint.Checkpoint) -> None:
@@ -256,7 +257,7 @@ def _assembled(tree: ConfigTree, plugins: Sequence[str]) -> Iterator[tuple[Assem
     """The agent that learns in its world, and the one that is evaluated in another."""
     kinds = known_kinds(tuple(plugins))
     assembly = assemble(tree, kinds, training=True)
-    try:
+    with closing(assembly.world):
         training = assembly.config.settings.training
         # No experience is stored, and several environments run at once.
         small = {
@@ -264,21 +265,17 @@ def _assembled(tree: ConfigTree, plugins: Sequence[str]) -> Iterator[tuple[Assem
         }  # fmt: skip
         evaluated = merge(merge(assembly.config.tree(), training.evaluation), small)
         try:
-            judge = assemble(evaluated, kinds)
+            evaluator = assemble(evaluated, kinds)
         except ConfigError as error:
             hint = "training.evaluation says so; --training.evaluation={} evaluates it as it learns"
             raise ConfigError(f"{error} ({hint})") from None
-        try:
-            yield assembly, judge
-        finally:
-            judge.world.close()
-    finally:
-        assembly.world.close()
+        with closing(evaluator.world):
+            yield assembly, evaluator
 
 
 def _learn(
     assembly: Assembly,
-    judge: Assembly,
+    evaluator: Assembly,
     learner: Learner,
     folder: RunFolder,
     saved: checkpoint.Checkpoint | None,
@@ -290,24 +287,20 @@ def _learn(
     resumed_at = None if saved is None else int(saved.facts["steps"])
     if saved is not None:
         traces = [Path(path) for path in saved.facts.get("traces", ())]
-    metrics: list[Metrics] = []
-    if observer.tensorboard:
-        metrics.append(TensorBoard(folder.path / "tensorboard"))
+    metrics = [TensorBoard(folder.path / "tensorboard")] if observer.tensorboard else []
 
     def evaluate() -> list[float] | None:
-        load_weights(judge.agent.modules, learner.weights(), "evaluation")
+        load_weights(evaluator.agent.modules, learner.weights(), "evaluation")
         seed, episodes = settings.seed + EVALUATION_SEED, plan.evaluate_episodes
         evaluation = whole_episodes(
-            judge.agent, judge.world, episodes, seed, stop=lambda: training.stopping
+            evaluator.agent, evaluator.world, episodes, seed, stop=lambda: training.stopping
         )
         return evaluation.returns if evaluation.whole else None
 
     parts: dict[str, Any] = {
         "agent": assembly.agent, "world": assembly.world, "learner": learner,
         "folder": folder.path, "evaluate": evaluate, "seed": settings.seed, "metrics": metrics,
-        "schedule": Schedule(
-            plan.steps, plan.report_every, plan.evaluate_every, plan.checkpoint_every
-        ),
+        "config": plan,
     }  # fmt: skip
     training = OfflineTraining(traces=traces, **parts) if traces else Training(**parts)
     (folder.path / RESULT).unlink(missing_ok=True)
@@ -323,7 +316,7 @@ def _learn(
         interval=None if evaluation is None else (evaluation.low, evaluation.high),
         best=progress.best, seconds=round(progress.seconds, 1),
         cpu_seconds=round(progress.cpu_seconds, 1), resumed_at=resumed_at,
-        stopped=training.stopping and (progress.steps < plan.steps or training.unjudged),
+        stopped=training.stopping and (progress.steps < plan.steps or training.evaluation_due),
         warnings=tuple(progress.warnings), run=os.fspath(folder),
     )  # fmt: skip
     write_json(folder.path / RESULT, result.as_dict())

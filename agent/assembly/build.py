@@ -16,6 +16,7 @@ import os
 import sys
 import zlib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from agent.assembly.resolve import (
     resolve_swapped,
     settings_of,
 )
+from agent.assembly.settings import WorldSettings
 from agent.modules import Modules
 from agent.recording.drive_guard import SHIPPED, drive_hashes, require_same
 from agent.recording.recorder import RunRecorder
@@ -40,7 +42,7 @@ from modules.configurator import interventions
 from modules.configurator.base_directive import BaseDirective, DirectiveSettings
 from modules.configurator.fixed import Fixed
 from modules.cost.drives import DRIVES, IntrinsicCost
-from modules.messages import ConfigError
+from modules.messages import ConfigError, WorldSpec
 from modules.ports import World
 from modules.weights import subgoals
 from worlds.make import make_world
@@ -201,22 +203,22 @@ def learning_device(name: str) -> torch.device | None:
 
 def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
     """The complete configuration, with the defaults that depend on the world."""
-    where = settings_of(tree).world
-    glance = make_world(where.id, num_envs=1, protocol=where.protocol)
-    try:
-        # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
-        known = {"id": glance.spec.id, "protocol": glance.spec.protocol}
-        config = resolve(merge(tree, {"world": known}), glance.spec, kinds)
-        others = {
-            one.text: resolve_swapped(
-                config, one.other, f"interventions {one.text!r}", glance.spec, kinds
-            )
-            for one in map(interventions.read, config.settings.interventions)
-            if one.kind == "swap"
-        }
-        return replace(config, others=others)
-    finally:
-        glance.close()
+    world = world_spec(settings_of(tree).world)
+    # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
+    known = {"id": world.id, "protocol": world.protocol}
+    config = resolve(merge(tree, {"world": known}), world, kinds)
+    others = {
+        one.text: resolve_swapped(config, one.other, f"interventions {one.text!r}", world, kinds)
+        for one in map(interventions.read, config.settings.interventions)
+        if one.kind == "swap"
+    }
+    return replace(config, others=others)
+
+
+def world_spec(settings: WorldSettings) -> WorldSpec:
+    """The shapes of a world, which is made and closed again."""
+    with closing(make_world(settings.id, protocol=settings.protocol)) as world:
+        return world.spec
 
 
 def build_agent(config: ResolvedConfig, world: World) -> Agent:
@@ -337,27 +339,16 @@ def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> An
     within = {
         name: _construct(inner, f"{path}.{name}", facts, seed) for name, inner in slot.inner.items()
     }
-    values = {
-        name: getattr(slot.settings, name)
-        for name in type(slot.settings).model_fields
-        if name != "kind"
-    }
-    available: dict[str, Any] = {**facts, **within, **values, "config": slot.settings}
+    available: dict[str, Any] = {**facts, **within, "config": slot.settings}
     arguments = {}
     for name, parameter in slot.parameters.items():
         if name in available:
             arguments[name] = available[name]
         elif parameter.default is parameter.empty:
             raise ConfigError(
-                f"config {path}.kind: {slot.kind!r} has a parameter {name!r}, which is neither a "
-                f"setting of it nor one of {', '.join(facts)}"
+                f"config {path}.kind: {slot.kind!r} has a parameter {name!r}, which is none of "
+                f"{', '.join(available)}; settings are passed as one, `config`"
             )
-    unused = [name for name in values if name not in arguments]
-    if unused and "config" not in arguments:
-        raise ConfigError(
-            f"config {path}.{unused[0]}: {slot.kind!r} declares it but its constructor has no such "
-            "parameter"
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(f"{seed} {path}".encode()))
         return slot.cls(**arguments)

@@ -117,19 +117,19 @@ def _run_folder(place: Path) -> Path:
     )
 
 
-def configure(request: RunRequest, judged: bool = True) -> tuple[ConfigTree, Path | None]:
+def configure(request: RunRequest, evaluating: bool = True) -> tuple[ConfigTree, Path | None]:
     """All layers of a request merged, and the folder of its checkpoints, if any.
 
-    `judged`: with the settings that a training is evaluated with; else with those that it learned
+    `evaluating`: with the settings of `training.evaluation`; else with those that the agent learned
     with, and its weights as `init_from`. Raises ConfigError, one line.
     """
-    tree, folder = _layers(request, judged)
+    tree, folder = _layers(request, evaluating)
     if request.interventions:
         tree = {**tree, "interventions": [*tree.get("interventions", ()), *request.interventions]}
     return tree, folder
 
 
-def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]:
+def _layers(request: RunRequest, evaluating: bool) -> tuple[ConfigTree, Path | None]:
     """`configure` without the interventions of the request."""
     name = request.agent
     layers: list[ConfigTree] = []
@@ -140,12 +140,7 @@ def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]
     flags: ConfigTree = {
         k: v for k, v in request.flags.items() if k in ("seed", "steps", "episodes")
     }
-    world = {
-        key: request.flags[flag]
-        for key, flag in (("num_envs", "num_envs"), ("protocol", "protocol"))
-        if flag in request.flags
-    }
-    if world:
+    if world := {k: v for k, v in request.flags.items() if k in ("num_envs", "protocol")}:
         flags["world"] = world
     layers.append(flags)
     if request.plugins:
@@ -173,7 +168,7 @@ def _layers(request: RunRequest, judged: bool) -> tuple[ConfigTree, Path | None]
         return merge(merge(above, {"world": {"id": name}}), layers[-1]), None
     beneath = RunFolder(folder).read_config()
     place = Path(name) if (Path(name) / "manifest.json").is_file() else folder
-    if not judged:
+    if not evaluating:
         first = name if _is_trained(place) else None
         beneath = merge(beneath, {"training": {"init_from": first}})
     elif not (folder / "trace.sqlite").is_file():

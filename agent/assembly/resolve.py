@@ -29,7 +29,7 @@ from agent.recording.renames import KINDS, SETTINGS
 from modules.configurator.base_directive import DirectiveSettings
 from modules.cost.drives import Drive, drives_in, observation_signals, register
 from modules.messages import ConfigError, WorldSpec
-from modules.suggest import suggestion as suggestion
+from modules.suggest import not_one_of, suggestion
 from modules.validation import validated
 
 SLOTS: dict[str, tuple[str, ...]] = {
@@ -171,8 +171,8 @@ class Kinds:
         for slot, classes in modules.items():
             if slot not in self._classes:
                 raise ConfigError(
-                    f"config plugins: {package!r} offers modules for {slot!r}, which is not one "
-                    f"of {', '.join(SLOT_NAMES)}{suggestion(slot, SLOT_NAMES)}"
+                    f"config plugins: {package!r} offers modules for a slot that does not exist: "
+                    f"{not_one_of(slot, SLOT_NAMES)}"
                 )
             for kind, cls in classes.items():
                 here = f"config plugins: {package!r} {slot} kind {kind!r}"
@@ -229,10 +229,7 @@ def presets() -> tuple[str, ...]:
 def preset(name: str) -> ConfigTree:
     """The settings of a preset. Raises ConfigError for an unknown name."""
     if name not in presets():
-        raise ConfigError(
-            f"config preset: {name!r} is not one of {', '.join(presets())}"
-            f"{suggestion(name, presets())}"
-        )
+        raise ConfigError(f"config preset: {not_one_of(name, presets())}")
     return read_yaml(PRESETS / f"{name}.yaml")
 
 
@@ -267,14 +264,7 @@ def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved
     """
     settings = settings_of(tree)
     slots = {
-        name: _slot(
-            name,
-            name,
-            merge({"kind": default_kind(name, world)}, _branch(name, tree)),
-            world,
-            kinds,
-        )
-        for name in SLOTS
+        name: _slot(name, name, _with_kind(name, tree, "", world), world, kinds) for name in SLOTS
     }
     drives = dict[str, Drive]()
     if (names := getattr(slots["cost"].settings, "drives", None)) is not None:
@@ -340,10 +330,7 @@ def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds
         allowed = kinds.names(slot)
         if new := KINDS.get(path, {}).get(str(kind)):
             raise ConfigError(f"config {path}.kind: {kind!r} is called {new!r} now; write that")
-        raise ConfigError(
-            f"config {path}.kind: {kind!r} is not one of {', '.join(allowed)}"
-            f"{suggestion(kind, allowed)}"
-        )
+        raise ConfigError(f"config {path}.kind: {not_one_of(kind, allowed)}")
     cls = kinds.find(slot, kind)
     within = inner_slots(slot, cls)
     own = {name: value for name, value in tree.items() if name not in within}
@@ -353,10 +340,13 @@ def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds
         # A configurator that is swapped in has another path.
         renamed=_renamed("configurator" if slot == "configurator" else path),
     )  # fmt: skip
-    inner = {}
-    for name in within:
-        branch = merge(
-            {"kind": default_kind(name, world)}, {name: _branch(name, tree, f"{path}.")}[name]
-        )
-        inner[name] = _slot(name, f"{path}.{name}", branch, world, kinds)
+    inner = {
+        name: _slot(name, f"{path}.{name}", _with_kind(name, tree, f"{path}.", world), world, kinds)
+        for name in within
+    }
     return Slot(slot, kind, cls, settings, inner)
+
+
+def _with_kind(name: str, tree: Mapping[str, Any], path: str, world: WorldSpec) -> ConfigTree:
+    """The settings of a slot, with its default kind where they name none."""
+    return merge({"kind": default_kind(name, world)}, _branch(name, tree, path))

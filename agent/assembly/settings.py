@@ -1,15 +1,14 @@
-"""The settings of a run that belong to no module: world, directive, learning, training, the run.
+"""The settings of a run that belong to no module: world, directive, tokens, the run.
 
 The settings of a module are fields of its own `Config`.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.learning.learner import Learner
+from agent.learning.training import Training
 from modules.configurator.base_directive import DirectiveSettings
 
 
@@ -30,26 +29,6 @@ class TokenSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     count: int = Field(default=4, ge=1, le=64)
     width: int = Field(default=32, ge=1, le=1024)
-
-
-class TrainingSettings(BaseModel):
-    """The schedule of a training, in steps summed over environments; an interval of 0: only at the
-    end.
-
-    `init_from`: a bundled agent, run or checkpoint whose weights are loaded first; None: fresh.
-    `vectorized_env`: the vectorised Atari environment; not used where the world model is the
-    emulator. `evaluation`: settings that differ in evaluation, a configuration tree.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    steps: int = Field(default=100_000, ge=1)
-    report_every: int = Field(default=1_000, ge=0)
-    evaluate_every: int = Field(default=10_000, ge=0)
-    evaluate_episodes: int = Field(default=10, ge=1)
-    checkpoint_every: int = Field(default=10_000, ge=0)
-    init_from: str | None = None
-    vectorized_env: bool = True
-    evaluation: dict[str, Any] = Field(default_factory=dict)
 
 
 class RunSettings(BaseModel):
@@ -79,4 +58,4 @@ class RunSettings(BaseModel):
     interventions: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     learner: Learner.Config = Learner.Config()
-    training: TrainingSettings = TrainingSettings()
+    training: Training.Config = Training.Config()

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from statistics import median
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -25,6 +23,8 @@ from torch.nn import functional
 from agent.assembly.build import assemble, known_kinds
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset
+from agent.bench._clock import in_turn
+from agent.engines.threads import one_thread
 from agent.learning.learner import Learner
 from agent.live import continue_from
 from modules import chance
@@ -33,6 +33,7 @@ from modules.cost.critic import ActionCritic
 from modules.memory.ring import Ring
 from modules.messages import SIGNALS, Experience
 from modules.nets.conv import CNN
+from modules.nets.normalisation import symlog
 from modules.perception.pixels import PixelsSmall
 from modules.world_model.jepa import JEPA
 
@@ -61,6 +62,7 @@ TREE: ConfigTree = {
 }  # fmt: skip
 
 
+@one_thread()
 def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, float]:
     """Collects `steps` steps, then times `updates` of each kind and `turns` of a training.
 
@@ -69,42 +71,20 @@ def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, flo
     which is larger where other programs use the processor. `share_env`, `share_act`,
     `share_sample`, `share_update`: of the time of a turn of `atari-small` with one update a turn.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        learner = _learner(TREE, steps)
-        hand = Handwritten(learner)
-        agree(learner, hand)
-        spans: dict[str, list[float]] = {"learner": [], "hand": []}
-        wall: list[float] = []
-        either: tuple[tuple[str, Callable[[], object]], ...] = (
-            ("learner", learner.update),
-            ("hand", hand.update),
-        )
-        for i in range(updates + 5):
-            for name, update in either[:: 1 if i % 2 else -1]:
-                computed, passed = _seconds(update)
-                if i >= 5:
-                    spans[name].append(computed)
-                    if name == "learner":
-                        wall.append(passed)
-        mine, theirs = median(spans["learner"]), median(spans["hand"])
-        return {
-            "ratio": round(theirs / mine, 4),
-            "update_ms": round(1e3 * mine, 2),
-            "by_hand_ms": round(1e3 * theirs, 2),
-            "update_wall_ms": round(1e3 * median(wall), 2),
-            **_shares(turns),
-        }
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _seconds(do: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of processor time and of wall time."""
-    computed, passed = time.process_time(), time.perf_counter()
-    do()
-    return time.process_time() - computed, time.perf_counter() - passed
+    learner = _learner(TREE, steps)
+    hand = Handwritten(learner)
+    agree(learner, hand)
+    ways = {"hand": lambda _: hand.update(), "learner": lambda _: learner.update()}
+    spans = in_turn(ways, updates, warmup=5)
+    wall_s, learner_s = np.median(spans["learner"], 0).tolist()
+    hand_s = float(np.median(spans["hand"][:, 1]))
+    return {
+        "ratio": round(hand_s / learner_s, 4),
+        "update_ms": round(1e3 * learner_s, 2),
+        "by_hand_ms": round(1e3 * hand_s, 2),
+        "update_wall_ms": round(1e3 * wall_s, 2),
+        **_shares(turns),
+    }
 
 
 def _learner(tree: ConfigTree, steps: int) -> Learner:
@@ -129,22 +109,23 @@ def _shares(turns: int) -> dict[str, float]:
     for turn in range(200 + turns):
         if turn == 200:
             spent = dict.fromkeys(spent, 0.0)
-        began = time.perf_counter()
+        times = [time.perf_counter()]
         moment = agent.step(observation)
-        acted = time.perf_counter()
-        spent["act"] += acted - began
+        times.append(time.perf_counter())
         if turn >= 190:
             # Sampled once more by itself: within an update it cannot be timed.
             key = chance.keys(0, 1, learner.updates)
             agent.memory.sample(learner.config.batch, learner.window_steps(), key)
-            sampled = time.perf_counter()
+        times.append(time.perf_counter())
+        if turn >= 190:
             learner.update()
-            spent["sample"] += sampled - acted
-            spent["update"] += time.perf_counter() - sampled - (sampled - acted)
-        began = time.perf_counter()
+        times.append(time.perf_counter())
         observation = world.step(moment.plan.action)
-        spent["env"] += time.perf_counter() - began
+        times.append(time.perf_counter())
+        for name, span in zip(("act", "sample", "update", "env"), np.diff(times), strict=True):
+            spent[name] += float(span)
     world.close()
+    spent["update"] -= spent["sample"]
     total = sum(spent.values())
     return {f"share_{name}": round(value / total, 4) for name, value in spent.items()}
 
@@ -230,18 +211,14 @@ def _mlp(of: Any) -> nn.Sequential:
     return nn.Sequential(*layers, copy.deepcopy(of.last))
 
 
-def _symlog(x: Tensor) -> Tensor:
-    return x.sign() * x.abs().log1p()
-
-
 class Handwritten:
     """The update of one agent, with copies of the weights and replay memory of a learner."""
 
     def __init__(self, learner: Learner) -> None:
         m, self.autocast = learner.modules, learner.autocast
-        seen, model = cast(PixelsSmall, m.perception), cast(JEPA, m.world_model)
+        perception, model = cast(PixelsSmall, m.perception), cast(JEPA, m.world_model)
         critic = cast(ActionCritic, cast(Cost, m.cost).critic)
-        self.online = Encoder(seen)
+        self.online = Encoder(perception)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         trunk = model.trunk
         self.predict = nn.Sequential(
@@ -255,24 +232,18 @@ class Handwritten:
         # The other weights have averages too, which are evaluated and stored.
         self.rest = nn.ModuleList([self.predict, self.energy, self.critics])
         self.rest_averages = copy.deepcopy(self.rest).requires_grad_(False)
-        size = seen.latent_size
-        self.latent_stats, self.delta_stats, self.error_stats = (
-            Running(size),
-            Running(size),
-            Running(size),
-        )
+        size = perception.latent_size
+        self.latent_stats, self.delta_stats = Running(size), Running(size)
+        self.error_stats = Running(size)
         self.signal_stats = Running(len(SIGNALS))
-        self.parameters = [
-            p
-            for part in (self.online, self.predict, self.energy, self.critics)
-            for p in part.parameters()
-        ]
+        trained = nn.ModuleList([self.online, self.predict, self.energy, self.critics])
+        self.parameters = list(trained.parameters())
         self.optimiser = torch.optim.AdamW(self.parameters, lr=RATE, weight_decay=DECAY, fused=True)
         tensors = m.memory.tensors()
         self.replay = {name: t.numpy() for name, t in tensors.items() if "." not in name}
         self.steps = len(self.replay["began"])
         self.actions, self.drives = critic.values.shape[0], len(critic.heads)
-        self.luck = np.random.default_rng(0)
+        self.rng = np.random.default_rng(0)
 
     def update(self) -> dict[str, float]:
         """One update."""
@@ -295,27 +266,27 @@ class Handwritten:
 
     def sample(self) -> _Batch:
         """Windows from random starts, and the augmentation of their frames."""
-        held, luck = self.replay, self.luck
-        start = luck.integers(0, self.steps - WINDOW, BATCH)[:, None]
+        replay, rng = self.replay, self.rng
+        start = rng.integers(0, self.steps - WINDOW, BATCH)[:, None]
         times = start + np.arange(WINDOW)
-        valid = held["began"][times] <= start
+        valid = replay["began"][times] <= start
         stop = start + valid.sum(1, keepdims=True) - 1
         at = np.minimum(times, stop)
-        shown = np.clip(start + np.arange(1 - STACK, WINDOW), held["began"][start], stop)
+        shown = np.clip(start + np.arange(1 - STACK, WINDOW), replay["began"][start], stop)
         real = torch.from_numpy(valid)
-        chosen = torch.from_numpy(held["actions"].take(at, 0)).long()
-        drawn = luck.integers(-SHIFT, SHIFT + 1, (BATCH, 2))
-        noise = luck.standard_normal(BATCH).clip(-2, 2).astype(np.float32)
+        chosen = torch.from_numpy(replay["actions"].take(at, 0)).long()
+        drawn = rng.integers(-SHIFT, SHIFT + 1, (BATCH, 2))
+        noise = rng.standard_normal(BATCH).clip(-2, 2).astype(np.float32)
         return _Batch(
-            frames=torch.from_numpy(held["frames"].take(shown, 0)),
+            frames=torch.from_numpy(replay["frames"].take(shown, 0)),
             actions=functional.one_hot(chosen, self.actions).float() * real[..., None],
-            signals=torch.from_numpy(held["signals"].take(at, 0)) * real[..., None],
-            terminated=torch.from_numpy(held["terminated"].take(at, 0)) & real,
-            truncated=torch.from_numpy(held["truncated"].take(at, 0)) & real,
+            signals=torch.from_numpy(replay["signals"].take(at, 0)) * real[..., None],
+            terminated=torch.from_numpy(replay["terminated"].take(at, 0)) & real,
+            truncated=torch.from_numpy(replay["truncated"].take(at, 0)) & real,
             valid=real,
             member_weights=torch.ones(BATCH, 1)
             if self.heads == 1
-            else torch.from_numpy(2.0 * luck.integers(0, 2, (BATCH, self.heads))).float(),
+            else torch.from_numpy(2.0 * rng.integers(0, 2, (BATCH, self.heads))).float(),
             shift=torch.from_numpy(drawn),
             brightness=torch.from_numpy(1 + INTENSITY * noise),
         )
@@ -347,14 +318,14 @@ class Handwritten:
             first = self._encoded(self.online, batch, valid[:, :1], True)
             with torch.no_grad():
                 later = valid & (torch.arange(valid.shape[1]) > 0)
-                seen = self._encoded(self.target, batch, later, False)
-            target = seen.new_zeros(*valid.shape, seen.shape[-1]).index_put((later,), seen)
+                encoded = self._encoded(self.target, batch, later, False)
+            target = encoded.new_zeros(*valid.shape, encoded.shape[-1]).index_put((later,), encoded)
         return self._model(batch, first, target) | {
             "cost/critic": self._critic(batch, first, target, rows)
         }
 
     def _model(self, batch: _Batch, first: Tensor, target: Tensor) -> dict[str, Tensor]:
-        valid, signals = batch.valid, _symlog(batch.signals)
+        valid, signals = batch.valid, symlog(batch.signals)
         over = batch.terminated | batch.truncated
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
         self.latent_stats.update(target[:, 1:][valid[:, 1:]])
@@ -410,7 +381,7 @@ class Handwritten:
             signals = batch.signals
             energies = torch.stack(
                 [
-                    -_symlog(signals[..., SIGNALS.index("reward")]),
+                    -symlog(signals[..., SIGNALS.index("reward")]),
                     signals[..., SIGNALS.index("life_lost")].clamp(0, 1),
                     signals[..., SIGNALS.index("effort")].clamp(0, 1),
                     -signals[..., SIGNALS.index("novelty")].clamp(0, 1),
@@ -426,10 +397,10 @@ class Handwritten:
             best = self._values(self.critics, reached).mean(0).sum(-1).argmin(-1)
             later = self._values(self.critic_targets, reached)[:, rows, best]
             expected = ahead + rest[:, None] * later
-            seen = (reach > 0).float()
+            mask = (reach > 0).float()
         values = self._values(self.critics, first)[:, rows, batch.actions[:, 0].argmax(-1)]
-        errors = (values - expected).square().sum(-1).mean(0) * seen
-        return errors.sum() / seen.sum().clamp_min(1)
+        errors = (values - expected).square().sum(-1).mean(0) * mask
+        return errors.sum() / mask.sum().clamp_min(1)
 
 
 def agree(learner: Learner, hand: Handwritten) -> None:
@@ -443,14 +414,14 @@ def agree(learner: Learner, hand: Handwritten) -> None:
     same = {id(learner.agent): learner.agent}
     exact_hand, exact_learner = copy.deepcopy(hand), copy.deepcopy(learner, same)
     exact_hand.autocast = exact_learner.autocast = False
-    theirs, mine = exact_hand.losses(batch), exact_learner.update()
-    for name, loss in theirs.items():
-        if abs(float(loss.detach()) - mine[name]) > 1e-4 * max(1.0, abs(mine[name])):
+    expected, losses = exact_hand.losses(batch), exact_learner.update()
+    for name, loss in expected.items():
+        if abs(float(loss.detach()) - losses[name]) > 1e-4 * max(1.0, abs(losses[name])):
             raise RuntimeError(
                 f"bench learn: {name}: by hand {float(loss.detach()):.6g}, the learner "
-                f"{mine[name]:.6g}; the two no longer do the same"
+                f"{losses[name]:.6g}; the two no longer do the same"
             )
-    if missing := set(mine) - set(theirs) - {"total", "gradient_norm"}:
+    if missing := set(losses) - set(expected) - {"total", "gradient_norm"}:
         raise RuntimeError(f"bench learn: {missing} is not written by hand")
 
 

@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import gc
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,7 +27,9 @@ import torch
 from torch import Tensor
 
 from agent.agent import Agent
-from agent.assembly.load import RunRequest, prepared
+from agent.assembly.load import prepared, request_for
+from agent.bench._clock import in_turn
+from agent.engines.threads import one_thread
 from agent.recording.episode_stats import EpisodeStats
 from agent.recording.trace import TraceWriter
 from modules import chance
@@ -97,9 +98,9 @@ class ByHand:
         self.age = self.age + 1
         key = chance.keys(_SEED, self.rows, self.steps)
         logits = self.policy.logits(latent, self.tokens)
-        luck = chance.gumbel(key, "policy", logits.shape[-1])
-        action = one_hot((logits + luck).argmax(-1), logits.shape[-1])
-        # The model's tensor function for planning: nothing is checked in there.
+        noise = chance.gumbel(key, "policy", logits.shape[-1])
+        action = one_hot((logits + noise).argmax(-1), logits.shape[-1])
+        # As in planning, `step` checks no message.
         here = SimpleNamespace(latent=latent, hidden=self.tokens.flatten(1), goal=None)
         after = self.model.step(cast(State, here), action)
         self.latent, self.signals, self.ended = after.latent, after.signals, after.ended
@@ -159,31 +160,27 @@ def _initialise_critic(agent: Agent) -> None:
 
 def _agent(rows: int) -> tuple[Agent, World]:
     """The agent measured, and its world."""
-    assembly = prepared(
-        RunRequest(
-            agent=WORLD,
-            overrides=(
-                "perception.kind=pixels-nature",
-                "world_model.kind=jepa",
-                "actor.policy.kind=categorical",
-                "configurator.kind=fixed",
-                "configurator.mode=1",
-            ),
-            flags={"seed": _SEED, "num_envs": rows},
-        )
+    settings = (
+        "perception.kind=pixels-nature",
+        "world_model.kind=jepa",
+        "actor.policy.kind=categorical",
+        "configurator.kind=fixed",
+        "configurator.mode=1",
     )
+    assembly = prepared(request_for(WORLD, settings, seed=_SEED, num_envs=rows))
     return assembly.agent, assembly.world
 
 
+@contextmanager
 def _turns(
-    agents: tuple[Agent, Agent, Agent], world: WorldSpec, rows: int, folder: Path
-) -> Iterator[tuple[Turn, Turn, Turn]]:
+    agents: Sequence[Agent], world: WorldSpec, rows: int, folder: Path
+) -> Iterator[dict[str, Turn]]:
     """The three ways, each with modules of its own."""
     by_hand_agent, checked, traced = agents
     for agent in agents:
         agent.reset(rows, _SEED)
     by_hand = ByHand(by_hand_agent, rows, by_hand_agent.modules.configurator.initial(rows))
-    keeper = EpisodeStats(world.id, rows)
+    stats = EpisodeStats(world.id, rows)
     costs = traced.modules.cost
     with TraceWriter(folder / "trace.sqlite", world, rows, costs.drives, costs.heads) as writer:
 
@@ -192,11 +189,11 @@ def _turns(
 
         def traced_step(observation: Observation) -> Tensor:
             moment = traced.step(observation)
-            keeper.add(moment)
+            stats.add(moment)
             writer.write(moment)
             return moment.plan.action
 
-        yield by_hand.step, checked_step, traced_step
+        yield {"by_hand": by_hand.step, "checked": checked_step, "traced": traced_step}
 
 
 def compare(
@@ -207,58 +204,45 @@ def compare(
     The ways take turns of `piece` steps, in an order that changes, so that other load on the
     machine affects all three alike; each ratio is the median over rounds.
     """
-    assemblies = [make(rows) for _ in range(3)]
-    agents = cast("tuple[Agent, Agent, Agent]", tuple(agent for agent, _ in assemblies))
+    agents, worlds = zip(*(make(rows) for _ in range(3)), strict=True)
     for agent in agents:
         _initialise_critic(agent)
-    world = assemblies[0][1]
-    observations = _recorded(world, steps)
-    spec = world.spec
-    for _, used in assemblies:
-        used.close()
-    spent: list[list[float]] = [[], [], []]
-    with tempfile.TemporaryDirectory() as folder:
-        for turns in _turns(agents, spec, rows, Path(folder)):
-            gc.collect()
-            # The first piece warms up and is not counted.
-            for start in range(0, steps, piece):
-                chosen: list[list[Tensor]] = [[], [], []]
-                part = observations[start : start + piece]
-                for place in range(3):
-                    way = (place + start // piece) % 3
-                    turn, done = turns[way], chosen[way]
-                    began = time.perf_counter()
-                    for observation in part:
-                        done.append(turn(observation))
-                    spent[way].append((time.perf_counter() - began) / len(part) * 1e3)
-                for a, b, c in zip(*chosen, strict=True):
-                    if not (torch.equal(a, b) and torch.equal(a, c)):
-                        raise AssertionError(
-                            "bench loop: expected equal actions of the three ways, got others"
-                        )
-    by_hand, checked, traced = (np.array(each[1:]) for each in spent)
+    observations = _recorded(worlds[0], steps)
+    for world in worlds:
+        world.close()
+    chosen: dict[str, list[Tensor]] = {}
+
+    def play(name: str, turn: Turn) -> Callable[[int], None]:
+        done = chosen[name] = []
+
+        def one_piece(i: int) -> None:
+            done.extend(map(turn, observations[i * piece : (i + 1) * piece]))
+
+        return one_piece
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _turns(agents, worlds[0].spec, rows, Path(folder)) as turns,
+    ):
+        ways = {name: play(name, turn) for name, turn in turns.items()}
+        gc.collect()
+        spans = in_turn(ways, steps // piece - 1, warmup=1)
+    by_hand, checked, traced = (torch.stack(actions) for actions in chosen.values())
+    if not (torch.equal(by_hand, checked) and torch.equal(by_hand, traced)):
+        raise AssertionError("bench loop: expected equal actions of the three ways, got others")
+    ms = {name: span[:, 0] / piece * 1e3 for name, span in spans.items()}
     return {
-        "by_hand_ms": float(median(by_hand)),
-        "checked_ms": float(median(checked)),
-        "traced_ms": float(median(traced)),
-        "ratio": float(median(checked / by_hand)),
-        "ratio_trace": float(median(traced / by_hand)),
+        **{f"{name}_ms": float(np.median(each)) for name, each in ms.items()},
+        "ratio": float(np.median(ms["checked"] / ms["by_hand"])),
+        "ratio_trace": float(np.median(ms["traced"] / ms["by_hand"])),
     }
 
 
-def run(quick: bool = False) -> dict[str, float]:
-    """The figures, at 1 and 16 rows; `quick` is short and rough."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    figures: dict[str, float] = {}
-    try:
-        for rows in (1, 16):
-            steps, piece = (60, 10) if quick else ((1260, 30) if rows == 1 else (420, 10))
-            result = compare(_agent, rows, steps, piece)
-            for name in ("ratio", "ratio_trace"):
-                figures[f"{name}_b{rows}"] = result[name]
-            for name in ("by_hand_ms", "checked_ms", "traced_ms"):
-                figures[f"{name}_b{rows}"] = result[name]
-    finally:
-        torch.set_num_threads(threads)
-    return figures
+@one_thread()
+def run() -> dict[str, float]:
+    """The figures of `compare`, at 1 and 16 rows."""
+    return {
+        f"{name}_b{rows}": figure
+        for rows, steps, piece in ((1, 1260, 30), (16, 420, 10))
+        for name, figure in compare(_agent, rows, steps, piece).items()
+    }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
+from agent.bench._clock import medians
+from agent.engines.threads import one_thread
 from modules import chance
 from modules.memory.associative import Associative
 from modules.memory.ring import Ring
@@ -15,10 +16,12 @@ from modules.messages import (
     ActionSpec,
     Directive,
     Energy,
+    Message,
     Moment,
     Observation,
     Plan,
     Recollection,
+    Shape,
     State,
     WorldSpec,
 )
@@ -31,8 +34,17 @@ WORLD = WorldSpec(
     actions=ActionSpec(discrete=True, size=18),
 )
 LATENT, CONTEXT, BATCH, WINDOW = 512, 3, 32, 6
+AXES = {
+    "D": LATENT, "S": len(SIGNALS), "A": WORLD.actions.size, **dict.fromkeys("KLVXUPO", 1),
+    **dict.fromkeys("RTEMQ", 0),
+}  # fmt: skip
+"""The lengths of the axes of `moment` other than B, see `modules.messages`."""
+
+DTYPES = {"bool": torch.bool, "int": torch.int64}
+AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
+@one_thread()
 def run(steps: int = 4000) -> dict[str, float]:
     """Fills a memory with `steps` steps of 84×84 gray frames and measures it on one thread.
 
@@ -40,38 +52,32 @@ def run(steps: int = 4000) -> dict[str, float]:
     `associative_us_b1`, `associative_us_b16`: recall and write of one step, latent 512, 1 and 16
     rows; medians.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        ring = _filled(1, steps)
-        return {
-            "bytes_per_step": round(ring.bytes_per_step, 1),
-            "sample_ms": 1e3
-            * _median(lambda i: ring.sample(BATCH, WINDOW, chance.keys(0, 1, i)), 200),
-            "associative_us_b1": 1e6 * _associating(1),
-            "associative_us_b16": 1e6 * _associating(16),
-        }
-    finally:
-        torch.set_num_threads(threads)
+    ring = _filled(steps)
+    sample = {"sample": lambda i: ring.sample(BATCH, WINDOW, chance.keys(0, 1, i))}
+    return {
+        "bytes_per_step": round(ring.bytes_per_step, 1),
+        "sample_ms": 1e3 * medians(sample, 200)["sample"],
+        "associative_us_b1": 1e6 * _associating(1),
+        "associative_us_b16": 1e6 * _associating(16),
+    }
 
 
 def _recall(rows: int) -> Associative:
     return Associative(config=Associative.Config(), world=WORLD, rows=rows, latent_size=LATENT)
 
 
-def _filled(rows: int, steps: int) -> Ring:
-    recall = _recall(rows)
+def _filled(steps: int) -> Ring:
+    recall = _recall(1)
     ring = Ring(
         config=Ring.Config(capacity=steps),
         recall=recall,
         world=WORLD,
-        rows=rows,
+        rows=1,
         context_frames=CONTEXT,
     )
-    blank = moment(rows, -1)
-    ring.reset(blank.replace(recollection=ring.initial(rows)))
-    for step in range(steps // rows):
-        ring.write(moment(rows, step))
+    ring.reset(moment(1, -1).replace(recollection=ring.initial(1)))
+    for step in range(steps):
+        ring.write(moment(1, step))
     return ring
 
 
@@ -83,78 +89,50 @@ def _associating(rows: int) -> float:
         recall.recall(moments[i].state)
         recall.write(moments[i])
 
-    return _median(once, len(moments))
+    return medians({"associative": once}, len(moments))["associative"]
 
 
-def _median(do: Callable[[int], object], times: int) -> float:
-    spans = []
-    for i in range(times):
-        start = time.perf_counter()
-        do(i)
-        spans.append(time.perf_counter() - start)
-    return sorted(spans)[times // 2]
+def _zeros(kind: type[AnyMessage], rows: int, **fields: Any) -> AnyMessage:
+    """A message of zeros but for `fields`."""
+    for name, field in kind.model_fields.items():
+        for shape in field.metadata:
+            if isinstance(shape, Shape):
+                lengths = [AXES.get(axis, rows) for axis in shape.axes]
+                fields.setdefault(name, torch.zeros(lengths, dtype=DTYPES.get(shape.kind)))
+    return kind(**fields)
 
 
 def moment(rows: int, step: int) -> Moment:
     """A moment of noise: frames, latents and actions drawn anew at every step."""
-    key = chance.keys(1, rows, step + 1)
-    none, zeros = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows)
-    whole, signals = zeros.long(), torch.zeros(rows, len(SIGNALS))
-    state = State(
-        latent=chance.normal(key, "latent", LATENT),
-        hidden=torch.zeros(rows, 0),
-        signals=signals,
-        ended=zeros,
-        uncertainty=zeros,
-    )
+    key, ones = chance.keys(1, rows, step + 1), torch.ones(rows)
+    state = _zeros(State, rows, latent=chance.normal(key, "latent", LATENT))
     action = WORLD.actions.encode(chance.integers(key, "action", WORLD.actions.size))
-    return Moment(
+    return _zeros(
+        Moment,
+        rows,
         step=step,
-        observation=Observation(
+        observation=_zeros(
+            Observation,
+            rows,
             pixels=torch.full((rows, 84, 84, 1), step % 256, dtype=torch.uint8),
             vector=None,
-            signals=signals,
-            first=none | (step % 500 == 0),
-            terminated=none | (step % 500 == 499),
-            truncated=none,
+            first=ones * (step % 500) == 0,
+            terminated=ones * (step % 500) == 499,
         ),
         state=state,
-        recollection=Recollection(
-            keys=torch.zeros(rows, 1, 1),
-            values=torch.zeros(rows, 1, 1),
-            weights=torch.zeros(rows, 1),
-            ages=torch.zeros(rows, 1),
-            readout=torch.zeros(rows, 1),
-            novelty=zeros,
-        ),
-        energies=Energy(
-            intrinsic=torch.zeros(rows, 1), critic=torch.zeros(rows, 1), disagreement=zeros
-        ),
-        surprise=zeros,
-        episode_model_calls=whole,
-        episode_step=whole + step % 500,
-        directive=Directive(
-            mode=whole + 1,
-            horizon_steps=whole,
-            model_calls=whole,
-            commit_steps=whole + 1,
-            u=torch.ones(rows, 1),
-            v=torch.ones(rows, 1),
-            tokens=torch.zeros(rows, 0, 0),
-            latent_temperature=zeros + 1,
-            risk=zeros,
-            configurator_state=torch.zeros(rows, 0),
+        recollection=_zeros(Recollection, rows),
+        energies=_zeros(Energy, rows, critic=torch.zeros(rows, 1)),
+        episode_step=ones.long() * (step % 500),
+        directive=_zeros(
+            Directive,
+            rows,
+            mode=ones.long(),
+            commit_steps=ones.long(),
+            u=ones[:, None],
+            v=ones[:, None],
+            latent_temperature=ones,
             reason=("bench",) * rows,
         ),
-        plan=Plan(
-            actions=action.unsqueeze(1),
-            steps=whole + 1,
-            remaining_commit=whole,
-            energy=zeros,
-            mode=whole + 1,
-            model_calls=whole,
-            candidates=torch.zeros(rows, 0, 1, WORLD.actions.size),
-            candidate_energies=torch.zeros(rows, 0),
-        ),
+        plan=_zeros(Plan, rows, actions=action.unsqueeze(1), steps=ones.long(), mode=ones.long()),
         expected=state,
     )

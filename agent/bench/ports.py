@@ -8,18 +8,16 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-import torch
-
-from agent.assembly.load import RunRequest, prepared
+from agent.assembly.load import prepared, request_for
+from agent.engines.threads import one_thread
 from agent.live import live
 from modules.ports import CHECKED_METHODS
 
 
+@one_thread()
 def run(world: str = "ALE/Breakout-v5", steps: int = 300) -> dict[str, float]:
     """Medians over `steps` steps, microseconds: `perceive_us`, `configure_us` (of `surprise`), …"""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    assembly = prepared(RunRequest(agent=world, flags={"seed": 0, "num_envs": 1}))
+    assembly = prepared(request_for(world, seed=0, num_envs=1))
     spans = defaultdict[str, list[float]](list)
 
     def timed(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,5 +38,4 @@ def run(world: str = "ALE/Breakout-v5", steps: int = 300) -> dict[str, float]:
             pass
     finally:
         assembly.world.close()
-        torch.set_num_threads(threads)
     return {f"{name}_us": 1e6 * median(times) for name, times in spans.items()}

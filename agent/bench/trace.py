@@ -9,13 +9,15 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
-from agent.assembly.load import RunRequest, prepared
+from agent.assembly.load import prepared, request_for
+from agent.bench._clock import Span, duration
+from agent.engines.threads import one_thread
 from agent.live import live
 from agent.recording.run_folder import RunFolder
 from agent.recording.trace import SalvagedTrace, Trace
@@ -32,6 +34,7 @@ SERIES = (
 """The small fields, which the page draws."""
 
 
+@one_thread()
 def run(steps: int = 20_000) -> dict[str, Any]:
     """The figures of a run of `steps`.
 
@@ -39,44 +42,27 @@ def run(steps: int = 20_000) -> dict[str, Any]:
     keyframes included; `median_ms_a_step` depends less on other programs. `megabytes`: the trace
     file. `bytes_a_step` by column. `series_s`: reading every small field of all steps.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as place:
-            return _measured(RunFolder.create(Path(place) / "run", "bench"), steps)
-    finally:
-        torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as place:
+        return _measured(RunFolder.create(Path(place) / "run", "bench"), steps)
 
 
 def _measured(folder: RunFolder, steps: int) -> dict[str, Any]:
-    assembly = prepared(
-        RunRequest(
-            agent=WORLD,
-            overrides=(
-                "perception.kind=pixels-nature", "configurator.kind=fixed", "configurator.mode=1"
-            ),
-            flags={"seed": SEED, "num_envs": 1},
-        )
-    )  # fmt: skip
-    spent: list[float] = []
-    processor, began = 0.0, time.perf_counter()
-    recorder = assembly.recorder(folder)
-    with recorder:
+    settings = ("perception.kind=pixels-nature", "configurator.kind=fixed", "configurator.mode=1")
+    assembly = prepared(request_for(WORLD, settings, seed=SEED, num_envs=1))
+    spans, began = list[Span](), time.perf_counter()
+    with ExitStack() as closing:
+        recorder = closing.enter_context(assembly.recorder(folder))
         for moment in live(assembly.agent, assembly.world, steps, SEED):
-            start, used = time.perf_counter(), time.process_time()
-            recorder.add(moment)
-            processor += time.process_time() - used
-            spent.append(time.perf_counter() - start)
-        start, used = time.perf_counter(), time.process_time()
-    spent.append(time.perf_counter() - start)
-    processor += time.process_time() - used
+            spans.append(duration(partial(recorder.add, moment)))
+        spans.append(duration(closing.close))
     elapsed = time.perf_counter() - began
     assembly.world.close()
+    wall, processor = zip(*spans, strict=True)
     figures: dict[str, Any] = {
         "steps": steps,
-        "ms_a_step": sum(spent) / steps * 1e3,
-        "cpu_ms_a_step": processor / steps * 1e3,
-        "median_ms_a_step": median(spent) * 1e3,
+        "ms_a_step": sum(wall) / steps * 1e3,
+        "cpu_ms_a_step": sum(processor) / steps * 1e3,
+        "median_ms_a_step": median(wall) * 1e3,
         "megabytes": folder.trace.stat().st_size / 1e6,
         "steps_per_s": steps / elapsed,
         **{f"bytes_a_step_{name}": size / steps for name, size in _bytes(folder.trace).items()},
@@ -104,27 +90,18 @@ def _bytes(trace: Path) -> dict[str, int]:
 
 def _read(path: Path) -> dict[str, float]:
     """Seconds to open the trace and read every small field, the reasons, and one frame."""
-    began, used = time.perf_counter(), time.process_time()
     with Trace.open(path) as trace:
-        for name in SERIES:
-            trace.series(name)
-        series, processor = time.perf_counter() - began, time.process_time() - used
-        began = time.perf_counter()
-        trace.reasons()
-        reasons = time.perf_counter() - began
-        began = time.perf_counter()
-        for step in range(0, trace.steps, max(1, trace.steps // 100)):
-            trace.frame(step)
-        frames = (time.perf_counter() - began) / min(100, trace.steps)
-        began = time.perf_counter()
-        whole = SalvagedTrace(trace)
-        readable = time.perf_counter() - began
-        if whole.missing:
+        shown = range(0, trace.steps, max(1, trace.steps // 100))
+        series = duration(lambda: [trace.series(name) for name in SERIES])
+        reasons = duration(trace.reasons)
+        frames = duration(lambda: [trace.frame(step) for step in shown])
+        readable = duration(partial(SalvagedTrace, trace))
+        if SalvagedTrace(trace).missing:
             raise AssertionError("bench trace: expected a readable trace, got one with gaps")
     return {
-        "series_s": series,
-        "series_cpu_s": processor,
-        "reasons_s": reasons,
-        "frame_ms": frames * 1e3,
-        "readable_s": readable,
+        "series_s": series.wall,
+        "series_cpu_s": series.processor,
+        "reasons_s": reasons.wall,
+        "frame_ms": frames.wall / len(shown) * 1e3,
+        "readable_s": readable.wall,
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
-import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
+
+from agent.bench._clock import duration, in_turn
+from modules.ports import World
 
 ROWS = 8
 GAME, CARTRIDGE = "ALE/Breakout-v5", "breakout"
@@ -44,35 +46,34 @@ def run(steps: int = 40, turns: int = 60) -> dict[str, float]:
     raw.reset(seed=np.array([chapter_seed(1, row, 0) for row in range(ROWS)]))
     training.reset(1)
     single.reset(1)
-    rng = np.random.default_rng(0)
-    rates: dict[str, list[float]] = {"raw": [], "training": [], "single": []}
+    rng, size = np.random.default_rng(0), training.spec.actions.size
+    native = rng.integers(size, size=(turns, steps, ROWS))
+    encoded = training.spec.actions.encode(torch.from_numpy(native))
+
+    def play(world: World) -> Callable[[int], None]:
+        def turn(i: int) -> None:
+            for action in encoded[i].unbind(0):
+                world.step(action)
+
+        return turn
+
+    def play_raw(i: int) -> None:
+        for action in native[i]:
+            raw.step(action)
+
+    ways = {"raw": play_raw, "training_world": play(training), "single_rows": play(single)}
     try:
-        for turn in range(turns):
-            native = rng.integers(training.spec.actions.size, size=(steps, ROWS))
-            encoded = training.spec.actions.encode(torch.from_numpy(native)).unbind(0)
-            order = ("raw", "training", "single")
-            for name in order if turn % 2 == 0 else order[::-1]:
-                start = time.perf_counter()
-                if name == "raw":
-                    for action in native:
-                        raw.step(action)
-                else:
-                    world = training if name == "training" else single
-                    for taken in encoded:
-                        world.step(taken)
-                rates[name].append(steps * ROWS / (time.perf_counter() - start))
+        spans = {name: span[:, 0] for name, span in in_turn(ways, turns).items()}
     finally:
         raw.close()
         training.close()
         single.close()
-    ratios = [wrapped / raw for wrapped, raw in zip(rates["training"], rates["raw"], strict=True)]
     return {
-        "ratio": statistics.median(ratios),
-        "raw_steps_per_s": statistics.median(rates["raw"]),
-        "training_world_steps_per_s": statistics.median(rates["training"]),
-        "single_rows_steps_per_s": statistics.median(rates["single"]),
+        "ratio": float(np.median(spans["raw"] / spans["training_world"])),
+        **{f"{name}_steps_per_s": steps * ROWS / float(np.median(span))
+           for name, span in spans.items()},
         "orchard_steps_per_s": _orchard(),
-    }
+    }  # fmt: skip
 
 
 def _orchard(steps: int = 5000) -> float:
@@ -80,7 +81,5 @@ def _orchard(steps: int = 5000) -> float:
 
     env = Orchard()
     env.reset(seed=0)
-    start = time.perf_counter()
-    for step in range(steps):
-        env.step(np.int64(step % 5))
-    return steps / (time.perf_counter() - start)
+    played = duration(lambda: [env.step(np.int64(step % 5)) for step in range(steps)])
+    return steps / played.wall

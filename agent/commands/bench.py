@@ -6,8 +6,8 @@ import importlib
 import json
 from pathlib import Path
 
-from agent.assembly.resolve import suggestion
 from modules.messages import ConfigError
+from modules.suggest import not_one_of
 
 
 def benches() -> tuple[str, ...]:
@@ -25,9 +25,7 @@ def bench(what: str, as_json: bool) -> None:
     """
     names = benches()
     if what not in names:
-        raise ConfigError(
-            f"bench: {what!r} is not one of {', '.join(names)}{suggestion(what, names)}"
-        )
+        raise ConfigError(f"bench: {not_one_of(what, names)}")
     figures = importlib.import_module(f"agent.bench.{what}").run()
     if as_json:
         print(json.dumps(figures))

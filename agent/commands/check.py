@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from agent.api.failure import RunFailedError
 from agent.contracts.check import check as results_of
 
 
-def check(kind: str, plugins: tuple[str, ...], as_json: bool) -> None:
+def check(kind: str, as_json: bool, plugins: Sequence[str] = ()) -> None:
     """Prints whether each promise holds. Raises RunFailedError, exit 1, where one does not."""
-    results = results_of(kind, plugins)
+    results = results_of(kind, tuple(plugins))
     for result in results:
         print(result)
     broken = [result for result in results if not result.holds]

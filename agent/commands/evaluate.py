@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from agent.api.evaluate import evaluate as call
-from agent.commands.text import number
+from agent.commands.text import bounds, number
 from agent.reporting.score_table import compared_columns
 from worlds.scores import human_normalised, published_score
 
 
 def evaluate(
-    agent: str | None, *overrides: str, as_json: bool, compare: str | None, **options: Any
+    agent: str | None = None,
+    overrides: Sequence[str] = (),
+    compare: str | None = None,
+    *,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Plays episodes and prints a table, or one JSON object with `as_json`.
 
@@ -45,7 +51,7 @@ def _shown(value: Any) -> str:
     if value is None or isinstance(value, float):
         return number(value)
     if isinstance(value, tuple):
-        return f"[{', '.join(map(number, value))}]"
+        return bounds(value)
     if isinstance(value, dict):
         return f"{number(value['score'])} (human-normalised {number(value['human_normalised'])})"
     return str(value)

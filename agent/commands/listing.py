@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 
+from agent.assembly.build import known_kinds
 from agent.assembly.merge import read_yaml
-from agent.assembly.resolve import BUNDLED, SLOT_NAMES, about, presets, suggestion
+from agent.assembly.resolve import BUNDLED, SLOT_NAMES, about, presets
+from agent.studies.study import read_study, shipped
 from modules.messages import ConfigError
+from modules.suggest import not_one_of
+from worlds.make import list_games, list_worlds
 
-LISTS = ("games", "worlds", "modules", "agents", "studies", "presets")
 
-
-def listing(what: str, plugins: tuple[str, ...] = ()) -> None:
+def listing(what: str, plugins: Sequence[str] = ()) -> None:
     """Prints one list. Raises ConfigError where no list has the name."""
-    if what not in LISTS:
-        raise ConfigError(
-            f"list: {what!r} is not one of {', '.join(LISTS)}{suggestion(what, LISTS)}"
-        )
-    lines = {
-        "games": _games,
-        "worlds": _worlds,
+    lists: dict[str, Callable[[], Sequence[str]]] = {
+        "games": list_games,
+        "worlds": list_worlds,
         "modules": lambda: _modules(plugins),
         "agents": _agents,
-        "studies": _studies,
-        "presets": _presets,
-    }[what]()
-    print("\n".join(lines))
+        "studies": lambda: [f"{name:<20} {read_study(name).question}" for name in shipped()],
+        "presets": lambda: [f"{name:<16} {about(name)}" for name in presets()],
+    }
+    if what not in lists:
+        raise ConfigError(f"list: {not_one_of(what, lists)}")
+    print("\n".join(lists[what]()))
 
 
-def _games() -> list[str]:
-    from worlds.make import list_games
-
-    return list(list_games())
-
-
-def _worlds() -> list[str]:
-    from worlds.make import list_worlds
-
-    return list(list_worlds())
-
-
-def _modules(plugins: tuple[str, ...]) -> list[str]:
-    from agent.assembly.build import known_kinds
-
-    kinds = known_kinds(plugins)
+def _modules(plugins: Sequence[str]) -> list[str]:
+    kinds = known_kinds(tuple(plugins))
     lines = []
     for slot in SLOT_NAMES:
         for kind in kinds.names(slot):
@@ -71,13 +58,3 @@ def _agents() -> list[str]:
             parts.append(f"{provenance['steps']} steps")
         lines.append(" ".join(parts).rstrip())
     return lines
-
-
-def _studies() -> list[str]:
-    from agent.studies.study import read_study, shipped
-
-    return [f"{name:<20} {read_study(name).question}" for name in shipped()]
-
-
-def _presets() -> list[str]:
-    return [f"{name:<16} {about(name)}" for name in presets()]

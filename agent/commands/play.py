@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,13 @@ FILM = "video.mp4"
 
 
 def play(
-    agent: str | None, *overrides: str, as_json: bool, live_view: bool, video: bool, **options: Any
+    agent: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    as_json: bool,
+    live: bool,
+    video: bool,
+    **options: Any,
 ) -> None:
     """Plays and prints the summary; as JSON in the last line with `as_json`.
 
@@ -38,7 +44,7 @@ def play(
 
         def open_views(player: Player, folder: Path) -> None:
             world, modules = player.world, player.agent.modules
-            if live_view:
+            if live:
                 steered, cost = steerable(modules.configurator), modules.cost
                 view = screen(world.spec, cost.drives, cost.heads, world.render, steered)
                 views.append(stack.enter_context(view).show)

@@ -23,26 +23,27 @@ COMPARE = "SPR,BBF_RR2"
 """The published agents that a report compares with by default."""
 
 
-def report(places: Sequence[Path], out: Path | None, compare: str | None, as_json: bool) -> None:
+def report(
+    runs: Sequence[Path], out: Path | None = None, compare: str = COMPARE, *, as_json: bool
+) -> None:
     """Writes `report.md`, `curves.png` and `scores.png` into the new folder `out`; prints a table.
 
     All is read and drawn before the folder is created.
     """
-    columns = compared_columns(COMPARE if compare is None else compare)
-    runs = find_runs(places)
-    table = score_table(results(runs), columns)
-    pictures = {"curves.png": curves_picture(runs), "scores.png": table_picture(table)}
+    columns, trained = compared_columns(compare), find_runs(runs)
+    table = score_table(results(trained), columns)
+    pictures = {"curves.png": curves_picture(trained), "scores.png": table_picture(table)}
     folder = RunFolder.create(out, "report").path
     try:
         for name, data in pictures.items():
             (folder / name).write_bytes(data)
-        (folder / "report.md").write_text(_page(runs, table, columns), encoding="utf-8")
+        (folder / "report.md").write_text(_page(trained, table, columns), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"report {folder}: expected a writable folder, got {error}") from None
     print(as_markdown(table), end="")
     print(f"report    {folder / 'report.md'}")
     if as_json:
-        print(json.dumps(_figures(runs, table, folder)))
+        print(json.dumps(_figures(trained, table, folder)))
 
 
 def _page(runs: Sequence[TrainedRun], table: ScoreTable, columns: Sequence[str]) -> str:

@@ -7,14 +7,25 @@ import time
 from typing import Any
 
 from agent.api.failure import RunInterrupted
+from agent.commands.text import whole_numbers
 from agent.studies.conduct import study as call
+from modules.messages import ConfigError
 
 
-def study(as_json: bool, **options: Any) -> None:
+def study(
+    *, as_json: bool, seeds: str | None = None, worlds: str | None = None, **options: Any
+) -> None:
     """Runs or resumes a study and prints its verdicts; as JSON in the last line with `as_json`.
 
     `options` are those of `agent.study`. Ctrl-C keeps what is finished and reports it.
     """
+    if seeds is not None:
+        options["seeds"] = whole_numbers("--seeds", seeds)
+    if worlds is not None:
+        options["worlds"] = worlds.split(",")
+    fresh = options["quick"] or {"seeds", "worlds", "run"} & options.keys()
+    if "resume" in options and fresh:
+        raise ConfigError("study --resume: continues a study as it was begun; leave options out")
     start, stopped = time.monotonic(), False
     try:
         run = call(**options, on_progress=lambda done: print(done, flush=True))

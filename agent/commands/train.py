@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,17 +13,27 @@ from agent.api.failure import RunInterrupted
 from agent.api.multi_seed import MultiSeedRun
 from agent.api.train import train as call
 from agent.api.training import TrainingRun
-from agent.commands.text import bounds, number
+from agent.commands.text import bounds, number, whole_numbers
 from agent.learning.training import Progress
 from agent.view.progress import ProgressView, progress_view
 
 
-def train(world: str | None, *overrides: str, as_json: bool, live: bool, **options: Any) -> None:
+def train(
+    world: str | None = None,
+    overrides: Sequence[str] = (),
+    seeds: str | None = None,
+    *,
+    jobs: int,
+    as_json: bool,
+    live: bool,
+    **options: Any,
+) -> None:
     """Trains and prints the result; as JSON in the last line with `as_json`.
 
     `options` are those of `agent.train`. Ctrl-C keeps a checkpoint and prints the result so far.
     """
-    side_by_side = options["jobs"] > 1 and bool(options["seeds"] or options["resume"])
+    numbers = () if seeds is None else whole_numbers("--seeds", seeds)
+    side_by_side = jobs > 1 and bool(numbers or "resume" in options)
     views: dict[str, ProgressView] = {}
     with ExitStack() as stack:
 
@@ -40,7 +51,10 @@ def train(world: str | None, *overrides: str, as_json: bool, live: bool, **optio
             print(f"note      {line}", file=sys.stderr)
 
         try:
-            run = call(world, *overrides, on_progress=show, on_note=note, **options)
+            run = call(
+                world, *overrides, seeds=numbers, jobs=jobs, on_progress=show, on_note=note,
+                **options,
+            )  # fmt: skip
         except RunInterrupted as interrupted:
             run = interrupted.run
     _print(run)

@@ -22,19 +22,20 @@ SEED = 1_000_000
 
 def tune(
     world: str,
-    *overrides: str,
-    run: Path | None,
-    tuning: dict[str, Any],
-    traces: Sequence[Path],
-    as_json: bool,
+    overrides: Sequence[str] = (),
+    run: Path | None = None,
     seed: int | None = None,
+    traces: Sequence[Path] = (),
+    *,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Tunes into a folder, new or unfinished, and prints the outcome of the best weights.
 
-    `tuning` are the fields of `Tuning` other than its seed.
+    `options` are the fields of `Tuning` other than its seed, and those of an agent.
     """
     start = time.monotonic()
+    tuning = {name: options.pop(name) for name in Tuning.model_fields if name in options}
     plan = validated(Tuning, {**tuning, "seed": (seed or 0) + SEED}, "tune ")
     folder = RunFolder.create(None, f"tune-{world}").path if run is None else run
     try:

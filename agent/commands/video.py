@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ FRAMES_PER_S = 15
 """A step of an Atari world is four frames of a sixtieth of a second."""
 
 
-class Film:
+class Film(AbstractContextManager["Film"]):
     """Writes frames to an mp4 file; use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
@@ -48,14 +48,6 @@ class Film:
             self._writer.send(None)
         self._writer.send(large.numpy().tobytes())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._writer is not None:
             self._writer.close()

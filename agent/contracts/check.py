@@ -14,12 +14,13 @@ from typing import Any
 from torch import nn
 
 from agent.assembly.build import known_kinds
-from agent.assembly.resolve import SLOT_NAMES, SLOTS, Kinds, suggestion
+from agent.assembly.resolve import SLOT_NAMES, SLOTS, Kinds
 from agent.contracts import drive, learnable, loop
 from agent.contracts.promises import ContractError
 from agent.contracts.subject import Subject, port_of, running
 from modules.messages import ConfigError, MessageError
 from modules.ports import Learnable
+from modules.suggest import not_one_of
 
 VECTOR_WORLDS = ("CartPole-v1", "Pendulum-v1")
 """One with discrete actions and one with continuous ones."""
@@ -61,10 +62,7 @@ def check(kind: str, plugins: tuple[str, ...] = ()) -> list[Result]:
     slots = [slot for slot in SLOT_NAMES if kind in kinds.names(slot)]
     if not slots:
         known = [name for slot in SLOT_NAMES for name in kinds.names(slot)]
-        raise ConfigError(
-            f"check-module: {kind!r} is not one of {', '.join(dict.fromkeys(known))}"
-            f"{suggestion(kind, known)}"
-        )
+        raise ConfigError(f"check-module: {not_one_of(kind, known)}")
     return [result for slot in slots for result in check_slot(slot, kind, kinds)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from agent.contracts.promises import promises_in, require, require_equal, require_finite, shapes
-from agent.contracts.subject import ROWS, Subject, single
+from agent.contracts.subject import ROWS, Subject, require_independent_rows
 from modules.messages import Directive, Situation
 
 
@@ -49,9 +49,7 @@ def configures_rows_independently(subject: Subject) -> None:
     """A row alone gets the directive that it gets in the batch."""
     situation = subject.situation()
     whole = _configure(subject, situation)
-    for row in map(single, range(ROWS)):
-        one = _configure(subject, situation.select(row))
-        require_equal(whole.select(row), one, exact=False)
+    require_independent_rows(whole, lambda row: _configure(subject, situation.select(row)))
 
 
 PROMISES = promises_in(globals())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from agent.contracts.promises import promises_in, require, require_equal, require_finite
-from agent.contracts.subject import ROWS, Subject, single
+from agent.contracts.promises import parameters_of, promises_in, require, require_finite
+from agent.contracts.subject import Subject, require_independent_rows
 
 
 def energy_holds_the_drives(subject: Subject) -> None:
@@ -44,15 +44,16 @@ def untrained_critic_is_zero(subject: Subject) -> None:
 def drives_do_not_depend_on_parameters(subject: Subject) -> None:
     """The intrinsic energy stays the same when all parameters change."""
     cost, state = subject.module, subject.last.state
-    if not isinstance(cost, nn.Module):
+    parameters = parameters_of(cost)
+    if not parameters:
         return
-    intrinsic = subject.module.intrinsic(state).clone()
+    intrinsic = cost.intrinsic(state).clone()
     before = {name: value.clone() for name, value in cost.state_dict().items()}
     try:
         with torch.no_grad():
-            for parameter in cost.parameters():
+            for parameter in parameters:
                 parameter.add_(1)
-        same = torch.equal(subject.module.intrinsic(state), intrinsic)
+        same = torch.equal(cost.intrinsic(state), intrinsic)
         require(same, "a drive changed with the parameters")
     finally:
         cost.load_state_dict(before)
@@ -61,9 +62,7 @@ def drives_do_not_depend_on_parameters(subject: Subject) -> None:
 def rows_have_their_own_energies(subject: Subject) -> None:
     """A row alone has the energies that it has in the batch."""
     cost, state = subject.module, subject.last.state
-    whole = cost.energy(state)
-    for row in map(single, range(ROWS)):
-        require_equal(whole.select(row), cost.energy(state.select(row)), exact=False)
+    require_independent_rows(cost.energy(state), lambda row: cost.energy(state.select(row)))
 
 
 def gradients_reach_the_signals(subject: Subject) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from agent.contracts.promises import promises_in, require
 from agent.contracts.subject import SEED, Subject
 from modules import chance
-from modules.messages import Experience, State
-from modules.ports import Batch
+from modules.ports import Batch, encoded_states
 
 
 def losses_reach_its_parameters(subject: Subject) -> None:
@@ -21,7 +19,11 @@ def losses_reach_its_parameters(subject: Subject) -> None:
     with torch.enable_grad():
         online = perception.encode_windows(experience, None, None)
         losses, priorities = module.losses(
-            Batch(experience, _states(experience, online), _states(experience, online.detach())),
+            Batch(
+                experience,
+                encoded_states(experience, online),
+                encoded_states(experience, online.detach()),
+            ),
             chance.keys(SEED, 1, 2),
         )
         own = [p for p in module.parameters() if p.requires_grad]
@@ -37,22 +39,6 @@ def losses_reach_its_parameters(subject: Subject) -> None:
     if priorities is not None:
         require(priorities.shape == (4,), f"priorities: expected [4], got {[*priorities.shape]}")
     module.on_update()
-
-
-def _states(experience: Experience, latents: Tensor) -> list[State]:
-    """Each of the W steps of latents [B W D] as a state."""
-    rows, steps = experience.mask.shape
-    return [
-        State.unchecked(
-            latent=latents[:, t],
-            hidden=torch.zeros(rows, 0),
-            signals=experience.signals[:, t],
-            ended=(experience.terminated[:, t] | experience.truncated[:, t]).float(),
-            uncertainty=torch.zeros(rows),
-            goal=None if experience.goals is None else experience.goals[:, t],
-        )
-        for t in range(steps)
-    ]
 
 
 PROMISES = promises_in(globals())

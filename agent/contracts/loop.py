@@ -6,7 +6,7 @@ import torch
 
 from agent.assembly.build import assemble
 from agent.assembly.merge import merge
-from agent.contracts.promises import promises_in, require
+from agent.contracts.promises import promises_in, require, require_equal
 from agent.contracts.subject import ROWS, SEED, STEPS, Subject, single
 from agent.live import live
 
@@ -17,9 +17,7 @@ def repeats_from_the_same_seed(subject: Subject) -> None:
     try:
         repeated = live(again.agent, again.world, STEPS * ROWS, SEED)
         for one, other in zip(subject.moments, repeated, strict=True):
-            for (name, mine), (_, theirs) in zip(one.tensors(), other.tensors(), strict=True):
-                if mine is not None and theirs is not None:
-                    require(torch.equal(mine, theirs), f"step {one.step}: {name} differs")
+            require_equal(one, other)
     finally:
         again.world.close()
 
@@ -31,13 +29,13 @@ def rows_are_independent(subject: Subject) -> None:
         for one, other in zip(
             subject.moments, live(alone.agent, alone.world, STEPS, SEED), strict=True
         ):
-            for (name, mine), (_, theirs) in zip(
+            for (name, first), (_, second) in zip(
                 one.select(single(0)).tensors(), other.tensors(), strict=True
             ):
-                if mine is None or theirs is None or mine.shape != theirs.shape:
+                if first is None or second is None or first.shape != second.shape:
                     continue
                 # A batch of one multiplies matrices in another order: equal up to rounding.
-                same = torch.allclose(mine.double(), theirs.double(), rtol=1e-3, atol=1e-3)
+                same = torch.allclose(first.double(), second.double(), rtol=1e-3, atol=1e-3)
                 require(same, f"step {one.step}: {name} of row 0 differs when it runs alone")
     finally:
         alone.world.close()

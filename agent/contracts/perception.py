@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
-from agent.contracts.promises import promises_in, require, require_equal, require_finite, shapes
-from agent.contracts.subject import ROWS, Subject, single
+from agent.contracts.promises import (
+    parameters_of,
+    promises_in,
+    require,
+    require_equal,
+    require_finite,
+    shapes,
+)
+from agent.contracts.subject import ROWS, Subject, require_independent_rows
 
 
 def initial_has_the_shapes_of_states(subject: Subject) -> None:
@@ -30,10 +36,10 @@ def encodes_rows_independently(subject: Subject) -> None:
     perceive, observation = subject.module.perceive, subject.last.observation
     before = subject.moments[-2]
     with torch.no_grad():
-        whole = perceive(observation, before)
-        for row in map(single, range(ROWS)):
-            one = perceive(observation.select(row), before.select(row))
-            require_equal(whole.select(row), one, exact=False)
+        require_independent_rows(
+            perceive(observation, before),
+            lambda row: perceive(observation.select(row), before.select(row)),
+        )
 
 
 def forgets_the_previous_episode(subject: Subject) -> None:
@@ -48,14 +54,14 @@ def forgets_the_previous_episode(subject: Subject) -> None:
 
 def gradients_reach_its_parameters(subject: Subject) -> None:
     """Gradients of the latent reach its parameters, if it has any."""
-    module = subject.module
-    if not isinstance(module, nn.Module) or not list(module.parameters()):
+    parameters = parameters_of(subject.module)
+    if not parameters:
         return
     with torch.enable_grad():
         latent = subject.module.perceive(subject.last.observation, subject.moments[-2]).latent
         require(latent.requires_grad, "its latent carries no gradient")
         total = latent.square().sum() + latent.sum()
-        gradients = torch.autograd.grad(total, list(module.parameters()), allow_unused=True)
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
     require(any(g is not None for g in gradients), "no parameter got a gradient")
 
 

@@ -7,7 +7,7 @@ from inspect import isfunction
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modules.messages import Message
 
@@ -33,16 +33,21 @@ def require(condition: bool | Tensor, why: str) -> None:
 
 def require_equal(one: Message, other: Message, exact: bool = True) -> None:
     """Requires equal tensors, or with `exact` False equal up to rounding."""
-    for (name, mine), (_, theirs) in zip(one.tensors(), other.tensors(), strict=True):
-        if mine is None or theirs is None:
-            require(mine is theirs, f"{name} is missing in one of them")
+    for (name, first), (_, second) in zip(one.tensors(), other.tensors(), strict=True):
+        if first is None or second is None:
+            require(first is second, f"{name} is missing in one of them")
             continue
-        same = mine.shape == theirs.shape and (
-            torch.equal(mine, theirs)
+        same = first.shape == second.shape and (
+            torch.equal(first, second)
             if exact
-            else torch.allclose(mine.double(), theirs.double(), rtol=1e-3, atol=1e-4)
+            else torch.allclose(first.double(), second.double(), rtol=1e-3, atol=1e-4)
         )
         require(same, f"{name} differs")
+
+
+def parameters_of(module: object) -> list[nn.Parameter]:
+    """The parameters of a module, none where it is no `nn.Module`."""
+    return list(module.parameters()) if isinstance(module, nn.Module) else []
 
 
 def require_finite(message: Message, but: tuple[str, ...] = ()) -> None:

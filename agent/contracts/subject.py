@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +13,11 @@ from torch import Tensor
 from agent.assembly.build import Assembly, assemble, known_kinds
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import SLOTS, Kinds
+from agent.contracts.promises import require_equal
 from agent.imagination import Imagination
 from agent.live import live
 from modules import chance
-from modules.messages import Directive, Moment, Situation
+from modules.messages import Directive, Message, Moment, Situation
 
 WORLD = "CartPole-v1"
 ROWS, STEPS, SEED = 3, 12, 11
@@ -116,3 +117,9 @@ def settings(slot: str, kind: str, world: str) -> ConfigTree:
 def single(row: int) -> Tensor:
     """The index [1] that selects one row."""
     return torch.tensor([row])
+
+
+def require_independent_rows(whole: Message, alone: Callable[[Tensor], Message]) -> None:
+    """Requires that `alone(index)`, with one row, returns what `whole` has in that row."""
+    for index in map(single, range(ROWS)):
+        require_equal(whole.select(index), alone(index), exact=False)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
-from agent.contracts.promises import promises_in, require, require_equal, require_finite
+from agent.contracts.promises import (
+    parameters_of,
+    promises_in,
+    require,
+    require_equal,
+    require_finite,
+)
 from agent.contracts.subject import ROWS, SEED, Subject, single
 from modules import chance
 from modules.messages import State
@@ -43,8 +48,8 @@ def steps_candidates_independently(subject: Subject) -> None:
         start = _start(subject).select(single(row))
         one = model.complete(model.step(start, actions[row : row + 1]))
         for name in ("latent", "signals", "ended", "uncertainty"):
-            mine, theirs = getattr(whole, name)[row], getattr(one, name)[0]
-            require(torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4), f"{name} differs")
+            first, second = getattr(whole, name)[row], getattr(one, name)[0]
+            require(torch.allclose(first, second, rtol=1e-3, atol=1e-4), f"{name} differs")
 
 
 def completing_twice_changes_nothing(subject: Subject) -> None:
@@ -79,13 +84,14 @@ def predict_agrees_with_step(subject: Subject) -> None:
 def gradients_reach_the_action(subject: Subject) -> None:
     """The prediction is differentiable in the action, if the model has parameters."""
     module = subject.module
-    if not isinstance(module, nn.Module) or not list(module.parameters()):
+    parameters = parameters_of(module)
+    if not parameters:
         return
     actions = subject.random_actions(ROWS, "gradient").requires_grad_()
     # A model before training may predict no change for every action: perturb its parameters.
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with torch.no_grad():
-        for number, parameter in enumerate(module.parameters()):
+        for number, parameter in enumerate(parameters):
             key = chance.keys(SEED, 1, number)
             parameter.add_(0.05 * chance.normal(key, "shake", *parameter.shape)[0])
     try:

@@ -1,7 +1,7 @@
-"""Whether what learns is still alive: collapse is said by name, while there is time to stop.
+"""Detection of collapse: representations, critics and policies that no longer depend on the state.
 
-Looked at where training reports, from a batch of what memory holds and from what was done since;
-it draws nothing that learning draws and changes nothing that learning changes.
+Examined at each report, on a batch from memory and the actions since the last report. It has random
+numbers of its own and changes no weight, so training is the same without it.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from torch import Tensor
 
 from agent.agent import Agent
 from modules import chance
-from modules.messages import State
+from modules.messages import Energy
+from modules.ports import encoded_states
 
 BATCH = 256
 FEW_UPDATES = 100
-"""Before so many updates nothing is said: what is fresh is not yet anything."""
+"""Updates before which nothing is examined: fresh modules depend little on the state."""
 
-RANK_LEAST, RANK_SHARE = 1.5, 0.04
-"""Effective rank under which a representation says too little: one thing at most (a pendulum needs
-two), or too small a share of what it has room for. Of 256 dimensions 4.5 and 8 learned no Atari
-game, 90 did (docs/LOG.md, 2026-11-25).
+MIN_RANK, MIN_RANK_SHARE = 1.5, 0.04
+"""Least effective rank of a representation, in dimensions (a pendulum needs two) and as a share of
+those it has. Of 256 dimensions, ranks of 4.5 and 8 learned no Atari game, 90 did (docs/LOG.md,
+2026-11-25).
 """
 
-SPREAD_LEAST = 1e-3
-"""Standard deviation over states, relative to the usual size, under which all are the same."""
+MIN_DEVIATION = 1e-3
+"""Least standard deviation over states, relative to the magnitude."""
 
-SHARE_MOST = 0.99
-"""Share of one action above which a policy does nothing else."""
+MAX_ACTION_SHARE = 0.99
+"""Greatest share of one action."""
 
-SHARE_PREFERRED = 0.8
-"""The same where a critic prefers that action in every state: the rest is exploration."""
+MAX_PREFERRED_SHARE = 0.8
+"""The same for an action that the critic prefers in every state: the rest is exploration."""
 
 
 def effective_rank(latents: Tensor) -> float:
-    """How many directions `latents` [M D] use, 1 to D; 0 where all are the same.
+    """The number of directions that `latents` [M D] use, 1 to D; 0 where all are the same.
 
     The exponential of the entropy of the normalised singular values of the centred latents (Roy &
     Vetterli 2007).
@@ -49,43 +50,40 @@ def effective_rank(latents: Tensor) -> float:
     return float(torch.special.entr(share).sum().exp())
 
 
-class Health:
-    """Watches one agent. `figures` and `warnings` are as of the last `examine`."""
+class CollapseMonitor:
+    """Examines one agent. `figures` and `warnings` are those of the last `examine`."""
 
     def __init__(self, agent: Agent, seed: int) -> None:
         self.agent, self.seed = agent, seed
+        # Sums of actions and of their squares.
         self.actions, self.steps = torch.zeros(2, agent.world.actions.size), 0
-        self.most = torch.zeros(len(agent.modules.cost.drives))
+        self.max_intrinsic = torch.zeros(len(agent.modules.cost.drives))
         self.figures: dict[str, float] = {}
         self.warnings: list[str] = []
 
-    def saw(self, action: Tensor, intrinsic: Tensor) -> None:
-        """Counts what was done, [B A], and what the drives felt, [B K]."""
+    def add(self, action: Tensor, intrinsic: Tensor) -> None:
+        """Counts the actions [B A] and the intrinsic energies [B K] of a step."""
         self.actions[0] += action.sum(0)
         self.actions[1] += action.square().sum(0)
         self.steps += len(action)
-        torch.maximum(self.most, intrinsic.abs().amax(0), out=self.most)
+        torch.maximum(self.max_intrinsic, intrinsic.abs().amax(0), out=self.max_intrinsic)
 
     @torch.no_grad()
     def examine(self, updates: int) -> None:
-        """Looks at perception, critic and policy; `updates` were learned so far."""
+        """Examines perception, critic and policy after `updates` updates."""
         self.figures, self.warnings = {}, []
         if updates < FEW_UPDATES:
             return
-        modules = self.agent.modules
-        key = chance.keys(self.seed, 2, updates)[1:]
-        experience = modules.memory.sample(BATCH, 1, key)
-        latents = modules.perception.encode_windows(experience, experience.tokens, None)[:, 0]
-        self._perception(latents)
-        state = State.unchecked(
-            latent=latents,
-            hidden=latents.new_zeros(len(latents), 0),
-            signals=experience.signals[:, 0],
-            ended=experience.terminated[:, 0].float(),
-            uncertainty=latents.new_zeros(len(latents)),
-            goal=None if experience.goals is None else experience.goals[:, 0],
-        )
-        self._critic_and_policy(state)
+        m = self.agent.modules
+        experience = m.memory.sample(BATCH, 1, chance.keys(self.seed, 2, updates)[1:])
+        latents = m.perception.encode_windows(experience, experience.tokens, None)
+        self._perception(latents[:, 0])
+        directive = m.configurator.initial(len(latents))
+        energies = m.cost.energy(encoded_states(experience, latents)[0]).at_best_action(directive)
+        self._critic(energies)
+        policy = f"policy {_kind(getattr(m.actor, 'policy', m.actor))}"
+        self._preferred_action(policy, energies, directive.v)
+        self._actions(policy)
         self.actions.zero_()
         self.steps = 0
 
@@ -96,109 +94,100 @@ class Health:
             self.warnings.append(f"{name}: representation is not finite")
             return
         rank = effective_rank(latents)
-        spread = float(latents.var(0, correction=0).mean().sqrt())
-        usual = float(latents.square().mean().sqrt())
-        least = float(latents.std(0, correction=0).min())
+        deviation = float(latents.var(0, correction=0).mean().sqrt())
+        magnitude = float(latents.square().mean().sqrt())
         self.figures |= {
             "health/effective_rank": rank,
-            "health/latent_deviation": spread,
-            "health/latent_deviation_least": least,
+            "health/latent_deviation": deviation,
+            "health/latent_deviation_least": float(latents.std(0, correction=0).min()),
         }
-        if spread < SPREAD_LEAST * max(usual, 1e-9):
+        if deviation < MIN_DEVIATION * max(magnitude, 1e-9):
             self.warnings.append(
-                f"{name}: representation collapsed: every state looks the same (deviation "
-                f"{spread:.2g} of a size of {usual:.2g})"
+                f"{name}: representation collapsed: the same for every state (deviation "
+                f"{deviation:.2g}, magnitude {magnitude:.2g})"
             )
-        elif rank < max(RANK_LEAST, RANK_SHARE * size):
+        elif rank < max(MIN_RANK, MIN_RANK_SHARE * size):
             self.warnings.append(
                 f"{name}: representation collapsed: effective rank {rank:.1f} of {size}"
             )
 
-    def _critic_and_policy(self, state: State) -> None:
-        m, rows = self.agent.modules, len(state.latent)
-        directive = m.configurator.initial(rows)
-        energies = m.cost.energy(state).at_best_action(directive)
-        critic = getattr(m.cost, "critic", m.cost)
-        name = f"critic {_kind(critic)}"
-        expected = energies.critic
-        assert expected is not None
-        usual, spread = expected.abs().amax(0), expected.std(0, correction=0)
-        self.figures["health/critic_deviation"] = float(spread.max())
-        # A drive's head can expect what that drive was at worst; a sub-goal's, what all were.
-        drives, heads = list(m.cost.drives), m.cost.heads
-        most = self.most.new_tensor(
-            [self.most[drives.index(h)] if h in drives else self.most.sum() for h in heads]
-        )
-        # A head whose drive was never felt has nothing to say, and need not be heard.
-        felt = most > 0
-        if not torch.isfinite(expected).all():
+    def _critic(self, energies: Energy) -> None:
+        cost, values = self.agent.modules.cost, energies.critic
+        assert values is not None
+        name = f"critic {_kind(getattr(cost, 'critic', cost))}"
+        magnitude, deviation = values.abs().amax(0), values.std(0, correction=0)
+        self.figures["health/critic_deviation"] = float(deviation.max())
+        # The head of a drive predicts that drive, the head of a sub-goal all of them.
+        most = dict(zip(cost.drives, self.max_intrinsic, strict=True))
+        bounds = torch.stack([most.get(head, self.max_intrinsic.sum()) for head in cost.heads])
+        # A head whose drives were always 0 has nothing to predict.
+        active = bounds > 0
+        bounds = bounds / (1 - self.agent.discount)  # |Σ γ^i IC| <= max |IC| / (1 - γ)
+        if not torch.isfinite(values).all():
             self.warnings.append(f"{name}: is not finite")
-        elif bool(felt.any()) and m.cost.is_initialised():
-            if bool((spread < SPREAD_LEAST * usual)[felt].all()):
+        elif bool(active.any()) and cost.is_initialised():
+            if bool((deviation < MIN_DEVIATION * magnitude)[active].all()):
                 self.warnings.append(
-                    f"{name}: collapsed: expects the same of every state "
-                    f"(deviation {float(spread.max()):.2g})"
+                    f"{name}: collapsed: the same value for every state "
+                    f"(deviation {float(deviation.max()):.2g})"
                 )
-            # More than a drive's worst for ever cannot come: Σ γ^i = 1/(1-γ).
-            bound = 1.5 * most / (1 - self.agent.discount) + 1e-2
-            beyond = (expected.abs() > bound).float().mean(0) * felt
+            beyond = (values.abs() > 1.5 * bounds + 1e-2).float().mean(0) * active
             worst = int(beyond.argmax())
             if float(beyond[worst]) > 0.25:
                 self.warnings.append(
-                    f"{name}: saturated: '{heads[worst]}' expects "
-                    f"{float(usual[worst]):.3g} where at most "
-                    f"{float(most[worst] / (1 - self.agent.discount)):.3g} can come"
+                    f"{name}: saturated: '{cost.heads[worst]}' predicts "
+                    f"{float(magnitude[worst]):.3g}, where at most {float(bounds[worst]):.3g} is "
+                    "possible"
                 )
-        name = f"policy {_kind(getattr(m.actor, 'policy', m.actor))}"
-        v = directive.v
-        # Where no head counts before a task is known, no action is preferred.
-        if energies.critic_actions is not None and m.cost.is_initialised() and bool(v.any()):
-            best = (energies.critic_actions * v.unsqueeze(1)).sum(-1).argmin(-1)
-            share = torch.bincount(best).max().item() / rows
-            self.figures["health/preferred_share"] = share
-            done = float(self.actions[0, best[0]]) / max(1, self.steps)
-            if share == 1.0 and done >= SHARE_PREFERRED:
-                self.warnings.append(
-                    f"{name}: dead: the critic prefers action {int(best[0])} in every state"
-                )
-        if self.steps:
-            self._done(name)
 
-    def _done(self, name: str) -> None:
+    def _preferred_action(self, name: str, energies: Energy, v: Tensor) -> None:
+        # Where no head has weight before a task is known, no action is preferred.
+        values = energies.critic_actions
+        if values is None or not self.agent.modules.cost.is_initialised() or not bool(v.any()):
+            return
+        best = (values * v.unsqueeze(1)).sum(-1).argmin(-1)
+        share = torch.bincount(best).max().item() / len(best)
+        self.figures["health/preferred_share"] = share
+        taken = float(self.actions[0, best[0]]) / max(1, self.steps)
+        if share == 1.0 and taken >= MAX_PREFERRED_SHARE:
+            self.warnings.append(
+                f"{name}: dead: the critic prefers action {int(best[0])} in every state"
+            )
+
+    def _actions(self, name: str) -> None:
+        if not self.steps:
+            return
         mean = self.actions[0] / self.steps
         if self.agent.world.actions.discrete:
             share = float(mean.max())
             self.figures["health/action_share"] = share
-            if share >= SHARE_MOST and self.steps >= BATCH and len(mean) > 1:
+            if share >= MAX_ACTION_SHARE and self.steps >= BATCH and len(mean) > 1:
                 self.warnings.append(
                     f"{name}: dead: action {int(mean.argmax())} in {share:.0%} of "
                     f"{self.steps} steps"
                 )
             return
-        spread = (self.actions[1] / self.steps - mean.square()).clamp_min(0).sqrt()
-        self.figures["health/action_deviation"] = float(spread.max())
-        if float(spread.max()) < SPREAD_LEAST and self.steps >= BATCH:
+        deviation = (self.actions[1] / self.steps - mean.square()).clamp_min(0).sqrt().max()
+        self.figures["health/action_deviation"] = float(deviation)
+        if float(deviation) < MIN_DEVIATION and self.steps >= BATCH:
             self.warnings.append(f"{name}: dead: the same action in {self.steps} steps")
 
     # -- checkpoints ------------------------------------------------------------------------
 
     def facts(self) -> dict[str, Any]:
-        """What was counted since the last report, for a checkpoint."""
-        return {
-            "actions": self.actions.tolist(),
-            "steps": self.steps,
-            "most": self.most.tolist(),
-        }
+        """The counts since the last report, for a checkpoint."""
+        most = self.max_intrinsic.tolist()
+        return {"actions": self.actions.tolist(), "steps": self.steps, "most": most}
 
     def load(self, facts: dict[str, Any]) -> None:
-        """Goes on from what `facts` gave."""
+        """Restores what `facts` returned."""
         self.actions = torch.tensor(facts["actions"])
         self.steps = facts["steps"]
-        self.most = torch.tensor(facts["most"])
+        self.max_intrinsic = torch.tensor(facts["most"])
 
 
 def _kind(module: object) -> str:
-    """The name a module goes by in a configuration."""
+    """The kind of a module, as in a configuration."""
     settings: Any = getattr(type(module), "Config", None)
     field = getattr(settings, "model_fields", {}).get("kind")
     return str(field.default) if field is not None else type(module).__name__

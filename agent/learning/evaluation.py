@@ -1,4 +1,4 @@
-"""Whole episodes, what they came to, and how sure one can be of it."""
+"""Returns of whole episodes, and their mean with an interval."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from agent.recording.episode_stats import EpisodeStats, Summary
 from modules.ports import World
 
 UNLIMITED = 2**40
+"""Steps that no run reaches."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The returns of whole episodes, those of a row together, and the summary of the life.
+    """The returns of whole episodes, those of a row together, and the summary of the run.
 
-    The order depends on nothing that was done, so those of two agents with one seed are pairs: what
-    the world does with a row's first episode is the same luck. `whole`: every episode that was
-    asked for has ended.
+    The order depends on no action, so the returns of two agents with one seed are pairs: the i-th
+    episode of a row has the same random numbers for both. `whole`: all episodes have ended.
     """
 
     returns: list[float]
@@ -34,7 +34,7 @@ class Evaluation:
 
 
 class Score(NamedTuple):
-    """A mean and the interval it lies in with a confidence of 95 %, of `size` numbers."""
+    """The mean of `size` numbers and its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -53,29 +53,30 @@ def whole_episodes(
     steps: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Lives until `episodes` have ended, or `steps` are done, or `stop` says so.
+    """Runs until `episodes` have ended, or for `steps` steps, or until `stop()` is True.
 
-    Where several rows are lived side by side, the first episodes to *begin* count, not the first
-    to end: those would be the short ones.
+    With several rows side by side, the first episodes to *begin* count: the first to end would be
+    the short ones.
     """
     rows = world.num_envs
     quota = [episodes // rows + (row < episodes % rows) for row in range(rows)]
-    keeper, began = EpisodeStats(world.spec.id, rows), time.perf_counter()
+    stats, began = EpisodeStats(world.spec.id, rows), time.perf_counter()
     returns, whole = [list[float]() for _ in range(rows)], False
     for moment in live(agent, world, steps or UNLIMITED, seed):
-        for row, value in keeper.add(moment):
+        for row, value in stats.add(moment):
             if len(returns[row]) < quota[row]:
                 returns[row].append(value)
         whole = [len(ended) for ended in returns] == quota
         if whole or stop():
             break
-    return Evaluation([*chain(*returns)], keeper.summary(time.perf_counter() - began), whole)
+    return Evaluation([*chain(*returns)], stats.summary(time.perf_counter() - began), whole)
 
 
 def score(values: Sequence[float]) -> Score:
     """The mean of `values` and its bootstrap interval (percentiles; Efron & Tibshirani 1993).
 
-    The same values give the same interval. The interval of one value is that value.
+    Resampling is seeded, so equal values have equal intervals. The interval of one value is that
+    value.
     """
     numbers = np.asarray(values, dtype=np.float64)
     low, high = percentile_interval(lambda drawn: numbers[drawn].mean(-1), [len(numbers)])

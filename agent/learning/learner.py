@@ -410,7 +410,7 @@ def _require_task_free_heads(config: Learner.Config, agent: Agent) -> None:
     if not bool((v[of_tasks] if bool(of_tasks.any()) else v).any()):
         raise ConfigError(
             "config learner.imagination_horizon: expected 0 where no head of the critic counts, or "
-            f"none without a task, got {config.imagination_horizon}; a dream has no task"
+            f"none without a task, got {config.imagination_horizon}: imagined rollouts have no task"
         )
 
 

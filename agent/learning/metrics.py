@@ -1,4 +1,4 @@
-"""Where the figures of a training go: a file of JSON lines, and TensorBoard where asked for."""
+"""Storage of the figures of a training: a file of JSON lines, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agent.recording.atomic import write_text
 from modules.messages import ConfigError
 
 AXES = ("steps", "frames")
-"""What a figure is drawn over: agent steps, and emulated frames, in every line."""
+"""The horizontal axes of curves: agent steps, and emulated frames; in every line."""
 
 
-class Metrics(Protocol):
-    """Takes the figures of a report; each has `steps` and `frames`."""
+class Metrics:
+    """Stores the figures of reports, each with `steps` and `frames`; this base stores none."""
 
     def write(self, figures: Mapping[str, Any]) -> None:
-        """Keeps them."""
+        """Stores one report."""
 
     def cut(self, steps: int) -> None:
-        """Forgets what was measured after `steps`, the checkpoint that a run goes on from."""
+        """Removes reports after `steps`, those of the checkpoint that a run continues from.
+
+        TensorBoard needs no removal: of two reports at one step it shows the later.
+        """
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Closes open files."""
 
 
-class JSONLines:
+class JSONLines(Metrics):
     """`metrics.jsonl`: one object a line."""
 
     def __init__(self, path: Path) -> None:
@@ -41,17 +44,16 @@ class JSONLines:
             out.write(json.dumps(figures) + "\n")
 
     def cut(self, steps: int) -> None:
-        """Drops later lines, and a last one that was not finished."""
+        """Removes later lines, and a last line that was not finished."""
         if not self.path.exists():
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [
-            line for line in lines if line.endswith("\n") and json.loads(line)["steps"] <= steps
-        ]
-        write_text(self.path, "".join(kept))
-
-    def close(self) -> None:
-        """Nothing: every line is written at once."""
+        write_text(
+            self.path,
+            "".join(
+                line for line in lines if line.endswith("\n") and json.loads(line)["steps"] <= steps
+            ),
+        )
 
 
 def require_tensorboard() -> None:
@@ -63,26 +65,17 @@ def require_tensorboard() -> None:
         )
 
 
-class TensorBoard:
+class TensorBoard(Metrics):
     """Scalars for TensorBoard under `folder`, once over steps and once over frames."""
 
     def __init__(self, folder: Path) -> None:
         require_tensorboard()
-        self.folder = folder
-        self._open(None)
-
-    def _open(self, purge: Mapping[str, int] | None) -> None:
         with warnings.catch_warnings():
-            # What its dependencies deprecate concerns their authors.
+            # Deprecations in its dependencies address their authors.
             warnings.simplefilter("ignore")
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writers = {
-                axis: SummaryWriter(
-                    str(self.folder / axis), purge_step=None if purge is None else purge[axis]
-                )
-                for axis in AXES
-            }
+            self._writers = {axis: SummaryWriter(str(folder / axis)) for axis in AXES}
 
     def write(self, figures: Mapping[str, Any]) -> None:
         """Adds each number under its name, at the step and at the frame."""
@@ -91,9 +84,6 @@ class TensorBoard:
                 if name not in AXES and isinstance(value, int | float):
                     writer.add_scalar(name, value, figures[axis])
             writer.flush()
-
-    def cut(self, steps: int) -> None:
-        """Nothing: what is written twice at a step, TensorBoard shows as it was written last."""
 
     def close(self) -> None:
         """Closes the files."""

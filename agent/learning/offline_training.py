@@ -1,8 +1,9 @@
-"""Learning from what others lived: traces of recorded runs fill the memory, nobody acts."""
+"""Learning from recorded runs: traces fill the memory, and no action is taken."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from modules.ports import Memory
 
 
 def recorded_steps(traces: Sequence[Path]) -> int:
-    """Steps in all of these traces, all rows counted. Raises TraceError, one line."""
+    """The steps of all rows of all traces. Raises TraceError, one line."""
     total = 0
     for path in traces:
         with Trace.open(path) as trace:
@@ -32,84 +33,79 @@ def recorded_world(path: Path) -> tuple[str, str | None]:
         return trace.world.id, trace.world.protocol
 
 
-def fitting(path: Path, world: WorldSpec) -> None:
-    """Raises TraceError, one line, where what was recorded is not what the agent would perceive."""
+def require_same_world(path: Path, world: WorldSpec) -> None:
+    """Raises TraceError, one line, where a trace has other observations or actions than `world`."""
     with Trace.open(path) as trace:
-        theirs, trace_path = trace.world, trace.path
+        recorded, trace_path = trace.world, trace.path
     for name in ("id", "pixels", "vector", "goal", "signals", "actions"):
-        got, wanted = getattr(theirs, name), getattr(world, name)
-        if got != wanted:
-            how = (
+        expected, got = getattr(world, name), getattr(recorded, name)
+        if got != expected:
+            hint = (
                 "; give the perception the frames that were recorded (--perception.frame_size, "
                 "--perception.gray)"
-                if name == "pixels"
-                else ""
             )
-            raise TraceError(f"trace {trace_path}: {name}: expected {wanted}, got {got}{how}")
+            raise TraceError(
+                f"trace {trace_path}: {name}: expected {expected}, got {got}"
+                f"{hint if name == 'pixels' else ''}"
+            )
 
 
-def remember(memory: Memory, before: Moment, traces: Sequence[Path]) -> None:
-    """Writes all rows of all traces into a memory of one row, stretch after stretch.
+def remember(memory: Memory, initial: Moment, traces: Sequence[Path]) -> None:
+    """Writes all rows of all traces into a memory of one row, one after the other.
 
-    `before` is the neutral moment the memory began with. Of a moment only what was observed,
-    felt and done is taken: how another agent encoded it means nothing to this one.
+    `initial`: the moment that the memory was reset with. Of a recorded moment only observation,
+    signals and action are used: another agent's latents have no meaning here.
     """
     for path in traces:
         with Trace.open(path) as trace:
             for row in range(trace.rows):
                 index, begins = torch.tensor([row]), True
                 for moment in trace:
-                    memory.write(_own(moment.select(index), before, begins))
+                    memory.write(_own_moment(moment.select(index), initial, begins))
                     begins = False
 
 
-def _own(lived: Moment, before: Moment, begins: bool) -> Moment:
-    """The moment as this agent keeps it; the first of a stretch begins an episode."""
-    seen = lived.observation
+def _own_moment(recorded: Moment, initial: Moment, begins: bool) -> Moment:
+    """A recorded moment as this agent stores it. `begins`: it begins an episode."""
+    observation = recorded.observation
     if begins:
-        seen = seen.replace(first=torch.ones_like(seen.first))
-    actions = before.plan.actions.clone()
-    actions[:, 0] = lived.plan.action
-    return before.replace(
-        step=lived.step,
-        observation=seen,
-        state=before.state.replace(signals=lived.state.signals),
-        plan=before.plan.replace(actions=actions, mode=lived.plan.mode),
+        observation = observation.replace(first=torch.ones_like(observation.first))
+    actions = initial.plan.actions.clone()
+    actions[:, 0] = recorded.plan.action
+    return initial.replace(
+        step=recorded.step,
+        observation=observation,
+        state=initial.state.replace(signals=recorded.state.signals),
+        plan=initial.plan.replace(actions=actions, mode=recorded.plan.mode),
     )
 
 
 class OfflineTraining(Training):
-    """Training on traces alone: a step of it stands for one that would have been lived.
+    """Training on traces alone: each of its steps stands for a step of interaction.
 
-    So the updates, evaluations and checkpoints are those of a life of as many steps, of which
-    nothing is lived. `traces` are read when it begins; resumed, it goes on from its checkpoint.
+    So updates, evaluations and checkpoints come as often as in a training of as many steps.
+    `traces` are read when it begins; a resumed training continues from its checkpoint.
     """
 
     def __init__(self, agent: Agent, *others: Any, traces: Sequence[Path], **named: Any) -> None:
         super().__init__(agent, *others, **named)
         self.traces = list(traces)
 
-    def _turns(self, resume: checkpoint.Checkpoint | None) -> Iterator[int]:
-        """Updates at the pace at which a life would have gone on."""
+    def _turns(self, resume: checkpoint.Checkpoint | None) -> Iterator[None]:
         self.agent.reset(1, self.seed)
         if resume is not None:
             self._restore(resume)
         else:
-            before = initial_moment(self.agent.modules, self.agent.world, 1)
-            remember(self.agent.memory, before, self.traces)
-        return self._read()
-
-    def _read(self) -> Iterator[int]:
-        while self.progress.steps < self.schedule.steps:
-            self._learn(1)
-            yield 1
+            initial = initial_moment(self.agent.modules, self.agent.world, 1)
+            remember(self.agent.memory, initial, self.traces)
+        return map(self._learn, repeat(1, self.config.steps - self.progress.steps))
 
     def _frames(self) -> int:
-        """None: nothing is shown."""
+        """0: no frame is emulated."""
         return 0
 
     def facts(self) -> dict[str, Any]:
-        """The counters, and which traces were learned from."""
+        """The counters, and the traces."""
         return super().facts() | {"traces": [str(path) for path in self.traces]}
 
     def _blobs(self) -> dict[str, bytes]:

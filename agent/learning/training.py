@@ -1,4 +1,7 @@
-"""A life that learns, can be stopped anywhere, and goes on as if it never had been."""
+"""Training: the interaction loop with updates, evaluations and checkpoints.
+
+A training that was interrupted and continued equals one that was not.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from agent.agent import Agent
-from agent.learning.collapse_monitor import Health
+from agent.learning.collapse_monitor import CollapseMonitor
 from agent.learning.evaluation import Score, score
 from agent.learning.learner import Learner
 from agent.learning.metrics import JSONLines, Metrics
@@ -25,24 +30,15 @@ _PACE_S = 30.0
 """Seconds over which the pace is measured: it changes when learning begins."""
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """When things happen, in steps summed over rows; 0: at the end alone."""
-
-    steps: int
-    report_every: int
-    evaluate_every: int
-    checkpoint_every: int
-
-
 @dataclass
 class Progress:
-    """How far a training is and how it fares, for whoever shows it.
+    """How far a training is, and its figures.
 
     `losses` are means since the last report, as `module/name`. `returns` are those of the last
-    episodes lived; `evaluation` is that of held seeds, `best` the best mean so far. `warnings`
-    say by name what has collapsed. `fresh`: there was a report since the last look. `seconds`,
-    `cpu_seconds`: what it took so far, also before it was resumed. `run`: its folder.
+    episodes of the training itself; `evaluation` is that with held-out seeds, `best` the best mean
+    so far. `warnings` name the modules that have collapsed. `fresh`: this turn ended with a report.
+    `seconds`, `cpu_seconds`: wall and processor time, earlier parts of a resumed training included.
+    `run`: its folder.
     """
 
     steps: int = 0
@@ -66,7 +62,7 @@ class Progress:
 
     @property
     def mean_return(self) -> float | None:
-        """Of the last episodes lived."""
+        """The mean of `returns`."""
         return sum(self.returns) / len(self.returns) if self.returns else None
 
 
@@ -74,27 +70,46 @@ class _Pace:
     """Steps a second over the last half minute."""
 
     def __init__(self, steps: int) -> None:
-        self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), steps)])
+        self._times: deque[tuple[float, int]] = deque([(time.monotonic(), steps)])
 
     def at(self, steps: int) -> float | None:
-        """The pace, or None where it was asked a moment ago."""
-        now, (last, _), (first, then) = time.monotonic(), self._seen[-1], self._seen[0]
+        """The pace after `steps` steps; None within .2 s of the last measurement."""
+        now, (last, _), (first, then) = time.monotonic(), self._times[-1], self._times[0]
         if now - last < 0.2:
             return None
-        self._seen.append((now, steps))
-        while len(self._seen) > 2 and now - self._seen[1][0] > _PACE_S:
-            self._seen.popleft()
+        self._times.append((now, steps))
+        while len(self._times) > 2 and now - self._times[1][0] > _PACE_S:
+            self._times.popleft()
         return (steps - then) / (now - first)
 
 
 class Training:
-    """Lives, learns, evaluates and keeps checkpoints, by a schedule of steps.
+    """Acts, learns, evaluates and writes checkpoints, by a schedule of steps.
 
-    `evaluate` is given nothing and says the returns of held seeds, None where it was told to stop
-    (see `stopping`); it must leave agent and world alone. `run` yields its progress after every
-    turn. Setting `stopping` ends it after the turn under way, with a checkpoint; `unjudged`: an
-    evaluation was then under way or due.
+    `evaluate` returns the returns of episodes with held-out seeds, or None where `stopping`
+    interrupted it; it must not change agent or world. `run` yields its progress after every turn of
+    the loop. Setting `stopping` ends it after the present turn, with a checkpoint;
+    `evaluation_due`: an evaluation was then running or due.
     """
+
+    class Config(BaseModel):
+        """The schedule of a training, in steps summed over environments; an interval of 0: only at
+        the end.
+
+        `init_from`: a bundled agent, run or checkpoint whose weights are loaded first; None: fresh.
+        `vectorized_env`: the vectorised Atari environment; not used where the world model is the
+        emulator. `evaluation`: settings that differ in evaluation, a configuration tree.
+        """
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+        steps: int = Field(default=100_000, ge=1)
+        report_every: int = Field(default=1_000, ge=0)
+        evaluate_every: int = Field(default=10_000, ge=0)
+        evaluate_episodes: int = Field(default=10, ge=1)
+        checkpoint_every: int = Field(default=10_000, ge=0)
+        init_from: str | None = None
+        vectorized_env: bool = True
+        evaluation: dict[str, Any] = Field(default_factory=dict)
 
     def __init__(
         self,
@@ -102,52 +117,47 @@ class Training:
         world: World,
         learner: Learner,
         folder: Path,
-        schedule: Schedule,
+        config: Config,
         evaluate: Callable[[], Sequence[float] | None],
         seed: int,
         metrics: Sequence[Metrics] = (),
     ) -> None:
         self.agent, self.world, self.learner = agent, world, learner
-        self.folder, self.schedule, self.evaluate, self.seed = folder, schedule, evaluate, seed
+        self.folder, self.config, self.evaluate, self.seed = folder, config, evaluate, seed
         self.metrics: list[Metrics] = [JSONLines(folder / "metrics.jsonl"), *metrics]
-        self.keeper = EpisodeStats(world.spec.id, world.num_envs)
-        self.health = Health(agent, seed)
+        self.stats = EpisodeStats(world.spec.id, world.num_envs)
+        self.monitor = CollapseMonitor(agent, seed)
         self.progress = Progress(
-            of_steps=schedule.steps, world=world.spec.id, seed=seed, run=str(folder)
+            of_steps=config.steps, world=world.spec.id, seed=seed, run=str(folder)
         )
-        self.stopping = False
-        self._sums: dict[str, float] = {}
-        self._updates_seen = 0
-        self.unjudged = False
+        self.stopping = self.evaluation_due = False
+        self._loss_sums: dict[str, float] = {}
+        self._updates_reported = 0
         self._began = (time.monotonic(), time.process_time())
 
     def run(self, resume: checkpoint.Checkpoint | None = None) -> Iterator[Progress]:
-        """Trains to the end of the schedule from the start or from `resume`, which is used up.
+        """Trains to the end of the schedule, from the start or from `resume`, which is emptied.
 
-        However it is left, also by an exception, the last complete checkpoint stands.
+        The last complete checkpoint stays, whether the training ends by itself or by an exception.
         """
-        schedule, progress = self.schedule, self.progress
+        config, progress = self.config, self.progress
         turns = self._turns(resume)
-        if self.unjudged:
-            self._judge()
+        if self.evaluation_due:
+            self._evaluate()
         pace = _Pace(progress.steps)
-        for rows in turns:
+        for _ in turns:
             done = progress.steps
-            last = done >= schedule.steps
-            due: Callable[[int], bool] = lambda every, d=done, r=rows, end=last: (  # type: ignore[misc]  # noqa: E731
-                end or _crossed(d, r, every)
-            )
-            self.unjudged |= due(schedule.evaluate_every)
-            if self.unjudged and not self.stopping:
-                self._judge()
+            self.evaluation_due |= self._due(config.evaluate_every)
+            if self.evaluation_due and not self.stopping:
+                self._evaluate()
             if (now := pace.at(done)) is not None:
                 progress.steps_per_s = now
-                progress.remaining_s = max(0, schedule.steps - done) / max(now, 1e-9)
-            if due(schedule.report_every):
+                progress.remaining_s = max(0, config.steps - done) / max(now, 1e-9)
+            if self._due(config.report_every):
                 self._report()
-            # Asked once: what is asked to stop after this line has a checkpoint yet to make.
+            # Read once: set after this line, it ends the next turn, which writes a checkpoint.
             stop = self.stopping
-            if stop or due(schedule.checkpoint_every):
+            if stop or self._due(config.checkpoint_every):
                 self.save(str(done))
             self._clock()
             yield progress
@@ -158,71 +168,73 @@ class Training:
         for metrics in self.metrics:
             metrics.close()
 
-    def _turns(self, resume: checkpoint.Checkpoint | None) -> Iterator[int]:
-        """The turns of a life with what is learned in each: how many steps each was."""
+    def _due(self, every: int) -> bool:
+        """Whether the last turn reached a multiple of `every` steps, or the end."""
+        done, turn_steps = self.progress.steps, self.world.num_envs
+        crossed = every > 0 and done // every > (done - turn_steps) // every
+        return crossed or done >= self.config.steps
+
+    def _turns(self, resume: checkpoint.Checkpoint | None) -> Iterator[None]:
+        """Resets or restores everything; returns the turns of the loop, each with its updates."""
         self.agent.reset(self.world.num_envs, self.seed)
         if resume is None:
             observation = self.world.reset(self.seed)
         else:
             self._restore(resume)
             observation = self.world.step(self.agent.memory.last_written().plan.action)
-        left = self.schedule.steps - self.progress.steps
-        return (
-            self._live(moment)
-            for moment in continue_from(self.agent, self.world, observation, left)
-        )
+        left = self.config.steps - self.progress.steps
+        return map(self._count, continue_from(self.agent, self.world, observation, left))
 
-    def _live(self, moment: Moment) -> int:
-        """Counts a moment and learns what is owed; the steps it was."""
-        for _, value in self.keeper.add(moment):
+    def _count(self, moment: Moment) -> None:
+        """Counts a moment and makes the updates due."""
+        for _, value in self.stats.add(moment):
             self.progress.returns.append(value)
             self.progress.episodes += 1
-        self.health.saw(moment.plan.action, moment.energies.intrinsic)
+        self.monitor.add(moment.plan.action, moment.energies.intrinsic)
         self._learn(self.world.num_envs)
-        return self.world.num_envs
 
     def _learn(self, steps: int) -> None:
-        """Counts steps and does the updates they are worth."""
+        """Counts `steps` steps and makes the updates due for them."""
         progress = self.progress
         progress.steps += steps
         progress.frames = self._frames()
         for losses in self.learner.learn(steps, progress.steps):
             for name, value in losses.items():
-                self._sums[name] = self._sums.get(name, 0.0) + value
+                self._loss_sums[name] = self._loss_sums.get(name, 0.0) + value
         progress.updates = self.learner.updates
 
     def _frames(self) -> int:
-        """Frames that the worlds have shown so far, emulated ones in between included."""
+        """Emulated frames so far, those between two observations included."""
         return self.progress.steps * self.world.spec.frames_per_step
 
-    def _judge(self) -> None:
-        """Evaluates, and keeps the best; where that was told to stop it stays to be done."""
+    def _evaluate(self) -> None:
+        """Evaluates and saves the best weights; an interrupted evaluation remains due."""
         returns = self.evaluate()
         if returns is None:
             return
         progress = self.progress
-        self.unjudged = False
-        progress.evaluation = judged = score(returns)
-        if progress.best is None or judged.mean >= progress.best:
-            progress.best = judged.mean
+        self.evaluation_due = False
+        progress.evaluation = mean, low, high, size = score(returns)
+        if progress.best is None or mean >= progress.best:
+            progress.best = mean
             self.save("best", whole=False)
         self._write(
             {
-                "evaluation": judged.mean,
-                "evaluation_low": judged.low,
-                "evaluation_high": judged.high,
-                "evaluation_episodes": judged.size,
+                "evaluation": mean,
+                "evaluation_low": low,
+                "evaluation_high": high,
+                "evaluation_episodes": size,
                 "best": progress.best,
             }
         )
 
     def _report(self) -> None:
         progress = self.progress
-        updates = max(1, self.learner.updates - self._updates_seen)
-        progress.losses = {name: total / updates for name, total in self._sums.items()}
-        self._sums, self._updates_seen = {}, self.learner.updates
-        self.health.examine(self.learner.updates)
-        progress.warnings = self.health.warnings
+        updates = max(1, self.learner.updates - self._updates_reported)
+        progress.losses = {name: total / updates for name, total in self._loss_sums.items()}
+        self._loss_sums, self._updates_reported = {}, self.learner.updates
+        self.monitor.examine(self.learner.updates)
+        progress.warnings = self.monitor.warnings
         progress.fresh = True
         self._write(
             {
@@ -231,7 +243,7 @@ class Training:
                 "return": progress.mean_return,
                 "steps_per_s": round(progress.steps_per_s, 1),
                 **progress.losses,
-                **self.health.figures,
+                **self.monitor.figures,
                 "warnings": progress.warnings,
             }
         )
@@ -258,13 +270,13 @@ class Training:
             "owed": self.learner.pending_updates,
             "episodes": progress.episodes,
             "returns": list(progress.returns),
-            "running": self.keeper.episodes.running.tolist(),
+            "running": self.stats.episodes.running.tolist(),
             "best": progress.best,
             "evaluation": progress.evaluation,
-            "unjudged": self.unjudged,
-            "sums": self._sums,
-            "updates_seen": self._updates_seen,
-            "health": self.health.facts(),
+            "unjudged": self.evaluation_due,
+            "sums": self._loss_sums,
+            "updates_seen": self._updates_reported,
+            "health": self.monitor.facts(),
             "agent_steps": self.agent.steps_done,
             "seed": self.seed,
             "drives": drive_hashes(self.agent),
@@ -273,44 +285,40 @@ class Training:
         }
 
     def save(self, name: str, whole: bool = True) -> Path:
-        """Keeps everything needed to go on, or, not `whole`, what is needed to play."""
-        made = checkpoint.Checkpoint(
+        """Writes a checkpoint: all that continuing needs, or, not `whole`, what acting needs."""
+        saved = checkpoint.Checkpoint(
             tensors={"weights": self.learner.weights()}, facts=self.facts()
         )
         if whole:
-            made.tensors["learner"] = self.learner.tensors()
-            made.tensors["memory"] = self.agent.memory.tensors()
-            made.blobs |= self._blobs()
-        return checkpoint.save(self.folder / "checkpoints", name, made)
+            saved.tensors["learner"] = self.learner.tensors()
+            saved.tensors["memory"] = self.agent.memory.tensors()
+            saved.blobs |= self._blobs()
+        return checkpoint.save(self.folder / "checkpoints", name, saved)
 
     def _blobs(self) -> dict[str, bytes]:
         return {"world": self.world.snapshot()}
 
-    def _restore(self, kept: checkpoint.Checkpoint) -> None:
-        """Stands where the checkpoint was made. What it holds is let go of: a replay is large."""
-        facts, progress = kept.facts, self.progress
+    def _restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Restores a checkpoint and empties it, which frees memory: a replay is large."""
+        facts, progress = saved.facts, self.progress
         require_same(facts["drives"], drive_hashes(self.agent), "checkpoint")
-        self.learner.load(kept.tensors.pop("weights"), kept.tensors.pop("learner"))
+        self.learner.load(saved.tensors.pop("weights"), saved.tensors.pop("learner"))
         self.learner.updates, self.learner.pending_updates = facts["updates"], facts["owed"]
-        self.agent.memory.load_tensors(kept.tensors.pop("memory"))
+        self.agent.memory.load_tensors(saved.tensors.pop("memory"))
         self.agent.steps_done = facts["agent_steps"]
-        if "world" in kept.blobs:
-            self.world.restore(kept.blobs.pop("world"))
+        if "world" in saved.blobs:
+            self.world.restore(saved.blobs.pop("world"))
         progress.steps, progress.updates = facts["steps"], facts["updates"]
         progress.frames = self._frames()
         progress.episodes, progress.best = facts["episodes"], facts["best"]
         progress.evaluation = None if facts["evaluation"] is None else Score(*facts["evaluation"])
         progress.returns.extend(facts["returns"])
-        self.keeper.episodes.running[:] = self.keeper.episodes.running.new_tensor(facts["running"])
+        running = self.stats.episodes.running
+        running[:] = running.new_tensor(facts["running"])
         progress.seconds += facts["seconds"]
         progress.cpu_seconds += facts["cpu_seconds"]
-        self.unjudged, self._sums = facts["unjudged"], dict(facts["sums"])
-        self._updates_seen = facts["updates_seen"]
-        self.health.load(facts["health"])
+        self.evaluation_due, self._loss_sums = facts["unjudged"], dict(facts["sums"])
+        self._updates_reported = facts["updates_seen"]
+        self.monitor.load(facts["health"])
         for metrics in self.metrics:
             metrics.cut(facts["steps"])
-
-
-def _crossed(done: int, rows: int, every: int) -> bool:
-    """Whether the last turn of the loop, of `rows` steps, reached a multiple of `every`."""
-    return every > 0 and done // every > (done - rows) // every

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from agent.learning.evaluation import score
 from agent.learning.statistics import Numbers, interquartile_mean, percentile_interval
 from modules.messages import ConfigError
-from modules.suggest import suggestion
+from modules.suggest import not_one_of
 from worlds.scores import columns, human_normalised, published_score
 
 _MEASURES = ("mean", "median", "iqm")
@@ -100,8 +100,7 @@ def compared_columns(text: str | None) -> tuple[str, ...]:
     names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
     for name in names:
         if name not in columns():
-            near = suggestion(name, columns(), cutoff=0.4)
-            raise ConfigError(f"--compare: {name!r} is not one of {', '.join(columns())}{near}")
+            raise ConfigError(f"--compare: {not_one_of(name, columns())}")
     return names
 
 

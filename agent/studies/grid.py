@@ -16,11 +16,12 @@ from agent.api.training import training_config
 from agent.assembly.build import describe, known_kinds
 from agent.assembly.load import RunRequest, configure
 from agent.assembly.merge import ConfigTree, merge
-from agent.assembly.resolve import ResolvedConfig, Slot, resolve, settings_of, suggestion
+from agent.assembly.resolve import ResolvedConfig, Slot, resolve, settings_of
 from agent.studies.measures import MEASURES
 from agent.studies.study import OLD_FOLDERS, Study, StudyWorld, branch, plain
 from agent.tuning.evolution import Tuning
 from modules.messages import ConfigError, WorldSpec
+from modules.suggest import suggestion
 from worlds.make import make_world
 
 

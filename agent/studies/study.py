@@ -10,11 +10,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.assembly.merge import ConfigTree, merge, read_yaml
-from agent.assembly.resolve import suggestion
 from agent.recording.renames import SETTINGS, current_settings
 from agent.studies.measures import MEASURES
 from agent.tuning.evolution import Tuning
 from modules.messages import ConfigError
+from modules.suggest import suggestion
 from modules.validation import validated
 
 STUDIES = Path(__file__).parent / "catalog"

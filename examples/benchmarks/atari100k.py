@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import difflib
 import io
 import json
 import shutil
@@ -35,6 +34,7 @@ from agent.assembly.resolve import presets
 from agent.recording.atomic import write_json, write_text
 from agent.recording.run_folder import RunFolder
 from agent.reporting.runs_index import EVALUATION
+from modules.suggest import suggestion
 from worlds.make import list_games
 from worlds.protocols import PROTOCOLS
 from worlds.scores import published
@@ -244,9 +244,9 @@ def games_named(text: str) -> list[str]:
     named = [name.strip() for name in text.split(",") if name.strip()]
     for name in named:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f". Did you mean '{close[0]}'?" if close else ""
-            raise UsageError(f"--games: {name!r} is no Atari game, nor 26 or 57{hint}")
+            raise UsageError(
+                f"--games: {name!r} is no Atari game, nor 26 or 57{suggestion(name, known)}"
+            )
     if not named:
         raise UsageError("--games: expected at least one, got none")
     return named

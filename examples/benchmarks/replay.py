@@ -24,7 +24,7 @@ from agent.assembly.build import assemble, known_kinds
 from agent.assembly.load import RunRequest
 from agent.engines.allocator import keep_freed_memory
 from agent.learning.learner import Learner
-from agent.learning.training import Schedule, Training
+from agent.learning.training import Training
 from agent.recording import checkpoint
 
 
@@ -54,7 +54,9 @@ def run(world: str, steps: int, rows: int, folder: Path) -> dict[str, Any]:
     assembly = assemble(tree, known_kinds(), training=True)
     settings = assembly.config.settings
     learner = Learner(assembly.agent, config=settings.learner, seed=0)
-    schedule = Schedule(steps, report_every=5_000, evaluate_every=0, checkpoint_every=steps // 10)
+    schedule = Training.Config(
+        steps=steps, report_every=5_000, evaluate_every=0, checkpoint_every=steps // 10
+    )
     training = Timed(
         assembly.agent, assembly.world, learner, folder, schedule, lambda: [0.0], seed=0
     )

@@ -1,5 +1,7 @@
 """The command as a user types it: what it prints, how it leaves, what it leaves behind."""
 
+import importlib
+import inspect
 import json
 import os
 import subprocess
@@ -10,7 +12,7 @@ import pytest
 import yaml
 
 from agent.assembly.resolve import presets
-from agent.cli import gather_overrides, run
+from agent.cli import app, gather_overrides, run
 
 QUICK = ("--steps", "6", "--no-live", "--json")
 
@@ -211,7 +213,7 @@ def test_the_process_leaves_with_the_code_and_one_line():
     [(KeyboardInterrupt, 130, ["sextet: stopped"]), (BrokenPipeError(32, "gone"), 0, [])],
 )
 def test_ctrl_c_and_a_reader_that_left_have_their_codes(monkeypatch, capsys, raised, code, said):
-    def leaves(*_: object) -> None:
+    def leaves(**_: object) -> None:
         raise raised
 
     before = sys.stdout
@@ -221,6 +223,15 @@ def test_ctrl_c_and_a_reader_that_left_have_their_codes(monkeypatch, capsys, rai
     if sys.stdout is not before:  # nowhere, for what is still to be said
         sys.stdout.close()
     assert capsys.readouterr().err.splitlines() == said
+
+
+def test_every_verb_has_a_command_that_takes_its_options():
+    verbs = [info.callback for info in app.registered_commands]
+    assert len(verbs) >= 10
+    for verb in verbs:
+        module = importlib.import_module(f"agent.commands.{verb.__name__}")
+        options = dict.fromkeys(inspect.signature(verb).parameters)
+        inspect.signature(getattr(module, verb.__name__)).bind(**options)
 
 
 def test_load_gives_a_player_that_acts():

@@ -177,7 +177,7 @@ def test_a_dream_is_refused_where_no_sub_goal_counts_whatever_else_does():
         if not refused:
             assert Learner(assembly.agent, config=settings, seed=0).imagined_experience
             continue
-        with pytest.raises(ConfigError, match="a dream has no task"):
+        with pytest.raises(ConfigError, match="imagined rollouts have no task"):
             Learner(assembly.agent, config=settings, seed=0)
 
 

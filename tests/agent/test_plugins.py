@@ -20,8 +20,8 @@ class Stubborn:
         kind: Literal["stubborn"] = "stubborn"
         action: int = Field(1, ge=0)
 
-    def __init__(self, *, action, world):
-        self.action, self.size = action, world.actions.size
+    def __init__(self, *, config, world):
+        self.action, self.size = config.action, world.actions.size
 
     def act(self, situation, directive):
         actions = torch.zeros(situation.batch, self.size)

@@ -142,7 +142,10 @@ def test_what_goes_on_takes_no_other_settings(tmp_path, capsys, monkeypatch, wor
             ["ALE/Pong-v5", "--world_model.kind=clairvoyant", "--learner.imagination_horizon=1"],
             "jepa",
         ),
-        (["sextet/Orchard-v0", "--learner.imagination_horizon=1"], "a dream has no task"),
+        (
+            ["sextet/Orchard-v0", "--learner.imagination_horizon=1"],
+            "imagined rollouts have no task",
+        ),
         (
             ["CartPole-v1", "--learner.train_modules=[perception]", "--seeds", "0,1"],
             "that has losses",

@@ -57,6 +57,19 @@ def test_a_protocol_is_refused_outside_atari():
         make_world("CartPole-v1", protocol="v5")
 
 
+@pytest.mark.parametrize(
+    ("id", "entries", "hint"),
+    [
+        ("CartPole-v1", (0, 4), "of 4 numbers, got 4; try 0 to 3"),
+        ("CartPole-v1", (-1,), "of 4 numbers, got -1; try 0 to 3"),
+        ("pong", (0,), "ALE/Pong-v5: observation_signals: .* of 0 numbers, got 0; leave them out"),
+    ],
+)
+def test_entries_beyond_the_observed_vector_are_refused(id, entries, hint):
+    with pytest.raises(ConfigError, match=hint):
+        make_world(id, observation_signals=entries)
+
+
 def test_lists_contain_atari_and_other_environments():
     games = list_games()
     assert len(games) >= 100

@@ -8,7 +8,7 @@ import torch
 
 from agent.assembly.build import Assembly, assemble, known_kinds
 from agent.learning.learner import Learner
-from agent.learning.training import Schedule, Training
+from agent.learning.training import Training
 from agent.recording import checkpoint
 
 LEARNING_KEY = torch.tensor([7])
@@ -50,7 +50,7 @@ def trained(folder: Path, steps: int, resume: checkpoint.Checkpoint | None = Non
         assembly.world,
         learner_of(assembly),
         folder,
-        Schedule(steps=steps, report_every=20, evaluate_every=0, checkpoint_every=50),
+        Training.Config(steps=steps, report_every=20, evaluate_every=0, checkpoint_every=50),
         evaluate=lambda: [1.0, 2.0, 3.0],
         seed=3,
     )

@@ -8,7 +8,7 @@ from small_training import learner_of, made
 from torch import nn
 
 from agent.assembly.build import Assembly
-from agent.learning.collapse_monitor import Health, effective_rank
+from agent.learning.collapse_monitor import CollapseMonitor, effective_rank
 from agent.live import live
 
 
@@ -21,84 +21,84 @@ def test_effective_rank_counts_directions():
     assert effective_rank(line) == pytest.approx(1)
 
 
-def lived(steps: int = 60) -> tuple[Assembly, Health]:
+def monitored(steps: int = 60) -> tuple[Assembly, CollapseMonitor]:
     assembly = made()
-    health = Health(assembly.agent, 0)
+    monitor = CollapseMonitor(assembly.agent, 0)
     for moment in live(assembly.agent, assembly.world, steps, 0):
-        health.saw(moment.plan.action, moment.energies.intrinsic)
-    return assembly, health
+        monitor.add(moment.plan.action, moment.energies.intrinsic)
+    return assembly, monitor
 
 
 def test_a_sound_agent_is_not_warned_of():
-    assembly, health = lived(400)
+    assembly, monitor = monitored(400)
     learner = learner_of(assembly)
     for _ in range(120):
         learner.update()
     before = {name: value.clone() for name, value in learner.weights().items()}
-    health.examine(120)
-    assert health.warnings == []
-    assert health.figures["health/effective_rank"] > 1.5
+    monitor.examine(120)
+    assert monitor.warnings == []
+    assert monitor.figures["health/effective_rank"] > 1.5
     assert all(before[name].equal(value) for name, value in learner.weights().items())
 
 
 @pytest.mark.parametrize(("rank", "warned"), [(4, True), (40, False)])
 def test_a_few_directions_of_many_are_a_collapse(rank, warned):
     """What kept Atari from being learned: 4.5 directions of 256."""
-    _, health = lived()
+    _, monitor = monitored()
     torch.manual_seed(0)
-    health._perception(torch.randn(256, rank) @ torch.randn(rank, 256))
-    assert any("effective rank" in said for said in health.warnings) is warned
+    monitor._perception(torch.randn(256, rank) @ torch.randn(rank, 256))
+    assert any("effective rank" in text for text in monitor.warnings) is warned
 
 
 def test_latents_that_are_no_numbers_are_said_by_name():
-    assembly, health = lived()
+    assembly, monitor = monitored()
     perception = assembly.agent.modules.perception
     assert isinstance(perception, nn.Module)
     with torch.no_grad():
         next(perception.parameters()).fill_(torch.nan)
-    health.examine(100)
-    assert "perception vectors: representation is not finite" in health.warnings
+    monitor.examine(100)
+    assert "perception vectors: representation is not finite" in monitor.warnings
 
 
 def test_collapse_is_said_by_name():
-    assembly, health = lived()
+    assembly, monitor = monitored()
     perception, cost = assembly.agent.modules.perception, assembly.agent.modules.cost
-    health.examine(99)
-    assert health.warnings == []  # too fresh to be judged
+    monitor.examine(99)
+    assert monitor.warnings == []  # too fresh to be judged
     assert isinstance(perception, nn.Module)
     with torch.no_grad():
         for weight in perception.parameters():
             weight.zero_()
         next(reversed(list(perception.parameters()))).fill_(1.0)
-    health.examine(100)
+    monitor.examine(100)
     assert any(
-        said.startswith("perception vectors: representation collapsed") for said in health.warnings
+        text.startswith("perception vectors: representation collapsed") for text in monitor.warnings
     )
     assert isinstance(cost, nn.Module)
     with torch.no_grad():
         for name, weight in cost.named_parameters():
             if "members" in name and name.endswith("last.bias"):
                 weight.copy_(1e6 * torch.arange(1.0, 1 + len(weight)))
-    health.examine(100)
-    assert not any("dead" in said for said in health.warnings)  # it may yet come to something
+    monitor.examine(100)
+    assert not any("dead" in text for text in monitor.warnings)  # it may yet come to something
     for action in range(2):
         for _ in range(300):
-            health.saw(torch.eye(2)[[action]], torch.zeros(1, len(health.most)))
-        health.examine(100)
-        dead = [said for said in health.warnings if "the critic prefers action" in said]
+            monitor.add(torch.eye(2)[[action]], torch.zeros(1, len(monitor.max_intrinsic)))
+        monitor.examine(100)
+        dead = [text for text in monitor.warnings if "the critic prefers action" in text]
         if dead:
             break
     assert dead
-    said = "\n".join(health.warnings)
-    assert "critic actions: collapsed" in said
-    assert "critic actions: saturated" in said
+    text = "\n".join(monitor.warnings)
+    assert "critic actions: collapsed" in text
+    assert "critic actions: saturated" in text
 
 
 def test_a_policy_that_does_one_thing_is_dead():
-    _, health = lived()
-    health.actions.zero_()
-    health.steps = 0
+    _, monitor = monitored()
+    monitor.actions.zero_()
+    monitor.steps = 0
     for _ in range(300):
-        health.saw(torch.tensor([[0.0, 1.0]]), torch.zeros(1, len(health.most)))
-    health.examine(100)
-    assert "policy greedy: dead: action 1 in 100% of 300 steps" in health.warnings
+        monitor.add(torch.tensor([[0.0, 1.0]]), torch.zeros(1, len(monitor.max_intrinsic)))
+    monitor.examine(100)
+    assert "policy greedy: dead: action 1 in 100% of 300 steps" in monitor.warnings

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from small_training import learner_of, made, trained
 
-from agent.learning.training import Schedule, Training
+from agent.learning.training import Training
 from agent.recording import checkpoint
 
 
@@ -55,7 +55,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_end(tmp_path):
     folder = tmp_path / "stopped"
     folder.mkdir()
     assembly = made(reset_every=17, imagination_horizon=2)
-    schedule = Schedule(steps=150, report_every=20, evaluate_every=0, checkpoint_every=50)
+    schedule = Training.Config(steps=150, report_every=20, evaluate_every=0, checkpoint_every=50)
     training = Training(
         assembly.agent, assembly.world, learner_of(assembly), folder, schedule,
         evaluate=lambda: [1.0], seed=3,
@@ -77,7 +77,7 @@ def test_an_evaluation_that_was_told_to_stop_is_made_up_for(tmp_path):
         assembly = made()
         return Training(
             assembly.agent, assembly.world, learner_of(assembly), tmp_path,
-            Schedule(steps=40, report_every=0, evaluate_every=20, checkpoint_every=0),
+            Training.Config(steps=40, report_every=0, evaluate_every=20, checkpoint_every=0),
             evaluate=lambda: next(answers), seed=3,
         )  # fmt: skip
 
