@@ -91,7 +91,7 @@ class Health:
 
     def _perception(self, latents: Tensor) -> None:
         size = latents.shape[1]
-        name = f"perception {_kind(self.agent.modules.perception)}"
+        name = f"perception {type(self.agent.modules.perception).__name__}"
         if not torch.isfinite(latents).all():
             self.warnings.append(f"{name}: representation is not finite")
             return
@@ -119,7 +119,7 @@ class Health:
         directive = m.configurator.initial(rows)
         energies = m.cost.energy(state).at_best_action(directive)
         critic = getattr(m.cost, "critic", m.cost)
-        name = f"critic {_kind(critic)}"
+        name = f"critic {type(critic).__name__}"
         expected = energies.critic
         assert expected is not None
         usual, spread = expected.abs().amax(0), expected.std(0, correction=0)
@@ -149,7 +149,7 @@ class Health:
                     f"{float(usual[worst]):.3g} where at most "
                     f"{float(most[worst] / (1 - self.agent.discount)):.3g} can come"
                 )
-        name = f"policy {_kind(getattr(m.actor, 'policy', m.actor))}"
+        name = f"policy {type(getattr(m.actor, 'policy', m.actor)).__name__}"
         v = directive.v
         # Where no head counts before a task is known, no action is preferred.
         if energies.critic_actions is not None and m.cost.is_initialised() and bool(v.any()):
@@ -195,10 +195,3 @@ class Health:
         self.actions = torch.tensor(facts["actions"])
         self.steps = facts["steps"]
         self.most = torch.tensor(facts["most"])
-
-
-def _kind(module: object) -> str:
-    """The name a module goes by in a configuration."""
-    settings: Any = getattr(type(module), "Config", None)
-    field = getattr(settings, "model_fields", {}).get("kind")
-    return str(field.default) if field is not None else type(module).__name__

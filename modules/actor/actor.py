@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from modules.actor.planner import Planner
 from modules.actor.policy import Distillable, Policy
-from modules.messages import Directive, Experience, Plan, Situation, WorldSpec, latents_of
+from modules.messages import Directive, Experience, Frozen, Plan, Situation, WorldSpec, latents_of
 from modules.ports import Batch, Imagination
 
 
@@ -28,15 +26,13 @@ class Actor(nn.Module):
     act without planning or to make better proposals.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Policy and planner joined.
 
         `replan_threshold`: a surprise above this ends the commitment to a plan.
         `num_logged_candidates`: candidates that a plan holds for the trace and the page.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["actor"] = "actor"
         replan_threshold: float = Field(0.5, ge=0)
         num_logged_candidates: int = Field(4, ge=1, le=16)
 

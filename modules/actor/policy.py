@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from modules import chance
 from modules.actor.planner import one_hot, require
-from modules.messages import Directive, Situation, WorldSpec
+from modules.messages import Directive, Frozen, Situation, WorldSpec
 from modules.nets.mlp import MLP
 
 
@@ -37,15 +37,13 @@ class Categorical(nn.Module):
     Exactly uniform before training: the last layer is initialised to zero.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """A network over discrete actions.
 
         `width`, `layers`: of its hidden layers. `temperature` of the softmax that actions are drawn
         from; 0: the likeliest action.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["categorical"] = "categorical"
         width: int = Field(256, ge=1, le=8192)
         layers: int = Field(1, ge=0, le=8)
         temperature: float = Field(1.0, ge=0, le=100)
@@ -92,15 +90,13 @@ class Categorical(nn.Module):
 class Gaussian(nn.Module):
     """Continuous actions: tanh of a network's output, with normal noise before the tanh."""
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """A network over continuous actions.
 
         `width`, `layers`: of its hidden layers. `noise`: standard deviation of the exploration,
         before the tanh.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["gaussian"] = "gaussian"
         width: int = Field(256, ge=1, le=8192)
         layers: int = Field(1, ge=0, le=8)
         noise: float = Field(0.5, ge=0, le=10)
@@ -149,7 +145,7 @@ class Greedy:
     not reach it (temporally extended exploration: Dabney, Ostrovski & Barreto 2021).
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """ε-greedy on the critic.
 
         `epsilon`: probability of a random action. `repeat_prob`: probability that a tie goes to
@@ -157,8 +153,6 @@ class Greedy:
         steps in the mean.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["greedy"] = "greedy"
         epsilon: float = Field(0.05, ge=0, le=1)
         repeat_prob: float = Field(0.0, ge=0, lt=1)
 

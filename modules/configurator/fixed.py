@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from modules.configurator.base_directive import MODE_VERBS, BaseDirective, Mode
-from modules.messages import Directive, Situation
+from modules.messages import Directive, Frozen, Situation
 
 
 class Fixed:
     """The base directive in one mode at every step."""
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """`mode`: 1 reacts at every step, 2 plans at every step."""
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["fixed"] = "fixed"
         mode: Mode = 2
 
     def __init__(self, *, config: Config, base: BaseDirective) -> None:

@@ -10,11 +10,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
@@ -22,7 +21,7 @@ from torch import Tensor
 from modules import chance
 from modules.configurator.base_directive import BaseDirective, replanned
 from modules.configurator.running_stats import STATE, planning_stats
-from modules.messages import ConfigError, Directive, Situation
+from modules.messages import ConfigError, Directive, Frozen, Situation
 
 FEATURES = ("surprise", "disagreement", "novelty", "energy now", "critic value", "uncertainty",
             "episode step", "steps since planning", "plan under way", "steps left of it",
@@ -50,7 +49,7 @@ class Learned:
     times 1/8 to 8; budget: `model_calls` times 1/4 to 4. Without `weights` it is its prior `PRIOR`.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """The network.
 
         `weights`: a folder that `sextet tune` wrote, or a safetensors file; None: untrained.
@@ -58,8 +57,6 @@ class Learned:
         latent that it has as input.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["learned"] = "learned"
         weights: str | None = None
         width: int = Field(8, ge=1, le=1024)
         latent_features: int = Field(0, ge=0, le=256)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from modules.configurator.base_directive import (
     MODE_VERBS,
@@ -18,7 +17,7 @@ from modules.configurator.base_directive import (
     Mode,
 )
 from modules.field_path import RANGES
-from modules.messages import ConfigError, Directive, Situation
+from modules.messages import ConfigError, Directive, Frozen, Situation
 from modules.validation import validated
 
 KEYS: Mapping[str, str] = {
@@ -51,13 +50,11 @@ class Manual:
     Without changes the run is that of `fixed`.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """`mode`: 1 reacts at every step, 2 plans at every step, until it is changed.
         `longest_horizon`: upper limit of the horizon, steps.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["manual"] = "manual"
         mode: Mode = 2
         longest_horizon: HorizonSteps = 96
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from modules.configurator.base_directive import (
     MODE_VERBS,
@@ -15,7 +14,7 @@ from modules.configurator.base_directive import (
     Mode,
     stacked,
 )
-from modules.messages import ConfigError, Directive, Situation
+from modules.messages import ConfigError, Directive, Frozen, Situation
 
 
 class Stage(DirectiveChange):
@@ -27,7 +26,7 @@ class Stage(DirectiveChange):
 class Scheduled:
     """Changes of the base directive at given steps of an episode, once or periodically."""
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """The schedule. By default every fourth step plans.
 
         `mode`: before the first stage. `schedule`: stages, `from_step` increasing; each changes
@@ -35,8 +34,6 @@ class Scheduled:
         many steps; 0: once an episode.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["scheduled"] = "scheduled"
         mode: Mode = 1
         schedule: tuple[Stage, ...] = (Stage(from_step=3, mode=2),)
         period_steps: int = Field(4, ge=0)

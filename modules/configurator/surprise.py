@@ -5,11 +5,11 @@ The paper gives no rule for it (LeCun 2022, §6, §8.1); this one is ours.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from modules.configurator.base_directive import BaseDirective, replanned
 from modules.configurator.running_stats import (
@@ -18,7 +18,7 @@ from modules.configurator.running_stats import (
     signals_of,
     updated,
 )
-from modules.messages import Directive, Situation
+from modules.messages import Directive, Frozen, Situation
 
 STATE = ("surprise mean", "surprise variance", "disagreement mean", "disagreement variance",
          "steps", "alert steps left", "steps since planning", "alert")  # fmt: skip
@@ -40,7 +40,7 @@ class Surprise:
     again with each episode.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Thresholds of Mode-2.
 
         `enter_std`, `exit_std`: standard deviations above the mean at which alertness begins and
@@ -50,8 +50,6 @@ class Surprise:
         `warmup_steps`: first steps of an episode, all in Mode-2. `stats_window`: steps of the mean.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["surprise"] = "surprise"
         enter_std: float = Field(2.0, ge=0, le=100)
         exit_std: float = Field(1.0, ge=0, le=100)
         min_threshold: float = Field(0.01, ge=0, le=10)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from modules.configurator.base_directive import (
     MODE_VERBS,
@@ -14,7 +12,7 @@ from modules.configurator.base_directive import (
     Mode,
     stacked,
 )
-from modules.messages import ConfigError, Directive, Situation, WorldSpec
+from modules.messages import ConfigError, Directive, Frozen, Situation, WorldSpec
 from modules.weights import subgoal
 
 
@@ -42,13 +40,11 @@ class Task:
     `task` is set, from the first.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """`mode`: 1 reacts, 2 plans. `task`: its number; None: from the world's goal. `priming`:
         factor of the tokens, 0 primes nothing. `each`: what differs for some tasks.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["task"] = "task"
         mode: Mode = 1
         task: int | None = Field(None, ge=0)
         priming: float = Field(1.0, ge=0, le=100)

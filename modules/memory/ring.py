@@ -6,12 +6,12 @@ past steps for the learner. Retrieval by similarity is delegated to `recall` (§
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modules import chance
@@ -20,6 +20,7 @@ from modules.memory.priority import Integers, SumTree
 from modules.messages import (
     ConfigError,
     Experience,
+    Frozen,
     Message,
     MessageError,
     Moment,
@@ -49,7 +50,7 @@ class Ring:
     (Schaul et al. 2016), and is never a step without a successor.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Settings of `ring`.
 
         capacity: steps stored, all rows together. priority_exponent: 0 draws windows uniformly, 1
@@ -57,8 +58,6 @@ class Ring:
         it, 1 fully.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["ring"] = "ring"
         capacity: int = Field(default=20_000, ge=2, le=100_000_000)
         priority_exponent: float = Field(default=0.0, ge=0, le=2)
         beta: float = Field(default=0.5, ge=0, le=1)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from modules import chance
-from modules.messages import Directive, Experience, Situation, State, WorldSpec, latents_of
+from modules.messages import Directive, Experience, Frozen, Situation, State, WorldSpec, latents_of
 from modules.nets.mlp import MLP, ResidualMLP
 from modules.nets.normalisation import RunningScale, symexp, symlog
 from modules.objectives.objective import Objective
@@ -57,7 +57,7 @@ class JEPA(nn.Module):
     generic model, a small part of it modulated for the task).
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Settings of `jepa`.
 
         width, blocks: of the predictor. ensemble_size: number of heads, whose disagreement is
@@ -68,8 +68,6 @@ class JEPA(nn.Module):
         from; encoding their later steps is the larger part of an update's cost.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["jepa"] = "jepa"
         width: int = Field(default=256, ge=16)
         blocks: int = Field(default=2, ge=1, le=16)
         ensemble_size: int = Field(default=3, ge=1, le=16)

@@ -57,7 +57,7 @@ def test_latents_that_are_no_numbers_are_said_by_name():
     with torch.no_grad():
         next(perception.parameters()).fill_(torch.nan)
     health.examine(100)
-    assert "perception vectors: representation is not finite" in health.warnings
+    assert "perception Vectors: representation is not finite" in health.warnings
 
 
 def test_collapse_is_said_by_name():
@@ -72,7 +72,7 @@ def test_collapse_is_said_by_name():
         next(reversed(list(perception.parameters()))).fill_(1.0)
     health.examine(100)
     assert any(
-        said.startswith("perception vectors: representation collapsed") for said in health.warnings
+        said.startswith("perception Vectors: representation collapsed") for said in health.warnings
     )
     assert isinstance(cost, nn.Module)
     with torch.no_grad():
@@ -90,8 +90,8 @@ def test_collapse_is_said_by_name():
             break
     assert dead
     said = "\n".join(health.warnings)
-    assert "critic actions: collapsed" in said
-    assert "critic actions: saturated" in said
+    assert "critic ActionCritic: collapsed" in said
+    assert "critic ActionCritic: saturated" in said
 
 
 def test_a_policy_that_does_one_thing_is_dead():
@@ -101,4 +101,4 @@ def test_a_policy_that_does_one_thing_is_dead():
     for _ in range(300):
         health.saw(torch.tensor([[0.0, 1.0]]), torch.zeros(1, len(health.most)))
     health.examine(100)
-    assert "policy greedy: dead: action 1 in 100% of 300 steps" in health.warnings
+    assert "policy Greedy: dead: action 1 in 100% of 300 steps" in health.warnings
