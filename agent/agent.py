@@ -101,7 +101,8 @@ class Agent:
             energies = self.cost.energy(state)
             situation = self._situation(observation, state, recollection, energies, previous)
             directive = self.configurator.configure(situation)
-            plan = self.actor.act(situation, self.imagination(situation, directive), directive)
+            imagination = self.imagination(situation, directive)
+            plan = self.actor.act(situation, imagination, directive)
             expected = self.world_model.predict(situation, plan.action, directive)
             moment = situation.moment(self.steps_done, observation, directive, plan, expected)
             self.memory.write(moment)
@@ -119,7 +120,7 @@ class Agent:
         energies: Energy,
         previous: Moment,
     ) -> Situation:
-        """All that is known before the step is decided."""
+        """All that is known before the step is decided, with this step's random keys."""
         rows = self.dims["B"]
         return Situation(
             env_index=torch.arange(rows),

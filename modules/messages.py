@@ -542,10 +542,16 @@ class Energy(Message):
         """C(s) = u·IC(s) + v·TC(s), [B]; of a critic of actions min_a v·TC(s, a)."""
         return (self.intrinsic * directive.u).sum(-1) + self.critic_value(directive)
 
+    def action_values(self, directive: Directive) -> Tensor | None:
+        """v·TC(s, a) of each action, [B A]; None of a critic of states."""
+        if self.critic_actions is None:
+            return None
+        return (self.critic_actions * directive.v.unsqueeze(1)).sum(-1)
+
     def critic_value(self, directive: Directive) -> Tensor:
         """v·TC(s), [B]; of a critic of actions min_a v·TC(s, a)."""
-        if self.critic_actions is not None:
-            return (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).amin(-1)
+        if (values := self.action_values(directive)) is not None:
+            return values.amin(-1)
         assert self.critic is not None
         return (self.critic * directive.v).sum(-1)
 
@@ -553,10 +559,10 @@ class Energy(Message):
         """A copy whose `critic` is the heads [B L] of the action of least v·TC(s, a); itself where
         the critic is one of states.
         """
-        if self.critic_actions is None:
+        heads, values = self.critic_actions, self.action_values(directive)
+        if heads is None or values is None:
             return self
-        best = (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).argmin(-1)
-        return self.replace(critic=self.critic_actions[torch.arange(len(best)), best])
+        return self.replace(critic=heads[torch.arange(len(values)), values.argmin(-1)])
 
 
 class Recollection(Message):

@@ -34,8 +34,8 @@ from modules.messages import (
 class Batch(NamedTuple):
     """What one update learns from: B windows of W steps, encoded.
 
-    `targets` are the EMA encodings of all W steps, without gradient; a step that no module asked
-    for (`Learnable.target_mask`) has latent 0. `states` are the online encodings, with gradient, of
+    `targets` are the EMA encodings of all W steps, without gradient; a step that is in no module's
+    `Learnable.target_mask` has latent 0. `states` are the online encodings, with gradient, of
     the first steps: as many as the learner's `online_steps`.
     """
 

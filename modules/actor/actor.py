@@ -72,10 +72,9 @@ class Actor(nn.Module):
         if rows not in self._reactions:
             initial = self.initial(rows)
             self._reactions[rows] = initial.replace(steps=initial.steps + 1)
-        fields = dict(self._reactions[rows].__dict__)
-        fields["actions"] = torch.zeros_like(fields["actions"])
-        fields["actions"][:, 0] = self.policy.act(situation, directive)
-        return Plan(**fields)
+        actions = torch.zeros(rows, self.horizon_max, self.size)
+        actions[:, 0] = self.policy.act(situation, directive)
+        return self._reactions[rows].replace(actions=actions)
 
     # -- learning ---------------------------------------------------------------------------
 

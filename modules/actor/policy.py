@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -31,22 +31,20 @@ class Distillable(Protocol):
         """
 
 
-class Categorical(nn.Module):
-    """A discrete action drawn from the softmax of a network's output.
+class NetworkPolicy(nn.Module):
+    """A policy by a network from latents [M D] and tokens [B T E] to [M A].
 
-    Exactly uniform before training: the last layer is initialised to zero.
+    Before training its output is exactly 0: the last layer is initialised to zero.
     """
 
     class Config(Frozen):
-        """A network over discrete actions.
-
-        `width`, `layers`: of its hidden layers. `temperature` of the softmax that actions are drawn
-        from; 0: the likeliest action.
-        """
+        """`width` and number of `layers` of the hidden layers."""
 
         width: int = Field(256, ge=1, le=8192)
         layers: int = Field(1, ge=0, le=8)
-        temperature: float = Field(1.0, ge=0, le=100)
+
+    kind: ClassVar[str]
+    discrete: ClassVar[bool]
 
     def __init__(
         self,
@@ -57,8 +55,8 @@ class Categorical(nn.Module):
         token_shape: tuple[int, int],
     ) -> None:
         super().__init__()
-        self.temperature = config.temperature
-        require("categorical", world, discrete=True)
+        require(self.kind, world, discrete=self.discrete)
+        self.config = config
         self.network = MLP(
             latent_size,
             config.width,
@@ -67,6 +65,25 @@ class Categorical(nn.Module):
             token_shape,
             zero_output=True,
         )
+
+
+class Categorical(NetworkPolicy):
+    """A discrete action drawn from the softmax of a network's output.
+
+    Exactly uniform before training: the last layer is initialised to zero.
+    """
+
+    class Config(NetworkPolicy.Config):
+        """A network over discrete actions.
+
+        `width`, `layers`: of its hidden layers. `temperature` of the softmax that actions are drawn
+        from; 0: the likeliest action.
+        """
+
+        temperature: float = Field(1.0, ge=0, le=100)
+
+    kind, discrete = "categorical", True
+    config: Config
 
     def logits(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Unnormalised log-probabilities of the actions, [M A], of latents [M D] under [B T E]."""
@@ -77,7 +94,7 @@ class Categorical(nn.Module):
         """One-hot draws, [B A]."""
         logits = self.logits(situation.state.latent, directive.tokens)
         noise = chance.gumbel(situation.rng_key, "policy", logits.shape[-1])
-        drawn = (logits + self.temperature * noise).argmax(-1)
+        drawn = (logits + self.config.temperature * noise).argmax(-1)
         return one_hot(drawn, logits.shape[-1])
 
     def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -87,39 +104,20 @@ class Categorical(nn.Module):
         return -(target * self.logits(latent, tokens).log_softmax(-1)).sum(-1)
 
 
-class Gaussian(nn.Module):
+class Gaussian(NetworkPolicy):
     """Continuous actions: tanh of a network's output, with normal noise before the tanh."""
 
-    class Config(Frozen):
+    class Config(NetworkPolicy.Config):
         """A network over continuous actions.
 
         `width`, `layers`: of its hidden layers. `noise`: standard deviation of the exploration,
         before the tanh.
         """
 
-        width: int = Field(256, ge=1, le=8192)
-        layers: int = Field(1, ge=0, le=8)
         noise: float = Field(0.5, ge=0, le=10)
 
-    def __init__(
-        self,
-        *,
-        config: Config,
-        world: WorldSpec,
-        latent_size: int,
-        token_shape: tuple[int, int],
-    ) -> None:
-        super().__init__()
-        require("gaussian", world, discrete=False)
-        self.noise = config.noise
-        self.network = MLP(
-            latent_size,
-            config.width,
-            world.actions.size,
-            config.layers,
-            token_shape,
-            zero_output=True,
-        )
+    kind, discrete = "gaussian", False
+    config: Config
 
     def mean(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
         """The action without noise, [M A] in (-1, 1)."""
@@ -129,7 +127,8 @@ class Gaussian(nn.Module):
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """Noisy actions, [B A] in (-1, 1)."""
         raw: Tensor = self.network(situation.state.latent, directive.tokens)
-        return (raw + self.noise * chance.normal(situation.rng_key, "policy", raw.shape[-1])).tanh()
+        noise = chance.normal(situation.rng_key, "policy", raw.shape[-1])
+        return (raw + self.config.noise * noise).tanh()
 
     def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
         """D(ǎ, A(s)) of §3.1.3, [M]: mean squared distance of the mean from actions [M A]."""
@@ -163,11 +162,9 @@ class Greedy:
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """One-hot actions, [B A]; uniform among actions of equal value."""
-        heads, rows = situation.energies.critic_actions, situation.batch
-        if heads is None:
-            values = torch.zeros(rows, self.size)
-        else:
-            values = (heads * directive.v.unsqueeze(1)).sum(-1)
+        values = situation.energies.action_values(directive)
+        if values is None:
+            values = torch.zeros(situation.batch, self.size)
         explore = chance.uniform(situation.rng_key, "policy wander") < self.epsilon
         ties = (values == values.amin(-1, keepdim=True)) | explore.unsqueeze(-1)
         order = chance.uniform(situation.rng_key, "policy", self.size)

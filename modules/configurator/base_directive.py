@@ -135,6 +135,16 @@ class BaseDirective:
             **self.fields(len(mode)),
         )
 
+    def uniform(self, rows: int, mode: int, state_size: int, reason: str) -> Directive:
+        """One directive for all `rows`, its `configurator_state` [B state_size] 0; the verb of the
+        mode precedes the `reason`.
+        """
+        return self.directive(
+            torch.full((rows,), mode),
+            torch.zeros(rows, state_size),
+            (f"{MODE_VERBS[mode]}: {reason}",) * rows,
+        )
+
 
 def stacked(directives: Sequence[Directive]) -> Directive:
     """The rows of some directives in one: a table, looked up with `Directive.select`."""

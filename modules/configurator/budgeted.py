@@ -50,11 +50,8 @@ class Budgeted:
     def initial(self, rows: int) -> Directive:
         """Mode-2 if the budget allows it: no statistics are known yet."""
         calls = min(self.model_calls, self.config.model_calls_per_episode)
-        directive = self.base.directive(
-            torch.full((rows,), 2 if calls else 1),
-            torch.zeros(rows, len(STATE)),
-            (("thinks" if calls else "acts") + ": an episode begins",) * rows,
-        )
+        mode = 2 if calls else 1
+        directive = self.base.uniform(rows, mode, len(STATE), "an episode begins")
         return directive.replace(model_calls=torch.full((rows,), calls))
 
     def configure(self, situation: Situation) -> Directive:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
-from modules.configurator.base_directive import MODE_VERBS, BaseDirective, Mode
+from modules.configurator.base_directive import BaseDirective, Mode
 from modules.messages import Directive, Frozen, Situation
 
 
@@ -27,9 +25,5 @@ class Fixed:
     def initial(self, rows: int) -> Directive:
         """The directive for a number of rows."""
         if rows not in self._directives:
-            self._directives[rows] = self.base.directive(
-                torch.full((rows,), self.mode),
-                torch.zeros(rows, 0),
-                (f"{MODE_VERBS[self.mode]}: always, as set",) * rows,
-            )
+            self._directives[rows] = self.base.uniform(rows, self.mode, 0, "always, as set")
         return self._directives[rows]

@@ -43,7 +43,7 @@ WEIGHTS = "weights.safetensors"
 
 
 class Learned:
-    """A network of one hidden tanh layer says when to plan, for how long, and at what cost.
+    """A network of one hidden tanh layer decides when to plan, for how many steps and at what cost.
 
     A row plans where the odds are even or better; nothing is drawn. Commitment: `commit_steps`
     times 1/8 to 8; budget: `model_calls` times 1/4 to 4. Without `weights` it is its prior `PRIOR`.
@@ -104,11 +104,7 @@ class Learned:
 
     def initial(self, rows: int) -> Directive:
         """Mode-2: nothing is known of an episode that begins."""
-        return self.base.directive(
-            torch.full((rows,), 2),
-            torch.zeros(rows, len(STATE)),
-            ("thinks: an episode begins",) * rows,
-        )
+        return self.base.uniform(rows, 2, len(STATE), "an episode begins")
 
     def features(self, situation: Situation) -> tuple[Tensor, Tensor]:
         """The inputs of the network, [B F] (`FEATURES`), and the next state, [B Q]."""

@@ -50,11 +50,7 @@ class RandomRate:
 
     def initial(self, rows: int) -> Directive:
         """Mode-1; the first pause is drawn with the first step."""
-        return self.base.directive(
-            torch.ones(rows, dtype=torch.int64),
-            torch.zeros(rows, 1),
-            ("acts: an episode begins",) * rows,
-        )
+        return self.base.uniform(rows, 1, 1, "an episode begins")
 
     def configure(self, situation: Situation) -> Directive:
         """Mode and reason of each row. Its `configurator_state` [B 1] is the number of steps to the

@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 
 from modules.configurator.base_directive import (
-    MODE_VERBS,
     BaseDirective,
     DirectiveChange,
     Mode,
@@ -58,8 +57,8 @@ class Scheduled:
         mode, directives = config.mode, []
         for stage in (Stage(from_step=0), *config.schedule):
             mode, base = stage.mode or mode, base.changed(stage)
-            reason = f"{MODE_VERBS[mode]}: as scheduled from step {stage.from_step}"
-            directives.append(base.directive(torch.tensor([mode]), torch.zeros(1, 0), (reason,)))
+            reason = f"as scheduled from step {stage.from_step}"
+            directives.append(base.uniform(1, mode, 0, reason))
         self._stages = stacked(directives)
         self._first_steps = torch.tensor([0, *steps])
 

@@ -281,9 +281,8 @@ class JEPA(nn.Module):
         }
         share = experience.importance_weights[row] / max(len(row), 1)
         losses = {
-            "prediction": self.config.prediction_weight * (share * errors["prediction"]).sum(),
-            "signals": self.config.signals_weight * (share * errors["signals"]).sum(),
-            "ended": self.config.ended_weight * (share * errors["ended"]).sum(),
+            name: getattr(self.config, f"{name}_weight") * (share * error).sum()
+            for name, error in errors.items()
         }
         if self.config.invariance_weight:
             distance = self.objective.error(online[:, :1], target[:, 0], self._latent_std())

@@ -214,7 +214,7 @@ class _SimulatorModel(ABC):
     def predict(self, situation: Situation, action: Tensor, directive: Directive) -> State:
         """The completed state after `action` [B A], `hidden` [B 0]."""
         state = self.complete(self.step(self.start(situation, directive), action))
-        return State(**{**state.__dict__, "hidden": torch.zeros(len(action), 0)})
+        return state.replace(hidden=torch.zeros(len(action), 0))
 
 
 class Clairvoyant(_SimulatorModel):
