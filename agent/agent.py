@@ -79,7 +79,6 @@ class Agent:
             self.cost,
             situation,
             directive,
-            actions=self.world.actions,
             discount=self.discount,
             sum_critic_every_step=self.sum_critic_every_step,
             td_lambda=self.td_lambda,

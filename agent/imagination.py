@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modules.messages import ActionSpec, Directive, Situation, State
+from modules.messages import Directive, Situation, State
 from modules.ports import Cost, Futures, WorldModel
 
 
@@ -41,14 +41,13 @@ class Imagination:
         situation: Situation,
         directive: Directive,
         *,
-        actions: ActionSpec,
         discount: float,
         sum_critic_every_step: bool,
         td_lambda: float,
     ) -> None:
         self.world_model, self.cost_module = world_model, cost
         self.situation, self.directive = situation, directive
-        self.actions, self.discount = actions, discount
+        self.discount = discount
         self.sum_critic_every_step, self.td_lambda = sum_critic_every_step, td_lambda
         self.model_calls = torch.zeros(situation.batch, dtype=torch.int64)
         self._whole: tuple[Imagination, Tensor] | None = None

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from modules.messages import (
-    ActionSpec,
     Directive,
     Energy,
     Experience,
@@ -311,7 +310,6 @@ class Imagination(Protocol):
     `step` is counted in `model_calls` [B] int64. Differentiable in actions and z.
     """
 
-    actions: ActionSpec
     model_calls: Tensor
 
     def select(self, index: Tensor) -> Imagination:

@@ -209,7 +209,7 @@ class JEPA(nn.Module):
         statistics.
         """
         experience, states, targets = batch
-        grad_scale = self.config.encoder_grad_scale
+        config, grad_scale = self.config, self.config.encoder_grad_scale
         # Where steps are dropped follows from masks on the CPU: a GPU is waited for once.
         device = experience.mask.device
         over = experience.terminated | experience.truncated
@@ -275,15 +275,15 @@ class JEPA(nn.Module):
         ends = experience.terminated[row, after].float()
         head_errors = self.objective.error(predicted, reference, unit)
         errors = {
-            "prediction": (head_errors * head_weights[row]).mean(1),
-            "signals": (predicted_signals - target_signals).square().mean(1),
-            "ended": cross_entropy(end, ends, reduction="none"),
+            "prediction": (config.prediction_weight, (head_errors * head_weights[row]).mean(1)),
+            "signals": (
+                config.signals_weight,
+                (predicted_signals - target_signals).square().mean(1),
+            ),
+            "ended": (config.ended_weight, cross_entropy(end, ends, reduction="none")),
         }
         share = experience.importance_weights[row] / max(len(row), 1)
-        losses = {
-            name: getattr(self.config, f"{name}_weight") * (share * error).sum()
-            for name, error in errors.items()
-        }
+        losses = {name: weight * (share * error).sum() for name, (weight, error) in errors.items()}
         if self.config.invariance_weight:
             distance = self.objective.error(online[:, :1], target[:, 0], self._latent_std())
             weighted = experience.importance_weights * distance.squeeze(1) * experience.mask[:, 0]
