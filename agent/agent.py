@@ -9,10 +9,13 @@ from agent.modules import Modules, initial_moment
 from modules import chance
 from modules.messages import (
     Directive,
+    Energy,
     MessageError,
     Moment,
     Observation,
+    Recollection,
     Situation,
+    State,
     WorldSpec,
 )
 from modules.ports import gate
@@ -76,7 +79,6 @@ class Agent:
             self.cost,
             situation,
             directive,
-            actions=self.world.actions,
             discount=self.discount,
             sum_critic_every_step=self.sum_critic_every_step,
             td_lambda=self.td_lambda,
@@ -96,36 +98,37 @@ class Agent:
             recollection = self.memory.recall(state)
             state = state.with_novelty(recollection.novelty)
             energies = self.cost.energy(state)
-            situation = Situation(
-                env_index=torch.arange(self.dims["B"]),
-                state=state,
-                recollection=recollection,
-                energies=energies,
-                surprise=state.surprise(previous.expected) * ~observation.first,
-                episode_model_calls=previous.episode_model_calls + previous.plan.model_calls,
-                episode_step=previous.episode_step + 1,
-                rng_key=chance.keys(self.seed, self.dims["B"], self.steps_done),
-                previous=previous,
-            )
+            situation = self._situation(observation, state, recollection, energies, previous)
             directive = self.configurator.configure(situation)
-            plan = self.actor.act(situation, self.imagination(situation, directive), directive)
+            imagination = self.imagination(situation, directive)
+            plan = self.actor.act(situation, imagination, directive)
             expected = self.world_model.predict(situation, plan.action, directive)
-            moment = Moment(
-                step=self.steps_done,
-                observation=observation,
-                state=state,
-                recollection=recollection,
-                energies=energies.at_best_action(directive),
-                surprise=situation.surprise,
-                episode_model_calls=situation.episode_model_calls,
-                episode_step=situation.episode_step,
-                directive=directive,
-                plan=plan,
-                expected=expected,
-            )
+            moment = situation.moment(self.steps_done, observation, directive, plan, expected)
             self.memory.write(moment)
         except MessageError as error:
             error.step = self.steps_done
             raise
         self.steps_done += 1
         return moment
+
+    def _situation(
+        self,
+        observation: Observation,
+        state: State,
+        recollection: Recollection,
+        energies: Energy,
+        previous: Moment,
+    ) -> Situation:
+        """All that is known before the step is decided, with this step's random keys."""
+        rows = self.dims["B"]
+        return Situation(
+            env_index=torch.arange(rows),
+            state=state,
+            recollection=recollection,
+            energies=energies,
+            surprise=state.surprise(previous.expected) * ~observation.first,
+            episode_model_calls=previous.episode_model_calls + previous.plan.model_calls,
+            episode_step=previous.episode_step + 1,
+            rng_key=chance.keys(self.seed, rows, self.steps_done),
+            previous=previous,
+        )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modules.messages import ActionSpec, Directive, Situation, State
+from modules.messages import Directive, Situation, State
 from modules.ports import Cost, Futures, WorldModel
 
 
@@ -40,14 +41,13 @@ class Imagination:
         situation: Situation,
         directive: Directive,
         *,
-        actions: ActionSpec,
         discount: float,
         sum_critic_every_step: bool,
         td_lambda: float,
     ) -> None:
         self.world_model, self.cost_module = world_model, cost
         self.situation, self.directive = situation, directive
-        self.actions, self.discount = actions, discount
+        self.discount = discount
         self.sum_critic_every_step, self.td_lambda = sum_critic_every_step, td_lambda
         self.model_calls = torch.zeros(situation.batch, dtype=torch.int64)
         self._whole: tuple[Imagination, Tensor] | None = None
@@ -55,17 +55,10 @@ class Imagination:
 
     def select(self, index: Tensor) -> Imagination:
         """Imagination of the rows `index` [M] alone; its model calls are counted here too."""
-        part = Imagination(
-            self.world_model,
-            self.cost_module,
-            self.situation.select(index),
-            self.directive.select(index),
-            actions=self.actions,
-            discount=self.discount,
-            sum_critic_every_step=self.sum_critic_every_step,
-            td_lambda=self.td_lambda,
-        )
-        part._whole = self, index
+        part = copy.copy(self)
+        part.situation, part.directive = self.situation.select(index), self.directive.select(index)
+        part.model_calls = torch.zeros(len(index), dtype=torch.int64)
+        part._whole, part._last_values = (self, index), None
         return part
 
     # -- states -----------------------------------------------------------------------------
@@ -170,10 +163,9 @@ class Imagination:
 
     def _first_action_cost(self, action: Tensor) -> Tensor:
         """(1-λ) F_0 of plans that begin with `action` [M A], [M]."""
-        heads = self.situation.energies.critic_actions
-        if self.sum_critic_every_step or self.td_lambda == 1 or heads is None:
+        values = self.situation.energies.action_values(self.directive)
+        if self.sum_critic_every_step or self.td_lambda == 1 or values is None:
             return action.new_zeros(len(action))
-        values = (heads * self.directive.v.unsqueeze(1)).sum(-1)
         return (1 - self.td_lambda) * (action * self._per_candidate(values, len(action))).sum(-1)
 
     def _step_cost(self, state: State, t: int) -> Tensor:

@@ -3,16 +3,11 @@
 From this folder; elsewhere put the folder on PYTHONPATH.
 """
 
-from typing import Literal
-
 from modules.configurator.fixed import Fixed
 
 
 class Restless(Fixed):
     """Plans at every third step."""
-
-    class Config(Fixed.Config):
-        kind: Literal["restless"] = "restless"  # type: ignore[assignment]
 
     def configure(self, situation):
         directive = super().configure(situation)

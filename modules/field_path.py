@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -22,7 +23,7 @@ from modules.messages import (
     Shape,
     State,
 )
-from modules.suggest import suggestion
+from modules.suggest import not_one_of, suggestion
 
 MESSAGES: Mapping[str, type[Message]] = {
     "observation": Observation,
@@ -109,26 +110,28 @@ class FieldPath:
         Raises ConfigError for a value of another kind or out of the field's range; `most`: an upper
         limit in place of that of `RANGES`.
         """
-        numbers = [_number(one) for one in _flat(value)]
-        whole, least = self.shape.kind == "int", -math.inf
-        if self.shape.kind == "bool":
-            expected, fits = "true or false", all(isinstance(one, bool) for one in _flat(value))
+        kind = self.shape.kind
+        least, limit = RANGES.get(f"{self.message}.{self.field}", (-math.inf, math.inf))
+        limit = limit if most is None else most
+        if kind == "bool":
+            expected = "true or false"
         else:
-            least, limit = RANGES.get(f"{self.message}.{self.field}", (-math.inf, math.inf))
-            limit = limit if most is None else most
-            expected = range_words("a whole number" if whole else "a number", least, limit)
-            fits = all(
-                one is not None and least <= one <= limit and (one == int(one) or not whole)
-                for one in numbers
-            )
-        if not fits or not numbers:
-            raise ConfigError(f"{self.where}: {self.name}: expected {expected}, got {value!r:.60}")
+            expected = range_words("a whole number" if kind == "int" else "a number", least, limit)
+        refusal = f"{self.where}: {self.name}: expected {expected}, got {value!r:.60}"
         try:
-            return torch.tensor(_nested(value), dtype=torch.float64)
+            # Text that is a number too: YAML reads 1e3 as text.
+            numbers = np.array(value, np.float64)
+            booleans = [isinstance(one, bool) for one in np.array(value, object).flat]
         except (ValueError, TypeError):
             raise ConfigError(
-                f"{self.where}: expected one number or a list, got {value!r:.60}"
+                f"{refusal}; give one number, or a list with rows of equal length"
             ) from None
+        fits = (numbers >= least) & (numbers <= limit) & (abs(numbers) < 3e38)
+        if kind == "int":
+            fits &= numbers == numbers.round()
+        if not numbers.size or not fits.all() or {*booleans} != {kind == "bool"}:
+            raise ConfigError(refusal)
+        return torch.from_numpy(numbers)
 
     def part(self, message: Message, names: Mapping[str, Sequence[str]]) -> Part:
         """Where the path leads in messages with the axes of `message`.
@@ -201,13 +204,9 @@ def field_path(text: str, where: str) -> FieldPath:
         words = ["directive", *words]
     message, field = words[0], ".".join(words[1:2])
     if message not in MESSAGES:
-        allowed = (*own, *MESSAGES)
-        raise ConfigError(
-            f"{where}: {message!r} is not one of {', '.join(allowed)}{suggestion(message, allowed)}"
-        )
-    if field not in (allowed := tuple(fields_of(message))):
-        why = OPAQUE.get(field, f"{field!r} is not one of {', '.join(allowed)}")
-        raise ConfigError(f"{where}: {message}: {why}{suggestion(field, allowed)}")
+        raise ConfigError(f"{where}: {not_one_of(message, (*own, *MESSAGES))}")
+    if field not in (allowed := fields_of(message)):
+        raise ConfigError(f"{where}: {message}: {OPAQUE.get(field) or not_one_of(field, allowed)}")
     return FieldPath(message, field, tuple(words[2:]), where)
 
 
@@ -234,22 +233,3 @@ def range_words(kind: str, least: float, most: float) -> str:
     if (least, most) == (-math.inf, math.inf):
         return kind
     return f"{kind} from {least:.9g}" + ("" if most == math.inf else f" to {most:.9g}")
-
-
-def _flat(value: Any) -> list[Any]:
-    return [one for part in value for one in _flat(part)] if isinstance(value, list) else [value]
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, also one that YAML reads as text (1e3); None for anything else."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if abs(number) < 3e38 else None
-
-
-def _nested(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_nested(part) for part in value]
-    return value if isinstance(value, bool) else float(value)

@@ -29,13 +29,7 @@ import itertools
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Self,
-    get_args,
-)
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -51,6 +45,12 @@ lives left. `end`: 1 where the game is over. `effort`: magnitude of the last act
 
 
 _SURPRISE_SIGNALS = [SIGNALS.index(name) for name in ("reward", "life_lost", "end")]
+
+
+class Frozen(BaseModel):
+    """A pydantic model that is immutable and refuses unknown fields, as all settings are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SextetError(Exception):
@@ -105,7 +105,6 @@ _DTYPES_BY_KIND = {
     "int": (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 }
 _DTYPES_BY_KIND["any"] = tuple(itertools.chain(*_DTYPES_BY_KIND.values()))
-_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES_BY_KIND["any"]}
 
 
 class Shape:
@@ -134,34 +133,7 @@ _KINDS: dict[str, type[Message]] = {}
 _MAGIC = b"SXT1"
 
 
-@functools.lru_cache(maxsize=4096)
-def _axis_lengths(
-    kind: type[Message], form: tuple[Any, ...], known: tuple[tuple[str, int], ...] = ()
-) -> dict[str, int]:
-    """The length of every axis of a message of `form` (`Message._form`), `known` ones included.
-
-    Raises MessageError where an axis has two lengths, or a tensor has another number of axes or
-    another dtype than declared. Cached: messages are made many times a step, in few forms.
-    """
-    axes = dict(known)
-    for (name, shape), entry in zip(kind._tensors, form, strict=False):
-        if entry is None:
-            continue
-        lengths, dtype = entry
-        received = f"{str(dtype).removeprefix('torch.')} {list(lengths)}"
-        if len(lengths) != len(shape.axes) or dtype not in shape.dtypes:
-            raise MessageError(kind.__name__, name, repr(shape), received)
-        for axis, length in zip(shape.axes, lengths, strict=True):
-            if axes.setdefault(axis, length) != length:
-                expected = " ".join(f"{a}={axes.get(a, '?')}" for a in shape.axes)
-                raise MessageError(kind.__name__, name, f"[{expected}]", received)
-    for name, rows in zip(kind._nested, form[len(kind._tensors) :], strict=True):
-        if rows is not None and axes.setdefault("B", rows) != rows:
-            raise MessageError(kind.__name__, name, f"{axes['B']} rows", f"{rows} rows")
-    return axes
-
-
-class Message(BaseModel):
+class Message(Frozen):
     """Base of all messages: frozen, complete, with fields that agree in their axes.
 
     A subclass declares tensors as `Annotated[Tensor, Shape("B D")]`, perhaps `| None`; other fields
@@ -169,7 +141,7 @@ class Message(BaseModel):
     the field, where a field has the wrong form or two fields disagree. Equality is identity.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
     version: ClassVar[int] = 2
     renamed: ClassVar[Mapping[str, str]] = {}
     """Name of a field in version 1 → its name now; bytes and traces of version 1 are read by it."""
@@ -178,6 +150,7 @@ class Message(BaseModel):
     _others: ClassVar[tuple[str, ...]] = ()
     _names: ClassVar[frozenset[str]] = frozenset()
     _required: ClassVar[frozenset[str]] = frozenset()
+    _by_row: ClassVar[tuple[str, ...]] = ()
     __slots__ = ("_axes",)
 
     def __init__(self, **fields: Any) -> None:
@@ -189,7 +162,7 @@ class Message(BaseModel):
             raise MessageError(
                 type(self).__name__, name, first["msg"], _describe(first.get("input"))
             ) from None
-        object.__setattr__(self, "_axes", _axis_lengths(type(self), self._form()))
+        object.__setattr__(self, "_axes", self._axis_lengths({}))
 
     @classmethod
     def __pydantic_init_subclass__(cls, **settings: Any) -> None:
@@ -213,6 +186,8 @@ class Message(BaseModel):
         cls._tensors, cls._nested, cls._others = tuple(tensors), tuple(nested), tuple(others)
         cls._names = frozenset(cls.model_fields)
         cls._required = frozenset(n for n, f in cls.model_fields.items() if f.is_required())
+        constant = {name for name, shape in tensors if shape.axes[0] != "B"}
+        cls._by_row = tuple(name for name in cls.model_fields if name not in constant)
         _KINDS[cls.__name__] = cls
 
     def __eq__(self, other: object) -> bool:
@@ -221,26 +196,35 @@ class Message(BaseModel):
     def __hash__(self) -> int:
         return id(self)
 
-    def _form(self) -> tuple[object, ...]:
-        """Shape and dtype of each tensor and the rows of each nested message: all that decides
-        whether the fields agree.
+    def _axis_lengths(self, known: Mapping[str, int]) -> dict[str, int]:
+        """The length of every axis, `known` ones included.
+
+        Raises MessageError where an axis has two lengths, or a tensor has another number of axes or
+        another dtype than declared.
         """
-        values, form = self.__dict__, []
-        for name, _ in self._tensors:
-            value = values[name]
-            form.append(None if value is None else (value.shape, value.dtype))
+        axes, values, message = dict(known), self.__dict__, type(self).__name__
+        for name, shape in self._tensors:
+            if (value := values[name]) is None:
+                continue
+            if value.dim() != len(shape.axes) or value.dtype not in shape.dtypes:
+                raise MessageError(message, name, repr(shape), _describe(value))
+            for axis, length in zip(shape.axes, value.shape, strict=True):
+                if axes.setdefault(axis, length) != length:
+                    expected = " ".join(f"{a}={axes.get(a, '?')}" for a in shape.axes)
+                    raise MessageError(message, name, f"[{expected}]", _describe(value))
         for name in self._nested:
-            message = values[name]
-            form.append(message.batch if message is not None and message._tensors else None)
-        return tuple(form)
+            if (value := values[name]) is not None and value._tensors:
+                rows = value.batch
+                if axes.setdefault("B", rows) != rows:
+                    raise MessageError(message, name, f"{axes['B']} rows", f"{rows} rows")
+        return axes
 
     def check(self, dims: Mapping[str, int]) -> Self:
         """Itself. Raises MessageError where an axis has another length than in `dims`."""
-        axes: dict[str, int]
-        axes = getattr(self, "_axes", None) or _axis_lengths(type(self), self._form())
-        for axis, length in axes.items():
-            if dims.get(axis, length) != length:
-                _axis_lengths(type(self), self._form(), tuple(dims.items()))
+        # A checked message has its axes; those of an unchecked one are not known yet.
+        axes: Mapping[str, int] = getattr(self, "_axes", {})
+        if not axes or any(axes.get(axis, length) != length for axis, length in dims.items()):
+            self._axis_lengths(dims)
         return self
 
     @property
@@ -270,46 +254,37 @@ class Message(BaseModel):
 
     def to(self, device: torch.device) -> Self:
         """A copy with its tensors on `device`. Unchecked."""
-        fields = dict(self.__dict__)
-        for name, _ in self._tensors:
-            if fields[name] is not None:
-                fields[name] = fields[name].to(device)
-        for name in self._nested:
-            if fields[name] is not None:
-                fields[name] = fields[name].to(device)
+        fields = {
+            name: value.to(device) if isinstance(value, Tensor | Message) else value
+            for name, value in self.__dict__.items()
+        }
         return self.unchecked(**fields)
 
     def select(self, index: Tensor) -> Self:
         """The rows at `index` [M] (int64), in that order; repeats allowed. Unchecked."""
         fields = dict(self.__dict__)
-        listed: list[int] | None = None
-        for name, shape in self._tensors:
-            if shape.axes[0] == "B" and fields[name] is not None:
-                fields[name] = fields[name].index_select(0, index)
-        for name in self._nested:
-            if fields[name] is not None:
-                fields[name] = fields[name].select(index)
-        for name in self._others:
-            if isinstance(fields[name], tuple):
-                listed = index.tolist() if listed is None else listed
-                fields[name] = tuple(fields[name][i] for i in listed)
+        for name in self._by_row:
+            value = fields[name]
+            if isinstance(value, Tensor):
+                fields[name] = value.index_select(0, index)
+            elif isinstance(value, Message):
+                fields[name] = value.select(index)
+            elif isinstance(value, tuple):
+                fields[name] = tuple(value[i] for i in index.tolist())
         return self.unchecked(**fields)
 
     def where(self, mask: Tensor, other: Self) -> Self:
         """Its rows where `mask` [B] (bool) is true, those of `other` elsewhere. Unchecked."""
         fields = dict(self.__dict__)
-        others = other.__dict__
-        for name, shape in self._tensors:
-            if shape.axes[0] == "B" and fields[name] is not None:
-                own = fields[name]
-                column = mask.view(-1, *[1] * (own.dim() - 1))
-                fields[name] = torch.where(column, own, others[name].to(own.dtype))
-        for name in self._nested:
-            if fields[name] is not None:
-                fields[name] = fields[name].where(mask, others[name])
-        for name in self._others:
-            if isinstance(fields[name], tuple):
-                pairs = zip(mask.tolist(), fields[name], others[name], strict=True)
+        for name in self._by_row:
+            value, theirs = fields[name], other.__dict__[name]
+            if isinstance(value, Tensor):
+                column = mask.view(-1, *[1] * (value.dim() - 1))
+                fields[name] = torch.where(column, value, theirs.to(value.dtype))
+            elif isinstance(value, Message):
+                fields[name] = value.where(mask, theirs)
+            elif isinstance(value, tuple):
+                pairs = zip(mask.tolist(), value, theirs, strict=True)
                 fields[name] = tuple(a if keep else b for keep, a, b in pairs)
         return self.unchecked(**fields)
 
@@ -380,7 +355,7 @@ def _read(header: dict[str, Any], data: memoryview, at: int) -> tuple[Message, i
         if (entry := stored[name]) is None:
             fields[name] = None
             continue
-        dtype, shape = _DTYPES[entry[0]], entry[1]
+        dtype, shape = getattr(torch, entry[0]), entry[1]
         size = dtype.itemsize
         for axis in shape:
             size *= axis
@@ -418,7 +393,7 @@ def _factor_matrix(factors: tuple[tuple[float, ...], ...], size: int) -> Tensor:
     return torch.tensor(factors) if factors else torch.zeros(size, 0)
 
 
-class ActionSpec(BaseModel):
+class ActionSpec(Frozen):
     """The actions of a world, and their encoding as A numbers.
 
     Discrete: `size` = A is the number of actions, an encoded action is one-hot or a relaxation of
@@ -431,7 +406,6 @@ class ActionSpec(BaseModel):
     there are none.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     discrete: bool
     size: int
     names: tuple[str, ...] = ()
@@ -465,7 +439,7 @@ class ActionSpec(BaseModel):
         return low + (encoded.clamp(-1, 1) + 1) / 2 * (high - low)
 
 
-class WorldSpec(BaseModel):
+class WorldSpec(Frozen):
     """The observations, signals and actions of a world, the same in each of its rows.
 
     `id` and `protocol` (None: the world has one set of rules) name the world. Of `pixels`, (height,
@@ -474,7 +448,6 @@ class WorldSpec(BaseModel):
     per step.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     id: str
     pixels: tuple[int, int, int] | None
     vector: int | None
@@ -569,10 +542,16 @@ class Energy(Message):
         """C(s) = u·IC(s) + v·TC(s), [B]; of a critic of actions min_a v·TC(s, a)."""
         return (self.intrinsic * directive.u).sum(-1) + self.critic_value(directive)
 
+    def action_values(self, directive: Directive) -> Tensor | None:
+        """v·TC(s, a) of each action, [B A]; None of a critic of states."""
+        if self.critic_actions is None:
+            return None
+        return (self.critic_actions * directive.v.unsqueeze(1)).sum(-1)
+
     def critic_value(self, directive: Directive) -> Tensor:
         """v·TC(s), [B]; of a critic of actions min_a v·TC(s, a)."""
-        if self.critic_actions is not None:
-            return (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).amin(-1)
+        if (values := self.action_values(directive)) is not None:
+            return values.amin(-1)
         assert self.critic is not None
         return (self.critic * directive.v).sum(-1)
 
@@ -580,10 +559,10 @@ class Energy(Message):
         """A copy whose `critic` is the heads [B L] of the action of least v·TC(s, a); itself where
         the critic is one of states.
         """
-        if self.critic_actions is None:
+        heads, values = self.critic_actions, self.action_values(directive)
+        if heads is None or values is None:
             return self
-        best = (self.critic_actions * directive.v.unsqueeze(1)).sum(-1).argmin(-1)
-        return self.replace(critic=self.critic_actions[torch.arange(len(best)), best])
+        return self.replace(critic=heads[torch.arange(len(values)), values.argmin(-1)])
 
 
 class Recollection(Message):
@@ -682,14 +661,9 @@ class Moment(Message):
         """
         return Situation(
             env_index=torch.arange(len(self.surprise)),
-            state=self.state,
-            recollection=self.recollection,
-            energies=self.energies,
-            surprise=self.surprise,
-            episode_model_calls=self.episode_model_calls,
-            episode_step=self.episode_step,
             rng_key=rng_key,
             previous=previous,
+            **_shared(self, Situation),
         )
 
 
@@ -711,6 +685,27 @@ class Situation(Message):
     episode_step: Annotated[Tensor, Shape("B", "int")]
     rng_key: Annotated[Tensor, Shape("B", "int")]
     previous: Moment
+
+    def moment(
+        self, step: int, observation: Observation, directive: Directive, plan: Plan, expected: State
+    ) -> Moment:
+        """The moment of this situation after it is decided, with the energies at the best action
+        under the directive.
+        """
+        moment = _shared(self, Moment) | {"energies": self.energies.at_best_action(directive)}
+        return Moment(
+            step=step,
+            observation=observation,
+            directive=directive,
+            plan=plan,
+            expected=expected,
+            **moment,
+        )
+
+
+def _shared(message: Message, kind: type[Message]) -> dict[str, Any]:
+    """The fields of `message` that messages of `kind` have too."""
+    return {name: value for name, value in message.__dict__.items() if name in kind._names}
 
 
 class Experience(Message):

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from modules.messages import (
-    ActionSpec,
     Directive,
     Energy,
     Experience,
@@ -34,8 +33,8 @@ from modules.messages import (
 class Batch(NamedTuple):
     """What one update learns from: B windows of W steps, encoded.
 
-    `targets` are the EMA encodings of all W steps, without gradient; a step that no module asked
-    for (`Learnable.target_mask`) has latent 0. `states` are the online encodings, with gradient, of
+    `targets` are the EMA encodings of all W steps, without gradient; a step that is in no module's
+    `Learnable.target_mask` has latent 0. `states` are the online encodings, with gradient, of
     the first steps: as many as the learner's `online_steps`.
     """
 
@@ -311,7 +310,6 @@ class Imagination(Protocol):
     `step` is counted in `model_calls` [B] int64. Differentiable in actions and z.
     """
 
-    actions: ActionSpec
     model_calls: Tensor
 
     def select(self, index: Tensor) -> Imagination:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modules.messages import ConfigError
-from modules.suggest import suggestion
+from modules.suggest import not_one_of
 
 DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
     {"score": 1.0, "pain": 1.0, "goal": 1.0, "effort": 0.0, "novelty": 0.0}
@@ -41,10 +41,7 @@ def known(names: Iterable[str], allowed: Sequence[str], where: str) -> None:
     """Raises ConfigError, beginning with `where`, for the first of `names` not in `allowed`."""
     for name in names:
         if name not in allowed:
-            raise ConfigError(
-                f"config {where}: {name!r} is not one of {', '.join(allowed)}"
-                f"{suggestion(name, allowed)}"
-            )
+            raise ConfigError(f"config {where}: {not_one_of(name, allowed)}")
 
 
 def subgoals(heads: Sequence[str]) -> list[bool]:

@@ -240,7 +240,6 @@ def imagine(
             cost,
             moment,
             orders,
-            actions=world.actions,
             discount=discount,
             sum_critic_every_step=sum_critic_every_step,
             td_lambda=td_lambda,

@@ -333,10 +333,11 @@ def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds
         raise ConfigError(f"config {path}.kind: {not_one_of(kind, allowed)}")
     cls = kinds.find(slot, kind)
     within = inner_slots(slot, cls)
-    own = {name: value for name, value in tree.items() if name not in within}
     model: type[BaseModel] = cls.Config  # type: ignore[attr-defined]
+    others = (*within, *({"kind"} - model.model_fields.keys()))
+    own = {name: value for name, value in tree.items() if name not in others}
     settings = validated(
-        model, own, f"config {path}", others=within,
+        model, own, f"config {path}", others=others,
         # A configurator that is swapped in has another path.
         renamed=_renamed("configurator" if slot == "configurator" else path),
     )  # fmt: skip

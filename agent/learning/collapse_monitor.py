@@ -81,7 +81,7 @@ class CollapseMonitor:
         directive = m.configurator.initial(len(latents))
         energies = m.cost.energy(encoded_states(experience, latents)[0]).at_best_action(directive)
         self._critic(energies)
-        policy = f"policy {_kind(getattr(m.actor, 'policy', m.actor))}"
+        policy = f"policy {type(getattr(m.actor, 'policy', m.actor)).__name__}"
         self._preferred_action(policy, energies, directive.v)
         self._actions(policy)
         self.actions.zero_()
@@ -89,7 +89,7 @@ class CollapseMonitor:
 
     def _perception(self, latents: Tensor) -> None:
         size = latents.shape[1]
-        name = f"perception {_kind(self.agent.modules.perception)}"
+        name = f"perception {type(self.agent.modules.perception).__name__}"
         if not torch.isfinite(latents).all():
             self.warnings.append(f"{name}: representation is not finite")
             return
@@ -114,7 +114,7 @@ class CollapseMonitor:
     def _critic(self, energies: Energy) -> None:
         cost, values = self.agent.modules.cost, energies.critic
         assert values is not None
-        name = f"critic {_kind(getattr(cost, 'critic', cost))}"
+        name = f"critic {type(getattr(cost, 'critic', cost)).__name__}"
         magnitude, deviation = values.abs().amax(0), values.std(0, correction=0)
         self.figures["health/critic_deviation"] = float(deviation.max())
         # The head of a drive predicts that drive, the head of a sub-goal all of them.
@@ -184,10 +184,3 @@ class CollapseMonitor:
         self.actions = torch.tensor(facts["actions"])
         self.steps = facts["steps"]
         self.max_intrinsic = torch.tensor(facts["most"])
-
-
-def _kind(module: object) -> str:
-    """The kind of a module, as in a configuration."""
-    settings: Any = getattr(type(module), "Config", None)
-    field = getattr(settings, "model_fields", {}).get("kind")
-    return str(field.default) if field is not None else type(module).__name__

@@ -104,7 +104,6 @@ class ImaginedExperience:
             self.modules.cost,
             situation,
             directive,
-            actions=self.agent.world.actions,
             discount=self.agent.discount,
             sum_critic_every_step=self.agent.sum_critic_every_step,
             td_lambda=self.agent.td_lambda,

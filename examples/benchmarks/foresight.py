@@ -71,7 +71,7 @@ def imagine_every_action(
 
     With probability `noise` an action after the first is random, another one in each `life`.
     """
-    rows, choices = imagination.situation.batch, imagination.actions.size
+    rows, choices = imagination.situation.previous.plan.action.shape
     futures = imagination.begin(choices)
     action = torch.eye(choices).repeat(rows, 1)
     result = Futures()
@@ -213,7 +213,6 @@ def imagination(
         player.modules.cost,
         situation,
         directive,
-        actions=player.world.actions,
         discount=player.discount,
         sum_critic_every_step=False,
         td_lambda=1.0,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from modules.actor.planner import Planner
 from modules.actor.policy import Distillable, Policy
-from modules.messages import Directive, Experience, Plan, Situation, WorldSpec, latents_of
+from modules.messages import Directive, Experience, Frozen, Plan, Situation, WorldSpec, latents_of
 from modules.ports import Batch, Imagination
 
 
@@ -28,15 +26,13 @@ class Actor(nn.Module):
     act without planning or to make better proposals.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Policy and planner joined.
 
         `replan_threshold`: a surprise above this ends the commitment to a plan.
         `num_logged_candidates`: candidates that a plan holds for the trace and the page.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["actor"] = "actor"
         replan_threshold: float = Field(0.5, ge=0)
         num_logged_candidates: int = Field(4, ge=1, le=16)
 
@@ -76,10 +72,9 @@ class Actor(nn.Module):
         if rows not in self._reactions:
             initial = self.initial(rows)
             self._reactions[rows] = initial.replace(steps=initial.steps + 1)
-        fields = dict(self._reactions[rows].__dict__)
-        fields["actions"] = torch.zeros_like(fields["actions"])
-        fields["actions"][:, 0] = self.policy.act(situation, directive)
-        return Plan(**fields)
+        actions = torch.zeros(rows, self.horizon_max, self.size)
+        actions[:, 0] = self.policy.act(situation, directive)
+        return self._reactions[rows].replace(actions=actions)
 
     # -- learning ---------------------------------------------------------------------------
 

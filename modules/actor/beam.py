@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modules import chance
 from modules.actor.planner import Planned, cheapest, one_hot, ranked, require
-from modules.messages import WorldSpec
+from modules.messages import Frozen, WorldSpec
 from modules.ports import Futures, Imagination
 
 _MIN_SURVIVAL = 1e-3
@@ -37,7 +35,7 @@ class Beam:
     row may be planned for a little differently beside others than alone, never beyond its budget.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Beam search for discrete actions.
 
         `action_repeat`: every decision lasts this many steps, so that a budget reaches further.
@@ -46,8 +44,6 @@ class Beam:
         actions tried from each future, those of least critic value; 0: all.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["beam"] = "beam"
         action_repeat: int = Field(4, ge=1, le=32)
         search_fraction: float = Field(0.3, gt=0, le=1)
         refine_samples: int = Field(4, ge=1, le=64)

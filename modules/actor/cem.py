@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modules import chance
 from modules.actor.planner import Planned, one_hot, ranked, require
-from modules.messages import WorldSpec
+from modules.messages import Frozen, WorldSpec
 from modules.ports import Imagination
 
 
@@ -106,7 +105,7 @@ class CEM(_Search):
     The first mean is the rest of the last plan, the first standard deviation `init_std`.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """The cross-entropy method for continuous actions.
 
         `samples` a round and `iterations`: fewer where the budget is smaller. `elite_fraction` of
@@ -114,8 +113,6 @@ class CEM(_Search):
         `init_std` and `min_std`: first and least standard deviation, actions being in [-1, 1].
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["cem"] = "cem"
         samples: int = Field(64, ge=2, le=4096)
         iterations: int = Field(4, ge=1, le=64)
         elite_fraction: float = Field(0.125, gt=0, le=1)
@@ -148,7 +145,7 @@ class CategoricalCEM(_Search):
     action with the remainder.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """The cross-entropy method for discrete actions.
 
         `samples` a round and `iterations`: fewer where the budget is smaller. `elite_fraction` of
@@ -157,8 +154,6 @@ class CategoricalCEM(_Search):
         last plan in the first distribution.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["cem-categorical"] = "cem-categorical"
         samples: int = Field(16, ge=2, le=4096)
         iterations: int = Field(3, ge=1, le=64)
         elite_fraction: float = Field(0.25, gt=0, le=1)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modules import chance
 from modules.actor.planner import Planned, ranked, require
-from modules.messages import WorldSpec
+from modules.messages import Frozen, WorldSpec
 from modules.ports import Imagination
 
 _MAX_START = 0.99
@@ -25,7 +23,7 @@ class Gradient:
     of them.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Gradient descent for continuous actions and a differentiable world model.
 
         `num_restarts` and `iterations`: fewer where the budget is smaller. `learning_rate`: step
@@ -33,8 +31,6 @@ class Gradient:
         first proposal, before the tanh.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["gradient"] = "gradient"
         num_restarts: int = Field(4, ge=1, le=256)
         iterations: int = Field(16, ge=1, le=1024)
         learning_rate: float = Field(0.2, gt=0, le=10)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from modules import chance
 from modules.actor.planner import one_hot, require
-from modules.messages import Directive, Situation, WorldSpec
+from modules.messages import Directive, Frozen, Situation, WorldSpec
 from modules.nets.mlp import MLP
 
 
@@ -31,24 +31,20 @@ class Distillable(Protocol):
         """
 
 
-class Categorical(nn.Module):
-    """A discrete action drawn from the softmax of a network's output.
+class NetworkPolicy(nn.Module):
+    """A policy by a network from latents [M D] and tokens [B T E] to [M A].
 
-    Exactly uniform before training: the last layer is initialised to zero.
+    Before training its output is exactly 0: the last layer is initialised to zero.
     """
 
-    class Config(BaseModel):
-        """A network over discrete actions.
+    class Config(Frozen):
+        """`width` and number of `layers` of the hidden layers."""
 
-        `width`, `layers`: of its hidden layers. `temperature` of the softmax that actions are drawn
-        from; 0: the likeliest action.
-        """
-
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["categorical"] = "categorical"
         width: int = Field(256, ge=1, le=8192)
         layers: int = Field(1, ge=0, le=8)
-        temperature: float = Field(1.0, ge=0, le=100)
+
+    kind: ClassVar[str]
+    discrete: ClassVar[bool]
 
     def __init__(
         self,
@@ -59,8 +55,8 @@ class Categorical(nn.Module):
         token_shape: tuple[int, int],
     ) -> None:
         super().__init__()
-        self.temperature = config.temperature
-        require("categorical", world, discrete=True)
+        require(self.kind, world, discrete=self.discrete)
+        self.config = config
         self.network = MLP(
             latent_size,
             config.width,
@@ -69,6 +65,25 @@ class Categorical(nn.Module):
             token_shape,
             zero_output=True,
         )
+
+
+class Categorical(NetworkPolicy):
+    """A discrete action drawn from the softmax of a network's output.
+
+    Exactly uniform before training: the last layer is initialised to zero.
+    """
+
+    class Config(NetworkPolicy.Config):
+        """A network over discrete actions.
+
+        `width`, `layers`: of its hidden layers. `temperature` of the softmax that actions are drawn
+        from; 0: the likeliest action.
+        """
+
+        temperature: float = Field(1.0, ge=0, le=100)
+
+    kind, discrete = "categorical", True
+    config: Config
 
     def logits(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Unnormalised log-probabilities of the actions, [M A], of latents [M D] under [B T E]."""
@@ -79,7 +94,7 @@ class Categorical(nn.Module):
         """One-hot draws, [B A]."""
         logits = self.logits(situation.state.latent, directive.tokens)
         noise = chance.gumbel(situation.rng_key, "policy", logits.shape[-1])
-        drawn = (logits + self.temperature * noise).argmax(-1)
+        drawn = (logits + self.config.temperature * noise).argmax(-1)
         return one_hot(drawn, logits.shape[-1])
 
     def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
@@ -89,41 +104,20 @@ class Categorical(nn.Module):
         return -(target * self.logits(latent, tokens).log_softmax(-1)).sum(-1)
 
 
-class Gaussian(nn.Module):
+class Gaussian(NetworkPolicy):
     """Continuous actions: tanh of a network's output, with normal noise before the tanh."""
 
-    class Config(BaseModel):
+    class Config(NetworkPolicy.Config):
         """A network over continuous actions.
 
         `width`, `layers`: of its hidden layers. `noise`: standard deviation of the exploration,
         before the tanh.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["gaussian"] = "gaussian"
-        width: int = Field(256, ge=1, le=8192)
-        layers: int = Field(1, ge=0, le=8)
         noise: float = Field(0.5, ge=0, le=10)
 
-    def __init__(
-        self,
-        *,
-        config: Config,
-        world: WorldSpec,
-        latent_size: int,
-        token_shape: tuple[int, int],
-    ) -> None:
-        super().__init__()
-        require("gaussian", world, discrete=False)
-        self.noise = config.noise
-        self.network = MLP(
-            latent_size,
-            config.width,
-            world.actions.size,
-            config.layers,
-            token_shape,
-            zero_output=True,
-        )
+    kind, discrete = "gaussian", False
+    config: Config
 
     def mean(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
         """The action without noise, [M A] in (-1, 1)."""
@@ -133,7 +127,8 @@ class Gaussian(nn.Module):
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """Noisy actions, [B A] in (-1, 1)."""
         raw: Tensor = self.network(situation.state.latent, directive.tokens)
-        return (raw + self.noise * chance.normal(situation.rng_key, "policy", raw.shape[-1])).tanh()
+        noise = chance.normal(situation.rng_key, "policy", raw.shape[-1])
+        return (raw + self.config.noise * noise).tanh()
 
     def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
         """D(ǎ, A(s)) of §3.1.3, [M]: mean squared distance of the mean from actions [M A]."""
@@ -149,7 +144,7 @@ class Greedy:
     not reach it (temporally extended exploration: Dabney, Ostrovski & Barreto 2021).
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """ε-greedy on the critic.
 
         `epsilon`: probability of a random action. `repeat_prob`: probability that a tie goes to
@@ -157,8 +152,6 @@ class Greedy:
         steps in the mean.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["greedy"] = "greedy"
         epsilon: float = Field(0.05, ge=0, le=1)
         repeat_prob: float = Field(0.0, ge=0, lt=1)
 
@@ -169,11 +162,9 @@ class Greedy:
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """One-hot actions, [B A]; uniform among actions of equal value."""
-        heads, rows = situation.energies.critic_actions, situation.batch
-        if heads is None:
-            values = torch.zeros(rows, self.size)
-        else:
-            values = (heads * directive.v.unsqueeze(1)).sum(-1)
+        values = situation.energies.action_values(directive)
+        if values is None:
+            values = torch.zeros(situation.batch, self.size)
         explore = chance.uniform(situation.rng_key, "policy wander") < self.epsilon
         ties = (values == values.amin(-1, keepdim=True)) | explore.unsqueeze(-1)
         order = chance.uniform(situation.rng_key, "policy", self.size)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modules import chance
 from modules.actor.planner import Planned, one_hot, ranked, require
-from modules.messages import WorldSpec
+from modules.messages import Frozen, WorldSpec
 from modules.ports import Imagination
 
 
@@ -29,7 +27,7 @@ class Rollout:
     The proposals are not used.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Rollouts for discrete actions.
 
         `branching_factor`: how many first actions are tried, those of least critic value; 0: all.
@@ -37,8 +35,6 @@ class Rollout:
         greedy action.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["rollout"] = "rollout"
         branching_factor: int = Field(0, ge=0)
         min_gain_std: float = Field(1.5, ge=0)
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modules.field_path import RANGES
-from modules.messages import ConfigError, Directive, Situation
+from modules.messages import ConfigError, Directive, Frozen, Situation
 from modules.weights import subgoal, weights
 
 MODE_VERBS = {1: "acts", 2: "thinks"}
@@ -31,7 +31,7 @@ LatentTemperature = Annotated[float, _within("latent_temperature")]
 Risk = Annotated[float, _within("risk")]
 
 
-class DirectiveSettings(BaseModel):
+class DirectiveSettings(Frozen):
     """The block `directive:`, from which every configurator departs only where it has a reason.
 
     `u`, `v`: weights of drives and critic heads by name. A drive that is not named has its
@@ -44,7 +44,6 @@ class DirectiveSettings(BaseModel):
     > 0 averse.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     u: Weights = Field(default_factory=dict)
     v: Weights = Field(default_factory=dict)
     # Measured in docs/LOG.md: of the budgets tried, the best score of a beam in Breakout.
@@ -55,10 +54,9 @@ class DirectiveSettings(BaseModel):
     risk: Risk = 0.0
 
 
-class DirectiveChange(BaseModel):
+class DirectiveChange(Frozen):
     """A change of some fields of a directive; None, and a drive or head not named: unchanged."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     mode: Mode | None = None
     u: Weights | None = None
     v: Weights | None = None
@@ -135,6 +133,16 @@ class BaseDirective:
             configurator_state=configurator_state,
             reason=reason,
             **self.fields(len(mode)),
+        )
+
+    def uniform(self, rows: int, mode: int, state_size: int, reason: str) -> Directive:
+        """One directive for all `rows`, its `configurator_state` [B state_size] 0; the verb of the
+        mode precedes the `reason`.
+        """
+        return self.directive(
+            torch.full((rows,), mode),
+            torch.zeros(rows, state_size),
+            (f"{MODE_VERBS[mode]}: {reason}",) * rows,
         )
 
 

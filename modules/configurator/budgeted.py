@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from modules.configurator.base_directive import BaseDirective, CommitSteps, replanned
 from modules.configurator.running_stats import STATE, planning_stats
-from modules.messages import Directive, Situation
+from modules.messages import Directive, Frozen, Situation
 
 
 class Budgeted:
@@ -32,7 +30,7 @@ class Budgeted:
     `model_calls` of the directive is never above what is left, so the budget cannot be exceeded.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """The budget; `directive.model_calls` is that of a single plan, `directive.commit_steps` is
         not used.
 
@@ -41,8 +39,6 @@ class Budgeted:
         plan that are carried out.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["budgeted"] = "budgeted"
         model_calls_per_episode: int = Field(100_000, ge=0, le=2**40)
         episode_steps: int = Field(500, ge=1, le=10_000_000)
         max_commit_steps: CommitSteps = 16
@@ -54,11 +50,8 @@ class Budgeted:
     def initial(self, rows: int) -> Directive:
         """Mode-2 if the budget allows it: no statistics are known yet."""
         calls = min(self.model_calls, self.config.model_calls_per_episode)
-        directive = self.base.directive(
-            torch.full((rows,), 2 if calls else 1),
-            torch.zeros(rows, len(STATE)),
-            (("thinks" if calls else "acts") + ": an episode begins",) * rows,
-        )
+        mode = 2 if calls else 1
+        directive = self.base.uniform(rows, mode, len(STATE), "an episode begins")
         return directive.replace(model_calls=torch.full((rows,), calls))
 
     def configure(self, situation: Situation) -> Directive:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
-from pydantic import BaseModel, ConfigDict
-
-from modules.configurator.base_directive import MODE_VERBS, BaseDirective, Mode
-from modules.messages import Directive, Situation
+from modules.configurator.base_directive import BaseDirective, Mode
+from modules.messages import Directive, Frozen, Situation
 
 
 class Fixed:
     """The base directive in one mode at every step."""
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """`mode`: 1 reacts at every step, 2 plans at every step."""
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["fixed"] = "fixed"
         mode: Mode = 2
 
     def __init__(self, *, config: Config, base: BaseDirective) -> None:
@@ -32,9 +25,5 @@ class Fixed:
     def initial(self, rows: int) -> Directive:
         """The directive for a number of rows."""
         if rows not in self._directives:
-            self._directives[rows] = self.base.directive(
-                torch.full((rows,), self.mode),
-                torch.zeros(rows, 0),
-                (f"{MODE_VERBS[self.mode]}: always, as set",) * rows,
-            )
+            self._directives[rows] = self.base.uniform(rows, self.mode, 0, "always, as set")
         return self._directives[rows]

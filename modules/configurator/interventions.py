@@ -28,7 +28,7 @@ from modules import chance
 from modules.field_path import FieldPath, Part, field_path, range_words, read_value
 from modules.messages import ConfigError, Directive, Situation
 from modules.ports import Configurator
-from modules.suggest import suggestion
+from modules.suggest import not_one_of
 
 EXAMPLES = {
     "clamp": "clamp:mode=1",
@@ -62,8 +62,13 @@ class Written:
     @property
     def horizon_steps(self) -> int:
         """The horizon that it clamps, steps; 0 if none."""
-        clamps = self.value is not None and self.path and self.path.field == "horizon_steps"
-        return int(self.value.max()) if clamps else 0  # type: ignore[union-attr]
+        if self.value is None or self.path is None or self.path.field != "horizon_steps":
+            return 0
+        return int(self.value.max())
+
+
+STEPS = {"delay": (0, 1000), "shuffle": (2, 1000), "swap": (0, 10_000_000)}
+"""The range of a kind's number: steps of a delay, values of a pool, step of a swap."""
 
 
 def read(text: str) -> Written:
@@ -71,26 +76,23 @@ def read(text: str) -> Written:
     where = f"config interventions {text!r}"
     kind, colon, rest = text.partition(":")
     if kind not in EXAMPLES:
-        raise ConfigError(
-            f"{where}: {kind!r} is not one of {', '.join(EXAMPLES)}{suggestion(kind, EXAMPLES)}"
-        )
-    path_text, equals, value_text = rest.partition("=")
-    value = read_value(value_text)
-    if not colon or not path_text or bool(equals) != bool(value_text):
-        raise ConfigError(f"{where}: expected {EXAMPLES[kind]}")
+        raise ConfigError(f"{where}: {not_one_of(kind, EXAMPLES)}")
+    before, equals, after = rest.partition("=")
+    value, example = read_value(after), EXAMPLES[kind]
+    if not colon or not before or bool(equals) != bool(after):
+        raise ConfigError(f"{where}: expected {example}")
     if kind == "ablate" and equals:
-        raise ConfigError(f"{where}: expected no value, as in {EXAMPLES[kind]}")
+        raise ConfigError(f"{where}: expected no value, as in {example}")
     if kind in ("clamp", "delay", "swap") and not equals:
-        raise ConfigError(f"{where}: expected a value, as in {EXAMPLES[kind]}")
+        raise ConfigError(f"{where}: expected a value, as in {example}")
     if kind == "swap":
         if not isinstance(value, str) and not (isinstance(value, dict) and "kind" in value):
             raise ConfigError(
-                f"{where}: {value_text!r} is neither a kind nor settings; expected surprise or "
+                f"{where}: {after!r} is neither a kind nor settings; expected surprise or "
                 "'{kind: surprise, enter_std: 3}'"
             )
-        return Written(text, kind, steps=_steps(read_value(path_text), 0, 10_000_000, where),
-                       other=value)  # fmt: skip
-    path = field_path(path_text, where)
+        return Written(text, kind, steps=_steps(kind, read_value(before), where), other=value)
+    path = field_path(before, where)
     if path.message != "directive":
         raise ConfigError(
             f"{where}: expected a field of the directive, got {path.message}.{path.field}; "
@@ -98,13 +100,13 @@ def read(text: str) -> Written:
         )
     if kind == "clamp":
         return Written(text, kind, path, value=path.number(value))
-    if kind == "delay":
-        return Written(text, kind, path, steps=_steps(value, 0, 1000, where))
-    steps = _steps(value, 2, 1000, where) if equals else SHUFFLED_STEPS
-    return Written(text, kind, path, steps=steps)
+    if not equals:
+        return Written(text, kind, path, steps=SHUFFLED_STEPS)
+    return Written(text, kind, path, steps=_steps(kind, value, where))
 
 
-def _steps(value: object, least: int, most: int, where: str) -> int:
+def _steps(kind: str, value: object, where: str) -> int:
+    least, most = STEPS[kind]
     if type(value) is not int or not least <= value <= most:
         expected = range_words("a whole number", least, most)
         raise ConfigError(f"{where}: steps: expected {expected}, got {value!r:.60}")
@@ -121,42 +123,39 @@ def _with_state(situation: Situation, configurator_state: Tensor) -> Situation:
 class Intervention(ABC):
     """A configurator that changes one part of the directive of the one it wraps.
 
-    `wrapped`: that configurator. `part`: the part. `width`: size of the intervention's own state.
+    `wrapped`: that configurator. `part`: the part, of W numbers. `size`: how many values of the
+    part it holds; its own state is [B size·W].
     """
 
     verb = ""
-    width = 0
 
-    def __init__(self, wrapped: Configurator, part: Part) -> None:
-        self.wrapped, self.part = wrapped, part
+    def __init__(self, wrapped: Configurator, part: Part, size: int = 0) -> None:
+        self.wrapped, self.part, self.size = wrapped, part, size
+        self.width = size * part.of(wrapped.initial(1)).shape[1]
 
     @abstractmethod
-    def change(self, intended: Tensor, own: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:
-        """What the part has in place of `intended` [B W], and the next state of its own [B Q]."""
+    def change(self, intended: Tensor, own: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """What the part has in place of `intended` [B W], and the next state of its own [B Q].
 
-    def begin(self, intended: Tensor) -> tuple[Tensor, Tensor]:
-        """The same at the start of an episode: `intended` [B W] is in the initial directive."""
-        return intended, intended.new_zeros(len(intended), 0)
+        `own` [B Q]: the present one, at first filled with initial values; `key` [B]: random keys.
+        """
 
     def configure(self, situation: Situation) -> Directive:
         """The directive of the wrapped configurator, changed."""
         state = situation.previous.directive.configurator_state
         own, inner = state[:, : self.width], state[:, self.width :]
-        directive = self.wrapped.configure(
-            _with_state(situation, inner) if self.width else situation
-        )
-        intended = self.part.of(directive)
-        return self._changed(directive, intended, *self.change(intended, own, situation))
+        directive = self.wrapped.configure(_with_state(situation, inner))
+        return self._changed(directive, own, situation.rng_key)
 
     def initial(self, rows: int) -> Directive:
         """The initial directive of the wrapped configurator, changed."""
         directive = self.wrapped.initial(rows)
-        intended = self.part.of(directive)
-        return self._changed(directive, intended, *self.begin(intended))
+        own = self.part.of(directive).repeat(1, self.size)
+        return self._changed(directive, own, torch.zeros(rows, dtype=torch.int64))
 
-    def _changed(
-        self, directive: Directive, intended: Tensor, actual: Tensor, own: Tensor
-    ) -> Directive:
+    def _changed(self, directive: Directive, own: Tensor, key: Tensor) -> Directive:
+        intended = self.part.of(directive)
+        actual, own = self.change(intended, own, key)
         differs = (actual != intended).any(-1).tolist()
         reason = tuple(
             f"{why}; {self.part.path.name} {self.verb}: {new}" + (f", not {old}" if other else "")
@@ -164,9 +163,7 @@ class Intervention(ABC):
                 directive.reason, _words(actual), _words(intended), differs, strict=True
             )
         )
-        state = directive.configurator_state
-        if self.width:
-            state = torch.cat([own, state.float()], -1)
+        state = torch.cat([own, directive.configurator_state.float()], -1)
         return self.part.put(directive, actual).replace(configurator_state=state, reason=reason)
 
 
@@ -191,13 +188,9 @@ class Clamp(Intervention):
         super().__init__(wrapped, part)
         self.value = part.filled(value, 1).float()
 
-    def change(self, intended: Tensor, own: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:
+    def change(self, intended: Tensor, own: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """The value."""
         return self.value.expand_as(intended), own
-
-    def begin(self, intended: Tensor) -> tuple[Tensor, Tensor]:
-        """The value."""
-        return self.value.expand_as(intended), intended.new_zeros(len(intended), 0)
 
 
 class Ablate(Clamp):
@@ -216,26 +209,17 @@ class Ablate(Clamp):
 
 
 class Delay(Intervention):
-    """The part has the value that was intended `steps` steps ago.
+    """The part has the value that was intended `size` steps ago.
 
     In the first steps of an episode that is the value in the initial directive. Identity: 0 steps.
     """
 
     verb = "delayed"
 
-    def __init__(self, wrapped: Configurator, part: Part, steps: int) -> None:
-        super().__init__(wrapped, part)
-        self.steps = steps
-        self.width = steps * part.of(wrapped.initial(1)).shape[1]
-
-    def change(self, intended: Tensor, own: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:
+    def change(self, intended: Tensor, own: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """The oldest value of the queue, which `intended` joins."""
         queue = torch.cat([own, intended], -1)
         return queue[:, : intended.shape[1]], queue[:, intended.shape[1] :]
-
-    def begin(self, intended: Tensor) -> tuple[Tensor, Tensor]:
-        """The initial value, which fills the queue."""
-        return intended, intended.repeat(1, self.steps)
 
 
 class Shuffle(Intervention):
@@ -251,25 +235,19 @@ class Shuffle(Intervention):
     verb = "shuffled"
 
     def __init__(self, wrapped: Configurator, part: Part, size: int = SHUFFLED_STEPS) -> None:
-        super().__init__(wrapped, part)
-        self.size = size
-        initial = wrapped.initial(1)
-        self.width = size * part.of(initial).shape[1]
+        super().__init__(wrapped, part, size)
         # Two shuffles of one field draw differently: they wrap states of different sizes.
-        self.stream = f"configurator shuffle {part.path.name} {initial.configurator_state.shape[1]}"
+        inner = wrapped.initial(1).configurator_state.shape[1]
+        self.stream = f"configurator shuffle {part.path.name} {inner}"
 
-    def change(self, intended: Tensor, own: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:
+    def change(self, intended: Tensor, own: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """A value of the pool, in whose place `intended` is put."""
         pool = own.view(len(intended), self.size, -1).clone()
         rows = torch.arange(len(intended))
-        drawn = chance.integers(situation.rng_key, self.stream, self.size, 1)[:, 0]
+        drawn = chance.integers(key, self.stream, self.size, 1)[:, 0]
         actual = pool[rows, drawn]
         pool[rows, drawn] = intended
         return actual, pool.flatten(1)
-
-    def begin(self, intended: Tensor) -> tuple[Tensor, Tensor]:
-        """The initial value, which fills the pool."""
-        return intended, intended.repeat(1, self.size)
 
 
 class Swap:

@@ -10,11 +10,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
@@ -22,7 +21,7 @@ from torch import Tensor
 from modules import chance
 from modules.configurator.base_directive import BaseDirective, replanned
 from modules.configurator.running_stats import STATE, planning_stats
-from modules.messages import ConfigError, Directive, Situation
+from modules.messages import ConfigError, Directive, Frozen, Situation
 
 FEATURES = ("surprise", "disagreement", "novelty", "energy now", "critic value", "uncertainty",
             "episode step", "steps since planning", "plan under way", "steps left of it",
@@ -44,13 +43,13 @@ WEIGHTS = "weights.safetensors"
 
 
 class Learned:
-    """A network of one hidden tanh layer says when to plan, for how long, and at what cost.
+    """A network of one hidden tanh layer decides when to plan, for how many steps and at what cost.
 
     A row plans where the odds are even or better; nothing is drawn. Commitment: `commit_steps`
     times 1/8 to 8; budget: `model_calls` times 1/4 to 4. Without `weights` it is its prior `PRIOR`.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """The network.
 
         `weights`: a folder that `sextet tune` wrote, or a safetensors file; None: untrained.
@@ -58,8 +57,6 @@ class Learned:
         latent that it has as input.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["learned"] = "learned"
         weights: str | None = None
         width: int = Field(8, ge=1, le=1024)
         latent_features: int = Field(0, ge=0, le=256)
@@ -107,11 +104,7 @@ class Learned:
 
     def initial(self, rows: int) -> Directive:
         """Mode-2: nothing is known of an episode that begins."""
-        return self.base.directive(
-            torch.full((rows,), 2),
-            torch.zeros(rows, len(STATE)),
-            ("thinks: an episode begins",) * rows,
-        )
+        return self.base.uniform(rows, 2, len(STATE), "an episode begins")
 
     def features(self, situation: Situation) -> tuple[Tensor, Tensor]:
         """The inputs of the network, [B F] (`FEATURES`), and the next state, [B Q]."""

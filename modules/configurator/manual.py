@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from modules.configurator.base_directive import (
     MODE_VERBS,
@@ -18,7 +17,7 @@ from modules.configurator.base_directive import (
     Mode,
 )
 from modules.field_path import RANGES
-from modules.messages import ConfigError, Directive, Situation
+from modules.messages import ConfigError, Directive, Frozen, Situation
 from modules.validation import validated
 
 KEYS: Mapping[str, str] = {
@@ -33,13 +32,17 @@ LOGGED = 4
 
 
 @dataclass(frozen=True)
-class _Hand:
+class _Setting:
     """The present setting; replaced as a whole, so that every thread reads a consistent one."""
 
     mode: int
     base: BaseDirective
     drive: int = 0
     log: tuple[str, ...] = ()
+
+    def changed(self, change: DirectiveChange) -> _Setting:
+        """The setting after a change."""
+        return replace(self, mode=change.mode or self.mode, base=self.base.changed(change))
 
 
 class Manual:
@@ -51,13 +54,11 @@ class Manual:
     Without changes the run is that of `fixed`.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """`mode`: 1 reacts at every step, 2 plans at every step, until it is changed.
         `longest_horizon`: upper limit of the horizon, steps.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["manual"] = "manual"
         mode: Mode = 2
         longest_horizon: HorizonSteps = 96
 
@@ -66,27 +67,25 @@ class Manual:
             """The longest horizon that can be set, steps."""
             return self.longest_horizon
 
+    keys = KEYS
+    """Keys and what each does."""
+
     def __init__(self, *, config: Config, base: BaseDirective) -> None:
         self.drives, self.heads = base.drives, base.heads
         longest = max(config.longest_horizon, base.settings.horizon_steps)
         self.longest_horizon = min(longest, base.horizon_max)
-        self._first = self._hand = _Hand(config.mode, base)
+        self._first = self._present = _Setting(config.mode, base)
         # A key reads the present setting and changes it under one lock, `set` within `press`.
         self._lock = threading.RLock()
 
     @property
-    def keys(self) -> Mapping[str, str]:
-        """Keys and what each does."""
-        return KEYS
-
-    @property
     def status(self) -> str:
         """The present setting in a few words."""
-        hand = self._hand
-        settings, drive = hand.base.settings, self.drives[hand.drive]
+        now = self._present
+        settings, drive = now.base.settings, self.drives[now.drive]
         return (
-            f"Mode-{hand.mode}, {settings.horizon_steps} ahead, {settings.commit_steps} at a time, "
-            f"{drive.replace('_', ' ')} ×{float(hand.base.u[hand.drive]):g}"
+            f"Mode-{now.mode}, {settings.horizon_steps} ahead, {settings.commit_steps} at a time, "
+            f"{drive.replace('_', ' ')} ×{float(now.base.u[now.drive]):g}"
         )
 
     def set(self, **changes: Any) -> str:
@@ -101,12 +100,10 @@ class Manual:
             )
         change = validated(DirectiveChange, changes, "configurator.set ")
         with self._lock:
-            hand = self._hand
-            after = replace(hand, mode=change.mode or hand.mode, base=hand.base.changed(change))
-            return self._replace(after)
+            return self._replace(self._present.changed(change))
 
-    def _replace(self, after: _Hand, key: str | None = None) -> str:
-        before, settings = self._hand, after.base.settings
+    def _replace(self, after: _Setting, key: str | None = None) -> str:
+        before, settings = self._present, after.base.settings
         if settings.horizon_steps > self.longest_horizon:
             raise ConfigError(
                 f"configurator.set horizon_steps: expected at most {self.longest_horizon}, got "
@@ -116,10 +113,10 @@ class Manual:
         if not words:
             return "nothing changed"
         by = f" (key {key})" if key else ""
-        self._hand = replace(after, log=(*before.log, f"{words}{by}"))
+        self._present = replace(after, log=(*before.log, f"{words}{by}"))
         return words
 
-    def _difference(self, before: _Hand, after: _Hand) -> str:
+    def _difference(self, before: _Setting, after: _Setting) -> str:
         """What is different after, in words."""
         old, new = before.base.settings, after.base.settings
         pairs: dict[str, tuple[float, float]] = {"mode": (before.mode, after.mode)}
@@ -140,21 +137,19 @@ class Manual:
         if key not in KEYS:
             return None
         with self._lock:
-            hand = self._hand
+            now = self._present
             if key == "u":
-                self._hand = replace(hand, drive=(hand.drive + 1) % len(self.drives))
-                return f"picked {self.drives[self._hand.drive]}"
+                self._present = replace(now, drive=(now.drive + 1) % len(self.drives))
+                return f"picked {self.drives[self._present.drive]}"
             if key == "r":
-                return self._replace(replace(self._first, drive=hand.drive), key)
-            change = self._change(hand, key)
-            after = replace(hand, mode=change.mode or hand.mode, base=hand.base.changed(change))
-            return self._replace(after, key)
+                return self._replace(replace(self._first, drive=now.drive), key)
+            return self._replace(now.changed(self._change(now, key)), key)
 
-    def _change(self, hand: _Hand, key: str) -> DirectiveChange:
+    def _change(self, now: _Setting, key: str) -> DirectiveChange:
         """The change that a key makes."""
-        settings, factor = hand.base.settings, 2 if key in "+c" else 0.5
+        settings, factor = now.base.settings, 2 if key in "+c" else 0.5
         if key in "12m":
-            return DirectiveChange(mode=3 - hand.mode if key == "m" else int(key))
+            return DirectiveChange(mode=3 - now.mode if key == "m" else int(key))
         if key in "+-":
             horizon = max(settings.horizon_steps * factor, 1)
             return DirectiveChange(horizon_steps=int(min(horizon, self.longest_horizon)))
@@ -163,28 +158,24 @@ class Manual:
             return DirectiveChange(
                 commit_steps=int(min(max(settings.commit_steps * factor, least), most))
             )
-        weight = float(hand.base.u[hand.drive])
+        weight = float(now.base.u[now.drive])
         weight = min(weight * 2 or 0.25, 1024.0) if key == ">" else weight / 2
-        return DirectiveChange(u={self.drives[hand.drive]: weight if weight >= 0.05 else 0.0})
+        return DirectiveChange(u={self.drives[now.drive]: weight if weight >= 0.05 else 0.0})
 
     def initial(self, rows: int) -> Directive:
         """The present setting; no change has been named yet."""
-        hand = self._hand
-        return hand.base.directive(
-            torch.full((rows,), hand.mode),
-            torch.zeros(rows, 1),
-            (f"{MODE_VERBS[hand.mode]}: always, as set",) * rows,
-        )
+        now = self._present
+        return now.base.uniform(rows, now.mode, 1, "always, as set")
 
     def configure(self, situation: Situation) -> Directive:
         """The present setting; each row's reason names the changes that it has not named yet."""
-        hand = self._hand
-        verb, rows = MODE_VERBS[hand.mode], situation.batch
+        now = self._present
+        verb, rows = MODE_VERBS[now.mode], situation.batch
         named = situation.previous.directive.configurator_state[:, 0].long().tolist()
-        unchanged = f"{verb}: as set by hand" if hand.log else f"{verb}: always, as set"
-        changes = {n: "; ".join(hand.log[n:][-LOGGED:]) for n in set(named)}
-        return hand.base.directive(
-            torch.full((rows,), hand.mode),
-            torch.full((rows, 1), float(len(hand.log))),
+        unchanged = f"{verb}: as set by hand" if now.log else f"{verb}: always, as set"
+        changes = {n: "; ".join(now.log[n:][-LOGGED:]) for n in set(named)}
+        return now.base.directive(
+            torch.full((rows,), now.mode),
+            torch.full((rows, 1), float(len(now.log))),
             tuple(f"{verb}: by hand, {changes[n]}" if changes[n] else unchanged for n in named),
         )

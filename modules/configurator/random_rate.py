@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from modules import chance
 from modules.configurator.base_directive import BaseDirective
-from modules.messages import ConfigError, Directive, Situation
+from modules.messages import ConfigError, Directive, Frozen, Situation
 
 _FOREVER = 1e7
 """A pause of this many steps never ends; float32 counts exactly below it."""
@@ -29,14 +27,12 @@ class RandomRate:
     by itself after a surprise does so here as under any configurator.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """`rate`: share of steps at which a plan is made. `model_calls_per_episode`: above 0 it
         sets the rate instead, so that an episode of `episode_steps` costs this many model calls:
         matches the spending of another configurator.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["random-rate"] = "random-rate"
         rate: float = Field(0.125, ge=0, le=1)
         model_calls_per_episode: float = Field(0.0, ge=0, le=1e12)
         episode_steps: int = Field(500, ge=1, le=10_000_000)
@@ -54,11 +50,7 @@ class RandomRate:
 
     def initial(self, rows: int) -> Directive:
         """Mode-1; the first pause is drawn with the first step."""
-        return self.base.directive(
-            torch.ones(rows, dtype=torch.int64),
-            torch.zeros(rows, 1),
-            ("acts: an episode begins",) * rows,
-        )
+        return self.base.uniform(rows, 1, 1, "an episode begins")
 
     def configure(self, situation: Situation) -> Directive:
         """Mode and reason of each row. Its `configurator_state` [B 1] is the number of steps to the

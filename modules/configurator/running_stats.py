@@ -90,29 +90,21 @@ def updated(
     return next_mean, next_variance
 
 
-def _importance(plan: Plan) -> tuple[Flags, Floats]:
-    """Whether a plan was just made, [B], and its importance, [B], >= 0.
+def _importances(plan: Plan, before: Floats) -> Floats:
+    """Importance of the last plan made, its mean over plans and their number, [B 3]; `before` [B 3]
+    is the same without `plan`.
 
-    |predicted energy| + (largest - smallest energy of the candidates shown): 0 where nothing
-    within the horizon costs anything or depends on the choice.
+    Importance is |predicted energy| + (largest - smallest energy of the logged candidates), >= 0: 0
+    where nothing within the horizon costs anything or depends on the choice.
     """
     energies = plan.candidate_energies.numpy()
     finite = np.isfinite(energies)
     planned = plan.model_calls.numpy() > 0
     smallest = np.where(finite, energies, np.inf).min(-1, initial=np.inf)
     largest = np.where(finite, energies, -np.inf).max(-1, initial=-np.inf)
-    some = finite.any(-1)
-    spread = np.where(some, largest, 0) - np.where(some, smallest, 0)
-    importance = np.where(planned, np.abs(plan.energy.numpy()) + spread, 0).astype(np.float32)
-    return planned, importance
-
-
-def _importances(plan: Plan, before: Floats) -> Floats:
-    """Importance of the last plan made, its mean over plans and their number, [B 3]; `before` [B 3]
-    is the same without `plan`.
-    """
-    planned, importance = _importance(plan)
-    importance = np.where(planned, importance, before[:, 0]).astype(np.float32)
+    spread = np.where(finite.any(-1), largest, 0) - np.where(finite.any(-1), smallest, 0)
+    importance = np.where(planned, np.abs(plan.energy.numpy()) + spread, before[:, 0])
+    importance = importance.astype(np.float32)
     count = before[:, 2] + planned
     rate = np.where(planned, 1 / np.minimum(np.maximum(count, 1), STATS_WINDOW), 0)
     mean = before[:, 1] + rate * (importance - before[:, 1])

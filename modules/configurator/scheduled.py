@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from modules.configurator.base_directive import (
-    MODE_VERBS,
     BaseDirective,
     DirectiveChange,
     Mode,
     stacked,
 )
-from modules.messages import ConfigError, Directive, Situation
+from modules.messages import ConfigError, Directive, Frozen, Situation
 
 
 class Stage(DirectiveChange):
@@ -27,7 +25,7 @@ class Stage(DirectiveChange):
 class Scheduled:
     """Changes of the base directive at given steps of an episode, once or periodically."""
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """The schedule. By default every fourth step plans.
 
         `mode`: before the first stage. `schedule`: stages, `from_step` increasing; each changes
@@ -35,8 +33,6 @@ class Scheduled:
         many steps; 0: once an episode.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["scheduled"] = "scheduled"
         mode: Mode = 1
         schedule: tuple[Stage, ...] = (Stage(from_step=3, mode=2),)
         period_steps: int = Field(4, ge=0)
@@ -61,8 +57,8 @@ class Scheduled:
         mode, directives = config.mode, []
         for stage in (Stage(from_step=0), *config.schedule):
             mode, base = stage.mode or mode, base.changed(stage)
-            reason = f"{MODE_VERBS[mode]}: as scheduled from step {stage.from_step}"
-            directives.append(base.directive(torch.tensor([mode]), torch.zeros(1, 0), (reason,)))
+            reason = f"as scheduled from step {stage.from_step}"
+            directives.append(base.uniform(1, mode, 0, reason))
         self._stages = stacked(directives)
         self._first_steps = torch.tensor([0, *steps])
 

@@ -5,11 +5,11 @@ The paper gives no rule for it (LeCun 2022, §6, §8.1); this one is ours.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from modules.configurator.base_directive import BaseDirective, replanned
 from modules.configurator.running_stats import (
@@ -18,7 +18,7 @@ from modules.configurator.running_stats import (
     signals_of,
     updated,
 )
-from modules.messages import Directive, Situation
+from modules.messages import Directive, Frozen, Situation
 
 STATE = ("surprise mean", "surprise variance", "disagreement mean", "disagreement variance",
          "steps", "alert steps left", "steps since planning", "alert")  # fmt: skip
@@ -40,7 +40,7 @@ class Surprise:
     again with each episode.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Thresholds of Mode-2.
 
         `enter_std`, `exit_std`: standard deviations above the mean at which alertness begins and
@@ -50,8 +50,6 @@ class Surprise:
         `warmup_steps`: first steps of an episode, all in Mode-2. `stats_window`: steps of the mean.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["surprise"] = "surprise"
         enter_std: float = Field(2.0, ge=0, le=100)
         exit_std: float = Field(1.0, ge=0, le=100)
         min_threshold: float = Field(0.01, ge=0, le=10)
@@ -77,11 +75,7 @@ class Surprise:
 
     def initial(self, rows: int) -> Directive:
         """Mode-2: nothing is known of an episode that begins."""
-        return self.base.directive(
-            torch.full((rows,), 2),
-            torch.zeros(rows, len(STATE)),
-            ("thinks: an episode begins",) * rows,
-        )
+        return self.base.uniform(rows, 2, len(STATE), "an episode begins")
 
     def configure(self, situation: Situation) -> Directive:
         """Mode and reason of each row."""
@@ -114,54 +108,38 @@ class Surprise:
         new[:, 5] = np.where(causes, config.min_dwell_steps, np.maximum(alert_left - 1, 0))
         new[:, 6] = np.where(mode_2, 0, idle)
         new[:, 7] = alert
-        reasons = tuple(
-            self._reason(
-                bool(warming[i]),
-                float(signals[i, 0]), float(upper[i, 0]), float(signals[i, 1]), float(upper[i, 1]),
-                float(novelty[i]), int(alert_left[i]), bool(alert[i]), int(under_way[i]),
-                int(idle[i]), bool(mode_2[i]),
-            )
-            for i in range(len(state))
-        )  # fmt: skip
+
+        def reason(row: int) -> str:
+            """The first cause that holds in a row, with its numbers."""
+            (surprise, disagreement), (most_surprise, most_disagreement) = signals[row], upper[row]
+            left, steps = int(alert_left[row]), int(idle[row])
+            if warming[row]:
+                return "thinks: too early to know what is usual"
+            if surprise > most_surprise:
+                return f"thinks: surprise {surprise:.2g} over {most_surprise:.2g} usual"
+            if disagreement > most_disagreement:
+                return (
+                    f"thinks: critics disagree by {disagreement:.2g} over "
+                    f"{most_disagreement:.2g} usual"
+                )
+            if novelty[row] > config.novelty_above:
+                return f"thinks: novelty {novelty[row]:.2g} over {config.novelty_above:.2g}"
+            if alert[row] and left:
+                return f"thinks: alert for {left} more {'step' if left == 1 else 'steps'}"
+            if alert[row]:
+                return f"thinks: still alert, surprise {surprise:.2g}, novelty {novelty[row]:.2g}"
+            if under_way[row]:
+                return f"thinks: a plan is under way, {under_way[row]} more to do"
+            if mode_2[row]:
+                return f"thinks: has not for {steps} {'step' if steps == 1 else 'steps'}"
+            return f"acts: surprise {surprise:.2g} within {most_surprise:.2g} usual"
+
         directive = self.base.directive(
-            torch.from_numpy(1 + mode_2.astype(np.int64)), torch.from_numpy(new), reasons
+            torch.from_numpy(1 + mode_2.astype(np.int64)),
+            torch.from_numpy(new),
+            tuple(map(reason, range(len(state)))),
         )
         replans = causes & ~was_alert & (under_way > 0)
         if not replans.any():
             return directive
         return replanned(directive, situation, torch.from_numpy(replans))
-
-    def _reason(
-        self,
-        warming: bool,
-        surprise: float,
-        most_surprise: float,
-        disagreement: float,
-        most_disagreement: float,
-        novelty: float,
-        alert_left: int,
-        alert: bool,
-        under_way: int,
-        idle: int,
-        mode_2: bool,
-    ) -> str:
-        """The first cause that holds in one row, with its numbers."""
-        if warming:
-            return "thinks: too early to know what is usual"
-        if surprise > most_surprise:
-            return f"thinks: surprise {surprise:.2g} over {most_surprise:.2g} usual"
-        if disagreement > most_disagreement:
-            return (
-                f"thinks: critics disagree by {disagreement:.2g} over {most_disagreement:.2g} usual"
-            )
-        if novelty > self.config.novelty_above:
-            return f"thinks: novelty {novelty:.2g} over {self.config.novelty_above:.2g}"
-        if alert and alert_left:
-            return f"thinks: alert for {alert_left} more {'step' if alert_left == 1 else 'steps'}"
-        if alert:
-            return f"thinks: still alert, surprise {surprise:.2g}, novelty {novelty:.2g}"
-        if under_way:
-            return f"thinks: a plan is under way, {under_way} more to do"
-        if mode_2:
-            return f"thinks: has not for {idle} {'step' if idle == 1 else 'steps'}"
-        return f"acts: surprise {surprise:.2g} within {most_surprise:.2g} usual"

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from modules.configurator.base_directive import (
-    MODE_VERBS,
     BaseDirective,
     DirectiveChange,
     Mode,
     stacked,
 )
-from modules.messages import ConfigError, Directive, Situation, WorldSpec
+from modules.messages import ConfigError, Directive, Frozen, Situation, WorldSpec
 from modules.weights import subgoal
 
 
@@ -42,13 +39,11 @@ class Task:
     `task` is set, from the first.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """`mode`: 1 reacts, 2 plans. `task`: its number; None: from the world's goal. `priming`:
         factor of the tokens, 0 primes nothing. `each`: what differs for some tasks.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["task"] = "task"
         mode: Mode = 1
         task: int | None = Field(None, ge=0)
         priming: float = Field(1.0, ge=0, le=100)
@@ -78,11 +73,8 @@ class Task:
             self._directive(by_task.get(number, TaskSettings(task=number)), config.mode, base)
             for number in range(self.tasks)
         ]
-        reason = (
-            f"{MODE_VERBS[config.mode]}: an episode begins, its task is not known yet; "
-            "nothing primed"
-        )
-        unknown = base.directive(torch.tensor([config.mode]), torch.zeros(1, 0), (reason,))
+        reason = "an episode begins, its task is not known yet; nothing primed"
+        unknown = base.uniform(1, config.mode, 0, reason)
         self._table = stacked([*directives, unknown])
 
     def _directive(self, settings: TaskSettings, mode: int, base: BaseDirective) -> Directive:
@@ -108,25 +100,18 @@ class Task:
         flat[0, : len(tokens)] = torch.tensor(tokens) * self.priming
         source = "the goal says" if self.task is None else "set"
         priming = "primed for it" if bool(flat.any()) else "nothing primed"
-        weighed = f"sub-goal head {task} counts" if head in base.heads else (
-            "heads count as their drives"
-        )  # fmt: skip
-        directive = base.directive(
-            torch.tensor([mode]),
-            torch.zeros(1, 0),
-            (f"{MODE_VERBS[mode]}: task {task} of {self.tasks} as {source}; {priming}; {weighed}",),
-        )
+        counts = f"sub-goal head {task} counts"
+        heads = counts if head in base.heads else "heads count as their drives"
+        reason = f"task {task} of {self.tasks} as {source}; {priming}; {heads}"
+        directive = base.uniform(1, mode, 0, reason)
         return directive.replace(tokens=flat.view(1, count, width))
 
     def configure(self, situation: Situation) -> Directive:
         """The directive of each row's task."""
         goal = situation.state.goal
-        task = torch.zeros(situation.batch, dtype=torch.int64)
-        if self.task is not None:
-            task += self.task
-        elif goal is not None:
-            task = goal.argmax(-1)
-        return self._table.select(task)
+        if self.task is None and goal is not None:
+            return self._table.select(goal.argmax(-1))
+        return self._table.select(torch.full((situation.batch,), self.task or 0))
 
     def initial(self, rows: int) -> Directive:
         """The directive of the task that is set, else one that primes nothing."""

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from modules.cost.critic import Critic
 from modules.cost.drives import IntrinsicCost
-from modules.messages import Energy, Experience, State, WorldSpec, latents_of
+from modules.messages import Energy, Experience, Frozen, State, WorldSpec, latents_of
 from modules.ports import Batch, encoded_states
 
 
 class Cost(nn.Module):
     """The energies of a state: of each drive and of each critic head, unweighted."""
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Drives and a critic.
 
         `drives`: of score, pain, effort, novelty and those that plugins add; `goal` is added in
         every world that sets goals. Their weights are the directive's u.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["cost"] = "cost"
         drives: tuple[str, ...] = ("score", "pain", "effort", "novelty")
 
     def __init__(

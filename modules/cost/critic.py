@@ -12,16 +12,16 @@ A critic is composed of a value head (a number or a distribution, `value_head`),
 from __future__ import annotations
 
 import copy
-from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol
+from typing import Annotated, ClassVar, NamedTuple, Protocol
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from modules.cost.n_step import ReturnSchedule, bootstrap_step, n_step_return
 from modules.cost.value_function import ActionValues, StateValues, ValueFunction
 from modules.cost.value_head import CategoricalHead, ScalarHead, ValueHead
-from modules.messages import Experience, State, WorldSpec, latents_of
+from modules.messages import Experience, Frozen, State, WorldSpec, latents_of
 from modules.nets.mlp import MLP
 from modules.weights import weights as weights_of
 
@@ -258,10 +258,9 @@ def _odd(num_bins: int) -> int:
     return num_bins
 
 
-class Bins(BaseModel):
+class Bins(Frozen):
     """A distribution over energies. `num_bins`: odd. `v_max`: the largest energy with a bin."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     num_bins: Annotated[int, AfterValidator(_odd)] = Field(51, ge=3, le=1001)
     v_max: float = Field(200.0, gt=0)
 
@@ -273,21 +272,11 @@ class Bins(BaseModel):
 class ScalarCritic(EnsembleCritic):
     """TC_j(s) as a number."""
 
-    class Config(EnsembleCritic.Config):
-        """A number for each drive."""
-
-        kind: Literal["scalar"] = "scalar"
-
     value_function = StateValues
 
 
 class ActionCritic(EnsembleCritic):
     """TC_j(s, a) as a number."""
-
-    class Config(EnsembleCritic.Config):
-        """A number for each drive and discrete action."""
-
-        kind: Literal["actions"] = "actions"
 
     value_function = ActionValues
 
@@ -298,8 +287,6 @@ class CategoricalScalarCritic(EnsembleCritic):
     class Config(Bins, EnsembleCritic.Config):
         """A distribution for each drive."""
 
-        kind: Literal["scalar-categorical"] = "scalar-categorical"
-
     value_function = StateValues
 
 
@@ -308,7 +295,5 @@ class CategoricalActionCritic(EnsembleCritic):
 
     class Config(Bins, EnsembleCritic.Config):
         """A distribution for each drive and discrete action."""
-
-        kind: Literal["actions-categorical"] = "actions-categorical"
 
     value_function = ActionValues

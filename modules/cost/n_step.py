@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
+
+from modules.messages import Frozen
 
 
 class NStepReturn(NamedTuple):
@@ -55,7 +57,7 @@ def bootstrap_step(mask: Tensor, steps: int, n_steps: int) -> Tensor:
     return step
 
 
-class ReturnSchedule(BaseModel):
+class ReturnSchedule(Frozen):
     """n and γ of the n-step return, annealed geometrically over the first updates.
 
     `n_steps`: recorded energies summed before the critic's own estimate continues the return.
@@ -65,7 +67,6 @@ class ReturnSchedule(BaseModel):
     on an untrained critic.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     n_steps: int = Field(3, ge=1, le=1000)
     n_step_start: int | None = Field(None, ge=1, le=1000)
     discount_start: float | None = Field(None, gt=0, lt=1)

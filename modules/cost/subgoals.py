@@ -7,8 +7,6 @@ sub-goal by giving that head a weight in v.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -59,8 +57,6 @@ class SubgoalCritic(EnsembleCritic):
 
     class Config(EnsembleCritic.Config):
         """As `actions`; `drive_weights` of score and goal also weigh their sum in a sub-goal."""
-
-        kind: Literal["subgoals"] = "subgoals"
 
     value_function = SubgoalValues
 

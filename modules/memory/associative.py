@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modules import chance
-from modules.messages import Moment, Recollection, State, WorldSpec
+from modules.messages import Frozen, Moment, Recollection, State, WorldSpec
 
 Floats = npt.NDArray[np.float32]
 
@@ -79,15 +79,13 @@ class Associative:
     Computed in numpy: on stores this small a torch call costs more than its arithmetic.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Settings of `associative`.
 
         slots: V per row. bandwidth: share of the squared distance between unrelated latents that
         is dissimilarity 1. gamma: γ of eq. 16. top_k: slots listed in a recollection.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["associative"] = "associative"
         slots: int = Field(default=128, ge=1, le=65536)
         # Share of 400 random steps, with an untrained CNN, whose novelty is above 0.5 late on:
         # Breakout 1 %, Pong and MsPacman 0 % (47, 52, 128 slots); at 0.05 13 %, 80 % and 76 %.

@@ -6,12 +6,12 @@ past steps for the learner. Retrieval by similarity is delegated to `recall` (§
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modules import chance
@@ -20,6 +20,7 @@ from modules.memory.priority import Integers, SumTree
 from modules.messages import (
     ConfigError,
     Experience,
+    Frozen,
     Message,
     MessageError,
     Moment,
@@ -49,7 +50,7 @@ class Ring:
     (Schaul et al. 2016), and is never a step without a successor.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Settings of `ring`.
 
         capacity: steps stored, all rows together. priority_exponent: 0 draws windows uniformly, 1
@@ -57,8 +58,6 @@ class Ring:
         it, 1 fully.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["ring"] = "ring"
         capacity: int = Field(default=20_000, ge=2, le=100_000_000)
         priority_exponent: float = Field(default=0.0, ge=0, le=2)
         beta: float = Field(default=0.5, ge=0, le=1)
@@ -124,24 +123,19 @@ class Ring:
         observation, action = moment.observation, moment.plan.action
         begins = self._over | observation.first.numpy()
         self._began = np.where(begins, self.steps, self._began)
-        optional = {
+        tensors = {
             "frames": observation.pixels,
             "vectors": observation.vector,
             "goals": observation.goal,
+            "signals": moment.state.signals,
+            "actions": action.argmax(-1).short() if self.actions.discrete else action,
+            "planned": moment.plan.mode == 2,
+            "terminated": observation.terminated,
+            "truncated": observation.truncated,
         }
-        values: dict[str, Numbers] = {
-            **{name: value.numpy() for name, value in optional.items() if value is not None},
-            "signals": moment.state.signals.numpy(),
-            "actions": (
-                action.argmax(-1).numpy().astype(np.int16)
-                if self.actions.discrete
-                else action.numpy()
-            ),
-            "planned": (moment.plan.mode == 2).numpy(),
-            "terminated": observation.terminated.numpy(),
-            "truncated": observation.truncated.numpy(),
-            "began": self._began,
-        }
+        values: dict[str, Numbers]
+        values = {name: value.numpy() for name, value in tensors.items() if value is not None}
+        values["began"] = self._began
         if self.steps == self._allocated and self._allocated < self.slots:
             self._grow(values)
         place = (self.steps % self.slots) * self.rows
@@ -339,26 +333,29 @@ class Ring:
         """Restores what `acting_tensors` returned, after `reset`: acting continues exactly, and
         experience begins empty.
         """
+        last = Message.from_bytes(tensors["now.last"].numpy().tobytes())
+        if not isinstance(last, Moment):
+            raise MessageError("Moment", "now.last", "Moment", type(last).__name__)
         self.reset(self._initial)
-        self._last, self._previous = _last_moment(tensors), None
-        self._over = self._last.observation.ended.numpy().copy()
-        self._load_recall(tensors)
+        self._last, self._previous = last, None
+        self._over = last.observation.ended.numpy().copy()
+        self.associative.load_tensors(
+            {n.removeprefix("recall."): t for n, t in tensors.items() if n.startswith("recall.")}
+        )
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Restores what `tensors` returned, after `reset`.
 
         Raises MessageError where it is of a memory of other rows or capacity.
         """
-        self.reset(self._initial)
         steps = int(tensors["now.steps"])
         filled = min(steps, self.slots) * self.rows
         for name, tensor in tensors.items():
             if "." not in name and len(tensor) != filled:
                 expected = f"{filled} steps ({self.rows} rows, {self.slots} each)"
                 raise MessageError("Experience", name, expected, f"{len(tensor)}")
-        last = _last_moment(tensors)
+        self.load_acting(tensors)
         self.steps, self._allocated = steps, min(steps, self.slots)
-        self._last, self._previous = last, None
         self._began = tensors["now.began"].numpy().copy()
         self._over = tensors["now.over"].numpy().copy()
         self._fields = {
@@ -369,16 +366,3 @@ class Ring:
         if self._tree is not None and "priorities" in tensors:
             self._tree.put(np.arange(filled), tensors["priorities"].numpy())
             self._max_priority = float(tensors["now.top"])
-        self._load_recall(tensors)
-
-    def _load_recall(self, tensors: dict[str, Tensor]) -> None:
-        self.associative.load_tensors(
-            {n.removeprefix("recall."): t for n, t in tensors.items() if n.startswith("recall.")}
-        )
-
-
-def _last_moment(tensors: dict[str, Tensor]) -> Moment:
-    last = Message.from_bytes(tensors["now.last"].numpy().tobytes())
-    if not isinstance(last, Moment):
-        raise MessageError("Moment", "now.last", "Moment", type(last).__name__)
-    return last

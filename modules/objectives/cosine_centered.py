@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
+
+from modules.messages import Frozen
 
 
 class CosineCentered:
@@ -18,11 +17,8 @@ class CosineCentered:
     mean, as Caron et al. 2021 do with their teacher's output, removes that shared direction.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """`cosine-centered` has no settings."""
-
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["cosine-centered"] = "cosine-centered"
 
     def error(self, predicted: Tensor, target: Tensor, unit: Tensor) -> Tensor:
         """0 to 4, [M K], of `predicted` [M K D] and `target` [M D]; `unit` is not used."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from modules.messages import Frozen
 from modules.objectives.objective import Squared
 
 
@@ -18,11 +16,8 @@ class Unregularised(Squared):
     2020) and SPR, whose stability LeCun 2022 does not explain: watch the latents' variance.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """`none` has no settings."""
-
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["none"] = "none"
 
     def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
         """None."""

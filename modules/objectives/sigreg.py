@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modules import chance
+from modules.messages import Frozen
 from modules.objectives.objective import Squared
 
 
@@ -32,7 +31,7 @@ class SIGReg(Squared):
     Unlike a covariance it penalises dependence of any form. Directions are drawn at each update.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Settings of `sigreg`.
 
         weight: of the mean statistic (published as λ = .09 with a statistic multiplied by a
@@ -41,8 +40,6 @@ class SIGReg(Squared):
         of the quadrature.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["sigreg"] = "sigreg"
         weight: float = Field(default=10.0, ge=0)
         num_slices: int = Field(default=256, ge=1)
         num_points: int = Field(default=17, ge=3)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
+from modules.messages import Frozen
 from modules.objectives.objective import Squared
 
 
@@ -32,7 +31,7 @@ class VICReg(Squared):
     this one applies it to the latents, which planning reads. It penalises linear dependence only.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Settings of `vicreg`.
 
         std_coeff, cov_coeff: weights of the two penalties. target_std: standard deviation below
@@ -40,8 +39,6 @@ class VICReg(Squared):
         1 cannot be reached.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["vicreg"] = "vicreg"
         std_coeff: float = Field(default=4.0, ge=0)
         cov_coeff: float = Field(default=1.0, ge=0)
         target_std: float = Field(default=1.0, gt=0)

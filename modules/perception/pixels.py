@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from modules import chance
 from modules.messages import (
     ConfigError,
     Experience,
+    Frozen,
     MessageError,
     Moment,
     Observation,
@@ -90,7 +91,7 @@ class Pixels(nn.Module):
     frames share, and the running statistics used in acting lag behind.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Settings of all encoders of frames.
 
         latent_size: D. width_multiplier: times the network's standard channels. frame_stack:
@@ -100,8 +101,6 @@ class Pixels(nn.Module):
         learning. subtract_mean_frame: the network's input is the difference from the mean frame.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: str
         latent_size: int = Field(default=512, ge=8)
         width_multiplier: int = Field(default=1, ge=1, le=16)
         frame_stack: int = Field(default=4, ge=1, le=16)
@@ -277,7 +276,6 @@ class PixelsSmall(Pixels):
     class Config(Pixels.Config):
         """Settings of `pixels-small`: those of `Pixels`, with a smaller latent."""
 
-        kind: Literal["pixels-small"] = "pixels-small"
         latent_size: int = Field(default=256, ge=8)
 
 
@@ -286,18 +284,8 @@ class PixelsNature(Pixels):
 
     network_class = NatureCNN
 
-    class Config(Pixels.Config):
-        """Settings of `pixels-nature`: those of `Pixels`."""
-
-        kind: Literal["pixels-nature"] = "pixels-nature"
-
 
 class PixelsImpala(Pixels):
     """Frames through the residual network of IMPALA (Espeholt et al. 2018), sized for a GPU."""
 
     network_class = ImpalaCNN
-
-    class Config(Pixels.Config):
-        """Settings of `pixels-impala`: those of `Pixels`."""
-
-        kind: Literal["pixels-impala"] = "pixels-impala"

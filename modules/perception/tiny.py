@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from modules.nets.conv import TinyCNN
@@ -18,7 +16,6 @@ class PixelsTiny(Pixels):
     class Config(Pixels.Config):
         """Settings of `pixels-tiny`: those of `Pixels`; one frame in the world's own size."""
 
-        kind: Literal["pixels-tiny"] = "pixels-tiny"
         latent_size: int = Field(default=16, ge=8)
         frame_stack: int = Field(default=1, ge=1, le=16)
         frame_size: int = Field(default=0, ge=0, le=512)

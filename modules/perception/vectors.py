@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from modules.messages import (
     ConfigError,
     Experience,
+    Frozen,
     MessageError,
     Moment,
     Observation,
@@ -32,14 +33,12 @@ class Vectors(nn.Module):
     jumps at 0.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Settings of `vectors`.
 
         features: number of learned features. width: of the two hidden layers.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["vectors"] = "vectors"
         features: int = Field(default=16, ge=1)
         width: int = Field(default=128, ge=8)
 

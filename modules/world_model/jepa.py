@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from modules import chance
-from modules.messages import Directive, Experience, Situation, State, WorldSpec, latents_of
+from modules.messages import Directive, Experience, Frozen, Situation, State, WorldSpec, latents_of
 from modules.nets.mlp import MLP, ResidualMLP
 from modules.nets.normalisation import RunningScale, symexp, symlog
 from modules.objectives.objective import Objective
@@ -57,7 +57,7 @@ class JEPA(nn.Module):
     generic model, a small part of it modulated for the task).
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """Settings of `jepa`.
 
         width, blocks: of the predictor. ensemble_size: number of heads, whose disagreement is
@@ -68,8 +68,6 @@ class JEPA(nn.Module):
         from; encoding their later steps is the larger part of an update's cost.
         """
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["jepa"] = "jepa"
         width: int = Field(default=256, ge=16)
         blocks: int = Field(default=2, ge=1, le=16)
         ensemble_size: int = Field(default=3, ge=1, le=16)
@@ -211,7 +209,7 @@ class JEPA(nn.Module):
         statistics.
         """
         experience, states, targets = batch
-        grad_scale = self.config.encoder_grad_scale
+        config, grad_scale = self.config, self.config.encoder_grad_scale
         # Where steps are dropped follows from masks on the CPU: a GPU is waited for once.
         device = experience.mask.device
         over = experience.terminated | experience.truncated
@@ -277,16 +275,15 @@ class JEPA(nn.Module):
         ends = experience.terminated[row, after].float()
         head_errors = self.objective.error(predicted, reference, unit)
         errors = {
-            "prediction": (head_errors * head_weights[row]).mean(1),
-            "signals": (predicted_signals - target_signals).square().mean(1),
-            "ended": cross_entropy(end, ends, reduction="none"),
+            "prediction": (config.prediction_weight, (head_errors * head_weights[row]).mean(1)),
+            "signals": (
+                config.signals_weight,
+                (predicted_signals - target_signals).square().mean(1),
+            ),
+            "ended": (config.ended_weight, cross_entropy(end, ends, reduction="none")),
         }
         share = experience.importance_weights[row] / max(len(row), 1)
-        losses = {
-            "prediction": self.config.prediction_weight * (share * errors["prediction"]).sum(),
-            "signals": self.config.signals_weight * (share * errors["signals"]).sum(),
-            "ended": self.config.ended_weight * (share * errors["ended"]).sum(),
-        }
+        losses = {name: weight * (share * error).sum() for name, (weight, error) in errors.items()}
         if self.config.invariance_weight:
             distance = self.objective.error(online[:, :1], target[:, 0], self._latent_std())
             weighted = experience.importance_weights * distance.squeeze(1) * experience.mask[:, 0]

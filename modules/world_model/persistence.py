@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from modules.messages import SIGNALS, Directive, Situation, State
+from modules.messages import SIGNALS, Directive, Frozen, Situation, State
 
 _LIVES = SIGNALS.index("lives")
 
@@ -19,11 +16,8 @@ class Persistence:
     The baseline of a learned world model, and the world model of a model-free agent.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """`persistence` has no settings."""
-
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["persistence"] = "persistence"
 
     def start(self, situation: Situation, directive: Directive) -> State:
         """The perceived state [B ...] with an empty `hidden` [B 0]."""

@@ -9,15 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from modules import chance
-from modules.messages import ConfigError, Directive, Situation, State, WorldSpec
+from modules.messages import ConfigError, Directive, Frozen, Situation, State, WorldSpec
 from modules.ports import Simulator
 
 EncodeFrame = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -215,7 +214,7 @@ class _SimulatorModel(ABC):
     def predict(self, situation: Situation, action: Tensor, directive: Directive) -> State:
         """The completed state after `action` [B A], `hidden` [B 0]."""
         state = self.complete(self.step(self.start(situation, directive), action))
-        return State(**{**state.__dict__, "hidden": torch.zeros(len(action), 0)})
+        return state.replace(hidden=torch.zeros(len(action), 0))
 
 
 class Clairvoyant(_SimulatorModel):
@@ -224,11 +223,8 @@ class Clairvoyant(_SimulatorModel):
     An upper bound and no fair agent: state it with every figure.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """No settings; needs a world that can be imagined from."""
-
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["clairvoyant"] = "clairvoyant"
 
     def _seed(self, place: int, action: Hashable) -> int | None:
         return None
@@ -243,11 +239,8 @@ class Fair(_SimulatorModel):
     them with less noise but fit plans to one future that will not happen.
     """
 
-    class Config(BaseModel):
+    class Config(Frozen):
         """No settings; needs a world that can be imagined from."""
-
-        model_config = ConfigDict(extra="forbid", frozen=True)
-        kind: Literal["fair"] = "fair"
 
     def _seed(self, place: int, action: Hashable) -> int | None:
         node = self._nodes[place]

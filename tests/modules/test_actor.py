@@ -59,7 +59,6 @@ def act(mind, rows, before=None, surprise=0.0, ended=None, seed=0, step=0, **ord
         cost,
         moment,
         orders,
-        actions=WORLD.actions,
         discount=0.95,
         sum_critic_every_step=False,
         td_lambda=1.0,

@@ -152,7 +152,7 @@ def test_a_delay_of_nothing_is_nothing_and_of_some_is_later(free: Any) -> None:
     assert_same(twice, late, state=False)
 
 
-def test_a_shuffle_keeps_how_often_and_loses_when(free: Any) -> None:
+def test_a_shuffle_keeps_how_often_and_loses_when() -> None:
     fixed = {"kind": "fixed", "mode": 2}
     assert_same(lived(fixed, "shuffle:mode"), lived(fixed), state=False)
     assembly = made(SURPRISE, rows=1)
@@ -161,17 +161,16 @@ def test_a_shuffle_keeps_how_often_and_loses_when(free: Any) -> None:
     held = 4
     mode = part_of("mode", inner.initial(1))
     shuffle = Shuffle(inner, mode, held)
-    _, own = shuffle.begin(mode.of(inner.initial(1)))
+    own = shuffle.initial(1).configurator_state[:, :held]
     draw = torch.Generator().manual_seed(0)
-    meant = torch.randint(1, 3, (200, 1), generator=draw).float()
-    said = []
-    for step, value in enumerate(meant):
-        heard = free[0][-1].select(torch.tensor([0]))
-        shall, own = shuffle.change(value[None], own, situation_of(heard, step))
-        said.append(float(shall))
-    went_in = Counter([*meant.flatten().tolist(), *[2.0] * held])
-    assert went_in == Counter([*said, *own.flatten().tolist()])
-    assert said != meant.flatten().tolist()
+    intended = torch.randint(1, 3, (200, 1), generator=draw).float()
+    actual = []
+    for step, value in enumerate(intended):
+        shuffled, own = shuffle.change(value[None], own, chance.keys(0, 1, step))
+        actual.append(float(shuffled))
+    went_in = Counter([*intended.flatten().tolist(), *[2.0] * held])
+    assert went_in == Counter([*actual, *own.flatten().tolist()])
+    assert actual != intended.flatten().tolist()
 
 
 def situation_of(moment: Moment, step: int) -> Any:

@@ -57,7 +57,7 @@ def test_latents_that_are_no_numbers_are_said_by_name():
     with torch.no_grad():
         next(perception.parameters()).fill_(torch.nan)
     monitor.examine(100)
-    assert "perception vectors: representation is not finite" in monitor.warnings
+    assert "perception Vectors: representation is not finite" in monitor.warnings
 
 
 def test_collapse_is_said_by_name():
@@ -72,7 +72,7 @@ def test_collapse_is_said_by_name():
         next(reversed(list(perception.parameters()))).fill_(1.0)
     monitor.examine(100)
     assert any(
-        text.startswith("perception vectors: representation collapsed") for text in monitor.warnings
+        text.startswith("perception Vectors: representation collapsed") for text in monitor.warnings
     )
     assert isinstance(cost, nn.Module)
     with torch.no_grad():
@@ -90,8 +90,8 @@ def test_collapse_is_said_by_name():
             break
     assert dead
     text = "\n".join(monitor.warnings)
-    assert "critic actions: collapsed" in text
-    assert "critic actions: saturated" in text
+    assert "critic ActionCritic: collapsed" in text
+    assert "critic ActionCritic: saturated" in text
 
 
 def test_a_policy_that_does_one_thing_is_dead():
@@ -101,4 +101,4 @@ def test_a_policy_that_does_one_thing_is_dead():
     for _ in range(300):
         monitor.add(torch.tensor([[0.0, 1.0]]), torch.zeros(1, len(monitor.max_intrinsic)))
     monitor.examine(100)
-    assert "policy greedy: dead: action 1 in 100% of 300 steps" in monitor.warnings
+    assert "policy Greedy: dead: action 1 in 100% of 300 steps" in monitor.warnings
