@@ -1,17 +1,18 @@
-"""`make_world` builds an environment from its id and settings."""
+"""`make_world` builds an environment from its id and settings, `world_spec` its spec alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from modules.messages import ConfigError
+from modules.messages import ConfigError, WorldSpec
 from modules.ports import World
 from modules.validation import validated
 from worlds.catalog import Game, find, list_games, list_worlds
 from worlds.protocols import Sensor, protocol_named
 
-__all__ = ["list_games", "list_worlds", "make_world"]
+__all__ = ["list_games", "list_worlds", "make_world", "world_spec"]
 
 
 def make_world(
@@ -79,3 +80,24 @@ def make_world(
         episode_steps=episode_steps,
         observation_signals=observation_signals,
     )
+
+
+def world_spec(id: str, protocol: str | None = None) -> WorldSpec:
+    """The spec of `make_world(id, protocol=protocol)`.
+
+    That of an Atari game is computed once a process, since loading a ROM takes .1 s; another id may
+    be registered anew.
+    """
+    spec = _atari_spec if isinstance(find(id), Game) else _spec
+    return spec(id, protocol)
+
+
+def _spec(id: str, protocol: str | None) -> WorldSpec:
+    world = make_world(id, protocol=protocol)
+    try:
+        return world.spec
+    finally:
+        world.close()
+
+
+_atari_spec = cache(_spec)

@@ -29,7 +29,7 @@ from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
 from modules.messages import ConfigError
-from worlds.make import make_world
+from worlds.make import world_spec
 
 EVALUATION_SEED = 1_000_000
 """Added to the seed of a training for its evaluations, so that they share no episode with it."""
@@ -141,9 +141,7 @@ def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigT
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
         world_settings = settings_of(tree).world
-        probe = make_world(world_settings.id, num_envs=1, protocol=world_settings.protocol)
-        spec = probe.spec
-        probe.close()
+        spec = world_spec(world_settings.id, world_settings.protocol)
         name = "learn-actions" if spec.actions.discrete else "learn-model"
         if spec.pixels is not None:
             name = "atari-small" if spec.goal is None else "learn-tasks"

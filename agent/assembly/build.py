@@ -43,7 +43,7 @@ from modules.cost.drives import DRIVES, IntrinsicCost
 from modules.messages import ConfigError
 from modules.ports import World
 from modules.weights import subgoals
-from worlds.make import make_world
+from worlds.make import make_world, world_spec
 
 KINDS: dict[str, dict[str, str]] = {
     "perception": {
@@ -202,21 +202,16 @@ def learning_device(name: str) -> torch.device | None:
 def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
     """The complete configuration, with the defaults that depend on the world."""
     where = settings_of(tree).world
-    glance = make_world(where.id, num_envs=1, protocol=where.protocol)
-    try:
-        # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
-        known = {"id": glance.spec.id, "protocol": glance.spec.protocol}
-        config = resolve(merge(tree, {"world": known}), glance.spec, kinds)
-        others = {
-            one.text: resolve_swapped(
-                config, one.other, f"interventions {one.text!r}", glance.spec, kinds
-            )
-            for one in map(interventions.read, config.settings.interventions)
-            if one.kind == "swap"
-        }
-        return replace(config, others=others)
-    finally:
-        glance.close()
+    spec = world_spec(where.id, where.protocol)
+    # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
+    known = {"id": spec.id, "protocol": spec.protocol}
+    config = resolve(merge(tree, {"world": known}), spec, kinds)
+    others = {
+        one.text: resolve_swapped(config, one.other, f"interventions {one.text!r}", spec, kinds)
+        for one in map(interventions.read, config.settings.interventions)
+        if one.kind == "swap"
+    }
+    return replace(config, others=others)
 
 
 def build_agent(config: ResolvedConfig, world: World) -> Agent:

@@ -18,7 +18,7 @@ from agent.assembly.resolve import ResolvedConfig, Slot, resolve, settings_of, s
 from agent.studies.measures import MEASURES
 from agent.studies.study import OLD_FOLDERS, Arm, Study, StudyWorld, branch, plain
 from modules.messages import ConfigError, WorldSpec
-from worlds.make import make_world
+from worlds.make import world_spec
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,7 @@ def check(study: Study) -> None:
 def _spec_of(tree: ConfigTree) -> WorldSpec:
     """The spec of the world of a configuration."""
     settings = settings_of(tree).world
-    world = make_world(settings.id, protocol=settings.protocol)
-    try:
-        return world.spec
-    finally:
-        world.close()
+    return world_spec(settings.id, settings.protocol)
 
 
 def _require_weights(configurator: Slot) -> None:

@@ -368,7 +368,8 @@ def test_two_at_a_time_come_to_the_same(done, tmp_path):
 
 def test_a_run_that_fails_is_named_and_nothing_finished_is_lost(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("s.yaml").write_text(yaml.safe_dump({**TINY, "seeds": [0]}))
+    no_figures = {"gap": None, "trends": [], "distances": [], "curves": [], "energies": []}
+    Path("s.yaml").write_text(yaml.safe_dump({**TINY, **no_figures, "seeds": [0]}))
     assert command(["study", "s.yaml", "--run", "out", "--jobs", "1"]) == 0
     shutil.rmtree("out/runs/cartpole-v1--thinks--0")
     monkeypatch.setattr("agent.studies.worker.measured", lambda *_: 1 / 0)
@@ -530,9 +531,16 @@ def test_a_shipped_study_is_sound(name):
     check(study)
 
 
-@pytest.mark.parametrize("name", shipped())
+# `modes`, `reweighting` and `surprise-threshold` also run in `test_study_documents.py`.
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "learned-configurator" else pytest.param(name, marks=pytest.mark.slow)
+        for name in shipped()
+    ],
+)
 def test_a_shipped_study_runs(name, tmp_path, monkeypatch, capsys):
-    """Made small, but all of it: what is taught, what is matched, the report."""
+    """Made small, but all of it: tuned, trained and matched arms, and the report."""
     monkeypatch.chdir(tmp_path)
     words = ["study", name, "--quick", "--seeds", "0", "--jobs", "1", "--run", "out", "--json"]
     assert command(words) == 0, capsys.readouterr().err
