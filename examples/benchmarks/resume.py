@@ -56,7 +56,7 @@ CASES = {
     ),
     "pixels": Case(
         "ALE/Breakout-v5",
-        600,
+        480,
         (
             "world.protocol=100k", "world.num_envs=4", "perception.kind=pixels-small",
             "perception.latent_size=64", "learner.warmup_steps=100", "learner.batch=8",
