@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from functools import cache
 from typing import Any
 
@@ -93,11 +94,8 @@ def world_spec(id: str, protocol: str | None = None) -> WorldSpec:
 
 
 def _spec(id: str, protocol: str | None) -> WorldSpec:
-    world = make_world(id, protocol=protocol)
-    try:
+    with closing(make_world(id, protocol=protocol)) as world:
         return world.spec
-    finally:
-        world.close()
 
 
 _atari_spec = cache(_spec)
