@@ -274,7 +274,7 @@ def test_seeds_are_trained_one_by_one_and_summed_up(tmp_path, capsys, monkeypatc
         "run": "", **{k: figures["results"][1][k] for k in ("seconds", "cpu_seconds")},
     }  # fmt: skip
     figures, _ = said(
-        capsys, "train", "--resume", "all", "--steps", "90", "--jobs", "2", "--json", "--no-live"
+        capsys, "train", "--resume", "all", "--steps", "90", "--jobs", "1", "--json", "--no-live"
     )
     assert [r["resumed_at"] for r in figures["results"]] == [60, 60]
     assert [r["steps"] for r in figures["results"]] == [90, 90]
