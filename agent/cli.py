@@ -219,8 +219,9 @@ def tune(
     """Train the learned configurator when to think: return minus a price for each model call."""
     from agent.commands.tune import tune as go
 
-    go(world, *overrides, run=run, price=price, generations=generations, population=population,
-       episodes=episodes, steps=steps, traces=from_traces or (), as_json=json,
+    tuning = {"price": price, "generations": generations, "population": population,
+              "episodes": episodes, "steps": steps}  # fmt: skip
+    go(world, *overrides, run=run, tuning=tuning, traces=from_traces or (), as_json=json,
        **settings)  # fmt: skip
 
 

@@ -215,6 +215,8 @@ def test_a_wheel_holds_what_is_not_python_too(installed: Path):
     for pattern in (
         "agent/assembly/bundled/**/*.yaml",
         "agent/assembly/presets/*.yaml",
+        "agent/studies/*.j2",
+        "agent/studies/catalog/*.yaml",
         "worlds/data/*",
     ):
         for path in HOME.glob(pattern):

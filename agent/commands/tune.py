@@ -12,7 +12,9 @@ from agent.assembly.load import request_for
 from agent.commands.text import number
 from agent.recording import checkpoint
 from agent.recording.run_folder import RunFolder
+from agent.tuning.evolution import Tuning
 from agent.tuning.evolution import tune as call
+from modules.validation import validated
 
 SEED = 1_000_000
 """Added to the seed of the run, so that no episode of a study is one of the tuning."""
@@ -22,29 +24,24 @@ def tune(
     world: str,
     *overrides: str,
     run: Path | None,
-    price: float,
-    generations: int,
-    population: int,
-    episodes: int,
-    steps: int,
+    tuning: dict[str, Any],
     traces: Sequence[Path],
     as_json: bool,
     seed: int | None = None,
     **options: Any,
 ) -> None:
-    """Tunes into a folder, new or unfinished, and prints the outcome of the best weights."""
+    """Tunes into a folder, new or unfinished, and prints the outcome of the best weights.
+
+    `tuning` are the fields of `Tuning` other than its seed.
+    """
     start = time.monotonic()
+    plan = validated(Tuning, {**tuning, "seed": (seed or 0) + SEED}, "tune ")
     folder = RunFolder.create(None, f"tune-{world}").path if run is None else run
     try:
         best = call(
             request_for(world, overrides, seed=seed, **options),
             folder,
-            price=price,
-            generations=generations,
-            population=population,
-            episodes=episodes,
-            steps=steps,
-            seed=(seed or 0) + SEED,
+            plan,
             report=lambda generation: print(generation, flush=True),
             traces=traces,
         )
@@ -59,8 +56,7 @@ def tune(
     print(f"use it    --configurator.kind=learned --configurator.weights={folder}")
     if as_json:
         figures = {
-            "world": world, "price": price, "generations": facts["generation"],
-            "population": population, "episodes": episodes, "steps": steps,
+            "world": world, **tuning, "generations": facts["generation"],
             "untaught": facts["untaught"], "from_traces": facts["from_traces"],
             "best": facts["judged"],
             "seconds": round(time.monotonic() - start, 1), "run": str(folder),

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-import torch
+import numpy as np
 
 from agent.agent import Agent
+from agent.learning.statistics import percentile_interval
 from agent.live import live
 from agent.recording.episode_stats import EpisodeStats, Summary
-from modules import chance
 from modules.ports import World
 
 UNLIMITED = 2**40
-
-RESAMPLES = 4_000
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,8 @@ def whole_episodes(
 def score(values: Sequence[float]) -> Score:
     """The mean of `values` and its bootstrap interval (percentiles; Efron & Tibshirani 1993).
 
-    The same values give the same interval: resampling is derived, not random. One value alone has
-    no interval but itself.
+    The same values give the same interval. The interval of one value is that value.
     """
-    given = torch.tensor(values, dtype=torch.float64)
-    drawn = chance.integers(chance.keys(0, 1, 0), "bootstrap", len(given), RESAMPLES, len(given))
-    means = given[drawn[0]].mean(-1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Score(float(given.mean()), low, high, len(given))
+    numbers = np.asarray(values, dtype=np.float64)
+    low, high = percentile_interval(lambda drawn: numbers[drawn].mean(-1), [len(numbers)])
+    return Score(float(numbers.mean()), float(low), float(high), len(numbers))

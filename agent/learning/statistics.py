@@ -1,31 +1,34 @@
-"""What few paired runs allow one to say: intervals, tests and corrections, no more than needed.
+"""Statistics of few paired runs: bootstrap intervals, a permutation test, corrections, trends.
 
 Intervals are bootstraps: BCa (Efron 1987) for the mean of one sample or of paired differences,
-percentiles stratified by world where worlds are joined (as Agarwal et al. 2021 do for Atari).
-Tests flip the signs of paired differences: exact where all flips can be counted. Many comparisons
-are corrected after Holm (1979). Resampling draws from a generator of its own, so that the same
-numbers give the same interval.
+percentiles with the units of each group resampled apart where groups are joined (stratified, as
+Agarwal et al. 2021 do for Atari). The test flips the signs of paired differences. Many comparisons
+are corrected after Holm (1979). The generator is seeded: the same numbers give the same interval.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+# `scipy.stats` is imported where it is used: its import takes about a second.
 
 Numbers = npt.NDArray[np.float64]
 
 RESAMPLES = 4000
 LEVEL = 0.95
-EXACT_FLIPS = 14
-"""Up to so many pairs every one of the 2^n flips is counted; beyond, `RESAMPLES`·10 by chance."""
+FLIPS = 40_000
+"""Resamples of the sign-flip test: exact where there are no more flips, that is, up to 15 pairs."""
 
 _SEED = 20221
+_UNITS = 2**40
+"""Units in the range of a sample."""
 
 
 @dataclass(frozen=True)
@@ -44,33 +47,56 @@ class Estimate:
 
 
 def mean(values: Sequence[float] | Numbers) -> Estimate:
-    """The mean of independent values with its BCa interval; NaN values are left out."""
+    """The mean of independent values with its BCa interval; values not finite are left out."""
+    from scipy.stats import bootstrap
+
     sample = np.asarray(values, dtype=np.float64)
     sample = sample[np.isfinite(sample)]
     count = len(sample)
-    if count == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    centre = float(sample.mean())
-    if count == 1:
-        return Estimate(centre, math.nan, math.nan, 1)
+    centre = float(sample.mean()) if count else math.nan
+    if count < 2:
+        return Estimate(centre, math.nan, math.nan, count)
     if _alike(sample):
         return Estimate(centre, centre, centre, count)
-    drawn = np.random.default_rng(_SEED).integers(count, size=(RESAMPLES, count))
-    means = np.sort(sample[drawn].mean(1))
-    # Bias: where the sample's mean lies among the resampled ones, ties counted by half.
-    below = (np.searchsorted(means, centre, "left") + np.searchsorted(means, centre, "right")) / 2
-    normal = NormalDist()
-    bias = normal.inv_cdf(min(max(below / RESAMPLES, 1e-6), 1 - 1e-6))
-    left_out = (sample.sum() - sample) / (count - 1)
-    apart = left_out.mean() - left_out
-    spread = float((apart**2).sum() ** 1.5)
-    acceleration = float((apart**3).sum()) / (6 * spread) if spread else 0.0
-    ends = []
-    for tail in ((1 - LEVEL) / 2, (1 + LEVEL) / 2):
-        z = bias + normal.inv_cdf(tail)
-        share = normal.cdf(bias + z / (1 - acceleration * z))
-        ends.append(float(np.quantile(means, share)))
-    return Estimate(centre, ends[0], ends[1], count)
+    # In whole units, so that equal means are equal numbers: the bias counts ties by half.
+    least, unit = float(sample.min()), float(np.ptp(sample)) / _UNITS
+    low, high = bootstrap(
+        (np.round((sample - least) / unit),),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        method="BCa",
+        rng=np.random.default_rng(_SEED),
+    ).confidence_interval
+    return Estimate(centre, least + unit * float(low), least + unit * float(high), count)
+
+
+def percentile_interval(
+    statistic: Callable[..., Numbers], sizes: Iterable[int]
+) -> tuple[Numbers, Numbers]:
+    """Both ends of the percentile interval of a statistic of several groups, each [...].
+
+    `sizes`: the units of each group, as the runs of a world. Units are resampled within their
+    group. `statistic` maps the indices of resampled units, [R N_i] for each group, to [... R].
+    Values that are not finite are left out; NaN where none is left.
+    """
+    from scipy.stats import bootstrap
+
+    # Scipy resamples two units or more: a single unit stands twice.
+    units = [np.arange(max(size, 2)) % size for size in sizes]
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # of resamples in which the statistic is undefined
+        drawn = bootstrap(
+            units,
+            lambda *indices, axis: statistic(*indices),
+            n_resamples=RESAMPLES,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(_SEED),
+        ).bootstrap_distribution
+        drawn = np.where(np.isfinite(drawn), drawn, np.nan)
+        low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
+    return low, high
 
 
 def _alike(sample: Numbers) -> bool:
@@ -83,27 +109,28 @@ def sign_flip(differences: Sequence[float] | Numbers) -> float:
 
     1 where there are none. The smallest it can be is 2/2^n.
     """
+    from scipy.stats import permutation_test
+
     sample = np.asarray(differences, dtype=np.float64)
-    count = len(sample)
-    if count == 0:
-        return 1.0
-    observed = abs(sample.sum()) * (1 - 1e-12)
-    if count <= EXACT_FLIPS:
-        bits = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
-        return float((np.abs((bits * 2 - 1) @ sample) >= observed).mean())
-    draws = RESAMPLES * 10
-    signs = np.random.default_rng(_SEED).integers(2, size=(draws, count)) * 2 - 1
-    return float((1 + (np.abs(signs @ sample) >= observed).sum()) / (1 + draws))
+    # Scipy tests two pairs or more: a difference of 0 changes no sum.
+    sample = np.pad(sample, (0, max(0, 2 - len(sample))))
+    result = permutation_test(
+        (sample,),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=FLIPS,
+        rng=np.random.default_rng(_SEED),
+    )
+    return float(result.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p values corrected for being several, in the order given (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, p_values[i] * (len(p_values) - rank)))
-        corrected[i] = largest
-    return corrected
+    order = np.argsort(p_values)
+    factors = np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.maximum.accumulate(np.minimum(1, np.take(p_values, order) * factors))
+    return [float(p) for p in corrected]
 
 
 def effect_size(differences: Sequence[float] | Numbers) -> float:
@@ -117,96 +144,74 @@ def effect_size(differences: Sequence[float] | Numbers) -> float:
 def share_better(differences: Sequence[float] | Numbers) -> float:
     """Share of pairs in which the first is larger, ties counted by half; NaN where none is."""
     sample = np.asarray(differences, dtype=np.float64)
-    if len(sample) == 0:
-        return math.nan
-    return float((sample > 0).mean() + (sample == 0).mean() / 2)
+    return float((np.sign(sample) + 1).mean() / 2) if len(sample) else math.nan
 
 
-@dataclass(frozen=True)
-class Stratum:
-    """One world's paired values, all [N] in the same order of seeds."""
+def gap_kept(worlds: Sequence[tuple[Numbers, Numbers, Numbers]]) -> Estimate:
+    """The share of the gap between low and high values that other values keep.
 
-    low: Numbers
-    high: Numbers
-    value: Numbers
-
-
-def gap_kept(strata: Sequence[Stratum]) -> Estimate:
-    """The share of the gap between `low` and `high` that `value` keeps, averaged over worlds.
-
-    Each world's share is (mean value - mean low) / (mean high - mean low). Seeds are resampled
-    within each world, all three of a seed together; the interval is of percentiles. `count` is
-    the number of worlds.
+    `worlds`: low, high and other values of each world, [N] each in the same order of seeds. A
+    world's share is (mean other − mean low) / (mean high − mean low).
     """
-    if not strata:
+    return _over_worlds(lambda low, high, other: (other - low) / (high - low), worlds)
+
+
+def ratio(worlds: Sequence[tuple[Numbers, Numbers]]) -> Estimate:
+    """mean(first)/mean(second) over worlds; the values of each are paired by seed, [N]."""
+    return _over_worlds(lambda first, second: first / second, worlds)
+
+
+def _over_worlds(share: Callable[..., Numbers], worlds: Sequence[tuple[Numbers, ...]]) -> Estimate:
+    """`share` of the means of each world's columns [N], averaged over worlds; `count`: of worlds.
+
+    Seeds are resampled within each world, all columns of one seed together.
+    """
+    if not worlds:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    generator = np.random.default_rng(_SEED)
-    whole, resampled = [], []
-    for stratum in strata:
-        rows = np.stack([stratum.low, stratum.high, stratum.value])
-        whole.append(_share(rows.mean(1)))
-        drawn = generator.integers(rows.shape[1], size=(RESAMPLES, rows.shape[1]))
-        resampled.append(_share(rows[:, drawn].mean(2)))
-    low, high = _percentiles(np.mean(resampled, 0))
-    return Estimate(float(np.mean(whole)), low, high, len(strata))
+
+    def average(*seeds: npt.NDArray[np.int64]) -> Numbers:
+        shares = [
+            share(*(column[drawn].mean(-1) for column in columns))
+            for columns, drawn in zip(worlds, seeds, strict=True)
+        ]
+        return np.asarray(np.mean(shares, 0))
+
+    sizes = [len(columns[0]) for columns in worlds]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        whole = average(*map(np.arange, sizes))
+    low, high = percentile_interval(average, sizes)
+    return Estimate(float(whole), float(low), float(high), len(worlds))
 
 
-def _share(means: Numbers) -> Numbers:
-    """(value - low) / (high - low) of [3 …] means in the order low, high, value."""
-    gap = means[1] - means[0]
-    share: Numbers = (means[2] - means[0]) / np.where(gap == 0, np.nan, gap)
-    return share
+def interquartile_mean(values: Numbers) -> Numbers:
+    """The mean without the lowest and the highest quarter, ⌊N/4⌋ values at each end; [... N]."""
+    from scipy.stats import trim_mean
 
-
-def ratio(strata: Sequence[tuple[Numbers, Numbers]]) -> Estimate:
-    """mean(first)/mean(second) averaged over worlds, seeds resampled in pairs; percentiles."""
-    if not strata:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    generator = np.random.default_rng(_SEED)
-    whole, resampled = [], []
-    for first, second in strata:
-        drawn = generator.integers(len(first), size=(RESAMPLES, len(first)))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            whole.append(first.mean() / second.mean())
-            resampled.append(first[drawn].mean(1) / second[drawn].mean(1))
-    low, high = _percentiles(np.mean(resampled, 0))
-    return Estimate(float(np.mean(whole)), low, high, len(strata))
-
-
-def _percentiles(values: Numbers) -> tuple[float, float]:
-    finite = values[np.isfinite(values)]
-    if len(finite) == 0:
-        return math.nan, math.nan
-    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    return np.asarray(trim_mean(values, 0.25, axis=-1))
 
 
 def rank_trend(values: Sequence[float] | Numbers) -> float:
-    """How far values in an order rise, -1 to 1: pairs that rise less pairs that fall, over all
-    pairs (Kendall's tau-a); 0 where there are fewer than two.
+    """Kendall's tau-b of two or more values with their order, −1 to 1; 0 where all are equal."""
+    from scipy.stats import kendalltau
+
+    return float(np.nan_to_num(kendalltau(np.arange(len(values)), values).statistic))
+
+
+def total_variation(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> Numbers:
+    """Half the summed difference of two histograms' shares, 0 (alike) to 1 (nothing in common).
+
+    Of counts [... K] each: [...].
     """
-    pairs = list(itertools.combinations(np.asarray(values, dtype=np.float64).tolist(), 2))
-    if not pairs:
-        return 0.0
-    rises: int = sum(int(b > a) - int(b < a) for a, b in pairs)
-    return rises / len(pairs)
-
-
-def total_variation(first: Numbers, second: Numbers) -> float:
-    """Half the summed difference of two histograms' shares, 0 (alike) to 1 (nothing in common)."""
-    a, b = first / max(first.sum(), 1), second / max(second.sum(), 1)
-    return float(np.abs(a - b).sum() / 2)
+    a, b = (counts / np.maximum(counts.sum(-1, keepdims=True), 1) for counts in (first, second))
+    return np.asarray(np.abs(a - b).sum(-1) / 2)
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One bin of a response curve: where it lies, how often, with its interval over seeds."""
+    """One bin of a response curve: its mean feature, and the share of yes among its moments."""
 
     at: float
-    share: float
-    low: float
-    high: float
-    moments: int
+    share: Estimate
 
 
 def response_curve(
@@ -215,43 +220,39 @@ def response_curve(
     """How often the answer is yes for each level of a feature.
 
     `features` and `answers` (0 or 1) hold the moments of one run each, [T_i]. Bins hold equally
-    many moments of all runs together; where many share the lowest value (nothing surprised) they
-    are a bin of their own. The interval resamples whole runs, since the moments of one run depend
-    on each other; percentiles.
+    many moments of all runs together; where many share the lowest value (as a surprise of 0) they
+    are a bin of their own. The interval is of percentiles and resamples whole runs, as the moments
+    of one run depend on each other.
     """
-    pooled = np.concatenate(list(features)) if len(features) else np.zeros(0)
+    pooled = np.concatenate([[], *features])
     pooled = pooled[np.isfinite(pooled)]
     if len(pooled) == 0:
         return []
     least = pooled.min()
     above = pooled[pooled > least]
-    if len(above) and len(above) < len(pooled) * (1 - 1 / bins):
+    if 0 < len(above) < len(pooled) * (1 - 1 / bins):
         edges = np.unique([least, *np.quantile(above, np.linspace(0, 1, bins))])
     else:
         edges = np.unique(np.quantile(pooled, np.linspace(0, 1, bins + 1)))
-    several = max(1, len(edges) - 1)
-    counts = np.zeros((len(features), several))
-    yes, sums = np.zeros_like(counts), np.zeros_like(counts)
-    for run, (feature, answer) in enumerate(zip(features, answers, strict=True)):
+    totals = []
+    for feature, answer in zip(features, answers, strict=True):
         known = np.isfinite(feature)
-        place = np.clip(np.searchsorted(edges, feature[known], "right") - 1, 0, several - 1)
-        counts[run] = np.bincount(place, minlength=several)
-        yes[run] = np.bincount(place, weights=answer[known], minlength=several)
-        sums[run] = np.bincount(place, weights=feature[known], minlength=several)
-    drawn = np.random.default_rng(_SEED).integers(len(counts), size=(RESAMPLES, len(counts)))
-    with np.errstate(invalid="ignore"):
-        shares = yes[drawn].sum(1) / counts[drawn].sum(1)
-    points = []
-    for i in range(several):
-        if total := counts[:, i].sum():
-            low, high = _percentiles(shares[:, i])
-            points.append(
-                CurvePoint(
-                    at=float(sums[:, i].sum() / total),
-                    share=float(yes[:, i].sum() / total),
-                    low=low,
-                    high=high,
-                    moments=int(total),
-                )
-            )
-    return points
+        place = np.digitize(feature[known], edges[1:-1])
+        totals.append(
+            [
+                np.bincount(place, weights=weights, minlength=max(1, len(edges) - 1))
+                for weights in (np.ones(len(place)), answer[known], feature[known])
+            ]
+        )
+    counts, yes, sums = np.stack(totals, 1)  # each [runs bins]
+    lows, highs = percentile_interval(
+        lambda runs: (yes[runs].sum(1) / counts[runs].sum(1)).T, [len(features)]
+    )
+    return [
+        CurvePoint(
+            float(sums[:, i].sum() / count),
+            Estimate(float(yes[:, i].sum() / count), float(lows[i]), float(highs[i]), int(count)),
+        )
+        for i, count in enumerate(counts.sum(0))
+        if count
+    ]

@@ -9,23 +9,23 @@ interval does not cover the variation between seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from agent.learning.evaluation import score
+from agent.learning.statistics import Numbers, interquartile_mean, percentile_interval
 from modules.messages import ConfigError
 from worlds.scores import columns, human_normalised, published_score
 
-Numbers = npt.NDArray[np.float64]
-
-RESAMPLES = 4_000
-_SEED = 20221
-_NORMAL = 1.96
-"""Half the width of the central 95 % of a normal distribution, in standard deviations."""
+_MEASURES = ("mean", "median", "iqm")
+_NORMAL = NormalDist()
+_STAND_INS = 100
 
 
 class Played(NamedTuple):
@@ -107,14 +107,6 @@ def compared_columns(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def interquartile_mean(values: Numbers, axis: int = -1) -> Numbers:
-    """The mean without the lowest and the highest quarter, ⌊n/4⌋ values at each end."""
-    ordered = np.sort(values, axis)
-    cut = ordered.shape[axis] // 4
-    middle = ordered.take(np.arange(cut, ordered.shape[axis] - cut), axis)
-    return np.asarray(middle.mean(axis))
-
-
 def score_table(results: Sequence[Played], compare: Sequence[str] = ()) -> ScoreTable:
     """The table of these results; runs of a world, protocol and setting are joined."""
     worlds: dict[tuple[str, str, str], list[Played]] = {}
@@ -170,51 +162,47 @@ def _interval(runs: Sequence[Played]) -> tuple[Interval, str]:
 
 def _together(worlds: Sequence[Sequence[Played]]) -> dict[str, Interval]:
     """Mean, median and IQM of HNS, with intervals where there is something to resample."""
-    rng = np.random.default_rng(_SEED)
-    resampled = [_resampled(runs, rng) for runs in worlds]
-    values = _aggregate([each[:, :1] for each, _ in resampled])
-    if not any(known for _, known in resampled):
-        return {name: Interval(float(value[0])) for name, value in values.items()}
-    drawn = _aggregate([each[:, 1:] for each, _ in resampled])
-    intervals = {}
-    for name, value in values.items():
-        low, high = np.quantile(drawn[name], (0.025, 0.975))
-        intervals[name] = Interval(float(value[0]), float(low), float(high))
-    return intervals
+    units = [_units(runs) for runs in worlds]
 
+    def measures(*drawn: npt.NDArray[np.int64]) -> Numbers:
+        games = [scores[indices] for scores, indices in zip(units, drawn, strict=True)]
+        # Where episodes are resampled, their mean is the score of the only run.
+        return _aggregate(
+            [
+                game if len(runs) > 1 else game.mean(-1, keepdims=True)
+                for game, runs in zip(games, worlds, strict=True)
+            ]
+        )
 
-def _resampled(runs: Sequence[Played], rng: np.random.Generator) -> tuple[Numbers, bool]:
-    """HNS of a game's runs [runs, 1 + RESAMPLES], first as they are and then resampled, and whether
-    there was anything to resample.
-    """
-    means = np.array([run.mean for run in runs])
-    if len(runs) > 1:
-        picked = rng.integers(len(runs), size=(len(runs), RESAMPLES))
-        again, known = means[picked], True
-    elif len(runs[0].returns) > 1:
-        returns = np.array(runs[0].returns)
-        picked = rng.integers(len(returns), size=(RESAMPLES, len(returns)))
-        again, known = returns[picked].mean(1)[None], True
-    elif runs[0].low is not None and runs[0].high is not None:
-        # The episodes were not recorded, but the interval of their mean was.
-        deviation = (runs[0].high - runs[0].low) / (2 * _NORMAL)
-        again, known = means[:, None] + deviation * rng.standard_normal((1, RESAMPLES)), True
-    else:
-        again, known = np.repeat(means[:, None], RESAMPLES, 1), False
-    scores = np.concatenate([means[:, None], again], 1)
-    # The human-normalised score is linear in the score.
-    nought, one = (human_normalised(runs[0].world, at) or 0.0 for at in (0.0, 1.0))
-    return nought + scores * (one - nought), known
-
-
-def _aggregate(games: Sequence[Numbers]) -> dict[str, Numbers]:
-    """Each measure [draws] of the HNS of games, [runs, draws] each."""
-    means = np.stack([game.mean(0) for game in games])
+    sizes = [len(scores) for scores in units]
+    values = measures(*map(np.arange, sizes))
+    if max(sizes) == 1:
+        return {name: Interval(float(value)) for name, value in zip(_MEASURES, values, strict=True)}
+    lows, highs = percentile_interval(measures, sizes)
     return {
-        "mean": np.asarray(means.mean(0)),
-        "median": np.asarray(np.median(means, 0)),
-        "iqm": interquartile_mean(np.concatenate(games), 0),
+        name: Interval(float(value), float(low), float(high))
+        for name, value, low, high in zip(_MEASURES, values, lows, highs, strict=True)
     }
+
+
+def _units(runs: Sequence[Played]) -> Numbers:
+    """HNS of what is resampled of a game, [N]: its runs, or the episodes of its only run."""
+    run, values = runs[0], [run.mean for run in runs]
+    if len(runs) == 1 and len(run.returns) > 1:
+        values = list(run.returns)
+    elif len(runs) == 1 and run.low is not None and run.high is not None:
+        # The episodes were not recorded: normal ones stand for them, whose mean has this interval.
+        deviation = (run.high - run.low) / (2 * _NORMAL.inv_cdf(0.975)) * math.sqrt(_STAND_INS)
+        normal = (_NORMAL.inv_cdf((i + 0.5) / _STAND_INS) for i in range(_STAND_INS))
+        values = [run.mean + deviation * z for z in normal]
+    return np.array([human_normalised(run.world, value) for value in values], dtype=np.float64)
+
+
+def _aggregate(games: Sequence[Numbers]) -> Numbers:
+    """Each of `_MEASURES` of the HNS of games, [... runs] each, stacked: [3 ...]."""
+    means = np.stack([game.mean(-1) for game in games], -1)
+    runs = np.concatenate(games, -1)
+    return np.stack([means.mean(-1), np.median(means, -1), interquartile_mean(runs)])
 
 
 def _others(
@@ -231,8 +219,8 @@ def _others(
             if value is not None
         ]
         if names and len(scores) == len(names):
-            games = [np.array([[value]], dtype=np.float64) for value in scores]
-            measures[column] = {name: float(value[0]) for name, value in _aggregate(games).items()}
+            values = _aggregate([np.array([value], dtype=np.float64) for value in scores])
+            measures[column] = dict(zip(_MEASURES, map(float, values), strict=True))
     return measures
 
 

@@ -12,7 +12,7 @@ from agent.studies.findings import Findings
 from agent.studies.report import write_report
 from agent.studies.runner import StudyProgress, begin, reopen, run_study
 from agent.studies.study import Study, chosen, read_study
-from agent.studies.study import quick as made_small
+from agent.studies.study import quick as reduced
 from modules.messages import ConfigError
 
 
@@ -44,7 +44,7 @@ def study(
     """Runs every arm of a study in every world with every seed, and writes its report.
 
     `name`: a study of the package or a YAML file; or `resume`: the folder of one to continue.
-    `quick`: made small, to see that it works. `seeds`, `worlds` replace those of the study. `jobs`:
+    `quick`: reduced, to see that it works. `seeds`, `worlds` replace those of the study. `jobs`:
     runs at a time, None: one a core. `run`: the new folder. Raises ConfigError before the folder
     is created, RunFailedError at the first run that fails; Ctrl-C raises RunInterrupted, a
     KeyboardInterrupt with the findings so far. What is finished stays.
@@ -65,7 +65,7 @@ def study(
             None if worlds is None else tuple(worlds),
         )
         if quick:
-            plan = made_small(plan)
+            plan = reduced(plan)
         folder = begin(plan, None if run is None else Path(run))
     interrupted = False
     with running(f"{folder}; go on with: sextet study --resume {folder}"):

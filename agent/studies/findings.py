@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from agent.learning import statistics as stats
 from agent.learning.statistics import CurvePoint, Estimate, Numbers
-from agent.studies.grid import PlannedRun
+from agent.studies.grid import run_name
 from agent.studies.measures import Series
 from agent.studies.study import Contrast, Gap, Study, Trend
 from agent.studies.worker import SERIES
@@ -23,7 +22,8 @@ EVERYWHERE = "all worlds"
 FEATURES = ("surprise", "disagreement", "energy")
 """The variables of the response curves of Mode-2."""
 
-_CODES = 2**6
+_STRETCHES = 20
+"""Parts of an episode whose mean energies are drawn."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Contrasted:
 
     Over all worlds `difference` is in units of each world's standard deviation (of both arms'
     values together). `p` is of a sign-flip test, `p_corrected` after Holm over all contrasts of
-    the study.
+    the study. `effect`: Cohen's d_z. `better`: share of pairs above zero. `expect`: the bar of the
+    study, above or below zero; None: no bar.
     """
 
     world: str
@@ -44,11 +45,14 @@ class Contrasted:
     p_corrected: float
     effect: float
     better: float
+    expect: str | None
 
 
 @dataclass(frozen=True)
 class GapShare:
-    """The share of the gap that an arm keeps, its share of the model calls, and its control's."""
+    """The share of the gap that an arm keeps and its share of the model calls, those of its
+    control, and `over_control`, the share of the gap between the two.
+    """
 
     arm: str
     control: str
@@ -140,204 +144,190 @@ class _Runs:
         """The seeds that all these arms have finished."""
         return [s for s in self.study.seeds if all((world, arm, s) in self.by for arm in arms)]
 
-    def values(self, world: str, arm: str, measure: str, seeds: Iterable[int]) -> Numbers:
-        """A measure, one a seed; NaN where it is undefined."""
-        values = [self.by[world, arm, seed]["measures"].get(measure) for seed in seeds]
-        return np.array([math.nan if value is None else value for value in values], dtype=float)
+    def paired(self, world: str, measure: str, *arms: str) -> Numbers:
+        """A measure of arms, [arms N], on the seeds where all have it."""
+        values = [
+            [self.by[world, arm, seed]["measures"].get(measure) for arm in arms]
+            for seed in self.seeds(world, *arms)
+        ]
+        table: Numbers = np.array(values, dtype=float).reshape(-1, len(arms)).T
+        return table[:, np.isfinite(table).all(0)]
 
-    def paired(self, world: str, measure: str, *arms: str) -> list[Numbers]:
-        """A measure of several arms on the seeds where all have it."""
-        columns = [self.values(world, arm, measure, self.seeds(world, *arms)) for arm in arms]
-        known = np.isfinite(np.stack(columns)).all(0)
-        return [column[known] for column in columns]
-
-    def series(self, world: str, arm: str, seed: int) -> Series:
-        """The moments of one run."""
-        run = PlannedRun(world, arm, seed, 0, False, {}, ())
-        return Series.load(self.folder / "runs" / run.name / SERIES)
+    def series(self, world: str, arm: str, seeds: Iterable[int]) -> list[Series]:
+        """The moments of an arm's runs."""
+        runs = self.folder / "runs"
+        return [Series.load(runs / run_name(world, arm, seed) / SERIES) for seed in seeds]
 
 
 def find(study: Study, runs: Sequence[Mapping[str, Any]], folder: Path) -> Findings:
     """The statistics of the finished `runs` in `folder` that a study asks for."""
-    own = [dict(one) for one in runs if _belongs(study, one)]
+    worlds = [world.id for world in study.worlds]
+    planned = list(itertools.product(worlds, study.arms, study.seeds))
+    own = [dict(one) for one in runs if (one["world"], one["arm"], one["seed"]) in planned]
     finished = _Runs(study, own, folder)
-    measures = list(dict.fromkeys((*study.measures, "return", "model_calls", "length")))
-    table = {
-        (world.id, arm, measure): stats.mean(
-            finished.values(world.id, arm, measure, finished.seeds(world.id, arm))
-        )
-        for world in study.worlds
-        for arm in study.arms
-        for measure in measures
-    }
-    missing = [
-        f"{arm} · {world.id} · seed {seed}"
-        for world in study.worlds
-        for arm in study.arms
-        for seed in study.seeds
-        if (world.id, arm, seed) not in finished.by
-    ]
+    measures = dict.fromkeys((*study.measures, "return", "model_calls", "length"))
     contrasts = _contrasts(study, finished)
     gap = None if study.gap is None else _gap(study, study.gap, finished)
-    trends = [_trend(trend, world.id, finished) for trend in study.trends for world in study.worlds]
+    trends = [_trend(trend, world, finished) for trend in study.trends for world in worlds]
     return Findings(
         runs=own,
-        missing=missing,
-        table=table,
+        missing=[
+            f"{arm} · {world} · seed {seed}"
+            for world, arm, seed in planned
+            if (world, arm, seed) not in finished.by
+        ],
+        table={
+            (world, arm, measure): stats.mean(finished.paired(world, measure, arm)[0])
+            for world, arm, measure in itertools.product(worlds, study.arms, measures)
+        },
         contrasts=contrasts,
         gap=gap,
         trends=trends,
         distances=[
             distance
-            for world in study.worlds
-            for pair in study.distances
-            for distance in _distances(world.id, pair, finished)
+            for world, pair in itertools.product(worlds, study.distances)
+            for distance in _distances(world, pair, finished)
         ],
         curves={arm: _curves(arm, finished, thought=False) for arm in study.curves},
         thoughts={arm: _curves(arm, finished, thought=True) for arm in study.curves},
         energies={
-            (world.id, arm): _energies(world.id, arm, finished)
-            for world in study.worlds
-            for arm in study.energies
+            (world, arm): _energies(world, arm, finished)
+            for world, arm in itertools.product(worlds, study.energies)
         },
-        verdicts=[*_of_contrasts(study, contrasts), *_verdicts(study, gap, trends)],
-    )
-
-
-def _belongs(study: Study, run: Mapping[str, Any]) -> bool:
-    return (
-        run["arm"] in study.arms
-        and run["seed"] in study.seeds
-        and run["world"] in [world.id for world in study.worlds]
+        verdicts=[
+            *_contrast_verdicts(study, contrasts),
+            *_gap_verdicts(study, gap),
+            *_trend_verdicts(study, trends),
+        ],
     )
 
 
 def _contrasts(study: Study, runs: _Runs) -> list[Contrasted]:
     differences: list[tuple[str, str, Contrast, Numbers]] = []
-    for contrast in study.comparisons:
-        for arm in contrast.arms:
-            scaled: list[Numbers] = []
-            for world in study.worlds:
-                mine, theirs = runs.paired(world.id, contrast.measure, arm, contrast.against)
-                difference = mine - theirs
-                spread = float(np.concatenate([mine, theirs]).std()) if len(mine) else 0.0
-                scaled.append(difference / spread if spread > 0 else difference * 0)
-                differences.append((world.id, arm, contrast, difference))
-            if len(study.worlds) > 1:
-                differences.append((EVERYWHERE, arm, contrast, np.concatenate(scaled)))
+    for contrast, arm in ((c, arm) for c in study.comparisons for arm in c.arms):
+        scaled: list[Numbers] = []
+        for world in study.worlds:
+            pairs = runs.paired(world.id, contrast.measure, arm, contrast.against)
+            difference = pairs[0] - pairs[1]
+            spread = float(pairs.std()) if pairs.size else 0.0
+            scaled.append(difference / spread if spread > 0 else difference * 0)
+            differences.append((world.id, arm, contrast, difference))
+        if len(study.worlds) > 1:
+            differences.append((EVERYWHERE, arm, contrast, np.concatenate(scaled)))
     p_values = [stats.sign_flip(difference) for *_, difference in differences]
     return [
         Contrasted(
-            world=world, arm=arm, against=contrast.against, measure=contrast.measure,
-            difference=stats.mean(difference), p=p, p_corrected=corrected,
-            effect=stats.effect_size(difference), better=stats.share_better(difference),
+            world=world,
+            arm=arm,
+            against=contrast.against,
+            measure=contrast.measure,
+            difference=stats.mean(difference),
+            p=p,
+            p_corrected=corrected,
+            effect=stats.effect_size(difference),
+            better=stats.share_better(difference),
+            expect=contrast.expect,
         )
         for (world, arm, contrast, difference), p, corrected in zip(
             differences, p_values, stats.holm(p_values), strict=True
         )
-    ]  # fmt: skip
+    ]
 
 
 def _gap(study: Study, gap: Gap, runs: _Runs) -> GapResult:
-    differences, p_values = dict[str, Numbers](), list[float]()
+    gains = {}
     for world in study.worlds:
         high, low = runs.paired(world.id, gap.measure, gap.high, gap.low)
-        differences[world.id] = high - low
-        p_values.append(stats.sign_flip(high - low))
-    estimates = {
-        name: (stats.mean(values), p)
-        for (name, values), p in zip(differences.items(), stats.holm(p_values), strict=True)
+        gains[world.id] = high - low
+    corrected = stats.holm([stats.sign_flip(gain) for gain in gains.values()])
+    differences = {
+        world: (stats.mean(gain), p)
+        for (world, gain), p in zip(gains.items(), corrected, strict=True)
     }
     worlds = tuple(
-        name for name, (gain, p) in estimates.items() if gain.mean > 0 and p < SIGNIFICANT
+        world for world, (gain, p) in differences.items() if gain.mean > 0 and p < SIGNIFICANT
     )
     shares = []
     for arm, control in gap.arms.items():
-        both, alone, other, calls, theirs_spent = [], [], [], [], []
-        for there in worlds:
-            low, high, mine, theirs = runs.paired(
-                there, gap.measure, gap.low, gap.high, arm, control
-            )
-            if not len(mine):
-                continue
-            alone.append(stats.Stratum(low, high, mine))
-            other.append(stats.Stratum(low, high, theirs))
-            both.append(stats.Stratum(low, high, low + mine - theirs))
-            spent, also, most = runs.paired(there, "model_calls", arm, control, gap.high)
-            calls.append((spent, most))
-            theirs_spent.append((also, most))
+        values = [runs.paired(w, gap.measure, gap.low, gap.high, arm, control) for w in worlds]
+        calls = [runs.paired(w, "model_calls", arm, control, gap.high) for w in worlds]
+        calls = [spent for spent, value in zip(calls, values, strict=True) if value.size]
+        values = [value for value in values if value.size]
         shares.append(
             GapShare(
                 arm=arm,
                 control=control,
-                share=stats.gap_kept(alone),
-                calls=stats.ratio(calls),
-                control_share=stats.gap_kept(other),
-                control_calls=stats.ratio(theirs_spent),
-                over_control=stats.gap_kept(both),
+                share=stats.gap_kept([(low, high, mine) for low, high, mine, _ in values]),
+                calls=stats.ratio([(mine, most) for mine, _, most in calls]),
+                control_share=stats.gap_kept(
+                    [(low, high, other) for low, high, _, other in values]
+                ),
+                control_calls=stats.ratio([(other, most) for _, other, most in calls]),
+                over_control=stats.gap_kept(
+                    [(low, high, low + mine - other) for low, high, mine, other in values]
+                ),
             )
         )
-    return GapResult(worlds, estimates, tuple(shares))
+    return GapResult(worlds, differences, tuple(shares))
 
 
 def _trend(trend: Trend, world: str, runs: _Runs) -> Trended:
     columns = runs.paired(world, trend.measure, *trend.arms)
     sign = 1.0 if trend.direction == "rises" else -1.0
-    means = [stats.mean(column) for column in columns]
-    steps = [stats.mean(columns[i + 1] - columns[i]) for i in range(len(columns) - 1)]
-    taus = [sign * stats.rank_trend(row) for row in np.stack(columns, 1)]
+    steps = tuple(stats.mean(step) for step in np.diff(columns, axis=0))
+    whole = stats.mean(columns[-1] - columns[0])
+    taus = [sign * stats.rank_trend(seed) for seed in columns.T]
     tau = stats.mean(taus)
     monotone = all(sign * step.mean >= 0 for step in steps)
-    whole = stats.mean(columns[-1] - columns[0])
-    away = whole.low > 0 if sign > 0 else whole.high < 0
     return Trended(
         world=world,
         measure=trend.measure,
         direction=trend.direction,
         arms=trend.arms,
-        means=tuple(means),
-        steps=tuple(steps),
+        means=tuple(stats.mean(column) for column in columns),
+        steps=steps,
         whole=whole,
         tau=tau,
         p=stats.sign_flip(taus),
         monotone=monotone,
         # In order, and both the whole way and the trend within seeds beyond chance.
-        holds=monotone and away and tau.low > 0,
+        holds=monotone and _beyond_zero(whole, trend.direction == "rises") and tau.low > 0,
     )
+
+
+def _beyond_zero(estimate: Estimate, above: bool) -> bool:
+    """Whether the whole interval is above zero, or below it."""
+    return estimate.low > 0 if above else estimate.high < 0
 
 
 def _distances(world: str, pair: tuple[str, str], runs: _Runs) -> list[Distance]:
     seeds = runs.seeds(world, *pair)
     if not seeds:
         return []
-    series = {(arm, seed): runs.series(world, arm, seed) for arm in pair for seed in seeds}
-    actions = {key: one.actions[one.acting] for key, one in series.items()}
-    size = 1 + max(int(codes.max(initial=0)) for codes in actions.values())
-    sketches = {key: one.sketch[one.counts] for key, one in series.items()}
-    middle = np.median(np.concatenate(list(sketches.values())), axis=0)
-    places = 2 ** np.arange(len(middle))
-    cells = {key: (values > middle) @ places for key, values in sketches.items()}
+    series = [runs.series(world, arm, seeds) for arm in pair]
+    sketches = [[one.sketch[one.counts] for one in arm] for arm in series]
+    middle = np.median(np.concatenate([*sketches[0], *sketches[1]]), axis=0)
+    bits = 2 ** np.arange(len(middle))
+    codes = {
+        "actions": [[one.actions[one.acting] for one in arm] for arm in series],
+        "places": [[(values > middle) @ bits for values in arm] for arm in sketches],
+    }
     result = []
-    for what, codes, several in (("actions", actions, size), ("places", cells, _CODES)):
-        shares = {
-            key: np.bincount(values, minlength=several).astype(float)
-            for key, values in codes.items()
-        }
-        first, second = pair
-        apart = np.array([stats.total_variation(shares[first, s], shares[second, s])
-                          for s in seeds])  # fmt: skip
-        usual = np.array([
-            np.mean([stats.total_variation(shares[arm, s], shares[arm, other])
-                     for arm in pair for other in seeds if other != s] or [math.nan])
-            for s in seeds
-        ])  # fmt: skip
+    for what, arms in codes.items():
+        size = 1 + max(int(values.max(initial=0)) for arm in arms for values in arm)
+        counts = np.array([[np.bincount(values, minlength=size) for values in arm] for arm in arms])
+        apart = stats.total_variation(*counts)
+        # Of each run from the other seeds of its arm, [arm seed seed]; 0 from itself.
+        within = stats.total_variation(counts[:, :, None], counts[:, None])
+        with np.errstate(invalid="ignore"):
+            usual = within.sum((0, 2)) / (2 * len(seeds) - 2)
         result.append(
             Distance(
                 world=world,
                 arms=pair,
                 what=what,
                 apart=stats.mean(apart),
-                usual=float(np.mean(usual)),
+                usual=float(usual.mean()),
                 beyond=stats.mean(apart - usual),
             )
         )
@@ -346,109 +336,98 @@ def _distances(world: str, pair: tuple[str, str], runs: _Runs) -> list[Distance]
 
 def _curves(arm: str, runs: _Runs, thought: bool) -> dict[str, list[CurvePoint]]:
     """How often an arm is in Mode-2 (or imagines something) at each level of each feature."""
-    lives = [
-        runs.series(world.id, arm, seed)
+    episodes = [
+        one
         for world in runs.study.worlds
-        for seed in runs.seeds(world.id, arm)
+        for one in runs.series(world.id, arm, runs.seeds(world.id, arm))
     ]
-    if not lives:
+    if not episodes:
         return {}
     answers = [
-        ((one.calls > 0) if thought else (one.mode == 2))[one.acting].astype(float) for one in lives
+        ((one.calls > 0) if thought else (one.mode == 2))[one.acting].astype(float)
+        for one in episodes
     ]
     return {
         feature: stats.response_curve(
-            [getattr(one, feature)[one.acting].astype(float) for one in lives], answers
+            [getattr(one, feature)[one.acting].astype(float) for one in episodes], answers
         )
         for feature in FEATURES
     }
 
 
-def _energies(world: str, arm: str, runs: _Runs, stretches: int = 20) -> dict[str, list[Estimate]]:
+def _energies(world: str, arm: str, runs: _Runs) -> dict[str, list[Estimate]]:
     """The energy of each drive over the episode, means of stretches of it with intervals."""
     seeds = runs.seeds(world, arm)
     if not seeds:
         return {}
-    lives = [runs.series(world, arm, seed) for seed in seeds]
+    episodes = runs.series(world, arm, seeds)
     drives = runs.by[world, arm, seeds[0]]["drives"]
-    cap = max(len(one.counts) for one in lives)
-    edges = np.linspace(0, cap, min(stretches, cap) + 1).astype(int)
-    energies: dict[str, list[Estimate]] = {}
-    for place, drive in enumerate(drives):
-        energies[drive] = []
-        for begin, end in itertools.pairwise(edges.tolist()):
-            part = [
-                one.energies[begin:end, :, place][one.counts[begin:end]].astype(float)
-                for one in lives
-            ]
-            energies[drive].append(stats.mean([float(p.mean()) for p in part if p.size]))
-    return energies
+    cap = max(len(one.counts) for one in episodes)
+    edges = np.linspace(0, cap, min(_STRETCHES, cap) + 1).astype(int).tolist()
+    return {
+        drive: [
+            stats.mean(
+                [
+                    float(part.mean(dtype=float))
+                    for one in episodes
+                    if (part := one.energies[begin:end, :, place][one.counts[begin:end]]).size
+                ]
+            )
+            for begin, end in itertools.pairwise(edges)
+        ]
+        for place, drive in enumerate(drives)
+    }
 
 
-def _of_contrasts(study: Study, contrasts: Sequence[Contrasted]) -> list[Verdict]:
+def _contrast_verdicts(study: Study, contrasts: Sequence[Contrasted]) -> list[Verdict]:
     """Whether contrasts with an expectation meet it, over all worlds or in the only one."""
     where = EVERYWHERE if len(study.worlds) > 1 else study.worlds[0].id
-    verdicts = []
-    for contrast in study.comparisons:
-        if contrast.expect is None:
-            continue
-        for arm in contrast.arms:
-            one = next(
-                c
-                for c in contrasts
-                if (c.world, c.arm, c.against, c.measure)
-                == (where, arm, contrast.against, contrast.measure)
-            )
-            difference = one.difference
-            verdicts.append(
-                Verdict(
-                    f"{one.measure} of {arm} less that of {one.against}, {where}: "
-                    f"{difference.mean:.3g} [{difference.low:.3g}, {difference.high:.3g}] "
-                    f"(bar: interval {contrast.expect} 0)",
-                    difference.low > 0 if contrast.expect == "above" else difference.high < 0,
-                )
-            )
+    return [
+        Verdict(
+            f"{one.measure} of {one.arm} less that of {one.against}, {where}: "
+            f"{one.difference.mean:.3g} [{one.difference.low:.3g}, {one.difference.high:.3g}] "
+            f"(bar: interval {one.expect} 0)",
+            _beyond_zero(one.difference, one.expect == "above"),
+        )
+        for one in contrasts
+        if one.expect is not None and one.world == where
+    ]
+
+
+def _gap_verdicts(study: Study, gap: GapResult | None) -> list[Verdict]:
+    bar = study.gap
+    if bar is None or gap is None or bar.keep is None:
+        return []
+    verdicts = [
+        Verdict(
+            f"{bar.high} is above {bar.low} significantly on {len(gap.worlds)} of "
+            f"{len(study.worlds)} worlds (bar: {bar.worlds})",
+            len(gap.worlds) >= bar.worlds,
+        )
+    ]
+    verdicts += [
+        Verdict(
+            f"{one.arm} keeps {_percent(one.share)} of the gap (bar: {100 * bar.keep:.0f} %) "
+            f"with {_percent(one.calls)} of the model calls (bar: {100 * bar.calls:.0f} %) and "
+            f"is {_percent(one.over_control)} of the gap above {one.control} (bar: interval above "
+            "0)",
+            one.share.mean >= bar.keep and one.calls.mean <= bar.calls and one.over_control.low > 0,
+        )
+        for one in (gap.shares if gap.worlds else ())
+    ]
     return verdicts
 
 
-def _verdicts(study: Study, gap: GapResult | None, trends: Sequence[Trended]) -> list[Verdict]:
+def _trend_verdicts(study: Study, trends: Sequence[Trended]) -> list[Verdict]:
     verdicts = []
-    if study.gap is not None and study.gap.keep is not None and gap is not None:
-        bar = study.gap
+    worlds = len(study.worlds)
+    for i, trend in enumerate(study.trends if study.trend_worlds is not None else ()):
+        holding = [one.world for one in trends[i * worlds : (i + 1) * worlds] if one.holds]
         verdicts.append(
             Verdict(
-                f"{bar.high} is above {bar.low} significantly on {len(gap.worlds)} of "
-                f"{len(study.worlds)} worlds (bar: {bar.worlds})",
-                len(gap.worlds) >= bar.worlds,
-            )
-        )
-        for one in gap.shares if gap.worlds else ():
-            met = (
-                one.share.mean >= (bar.keep or 0)
-                and one.calls.mean <= bar.calls
-                and one.over_control.low > 0
-            )
-            verdicts.append(
-                Verdict(
-                    f"{one.arm} keeps {_percent(one.share)} of the gap (bar: "
-                    f"{100 * (bar.keep or 0):.0f} %) with {_percent(one.calls)} of the model calls "
-                    f"(bar: {100 * bar.calls:.0f} %) and is {_percent(one.over_control)} of the "
-                    f"gap above {one.control} (bar: interval above 0)",
-                    met,
-                )
-            )
-    for measure, direction, arms in dict.fromkeys(
-        (t.measure, t.direction, t.arms) for t in trends if study.trend_worlds is not None
-    ):
-        those = [
-            t for t in trends if (t.measure, t.direction, t.arms) == (measure, direction, arms)
-        ]
-        holding = [t.world for t in those if t.holds]
-        verdicts.append(
-            Verdict(
-                f"{measure} {direction} monotonically over {', '.join(arms)}, with intervals, on "
-                f"{len(holding)} of {len(those)} worlds (bar: {study.trend_worlds})"
-                + (f": {', '.join(holding)}" if holding else ""),
+                f"{trend.measure} {trend.direction} monotonically over {', '.join(trend.arms)}, "
+                f"with intervals, on {len(holding)} of {worlds} worlds "
+                f"(bar: {study.trend_worlds}){': ' * bool(holding)}{', '.join(holding)}",
                 len(holding) >= (study.trend_worlds or 0),
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,9 +17,15 @@ from agent.assembly.load import RunRequest, configure
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import ResolvedConfig, Slot, resolve, settings_of, suggestion
 from agent.studies.measures import MEASURES
-from agent.studies.study import OLD_FOLDERS, Arm, Study, StudyWorld, branch, plain
+from agent.studies.study import OLD_FOLDERS, Study, StudyWorld, branch, plain
+from agent.tuning.evolution import Tuning
 from modules.messages import ConfigError, WorldSpec
 from worlds.make import world_spec
+
+
+def run_name(world: str, arm: str, seed: int) -> str:
+    """The name of the folder of a run."""
+    return f"{plain(world)}--{plain(arm)}--{seed}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class PlannedRun:
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return f"{plain(self.world)}--{plain(self.arm)}--{self.seed}"
+        return run_name(self.world, self.arm, self.seed)
 
     def request(self) -> RunRequest:
         """The same as a user would request it."""
@@ -62,15 +69,16 @@ def request_of(
 
 
 def settings_of_arm(
-    study: Study, world: StudyWorld, arm: Arm, last: Mapping[str, Any]
+    study: Study, world: StudyWorld, arm: str, last: Mapping[str, Any]
 ) -> ConfigTree:
     """Settings of base, world and arm merged, then `last`, dotted: of a match or a tuning."""
+    own = study.arms[arm]
     tree = merge(branch(study.base), branch(world.settings))
     # An arm that names a kind replaces that slot; the other slots stay.
-    tree = merge(merge(tree, branch(arm.settings)), branch(last))
+    tree = merge(merge(tree, branch(own.settings)), branch(last))
     tree = merge(tree, {"world": {**_place(world), "num_envs": world.num_envs}})
-    if arm.interventions:
-        tree["interventions"] = list(arm.interventions)
+    if own.interventions:
+        tree["interventions"] = list(own.interventions)
     return tree
 
 
@@ -82,56 +90,53 @@ def _place(world: StudyWorld) -> ConfigTree:
 
 def stages(study: Study) -> list[list[tuple[str, str]]]:
     """Pairs (world, arm) in the order they must be run: matched arms last."""
-    pairs = [(world.id, arm) for world in study.worlds for arm in study.arms]
-    plain_arms = [pair for pair in pairs if study.arms[pair[1]].match is None]
-    matched = [pair for pair in pairs if study.arms[pair[1]].match is not None]
-    return [stage for stage in (plain_arms, matched) if stage]
+    stages: list[list[tuple[str, str]]] = [[], []]
+    for world, arm in itertools.product(study.worlds, study.arms):
+        stages[study.arms[arm].match is not None].append((world.id, arm))
+    return stages
 
 
 def runs_of(
     study: Study,
     stage: Iterable[tuple[str, str]],
-    settings: Mapping[tuple[str, str], Mapping[str, Any]],
+    matches: Mapping[tuple[str, str], Mapping[str, Any]],
     folder: Path,
 ) -> list[PlannedRun]:
     """The runs of a stage, seed by seed, so that an unfinished study already has pairs.
 
-    `settings`: what matches and tunings add to (world, arm), dotted.
+    `matches`: the setting that a match adds to (world, arm). Tuned and trained arms take weights
+    and agents from `folder`.
     """
-    ready = list(stage)
-    return [
-        PlannedRun(
-            world=world,
-            arm=arm,
-            seed=seed,
-            steps=study.world(world).steps,
-            trace=study.trace,
-            settings=merge(
-                settings_of_arm(
-                    study, study.world(world), study.arms[arm], settings.get((world, arm), {})
-                ),
-                {"seed": seed},
-            ),
-            plugins=study.plugins,
-            agent=(
-                study.world(world).agent
-                if study.arms[arm].train is None
-                else str(trained_folder(folder, world, arm, seed))
-            ),
+    runs = []
+    for seed, (name, arm) in itertools.product(study.seeds, stage):
+        world, agent = study.world(name), study.world(name).agent
+        last = dict(matches.get((name, arm), {}))
+        if study.arms[arm].tune is not None:
+            last["configurator.weights"] = str(tuned_folder(folder, name, arm))
+        if study.arms[arm].train is not None:
+            agent = str(trained_folder(folder, name, arm, seed))
+        settings = merge(settings_of_arm(study, world, arm, last), {"seed": seed})
+        runs.append(
+            PlannedRun(name, arm, seed, world.steps, study.trace, settings, study.plugins, agent)
         )
-        for seed in study.seeds
-        for world, arm in ready
-    ]
+    return runs
 
 
-def matched(study: Study, arm: str, measures: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def matched(
+    study: Study, world: str, arm: str, results: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
     """The setting that a matched arm takes from the other: its path → mean of the measure.
 
-    `measures` are those of the other arm's runs in the same world.
+    Of the other arm's runs in the same world among `results`.
     """
     match = study.arms[arm].match
     assert match is not None
-    known = [run[match.measure] for run in measures if run.get(match.measure) is not None]
+    values = [
+        run["measures"].get(match.measure)
+        for run in results
+        if (run["world"], run["arm"]) == (world, match.arm) and run["seed"] in study.seeds
+    ]
+    known = [value for value in values if value is not None]
     if not known:
         raise ConfigError(
             f"study {study.name}: arms.{arm}.match.measure: {match.arm!r} has no "
@@ -151,12 +156,12 @@ def check(study: Study) -> None:
         spec: WorldSpec | None = None
         for name, arm in study.arms.items():
             last = {} if arm.match is None else {arm.match.setting: 0.5}
-            settings = settings_of_arm(study, world, arm, last)
+            settings = settings_of_arm(study, world, name, last)
             try:
                 if arm.train is None:
                     tree = configure(request_of(settings, study.plugins, world.agent))[0]
                 else:
-                    tree = training_config(lesson_of(study, world, name, study.seeds[0]))
+                    tree = training_config(training_of(study, world, name, study.seeds[0]))
                 # Interventions mean the same in every world: one check is enough.
                 if spec is None or (arm.interventions and place == 0):
                     describe(tree, kinds)
@@ -197,30 +202,40 @@ def _measures(config: ResolvedConfig, world: WorldSpec, requested: set[str]) -> 
     return energies | {f"signal.{name}" for name in world.signals}
 
 
-def lesson_of(study: Study, world: StudyWorld, arm: str, seed: int) -> RunRequest:
+def training_of(study: Study, world: StudyWorld, arm: str, seed: int) -> RunRequest:
     """The training that an arm's agent has before its run with `seed`."""
-    lesson = study.arms[arm].train
-    assert lesson is not None
-    own = settings_of_arm(study, world, study.arms[arm], {})
-    training: ConfigTree = {"training": {"steps": lesson.steps, "evaluate_every": 0}}
-    settings = merge(merge(training, branch(lesson.settings)), own)
-    settings = merge(settings, {"seed": lesson.seed + seed})
+    train = study.arms[arm].train
+    assert train is not None
+    training: ConfigTree = {"training": {"steps": train.steps, "evaluate_every": 0}}
+    settings = merge(training, branch(train.settings))
+    settings = merge(settings, settings_of_arm(study, world, arm, {}))
+    settings = merge(settings, {"seed": train.seed + seed})
     # The number of environments is that of its runs; a training has that of its preset.
     settings = {**settings, "world": _place(world)}
-    settings["world"] |= branch(lesson.settings).get("world", {})
-    return request_of(settings, study.plugins, world.agent, lesson.preset)
+    settings["world"] |= branch(train.settings).get("world", {})
+    return request_of(settings, study.plugins, world.agent, train.preset)
+
+
+def tuning_of(study: Study, world: StudyWorld, arm: str) -> tuple[RunRequest, Tuning]:
+    """The tuning that an arm's configurator has before its runs in a world."""
+    tuning = study.arms[arm].tune
+    assert tuning is not None
+    if world.price is not None:
+        tuning = tuning.model_copy(update={"price": world.price})
+    return request_of(settings_of_arm(study, world, arm, {}), study.plugins, world.agent), tuning
 
 
 def trained_folder(folder: Path, world: str, arm: str, seed: int) -> Path:
     """The folder of the training of an arm's agent for one seed."""
-    return _lessons_in(folder, "trained") / f"{plain(world)}--{plain(arm)}--{seed}"
+    return _present(folder, "trained") / run_name(world, arm, seed)
 
 
 def tuned_folder(folder: Path, world: str, arm: str) -> Path:
     """The folder of the weights of a tuned arm."""
-    return _lessons_in(folder, "tuned") / f"{plain(world)}--{plain(arm)}"
+    return _present(folder, "tuned") / f"{plain(world)}--{plain(arm)}"
 
 
-def _lessons_in(folder: Path, name: str) -> Path:
+def _present(folder: Path, name: str) -> Path:
+    """A folder of the study, under its name of version 0.1 where there is one."""
     old = folder / OLD_FOLDERS[name]
     return old if old.is_dir() else folder / name

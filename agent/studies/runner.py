@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import shutil
 import statistics
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from agent.assembly.merge import one_line
+from agent.assembly.merge import read_yaml
 from agent.engines.engine import Engine, Job, SerialEngine
 from agent.engines.processes import ProcessEngine
 from agent.recording.atomic import write_text
@@ -22,14 +23,13 @@ from agent.recording.run_folder import RunFolder
 from agent.studies.grid import (
     PlannedRun,
     check,
-    lesson_of,
     matched,
-    request_of,
     runs_of,
-    settings_of_arm,
     stages,
     trained_folder,
+    training_of,
     tuned_folder,
+    tuning_of,
 )
 from agent.studies.study import OLD_FOLDERS, Study, present_names, study_of
 from agent.studies.worker import PARTIAL, RESULT, carry_out, train_arm, tune_arm
@@ -69,15 +69,10 @@ def begin(study: Study, place: Path | None) -> Path:
 
 def reopen(folder: Path) -> Study:
     """The study of a folder, also of version 0.1. Raises ConfigError where there is none."""
-    try:
-        tree = yaml.safe_load((folder / STUDY).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"study: expected a folder with {STUDY}, got '{folder}' ({one_line(error)})"
-        ) from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"study: expected a study in {folder / STUDY}, got {tree!r:.60}")
-    return study_of(present_names(tree), str(folder / STUDY))
+    file = folder / STUDY
+    if not file.is_file():
+        raise ConfigError(f"study: expected a folder with {STUDY}, got '{folder}'")
+    return study_of(present_names(read_yaml(file)), str(file))
 
 
 def results_in(folder: Path) -> list[dict[str, Any]]:
@@ -100,94 +95,78 @@ def run_study(study: Study, folder: Path, jobs: int, on_progress: OnProgress) ->
     for name in ("runs", "trained", *OLD_FOLDERS.values()):
         for partial in (folder / name).glob(f"{PARTIAL}*"):
             shutil.rmtree(partial)
-    settings = dict[tuple[str, str], Mapping[str, Any]]()
-    lessons = list(_lessons(study, folder, settings))
+    preparations = list(_preparations(study, folder))
     planned = [run for stage in stages(study) for run in runs_of(study, stage, {}, folder)]
     waiting = [run.arm for run in planned if not _finished(run, runs)]
-    count = _Count([*waiting, *(arm for arm, _ in lessons)])
-    _work(lessons, jobs, count, on_progress)
+    schedule = _Schedule([*(arm for arm, _ in preparations), *waiting], jobs, on_progress)
+    schedule.run(preparations)
     for stage in stages(study):
-        for world, arm in stage:
-            match = study.arms[arm].match
-            if match is not None:
-                measures = [
-                    one["measures"]
-                    for one in results_in(folder)
-                    if (one["world"], one["arm"]) == (world, match.arm)
-                    and one["seed"] in study.seeds
-                ]
-                own = settings.get((world, arm), {})
-                settings[world, arm] = {**own, **matched(study, arm, measures)}
-        stage_jobs: list[_ArmJob] = [
-            (run.arm, Job(f"{run.arm} · {run.world} · seed {run.seed}",
-                          functools.partial(carry_out, run, runs)))
-            for run in runs_of(study, stage, settings, folder)
-            if not _finished(run, runs)
-        ]  # fmt: skip
-        _work(stage_jobs, jobs, count, on_progress)
+        results = results_in(folder)
+        matches = {
+            (world, arm): matched(study, world, arm, results)
+            for world, arm in stage
+            if study.arms[arm].match is not None
+        }
+        unfinished = [
+            run for run in runs_of(study, stage, matches, folder) if not _finished(run, runs)
+        ]
+        schedule.run([(run.arm, _job(run, runs)) for run in unfinished])
+
+
+def _job(run: PlannedRun, runs: Path) -> Job:
+    name = f"{run.arm} · {run.world} · seed {run.seed}"
+    return Job(name, functools.partial(carry_out, run, runs))
 
 
 def _finished(run: PlannedRun, runs: Path) -> bool:
     return (runs / run.name / RESULT).is_file()
 
 
-def _lessons(
-    study: Study, folder: Path, settings: dict[tuple[str, str], Mapping[str, Any]]
-) -> Iterator[_ArmJob]:
-    """Trainings and tunings that must precede all runs.
-
-    Writes into `settings` where the weights of tuned arms will be.
-    """
-    for world in study.worlds:
-        for name, arm in study.arms.items():
-            for seed in study.seeds if arm.train is not None else ():
-                place = trained_folder(folder, world.id, name, seed)
-                if not place.is_dir():
-                    lesson = lesson_of(study, world, name, seed)
-                    work = functools.partial(train_arm, lesson, place)
-                    yield (
-                        f"{name}, trained",
-                        Job(f"{name} · {world.id} · trained for seed {seed}", work),
-                    )
-            if arm.tune is None:
-                continue
-            place = tuned_folder(folder, world.id, name)
-            settings[world.id, name] = {"configurator.weights": str(place)}
+def _preparations(study: Study, folder: Path) -> Iterator[_ArmJob]:
+    """Trainings and tunings that are not done yet and must precede all runs."""
+    for world, (name, arm) in itertools.product(study.worlds, study.arms.items()):
+        for seed in study.seeds if arm.train is not None else ():
+            place = trained_folder(folder, world.id, name, seed)
             if not place.is_dir():
-                own = settings_of_arm(study, world, arm, {})
-                price = arm.tune.price if world.price is None else world.price
-                tuning = arm.tune.model_copy(update={"price": price})
-                request = request_of(own, study.plugins, world.agent)
-                work = functools.partial(tune_arm, request, tuning, place)
+                work = functools.partial(train_arm, training_of(study, world, name, seed), place)
+                job = Job(f"{name} · {world.id} · trained for seed {seed}", work)
+                yield f"{name}, trained", job
+        if arm.tune is not None:
+            place = tuned_folder(folder, world.id, name)
+            if not place.is_dir():
+                work = functools.partial(tune_arm, *tuning_of(study, world, name), place)
                 yield f"{name}, tuned", Job(f"{name} · {world.id} · tuned", work)
 
 
-class _Count:
-    """Counts finished jobs by arm, and estimates the time that the others take."""
+class _Schedule:
+    """Runs jobs, counts the finished ones by arm, and estimates the time that the others take."""
 
-    def __init__(self, waiting: Sequence[str]) -> None:
-        self.left, self.total = Counter(waiting), len(waiting)
-        self.durations: dict[str, list[float]] = {}
+    def __init__(self, arms: Sequence[str], jobs: int, on_progress: OnProgress) -> None:
+        self.left, self.total = Counter(arms), len(arms)
+        self.jobs, self.on_progress = jobs, on_progress
+        self.durations_s = defaultdict[str, list[float]](list)
 
-    def finished(self, arm: str, seconds: float, what: str, jobs: int) -> StudyProgress:
-        """The progress after one more job of an arm, which took `seconds`."""
-        self.left[arm] -= 1
-        self.durations.setdefault(arm, []).append(seconds)
-        usual = statistics.fmean(one for some in self.durations.values() for one in some)
-        remaining = sum(
-            count * (statistics.fmean(self.durations[name]) if name in self.durations else usual)
-            for name, count in self.left.items()
+    def run(self, waiting: Sequence[_ArmJob]) -> None:
+        """Runs jobs, here where there is one alone or one at a time, else in processes.
+
+        Interrupted processes are killed: an unfinished run is done again anyway.
+        """
+        alone = self.jobs == 1 or len(waiting) < 2
+        engine: Engine = SerialEngine() if alone else ProcessEngine(self.jobs)
+        arms = {job.name: arm for arm, job in waiting}
+        for result in engine.map([job for _, job in waiting]):
+            arm, name = arms[result.job.name], result.job.name
+            self.left[arm] -= 1
+            self.durations_s[arm].append(result.seconds)
+            done = self.total - self.left.total()
+            self.on_progress(StudyProgress(done, self.total, name, self._remaining_s()))
+
+    def _remaining_s(self) -> float:
+        """For each job that is left the mean duration of its arm, or of all where that has none."""
+        usual_s = statistics.fmean(itertools.chain(*self.durations_s.values()))
+        remaining_s = sum(
+            count
+            * (statistics.fmean(self.durations_s[arm]) if arm in self.durations_s else usual_s)
+            for arm, count in self.left.items()
         )
-        left = self.left.total()
-        return StudyProgress(self.total - left, self.total, what, remaining / min(jobs, left or 1))
-
-
-def _work(waiting: Sequence[_ArmJob], jobs: int, count: _Count, on_progress: OnProgress) -> None:
-    """Runs jobs, here where there is one alone or one at a time, else in `jobs` processes.
-
-    Interrupted processes are killed: an unfinished run is done again anyway.
-    """
-    engine: Engine = SerialEngine() if jobs == 1 or len(waiting) < 2 else ProcessEngine(jobs)
-    arms = {job.name: arm for arm, job in waiting}
-    for done in engine.map([job for _, job in waiting]):
-        on_progress(count.finished(arms[done.job.name], done.seconds, done.job.name, jobs))
+        return remaining_s / min(self.jobs, self.left.total() or 1)

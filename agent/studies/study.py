@@ -13,7 +13,7 @@ from agent.assembly.merge import ConfigTree, merge, read_yaml
 from agent.assembly.resolve import suggestion
 from agent.recording.renames import SETTINGS, current_settings
 from agent.studies.measures import MEASURES
-from agent.tuning.evolution import HELD_OUT, JUDGED_IN
+from agent.tuning.evolution import Tuning
 from modules.messages import ConfigError
 from modules.validation import validated
 
@@ -58,24 +58,10 @@ class Matching(_Part):
     setting: str
 
 
-class ArmTuning(_Part):
-    """The arm's learned configurator is tuned first, in each world (`agent.tuning.evolution`).
+class ArmTuning(Tuning):
+    """The arm's learned configurator is tuned first, in each world."""
 
-    `price`: return subtracted per model call. `population`: even, as candidates come in mirrored
-    pairs. `seed`: the first seed of its episodes.
-    """
-
-    price: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     generations: int = Field(default=8, ge=1)
-    population: int = Field(default=8, ge=2, multiple_of=2)
-    episodes: int = Field(default=2, ge=1)
-    steps: int = Field(default=200, ge=2)
-    seed: int = Field(default=1_000_000, ge=0, lt=2**31)
-
-    def uses(self, seed: int) -> bool:
-        """Whether the tuning uses a seed: one in each generation, and those that are held out."""
-        since = seed - self.seed
-        return 1 <= since <= self.generations or HELD_OUT <= since < HELD_OUT + JUDGED_IN
 
 
 class ArmTraining(_Part):
@@ -197,10 +183,7 @@ class Study(_Part):
                 )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one is there twice; each makes one pair")
-        ids = [world.id for world in self.worlds]
-        if len(set(ids)) < len(ids):
-            raise ValueError("worlds: one is there twice; name each once")
-        _tell_apart("worlds", ids)
+        _tell_apart("worlds", [world.id for world in self.worlds])
         _tell_apart("arms", self.arms)
         for name, arm in self.arms.items():
             if arm.tune is not None and arm.train is not None:
@@ -250,8 +233,14 @@ class Study(_Part):
         yield from ((f"{where}.measure", match.measure) for where, match in self._matches())
 
     def world(self, name: str) -> StudyWorld:
-        """The world of that id."""
-        return next(world for world in self.worlds if world.id == name)
+        """The world of that id. Raises ConfigError where there is none."""
+        known = {world.id: world for world in self.worlds}
+        if name not in known:
+            raise ConfigError(
+                f"study {self.name}: world {name!r} is not one of {', '.join(known)}"
+                f"{suggestion(name, known)}"
+            )
+        return known[name]
 
 
 def plain(name: str) -> str:
@@ -267,11 +256,12 @@ def _tell_apart(where: str, names: Iterable[str]) -> None:
             raise ValueError(
                 f"{where}: {name!r} has nothing of a-z, 0-9 for a folder's name; add it"
             )
-        if (other := known.setdefault(plain(name), name)) != name:
+        if other := known.get(plain(name)):
             raise ValueError(
                 f"{where}: {other!r} and {name!r} would share the folder {plain(name)!r}; "
-                "rename one"
+                "rename one or leave it out"
             )
+        known[plain(name)] = name
 
 
 def shipped() -> tuple[str, ...]:
@@ -334,35 +324,22 @@ def branch(settings: Mapping[str, Any]) -> ConfigTree:
 def quick(study: Study) -> Study:
     """The study made small: fewer worlds and seeds, short episodes, cheap settings.
 
-    Raises ConfigError where `quick` of the study has a key that its parts do not know.
+    Raises ConfigError where `quick` of the study names a world or a key that is not known.
     """
-    small = study.quick
-    chosen = small.worlds or (study.worlds[0].id,)
-    for name in chosen:
-        if name not in [world.id for world in study.worlds]:
-            raise ConfigError(
-                f"study {study.name}: quick.worlds: {name!r} is not one of its worlds"
-                f"{suggestion(name, [world.id for world in study.worlds])}"
-            )
-    worlds = tuple(
-        study.world(name).model_copy(update={"steps": min(small.steps, study.world(name).steps)})
-        for name in chosen
-    )
-    reduced = study.model_copy(
-        update={
-            "worlds": worlds,
-            "seeds": small.seeds,
-            "base": merge(branch(study.base), branch(small.settings)),
-            "method": f"Made small: shows how the study works, not what is true. {study.method}",
-            # So few runs can neither meet a bar nor miss it.
-            "gap": None if study.gap is None else study.gap.model_copy(update={"keep": None}),
-            "trend_worlds": None,
-            "comparisons": tuple(
-                contrast.model_copy(update={"expect": None}) for contrast in study.comparisons
-            ),
-        }
-    )
-    tree = reduced.model_dump(mode="json")
+    small, tree = study.quick, study.model_dump(mode="json")
+    worlds = [study.world(name) for name in small.worlds] or study.worlds[:1]
+    tree |= {
+        "worlds": [{**dict(world), "steps": min(small.steps, world.steps)} for world in worlds],
+        "seeds": small.seeds,
+        "base": merge(branch(study.base), branch(small.settings)),
+        "method": f"Made small: shows how the study works, not what is true. {study.method}",
+        "trend_worlds": None,
+    }
+    # So few runs can neither meet a bar nor miss it.
+    for contrast in tree["comparisons"]:
+        contrast["expect"] = None
+    if tree["gap"] is not None:
+        tree["gap"]["keep"] = None
     for arm in tree["arms"].values():
         for part, less in (("tune", small.tune), ("train", small.train)):
             if arm[part] is not None:
@@ -375,18 +352,12 @@ def chosen(study: Study, seeds: tuple[int, ...] | None, worlds: tuple[str, ...] 
 
     `quick` keeps both. Raises ConfigError where the parts of the study no longer agree.
     """
-    changes: dict[str, Any] = {}
-    small = study.quick
+    tree = study.model_dump(mode="json")
     if seeds is not None:
-        changes["seeds"] = seeds
-        small = small.model_copy(update={"seeds": seeds})
+        tree["seeds"] = tree["quick"]["seeds"] = seeds
     if worlds is not None:
-        known = {world.id: world for world in study.worlds}
-        changes["worlds"] = tuple(
-            known.get(name) or StudyWorld(id=name, steps=study.worlds[0].steps) for name in worlds
-        )
-        small = small.model_copy(update={"worlds": worlds})
-    if not changes:
-        return study
-    tree = study.model_copy(update={**changes, "quick": small}).model_dump(mode="json")
+        known = {world["id"]: world for world in tree["worlds"]}
+        steps = study.worlds[0].steps
+        tree["worlds"] = [known.get(name, {"id": name, "steps": steps}) for name in worlds]
+        tree["quick"]["worlds"] = worlds
     return study_of(tree, study.name)

@@ -21,18 +21,20 @@ from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.studies.grid import PlannedRun
 from agent.studies.measures import Series, SeriesRecorder, measured
-from agent.studies.study import ArmTuning
-from agent.tuning.evolution import tune
+from agent.tuning.evolution import Tuning, tune
 
 RESULT, SERIES = "result.json", "series.npz"
 PARTIAL = ".part-"
 
 
 @contextmanager
-def _whole(place: Path, anew: bool = True) -> Iterator[Path]:
-    """A partial folder that becomes `place`, and one thread; `anew`: it is empty."""
+def _whole(place: Path, resume: bool = False) -> Iterator[Path]:
+    """A partial folder that becomes `place` after the block, which has one thread.
+
+    `resume`: an unfinished one is continued, else it is removed.
+    """
     partial = place.parent / f"{PARTIAL}{place.name}"
-    if anew:
+    if not resume:
         shutil.rmtree(partial, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     with one_thread():
@@ -88,7 +90,7 @@ def train_arm(request: RunRequest, place: Path, _: Report) -> None:
         start(training_config(request), partial, Observer(), request.plugins)
 
 
-def tune_arm(request: RunRequest, tuning: ArmTuning, place: Path, _: Report) -> None:
+def tune_arm(request: RunRequest, tuning: Tuning, place: Path, _: Report) -> None:
     """Tunes the learned configurator of an arm into `place`, or continues an unfinished tuning."""
-    with _whole(place, anew=False) as partial:
-        tune(request, partial, **tuning.model_dump())
+    with _whole(place, resume=True) as partial:
+        tune(request, partial, tuning)

@@ -19,14 +19,14 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from agent.agent import Agent
 from agent.assembly.build import Assembly
 from agent.assembly.load import RunRequest, prepared
 from agent.live import live
@@ -38,7 +38,6 @@ from agent.recording.run_folder import RunFolder
 from agent.tuning.from_traces import Tunable, learn_from
 from modules import chance
 from modules.messages import SIGNALS, ConfigError
-from modules.ports import World
 
 SPREAD = 0.3
 """Standard deviation of the candidates around the mean, in each weight."""
@@ -49,8 +48,8 @@ STRIDE = 2.0
 HELD_OUT = 100_000
 """Added to the seed of a tuning for its held-out episodes."""
 
-JUDGED_IN = 2
-"""Lives of `episodes` rows by which the mean of a generation is judged."""
+EVALUATIONS = 2
+"""Held-out evaluations, each of all rows, of the mean of a generation."""
 
 NOTES, STATES = "tuning.json", "generations"
 """In a folder: the request and the history, and the states to continue from."""
@@ -58,8 +57,30 @@ NOTES, STATES = "tuning.json", "generations"
 _SCORE = SIGNALS.index("reward")
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Tuning(BaseModel):
+    """What a tuning costs and how long it takes.
+
+    `price`: return subtracted per model call. `population`: candidates of a generation, even, as
+    they come in mirrored pairs. Each plays `episodes` rows of one episode, cut at `steps`, with
+    seeds from `seed` on. `generations` 0 learns from recorded runs alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    price: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    generations: int = Field(default=8, ge=0)
+    population: int = Field(default=8, ge=2, multiple_of=2)
+    episodes: int = Field(default=2, ge=1)
+    steps: int = Field(default=200, ge=2)
+    seed: int = Field(default=1_000_000, ge=0)
+
+    def uses(self, seed: int) -> bool:
+        """Whether the tuning uses a seed: one in each generation, and the held-out ones."""
+        since = seed - self.seed
+        return 1 <= since <= self.generations or HELD_OUT <= since < HELD_OUT + EVALUATIONS
+
+
+class Outcome(NamedTuple):
     """Means over episodes: `value` is return minus price times model calls."""
 
     value: float
@@ -67,8 +88,7 @@ class Outcome:
     model_calls: float
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(NamedTuple):
     """Best and mean value of a generation's candidates, and the held-out outcome of its mean."""
 
     number: int
@@ -88,62 +108,41 @@ class Generation:
 def tune(
     request: RunRequest,
     folder: Path,
+    tuning: Tuning,
     *,
-    price: float,
-    generations: int,
-    population: int,
-    episodes: int,
-    steps: int,
-    seed: int,
     report: Callable[[Generation], object] | None = None,
     traces: Sequence[Path] = (),
 ) -> Path:
     """Tunes the `learned` configurator of an agent in its world; returns `folder/best`.
 
     `configurator.weights=FOLDER` loads the result. The configurator of `request` becomes `learned`
-    unless an override sets another kind. `price`: return subtracted for one model call.
-    `population`: candidates of a generation, an even number. Each plays `episodes` rows of one
-    episode, cut at `steps`, with seeds from `seed` on. `report` receives each `Generation`.
-    `traces`: recorded runs to begin from; `generations` 0 learns from them alone.
+    unless an override sets another kind. `report` receives each `Generation`. `traces`: recorded
+    runs to begin from.
 
     An unfinished folder is continued, with the same result. Raises ConfigError, one line, before
     the folder is created, where the request does not fit.
     """
-    if population < 2 or population % 2:
-        raise ConfigError(
-            f"tune population: expected an even number of at least 2, got {population}; candidates "
-            "come in mirrored pairs"
-        )
-    for name, value, least in (
-        ("generations", generations, 0), ("episodes", episodes, 1), ("steps", steps, 2),
-    ):  # fmt: skip
-        if value < least:
-            raise ConfigError(f"tune {name}: expected at least {least}, got {value}")
-    if not 0 <= price < float("inf"):
-        raise ConfigError(f"tune price: expected 0 or more a model call, got {price:g}")
-    if not generations and not traces:
+    if not tuning.generations and not traces:
         raise ConfigError("tune generations: 0, and no recorded runs; there is nothing to learn")
-    order = {
-        "price": price, "population": population, "episodes": episodes, "steps": steps,
-        "seed": seed, "traces": [str(path) for path in traces],
-    }  # fmt: skip
-    assembly = prepared(_rows(request, episodes))
+    order = tuning.model_dump(exclude={"generations"})
+    order["traces"] = [str(path) for path in traces]
+    assembly = prepared(_rows(request, tuning.episodes))
     try:
         tunable = _tunable(assembly)
         order["config"] = assembly.config.tree()
         _require_same_order(folder, order)
-        lesson = _Lesson(assembly.agent, assembly.world, tunable, price, steps, seed)
-        start = tunable.vector
+        initial = tunable.vector
         if traces and checkpoint.newest(folder / STATES) is None:
-            learn_from(tunable, [Path(p) for p in traces], assembly, price)
+            learn_from(tunable, traces, assembly, tuning.price)
         folder.mkdir(parents=True, exist_ok=True)
         if not (notes := folder / NOTES).is_file():
-            # From here on it can be continued, though nothing is judged yet.
+            # From here on it can be continued, though nothing is evaluated yet.
             write_json(notes, {"asked": order})
         RunFolder(folder).write_config(assembly.config.tree())
-        return _evolve(lesson, folder, order, start, generations, population, report)
+        _evolve(_Objective(assembly, tunable, tuning), folder, order, initial, report)
     finally:
         assembly.world.close()
+    return folder / "best"
 
 
 def _rows(request: RunRequest, episodes: int) -> RunRequest:
@@ -188,14 +187,12 @@ def _require_same_order(folder: Path, order: Mapping[str, Any]) -> None:
             )
 
 
-class _Lesson:
-    """An agent in its world, to be evaluated with any weights of its configurator."""
+class _Objective:
+    """The outcome of an agent in its world as a function of its configurator's weights."""
 
-    def __init__(
-        self, agent: Agent, world: World, tunable: Tunable, price: float, steps: int, seed: int
-    ) -> None:
-        self.agent, self.world, self.tunable = agent, world, tunable
-        self.price, self.steps, self.seed = price, steps, seed
+    def __init__(self, assembly: Assembly, tunable: Tunable, tuning: Tuning) -> None:
+        self.agent, self.world = assembly.agent, assembly.world
+        self.tunable, self.tuning = tunable, tuning
 
     def outcome(self, vector: Tensor, seed: int) -> Outcome:
         """Means over each row's first episode with the weights `vector` [N]."""
@@ -203,7 +200,7 @@ class _Lesson:
         rows = self.world.num_envs
         score, calls = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows)
         alive = torch.ones(rows, dtype=torch.bool)
-        for moment in live(self.agent, self.world, self.steps * rows, seed):
+        for moment in live(self.agent, self.world, self.tuning.steps * rows, seed):
             observation = moment.observation
             score += observation.signals[:, _SCORE].double() * alive
             calls += moment.plan.model_calls * alive
@@ -211,78 +208,70 @@ class _Lesson:
             if not bool(alive.any()):
                 break
         earned, spent = float(score.mean()), float(calls.mean())
-        return Outcome(earned - self.price * spent, earned, spent)
+        return Outcome(earned - self.tuning.price * spent, earned, spent)
 
-    def judged(self, vector: Tensor) -> Outcome:
+    def held_out(self, vector: Tensor) -> Outcome:
         """The same in held-out episodes."""
-        outcomes = [self.outcome(vector, self.seed + HELD_OUT + life) for life in range(JUDGED_IN)]
-        mean: Callable[[str], float] = lambda name: statistics.fmean(  # noqa: E731
-            getattr(outcome, name) for outcome in outcomes
-        )
-        return Outcome(mean("value"), mean("score"), mean("model_calls"))
+        seeds = range(self.tuning.seed + HELD_OUT, self.tuning.seed + HELD_OUT + EVALUATIONS)
+        outcomes = [self.outcome(vector, seed) for seed in seeds]
+        return Outcome(*(statistics.fmean(values) for values in zip(*outcomes, strict=True)))
 
 
 def _evolve(
-    lesson: _Lesson,
+    objective: _Objective,
     folder: Path,
     order: Mapping[str, Any],
     initial: Tensor,
-    generations: int,
-    population: int,
     report: Callable[[Generation], object] | None,
-) -> Path:
-    tunable, states = lesson.tunable, folder / STATES
-    history: list[dict[str, Any]] = []
-    newest = checkpoint.newest(states)
-    if newest is None:
-        vector = tunable.vector
-        prior = lesson.judged(initial)
-        # The weights from recorded runs are judged like those of a generation.
-        begun = prior if torch.equal(vector, initial) else lesson.judged(vector)
-        best, judged = (vector, begun) if begun.value > prior.value else (initial, prior)
-        from_traces = None if begun is prior else asdict(begun)
-        done = 0
-    else:
-        state = newest[1]
-        vector, best = state.tensors["search"]["vector"], state.tensors["search"]["best"]
-        prior, judged = Outcome(**state.facts["untaught"]), Outcome(**state.facts["judged"])
-        from_traces, history = state.facts["from_traces"], state.facts["history"]
-        done = int(state.facts["generation"])
+) -> None:
+    tunable, tuning, states = objective.tunable, objective.tuning, folder / STATES
+    facts: dict[str, Any]
 
-    def keep(generation: int) -> None:
-        facts = {
-            "generation": generation, "untaught": asdict(prior), "judged": asdict(judged),
-            "from_traces": from_traces, "history": history,
-        }  # fmt: skip
+    def save() -> None:
         search = {"vector": vector.clone(), "best": best.clone()}
         tunable.vector = best
         provenance = {**facts, **{n: v for n, v in order.items() if n != "config"}}
         checkpoint.save(folder, "best", Checkpoint({"weights": tunable.weights}, {}, provenance))
         write_json(folder / NOTES, {"asked": order, **facts})
         # Last, as it is continued from here: what precedes is then complete.
-        checkpoint.save(states, str(generation), Checkpoint({"search": search}, {}, facts), keep=2)
+        name = str(facts["generation"])
+        checkpoint.save(states, name, Checkpoint({"search": search}, {}, facts), keep=2)
 
-    if newest is None:
-        keep(0)
-    pairs = population // 2
-    for generation in range(done, generations):
-        keys = chance.keys(lesson.seed, pairs, generation)
+    if (newest := checkpoint.newest(states)) is not None:
+        facts = newest[1].facts
+        vector, best = (newest[1].tensors["search"][name] for name in ("vector", "best"))
+    else:
+        vector = tunable.vector
+        prior = objective.held_out(initial)
+        # The weights from recorded runs are evaluated like those of a generation.
+        begun = prior if torch.equal(vector, initial) else objective.held_out(vector)
+        best, judged = (vector, begun) if begun.value > prior.value else (initial, prior)
+        facts = {
+            "generation": 0,
+            "untaught": prior._asdict(),
+            "judged": judged._asdict(),
+            "from_traces": None if begun is prior else begun._asdict(),
+            "history": [],
+        }
+        save()
+    for generation in range(facts["generation"] + 1, tuning.generations + 1):
+        keys = chance.keys(tuning.seed, tuning.population // 2, generation - 1)
         directions = chance.normal(keys, "tutor", len(vector))
         tried = torch.cat([directions, -directions])
-        seed = lesson.seed + 1 + generation
-        values = [lesson.outcome(vector + SPREAD * d, seed).value for d in tried]
+        seed = tuning.seed + generation
+        values = [objective.outcome(vector + SPREAD * d, seed).value for d in tried]
         vector = vector + STRIDE * SPREAD * step_of(directions, torch.tensor(values))
-        outcome = lesson.judged(vector)
-        if outcome.value > judged.value:
-            best, judged = vector, outcome
-        generation_result = Generation(
-            generation + 1, generations, max(values), statistics.fmean(values), outcome
+        outcome = objective.held_out(vector)
+        if outcome.value > facts["judged"]["value"]:
+            best, facts["judged"] = vector, outcome._asdict()
+        result = Generation(
+            generation, tuning.generations, max(values), statistics.fmean(values), outcome
         )
-        history.append(asdict(generation_result))
-        keep(generation + 1)
+        facts["history"].append({**result._asdict(), "held_out": outcome._asdict()})
+        facts["generation"] = generation
+        save()
         if report is not None:
-            report(generation_result)
-    return folder / "best"
+            report(result)
 
 
 def step_of(directions: Tensor, values: Tensor) -> Tensor:

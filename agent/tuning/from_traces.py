@@ -11,9 +11,8 @@ constant.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -49,9 +48,10 @@ class Tunable(Protocol):
         """Takes over weights."""
 
 
-@dataclass(frozen=True)
-class _Decisions:
-    """Moments without a plan under way: features, whether thinking began, the net return after."""
+class _Decisions(NamedTuple):
+    """Moments without a plan under way: features [M F], whether thinking began [M], and the net
+    return after [M].
+    """
 
     features: Tensor
     thought: Tensor
@@ -60,7 +60,7 @@ class _Decisions:
 
 def learn_from(tunable: Tunable, runs: Sequence[Path], assembly: Assembly, price: float) -> None:
     """Fits the weights to recorded runs. Raises ConfigError or TraceError, one line."""
-    free: list[_Decisions] = []
+    parts: list[_Decisions] = []
     for run in runs:
         with Trace.open(run) as trace:
             drives = assembly.agent.modules.cost.drives
@@ -70,36 +70,29 @@ def learn_from(tunable: Tunable, runs: Sequence[Path], assembly: Assembly, price
                     f"{', '.join(trace.drives)}; expected one of {assembly.world.spec.id} with "
                     f"{', '.join(drives)}"
                 )
-            free += _decisions(tunable, trace, price)
-    if not free:
+            parts += _decisions(tunable, trace, price)
+    if not any(len(part.features) for part in parts):
         raise ConfigError(
             "tune: in the recorded runs a plan was always under way, so the configurator never had "
             "a choice; record with configurator.kind=random-rate"
         )
-    features = torch.cat([d.features for d in free])
-    thought = torch.cat([d.thought for d in free])
-    net_return = torch.cat([d.net_return for d in free])
-    least = 2 * features.shape[1]
-    for what, count in (("thinks", int(thought.sum())), ("acts", int((~thought).sum()))):
-        if count < least:
+    decisions = _Decisions(*map(torch.cat, zip(*parts, strict=True)))
+    least = 2 * decisions.features.shape[1]
+    for what, moments in (("thinks", decisions.thought), ("acts", ~decisions.thought)):
+        if (count := int(moments.sum())) < least:
             raise ConfigError(
                 f"tune: the recorded runs hold {count} moments at which it {what} and could do "
                 f"otherwise; expected at least {least}: record with configurator.kind=random-rate"
             )
-    _fit(tunable, features, advantage(features, thought, net_return))
+    _fit(tunable, decisions.features, advantage(*decisions))
 
 
 def _decisions(tunable: Tunable, trace: Trace, price: float) -> Iterator[_Decisions]:
-    """The free moments of a trace, one item for each row."""
-    rows = trace.rows
-    all_features: list[Tensor] = []
-    base = tunable.initial(rows)
-    before = None
-    columns: dict[str, list[Tensor]] = {
-        n: [] for n in ("thought", "free", "net", "score", "first", "over")
-    }
+    """The free moments of a trace, row by row; nothing where it has no moments."""
+    base, before = tunable.initial(trace.rows), None
+    moments: list[tuple[Tensor, ...]] = []
     for moment in trace:
-        first = moment.observation.first
+        first, over = moment.observation.first, moment.observation.ended
         if before is None:
             before = moment
         state = torch.where(
@@ -110,40 +103,26 @@ def _decisions(tunable: Tunable, trace: Trace, price: float) -> Iterator[_Decisi
             step=moment.step,
         )
         features, state = tunable.features(
-            moment.situation(previous, chance.keys(0, rows, moment.step))
+            moment.situation(previous, chance.keys(0, trace.rows, moment.step))
         )
-        calls = moment.plan.model_calls
-        thought = calls > 0
         base = base.replace(configurator_state=state)
-        over = moment.observation.ended
-        all_features.append(features)
-        columns["thought"].append(thought)
-        columns["free"].append(~first & ~over & (before.plan.remaining_commit == 0))
-        columns["net"].append(-price * calls.double())
-        columns["score"].append(moment.observation.signals[:, _SCORE].double())
-        columns["first"].append(first)
-        columns["over"].append(over)
+        calls = moment.plan.model_calls
+        free = ~first & ~over & (before.plan.remaining_commit == 0)
+        score = moment.observation.signals[:, _SCORE].double()
+        moments.append((features, calls > 0, free, -price * calls.double(), score, first, over))
         before = moment
-    if not all_features:
+    if not moments:
         return
-    table = {name: torch.stack(values) for name, values in columns.items()}  # [T B]
-    net_return = torch.zeros_like(table["net"])
-    later = torch.zeros(rows, dtype=torch.float64)
-    for t in range(len(all_features) - 1, -1, -1):
-        gained = torch.zeros(rows, dtype=torch.float64)
-        if t + 1 < len(all_features):
-            # The score of a moment follows from the action before it.
-            same = ~table["first"][t + 1]
-            gained = (table["score"][t + 1] + DISCOUNT * later) * same
-        later = table["net"][t] + gained * ~table["over"][t]
-        net_return[t] = later
-    stacked = torch.stack(all_features)
-    for row in range(rows):
-        free = table["free"][:, row]
-        if bool(free.any()):
-            yield _Decisions(
-                stacked[free, row], table["thought"][free, row], net_return[free, row].float()
-            )
+    # Each [T B ...].
+    features, thought, free, net_return, score, first, over = map(
+        torch.stack, zip(*moments, strict=True)
+    )
+    for t in range(len(moments) - 2, -1, -1):
+        # The score of a moment follows from the action before it.
+        gained = (score[t + 1] + DISCOUNT * net_return[t + 1]) * ~first[t + 1]
+        net_return[t] += gained * ~over[t]
+    by_row = (values.transpose(0, 1)[free.T] for values in (features, thought, net_return.float()))
+    yield _Decisions(*by_row)
 
 
 def advantage(features: Tensor, thought: Tensor, net_return: Tensor, ridge: float = 1.0) -> Tensor:
@@ -176,9 +155,8 @@ def _fit(tunable: Tunable, features: Tensor, gain: Tensor, updates: int = 300) -
             odds = tunable.outputs(features)[:, 0]
             loss = torch.nn.functional.binary_cross_entropy_with_logits(odds, target, weight)
             # Weights that do not reduce the loss stay small.
-            loss = (
-                loss + 1e-3 * torch.stack([leaf.square().sum() for leaf in leaves.values()]).sum()
-            )
+            squares = torch.stack([leaf.square().sum() for leaf in leaves.values()])
+            loss = loss + 1e-3 * squares.sum()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -25,17 +25,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from agent.assembly.load import bundled_agents
-from modules import chance
+from agent.learning.statistics import percentile_interval
 from worlds.scores import human_normalised
 
 SEED = 4_000_000
 """A seed used neither in training nor to choose a checkpoint."""
 
 ARMS = ("Mode-1", "Mode-2", "distilled")
-RESAMPLES = 4_000
 
 
 def sextet(words: list[str], log: Path) -> str:
@@ -144,15 +144,15 @@ def described(result: dict[str, Any]) -> str:
 
 def interval(over: list[torch.Tensor], under: list[torch.Tensor]) -> tuple[float, float, float]:
     """Ratio of the means over games of mean scores [E] each, and its 95 % interval."""
-    tops = bottoms = torch.zeros(RESAMPLES, dtype=torch.float64)
-    for game, (top, bottom) in enumerate(zip(over, under, strict=True)):
-        key = chance.keys(0, 1, game)
-        drawn = chance.integers(key, "bootstrap", len(top), RESAMPLES, len(top))[0]
-        tops = tops + top.double()[drawn].mean(-1)
-        bottoms = bottoms + bottom.double()[drawn].mean(-1)
-    ratio = sum(float(t.mean()) for t in over) / sum(float(b.mean()) for b in under)
-    low, high = torch.quantile(tops / bottoms, torch.tensor([0.025, 0.975], dtype=torch.float64))
-    return ratio, float(low), float(high)
+
+    def ratio(*drawn: np.ndarray) -> np.ndarray:
+        tops = [top.numpy()[indices].mean(-1) for top, indices in zip(over, drawn, strict=True)]
+        bottoms = [low.numpy()[indices].mean(-1) for low, indices in zip(under, drawn, strict=True)]
+        return sum(tops) / sum(bottoms)
+
+    sizes = [len(top) for top in over]
+    low, high = percentile_interval(ratio, sizes)
+    return float(ratio(*map(np.arange, sizes))), float(low), float(high)
 
 
 def main() -> None:

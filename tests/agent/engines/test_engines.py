@@ -1,4 +1,4 @@
-"""Engines: results as they end, one clear error, and no process left behind."""
+"""Engines: results in the order in which jobs end, one clear error, no process left behind."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sleep(seconds: float, _: object) -> None:
 
 def stubborn(place: Path, _: object) -> None:
     """Ignores SIGTERM, as a training does until it has written its checkpoint."""
-    signal.signal(signal.SIGTERM, lambda *_: place.write_text("asked to stop"))
+    signal.signal(signal.SIGTERM, lambda *_: place.write_text("SIGTERM"))
     (place.parent / "started").touch()
     until = time.monotonic() + 30
     while time.monotonic() < until and not place.exists():
@@ -67,7 +67,7 @@ def test_results_and_reports_of_every_job(engine):
     assert list(engine.map([])) == []
 
 
-def test_processes_yield_what_ends_first_and_have_one_thread():
+def test_processes_yield_results_as_jobs_end_and_have_one_thread():
     jobs = [
         Job("long", functools.partial(sleep, 4)),
         Job("short", functools.partial(sleep, 0)),
@@ -99,8 +99,8 @@ def test_a_killed_process_is_one_clear_error():
 
 
 @pytest.mark.parametrize(("timeout_s", "stopped"), [(0.0, False), (20.0, True)])
-def test_no_process_outlives_a_map_that_is_left(timeout_s, stopped, tmp_path):
-    """A job may finish what it must within the timeout, and no longer."""
+def test_processes_end_with_an_interrupted_map(timeout_s, stopped, tmp_path):
+    """A job has the timeout to end by itself, and no longer."""
     place = tmp_path / "place"
     jobs = [
         Job("short", functools.partial(sleep, 0)),

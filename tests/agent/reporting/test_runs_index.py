@@ -21,7 +21,7 @@ from agent.reporting.runs_index import (
     results,
     setting_names,
 )
-from agent.reporting.score_table import Played, as_markdown, interquartile_mean, score_table
+from agent.reporting.score_table import Played, as_markdown, score_table
 from modules.messages import ConfigError
 from worlds.scores import human_normalised
 
@@ -92,14 +92,6 @@ def test_a_curve_is_the_mean_over_seeds_where_all_are():
     alone = curve([[Point(0, 0, 1.0, 0.5, 2.0), Point(10, 10, 3.0, 1.5, 4.0)]])
     assert alone.low is not None
     assert alone.low.tolist() == [0.5, 1.5]
-
-
-def test_iqm_leaves_a_quarter_out_at_each_end():
-    assert interquartile_mean(np.array([100.0, 3.0, 1.0, 2.0])) == 2.5
-    assert interquartile_mean(np.array([5.0, 1.0, 3.0])) == 3.0
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=12)
-    assert interquartile_mean(values) == pytest.approx(np.sort(values)[3:9].mean())
 
 
 def test_games_together_are_mean_median_and_iqm_of_human_normalised_scores():

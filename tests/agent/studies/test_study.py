@@ -1,4 +1,4 @@
-"""Studies: the file, the runs, that they are paired, resumed and alike however many at a time."""
+"""Studies: the file, paired runs, resuming, results that do not depend on the number of jobs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from agent.cli import run as command
 from agent.learning.training import Training
 from agent.recording.run_folder import RunFolder
 from agent.studies.findings import find
-from agent.studies.grid import check, lesson_of, runs_of, settings_of_arm, stages
+from agent.studies.grid import check, runs_of, settings_of_arm, stages, training_of
 from agent.studies.measures import MEASURES, TIMED, Series, SeriesRecorder, measured
-from agent.studies.report import _how, write_report
+from agent.studies.report import as_markdown, write_report
 from agent.studies.runner import begin, reopen, results_in, run_study
 from agent.studies.study import branch, chosen, quick, read_study, shipped, study_of
 from modules.messages import ConfigError
@@ -77,11 +77,11 @@ def silent(_):
 def done(tmp_path_factory):
     """A finished study's folder, not to be written to."""
     folder = begin(tiny(), tmp_path_factory.mktemp("study") / "tiny")
-    told = []
-    run_study(tiny(), folder, 1, told.append)
+    reports = []
+    run_study(tiny(), folder, 1, reports.append)
     write_report(folder)
-    assert [progress.done for progress in told] == list(range(1, 13))
-    assert told[-1].remaining_s == 0
+    assert [progress.done for progress in reports] == list(range(1, 13))
+    assert reports[-1].remaining_s == 0
     return folder
 
 
@@ -98,7 +98,7 @@ def figures(folder):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"sedes": [1]}, "Did you mean 'seeds'"),
         ({"worlds": [{"id": "CartPole-v1", "step": 3}]}, "Did you mean 'steps'"),
@@ -128,18 +128,18 @@ def figures(folder):
                                                     "arm": "random"}}}}, "plain arm"),
     ],
 )  # fmt: skip
-def test_a_wrong_file_is_refused_in_one_line(change, said, tmp_path, monkeypatch, capsys):
+def test_a_wrong_file_is_refused_in_one_line(change, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("s.yaml").write_text(yaml.safe_dump({**TINY, **change}))
     assert command(["study", "s.yaml"]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["study", "mods"], "Did you mean 'modes'"),
         (["study"], "one of the two"),
@@ -150,15 +150,15 @@ def test_a_wrong_file_is_refused_in_one_line(change, said, tmp_path, monkeypatch
         (["study", "s.yaml", "--quick"], "Did you mean 'generations'"),
     ],
 )
-def test_wrong_words_are_refused_in_one_line(words, said, tmp_path, monkeypatch, capsys):
+def test_wrong_words_are_refused_in_one_line(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    taught = with_arm(tune={}, settings={"configurator.kind": "learned"})
+    learned = with_arm(tune={}, settings={"configurator.kind": "learned"})
     Path("s.yaml").write_text(
-        yaml.safe_dump({**TINY, **taught, "quick": {"tune": {"generation": 1}}})
+        yaml.safe_dump({**TINY, **learned, "quick": {"tune": {"generation": 1}}})
     )
     assert command(words) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not Path("runs").exists()
 
@@ -189,11 +189,11 @@ def test_other_seeds_and_worlds():
     assert chosen(tiny(), None, None) == tiny()
 
 
-def test_a_tutor_may_begin_with_a_seed_it_never_lives():
+def test_a_tuning_does_not_use_its_first_seed():
     study_of({**TINY, **with_arm(tune={"seed": 2})}, "tiny")
 
 
-def test_a_world_made_quick_is_as_the_study_has_it(tmp_path, monkeypatch, capsys):
+def test_quick_keeps_the_settings_of_a_world(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     acrobot = {"id": "Acrobot-v1", "price": 0.5, "settings": {"memory.capacity": 50}}
     few = {name: TINY["arms"][name] for name in ("acts", "acts-too")}
@@ -205,11 +205,11 @@ def test_a_world_made_quick_is_as_the_study_has_it(tmp_path, monkeypatch, capsys
     Path("s.yaml").write_text(yaml.safe_dump({**TINY, **small}))
     words = ["study", "s.yaml", "--quick", "--worlds", "Acrobot-v1", "--seeds", "7", "--jobs", "1"]
     assert command([*words, "--run", "out"]) == 0
-    asked = reopen(Path("out"))
-    (world,) = asked.worlds
+    small_study = reopen(Path("out"))
+    (world,) = small_study.worlds
     assert (world.id, world.steps, world.price) == ("Acrobot-v1", 3, 0.5)
     assert world.settings == acrobot["settings"]
-    assert asked.seeds == (7,)
+    assert small_study.seeds == (7,)
     # Where nothing is named, the study says what is small.
     assert quick(tiny()).seeds == (0, 1)
 
@@ -221,12 +221,12 @@ def test_a_trained_agent_plays_under_its_own_rules(tmp_path):
                  measures=["return"])  # fmt: skip
     check(study)
     runs = runs_of(study, [(world["id"], "acts") for world in worlds], {}, tmp_path)
-    found = [resolved(run.request()).settings.world.protocol for run in runs[:2]]
-    assert found == ["100k", "v5"]
-    taught = resolved(lesson_of(study, study.worlds[0], "trained", 0))
-    assert taught.settings.world.protocol == "100k"
-    asked = study.worlds[0].model_copy(update={"protocol": "v5"})
-    assert settings_of_arm(study, asked, study.arms["acts"], {})["world"]["protocol"] == "v5"
+    protocols = [resolved(run.request()).settings.world.protocol for run in runs[:2]]
+    assert protocols == ["100k", "v5"]
+    learned = resolved(training_of(study, study.worlds[0], "trained", 0))
+    assert learned.settings.world.protocol == "100k"
+    world = study.worlds[0].model_copy(update={"protocol": "v5"})
+    assert settings_of_arm(study, world, "acts", {})["world"]["protocol"] == "v5"
 
 
 def test_the_plan_is_every_arm_in_every_world_with_every_seed(tmp_path):
@@ -238,7 +238,7 @@ def test_the_plan_is_every_arm_in_every_world_with_every_seed(tmp_path):
     assert len({run.name for run in runs}) == 9
     assert [run.seed for run in runs] == [0] * 3 + [1] * 3 + [2] * 3
     world = study.worlds[0]
-    tree = settings_of_arm(study, world, study.arms["random"], {"configurator.rate": 0.5})
+    tree = settings_of_arm(study, world, "random", {"configurator.rate": 0.5})
     assert tree["configurator"] == {"kind": "random-rate", "rate": 0.5}
     assert tree["directive"] == {"model_calls": 12, "horizon_steps": 4, "commit_steps": 1}
 
@@ -251,16 +251,16 @@ def test_every_run_is_a_whole_folder(done):
     assert len(folders) == 12
     assert "cartpole-v1--thinks--2" in folders
     for name in folders:
-        kept = {path.name for path in (done / "runs" / name).iterdir()}
-        assert kept == {"config.yaml", "result.json", "series.npz"}
+        files = {path.name for path in (done / "runs" / name).iterdir()}
+        assert files == {"config.yaml", "result.json", "series.npz"}
 
 
-def test_the_same_arm_twice_lives_the_same_life(done):
-    found = figures(done)
+def test_equal_arms_have_equal_measures(done):
+    measures = figures(done)
     for seed in (0, 1, 2):
-        assert found["CartPole-v1", "acts", seed] == found["CartPole-v1", "acts-too", seed]
-    # And other seeds are other luck, or pairing them would mean nothing.
-    assert len({found["CartPole-v1", "acts", seed]["effort"] for seed in (0, 1, 2)}) > 1
+        assert measures["CartPole-v1", "acts", seed] == measures["CartPole-v1", "acts-too", seed]
+    # Other seeds differ, or pairing by seed would have no effect.
+    assert len({measures["CartPole-v1", "acts", seed]["effort"] for seed in (0, 1, 2)}) > 1
 
 
 def test_measures_are_those_of_the_moments(done):
@@ -275,13 +275,13 @@ def test_measures_are_those_of_the_moments(done):
     assert set(MEASURES) - set(TIMED) <= set(again)
 
 
-def test_a_matched_arm_is_given_what_the_other_did(done):
+def test_a_matched_arm_takes_the_mean_of_the_other(done):
     config = yaml.safe_load((done / "runs" / "cartpole-v1--random--1" / "config.yaml").read_text())
     rates = [figures(done)["CartPole-v1", "thinks", seed]["thought_share"] for seed in (0, 1, 2)]
     assert config["configurator"]["rate"] == pytest.approx(np.mean(rates))
 
 
-def test_it_goes_on_where_it_was_stopped(done, tmp_path, monkeypatch):
+def test_a_study_continues_where_it_was_interrupted(done, tmp_path, monkeypatch):
     folder = begin(tiny(), tmp_path / "stopped")
 
     def stop(progress):
@@ -294,22 +294,22 @@ def test_it_goes_on_where_it_was_stopped(done, tmp_path, monkeypatch):
     half = folder / "runs" / ".part-cartpole-v1--random--1"
     half.mkdir()
     (half / "result.json").write_text("{")
-    kept = {p: p.stat().st_mtime_ns for p in (folder / "runs").glob("c*/result.json")}
+    times = {p: p.stat().st_mtime_ns for p in (folder / "runs").glob("c*/result.json")}
     write_report(folder)
     assert "Unfinished: 7 of 12" in (folder / "report.md").read_text()
-    told = []
-    run_study(reopen(folder), folder, 1, told.append)
-    assert len(told) == 7
-    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    reports = []
+    run_study(reopen(folder), folder, 1, reports.append)
+    assert len(reports) == 7
+    assert {p: p.stat().st_mtime_ns for p in times} == times
     assert not half.exists()
     assert figures(folder) == figures(done)
 
 
-def test_a_tuned_arm_is_tuned_as_the_agent_it_is(tmp_path):
-    """In a world that has an agent it is that agent; what is matched is given besides."""
+def test_a_tuned_arm_has_the_agent_of_its_world(tmp_path):
+    """The agent of the world is tuned; the setting of the match is added for the runs."""
     arms = {
         "acts": {"settings": {"configurator": {"kind": "fixed", "mode": 1}}},
-        "taught": {
+        "learned": {
             "settings": {
                 "configurator.kind": "learned",
                 "directive": {"model_calls": 8, "horizon_steps": 2},
@@ -319,22 +319,22 @@ def test_a_tuned_arm_is_tuned_as_the_agent_it_is(tmp_path):
         },
     }
     study = study_of(
-        {"name": "taught", "question": "?", "arms": arms, "seeds": [0], "measures": ["return"],
-         "worlds": [{"id": "CartPole-v1", "agent": "cartpole", "steps": 3}]}, "taught",
+        {"name": "learned", "question": "?", "arms": arms, "seeds": [0], "measures": ["return"],
+         "worlds": [{"id": "CartPole-v1", "agent": "cartpole", "steps": 3}]}, "learned",
     )  # fmt: skip
-    folder = begin(study, tmp_path / "taught")
+    folder = begin(study, tmp_path / "learned")
     run_study(study, folder, 1, silent)
-    tuned = folder / "tuned" / "cartpole-v1--taught"
+    tuned = folder / "tuned" / "cartpole-v1--learned"
     own = RunFolder(BUNDLED / "cartpole").read_config()
-    kept = yaml.safe_load((tuned / "config.yaml").read_text())
-    assert kept["cost"] == own["cost"]
-    lived = folder / "runs" / "cartpole-v1--taught--0" / "config.yaml"
-    settings = yaml.safe_load(lived.read_text())
+    config = yaml.safe_load((tuned / "config.yaml").read_text())
+    assert config["cost"] == own["cost"]
+    file = folder / "runs" / "cartpole-v1--learned--0" / "config.yaml"
+    settings = yaml.safe_load(file.read_text())
     assert settings["configurator"]["weights"] == str(tuned)
     assert settings["directive"]["risk"] == 3
 
 
-def test_a_training_that_is_stopped_is_not_kept(tmp_path, monkeypatch):
+def test_an_interrupted_training_is_done_again(tmp_path, monkeypatch):
     arms = {"acts": {"train": {"steps": 40, "settings": {"learner.warmup_steps": 20}}}}
     study = study_of(
         {"name": "trained", "question": "?", "arms": arms, "seeds": [0], "measures": ["return"],
@@ -343,9 +343,9 @@ def test_a_training_that_is_stopped_is_not_kept(tmp_path, monkeypatch):
     folder = begin(study, tmp_path / "trained")
     whole = Training.run
 
-    def interrupted(self, kept):
+    def interrupted(self, checkpoints):
         os.kill(os.getpid(), signal.SIGINT)
-        yield from whole(self, kept)
+        yield from whole(self, checkpoints)
 
     with monkeypatch.context() as within:
         within.setattr(Training, "run", interrupted)
@@ -360,7 +360,7 @@ def test_a_training_that_is_stopped_is_not_kept(tmp_path, monkeypatch):
     assert len(results_in(folder)) == 1
 
 
-def test_two_at_a_time_come_to_the_same(done, tmp_path):
+def test_two_jobs_at_a_time_have_the_same_results(done, tmp_path):
     folder = begin(tiny(), tmp_path / "two")
     run_study(tiny(), folder, 2, silent)
     assert figures(folder) == figures(done)
@@ -374,9 +374,9 @@ def test_a_run_that_fails_is_named_and_nothing_finished_is_lost(tmp_path, monkey
     shutil.rmtree("out/runs/cartpole-v1--thinks--0")
     monkeypatch.setattr("agent.studies.worker.measured", lambda *_: 1 / 0)
     assert command(["study", "--resume", "out"]) == 1
-    said = capsys.readouterr().err
-    assert "thinks · CartPole-v1 · seed 0: ZeroDivisionError" in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "thinks · CartPole-v1 · seed 0: ZeroDivisionError" in message
+    assert message.count("\n") == 1
     assert not Path("out/runs/cartpole-v1--thinks--0").exists()
     assert len(results_in(Path("out"))) == 3
     monkeypatch.undo()
@@ -387,52 +387,52 @@ def test_a_run_that_fails_is_named_and_nothing_finished_is_lost(tmp_path, monkey
     assert last["missing"] == 0
 
 
-# -- what is measured ---------------------------------------------------------------------------
+# -- the measures ---------------------------------------------------------------------------
 
 
 def test_the_first_episode_alone_counts(life, pong):
     recorder = SeriesRecorder(pong.actions, rows=2)
     over = [recorder.add(moment) for moment in life(60)]
-    # The game of the made-up life is over at its 50th moment, which still is felt.
+    # The game of the example is over at its 50th moment, whose signals still count.
     assert over.index(True) == 49
     series = recorder.series()
     assert series.counts.sum() == 2 * 50
-    found = measured(series, ("score", "pain"), pong.signals)
-    assert found["return"] == 5
-    assert found["lives_lost"] == 2
-    assert found["length"] == 49
+    values = measured(series, ("score", "pain"), pong.signals)
+    assert values["return"] == 5
+    assert values["lives_lost"] == 2
+    assert values["length"] == 49
     thinking = [step % 3 == 0 for step in range(49)]
-    assert found["mode2_share"] == pytest.approx(np.mean(thinking))
-    assert found["model_calls"] == 182 * sum(thinking)
-    assert found["return_per_kcall"] == pytest.approx(5000 / (182 * sum(thinking)))
-    assert found["dwell_2"] == 1
-    assert found["switch_rate"] == pytest.approx(100 * 32 / 48)
-    assert found["signal.lives"] == pytest.approx(sum(3.0 - step // 25 for step in range(50)))
+    assert values["mode2_share"] == pytest.approx(np.mean(thinking))
+    assert values["model_calls"] == 182 * sum(thinking)
+    assert values["return_per_kcall"] == pytest.approx(5000 / (182 * sum(thinking)))
+    assert values["dwell_2"] == 1
+    assert values["switch_rate"] == pytest.approx(100 * 32 / 48)
+    assert values["signal.lives"] == pytest.approx(sum(3.0 - step // 25 for step in range(50)))
 
 
-# -- what it says -------------------------------------------------------------------------------
+# -- findings and report ------------------------------------------------------------------------
 
 
 def test_the_same_arm_twice_is_no_difference_and_no_distance(done):
-    found = find(tiny(), results_in(done), done)
-    same = next(c for c in found.contrasts if c.arm == "acts-too")
+    findings = find(tiny(), results_in(done), done)
+    same = next(c for c in findings.contrasts if c.arm == "acts-too")
     assert (same.difference.mean, same.difference.low, same.difference.high) == (0, 0, 0)
     assert same.p == 1
-    apart = {(d.arms, d.what): d for d in found.distances}
+    apart = {(d.arms, d.what): d for d in findings.distances}
     assert apart[("acts", "acts-too"), "actions"].apart.mean == 0
     assert apart[("acts", "acts-too"), "places"].apart.mean == 0
     assert apart[("acts", "thinks"), "actions"].apart.mean > 0
-    (trend,) = found.trends
+    (trend,) = findings.trends
     assert trend.monotone
     assert trend.tau.mean == 1
     assert trend.means[0].mean == 0
-    assert found.curves["thinks"]["surprise"][0].share == 1
-    assert min(point.share for point in found.thoughts["thinks"]["surprise"]) < 1
-    assert found.missing == []
+    assert findings.curves["thinks"]["surprise"][0].share.mean == 1
+    assert min(point.share.mean for point in findings.thoughts["thinks"]["surprise"]) < 1
+    assert findings.missing == []
 
 
-def test_findings_are_those_of_numbers_put_in(tmp_path):
-    """A study whose runs are made up, so that what must be found is known."""
+def test_findings_of_known_runs(tmp_path):
+    """The runs are constructed, so the findings are known."""
     study = tiny(distances=[], curves=[], energies=[], seeds=list(range(12)))
     luck = np.random.default_rng(0).normal(0, 0.1, 12)
     levels = {"acts": (0, 0), "acts-too": (0, 0), "thinks": (10, 1000), "random": (9, 250)}
@@ -441,17 +441,17 @@ def test_findings_are_those_of_numbers_put_in(tmp_path):
          "measures": {"return": level + luck[seed], "model_calls": calls, "length": 12}}
         for arm, (level, calls) in levels.items() for seed in range(12)
     ]  # fmt: skip
-    found = find(study, runs, tmp_path)
-    assert found.gap is not None
-    assert found.gap.worlds == ("CartPole-v1",)
-    (kept,) = found.gap.shares
-    assert kept.share.mean == pytest.approx(0.9)
-    assert kept.calls.mean == pytest.approx(0.25)
-    assert kept.control_share.mean == pytest.approx(0)
-    assert kept.control_calls.mean == pytest.approx(0)
-    assert kept.over_control.low == pytest.approx(0.9)
-    assert [v.met for v in found.verdicts] == [True, True, True]
-    thinks = next(c for c in found.contrasts if c.arm == "thinks")
+    findings = find(study, runs, tmp_path)
+    assert findings.gap is not None
+    assert findings.gap.worlds == ("CartPole-v1",)
+    (share,) = findings.gap.shares
+    assert share.share.mean == pytest.approx(0.9)
+    assert share.calls.mean == pytest.approx(0.25)
+    assert share.control_share.mean == pytest.approx(0)
+    assert share.control_calls.mean == pytest.approx(0)
+    assert share.over_control.low == pytest.approx(0.9)
+    assert [v.met for v in findings.verdicts] == [True, True, True]
+    thinks = next(c for c in findings.contrasts if c.arm == "thinks")
     assert thinks.difference.mean == pytest.approx(10)
     assert thinks.p == 2 / 2**12
     assert thinks.p_corrected == pytest.approx(4 / 2**12)
@@ -462,7 +462,7 @@ def test_findings_are_those_of_numbers_put_in(tmp_path):
     assert not any(v.met for v in find(study, flat, tmp_path).verdicts)
 
 
-def test_a_trend_must_hold_on_so_many_worlds_whatever_other_trends_there_are(tmp_path):
+def test_the_worlds_on_which_a_trend_holds_are_counted_for_each_trend(tmp_path):
     trends = [
         {"measure": "model_calls", "arms": ["acts", arm], "direction": "rises"}
         for arm in ("thinks", "random")
@@ -473,24 +473,27 @@ def test_a_trend_must_hold_on_so_many_worlds_whatever_other_trends_there_are(tmp
          "measures": {"return": seed, "model_calls": 100 * (arm in ("thinks", "random"))}}
         for arm in study.arms for seed in study.seeds
     ]  # fmt: skip
-    found = find(study, runs, tmp_path)
-    assert all(trend.holds for trend in found.trends)
-    said = [verdict for verdict in found.verdicts if "rises" in verdict.text]
-    assert [verdict.met for verdict in said] == [False, False]
-    assert "acts, thinks" in said[0].text
-    assert "on 1 of 1 worlds (bar: 2)" in said[0].text
+    findings = find(study, runs, tmp_path)
+    assert all(trend.holds for trend in findings.trends)
+    rises = [verdict for verdict in findings.verdicts if "rises" in verdict.text]
+    assert [verdict.met for verdict in rises] == [False, False]
+    assert "acts, thinks" in rises[0].text
+    assert "on 1 of 1 worlds (bar: 2)" in rises[0].text
 
 
-def test_the_report_says_who_played_and_what_was_learned_first():
+def test_the_report_names_agents_and_trainings(tmp_path):
+    def lines_of(study):
+        return as_markdown(study, find(study, [], tmp_path), {}).splitlines()
+
     world = {"id": "CartPole-v1", "agent": "cartpole", "price": 0.25, "settings": {"discount": 0.9}}
     arms = {**TINY["arms"], "x": {"train": {"steps": 77, "preset": "learn-actions"}}}
-    lines = _how(tiny(worlds=[world], arms=arms))
-    (said,) = [line for line in lines if line.startswith("World CartPole-v1")]
-    assert all(part in said for part in ("cartpole", "0.25", "discount: 0.9"))
-    (said,) = [line for line in lines if line.startswith("Arm x")]
-    assert "steps: 77" in said
-    assert "learn-actions" in said
-    assert not any(line.startswith("World ") for line in _how(tiny()))
+    lines = lines_of(tiny(worlds=[world], arms=arms))
+    (line,) = [line for line in lines if line.startswith("- World CartPole-v1")]
+    assert all(part in line for part in ("cartpole", "0.25", "discount: 0.9"))
+    (line,) = [line for line in lines if line.startswith("- Arm x")]
+    assert "steps: 77" in line
+    assert "learn-actions" in line
+    assert not any(line.startswith("- World ") for line in lines_of(tiny()))
 
 
 def test_the_report_stands_by_itself(done):
@@ -540,7 +543,7 @@ def test_a_shipped_study_is_sound(name):
     ],
 )
 def test_a_shipped_study_runs(name, tmp_path, monkeypatch, capsys):
-    """Made small, but all of it: tuned, trained and matched arms, and the report."""
+    """Made small, with all of its trainings, tunings, matches and its report."""
     monkeypatch.chdir(tmp_path)
     words = ["study", name, "--quick", "--seeds", "0", "--jobs", "1", "--run", "out", "--json"]
     assert command(words) == 0, capsys.readouterr().err
@@ -581,7 +584,7 @@ def test_a_study_folder_of_version_0_1_is_resumed_and_a_file_refused(tmp_path):
 
 
 def test_a_study_of_version_0_1_keeps_its_folders(tmp_path):
-    """What was trained there is not trained again."""
+    """Its trained agents are not trained again."""
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(OLD))
     study, place = reopen(tmp_path), tmp_path / "schooled" / "cartpole-v1--school--0"
     place.mkdir(parents=True)

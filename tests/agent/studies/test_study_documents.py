@@ -1,4 +1,4 @@
-"""What docs/configurator.md and the notebook show works as shown, made small."""
+"""The commands, code and notebook of docs/configurator.md run, made small."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def test_figures_are_there_and_small():
     assert shown
     for name in shown:
         assert (HOME / "docs" / name).is_file(), name
-    kept = list((HOME / "docs" / "figures").iterdir())
+    figures = list((HOME / "docs" / "figures").iterdir())
     # README's two pictures among them: what a clone has to fetch stays small.
-    assert sum(path.stat().st_size for path in kept) < 700_000
+    assert sum(path.stat().st_size for path in figures) < 700_000
 
 
 def test_the_notebook(tmp_path, monkeypatch, capsys):
@@ -91,14 +91,14 @@ def test_the_notebook(tmp_path, monkeypatch, capsys):
             assert (whole in code) == (cell is cells[0])
             code = code.replace(whole, small)
         exec(compile(code, "configurator.ipynb", "exec"), names)
-        said = capsys.readouterr().out
-        kept = "".join(
+        printed = capsys.readouterr().out
+        stored = "".join(
             "".join(output["text"])
             for output in cell["outputs"]
             if output["output_type"] == "stream"
         )
-        # Figures move with every change of an agent; what is told does not.
-        assert len(said.splitlines()) == len(kept.splitlines())
+        # Figures move with every change of an agent; the number of lines does not.
+        assert len(printed.splitlines()) == len(stored.splitlines())
 
 
 def test_the_page_has_its_answer():

@@ -1,4 +1,4 @@
-"""Tuning: what it steps along, what it keeps, and that it goes on where it stopped."""
+"""Tuning: its steps, its folder, and that an interrupted one continues with the same result."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from agent.assembly.load import RunRequest, load, prepared
 from agent.cli import run
 from agent.recording import checkpoint
-from agent.tuning.evolution import Outcome, _Lesson, _tunable, step_of, tune
+from agent.tuning.evolution import Outcome, Tuning, _Objective, _tunable, step_of, tune
 from agent.tuning.from_traces import _fit, advantage
 from modules.messages import ConfigError
 
@@ -19,22 +19,21 @@ SMALL = RunRequest(
     overrides=("world_model.kind=persistence", "directive.horizon_steps=3",
                "directive.model_calls=8", "directive.commit_steps=2"),
 )  # fmt: skip
-ASKED: dict[str, Any] = {
-    "price": 1.0, "generations": 2, "population": 4, "episodes": 2, "steps": 12, "seed": 5,
-}  # fmt: skip
+TUNING = Tuning(price=1.0, generations=2, population=4, episodes=2, steps=12, seed=5)
+DEARER = TUNING.model_copy(update={"price": 2.0})
 
 
-def test_it_steps_towards_what_came_to_more() -> None:
+def test_the_step_is_towards_better_candidates() -> None:
     directions = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     # Along the first axis more is better, along the second less.
     moved = step_of(directions, torch.tensor([4.0, 1.0, 2.0, 3.0]))
     assert moved[0] > 0 > moved[1]
     assert torch.equal(step_of(directions, torch.full((4,), 7.0)), torch.zeros(2))
-    # Ranks alone count: one that came to very much weighs no more than a best one does.
+    # Ranks alone count: the size of the best value has no effect.
     assert torch.equal(moved, step_of(directions, torch.tensor([1e9, 1.0, 2.0, 3.0])))
 
 
-def test_it_finds_the_top_of_a_hill() -> None:
+def test_steps_lead_to_the_maximum_of_a_quadratic() -> None:
     draw = torch.Generator().manual_seed(0)
     top, here = torch.tensor([0.7, -1.2, 0.4]), torch.zeros(3)
     for _ in range(60):
@@ -45,72 +44,73 @@ def test_it_finds_the_top_of_a_hill() -> None:
     assert (here - top).norm() < 0.2
 
 
-def test_what_thinking_is_worth_is_found_in_what_followed() -> None:
-    """Thinking pays where the first feature is above 0: found, and taught to the network."""
+def test_the_advantage_of_thinking_is_estimated_from_returns() -> None:
+    """Thinking pays where the first feature is above 0; the network is fitted to it."""
     draw = torch.Generator().manual_seed(1)
     assembly = prepared(
         RunRequest(agent="CartPole-v1", overrides=("configurator.kind=learned",
                                                 "world_model.kind=persistence"))
     )  # fmt: skip
     assembly.world.close()
-    taught = _tunable(assembly)
-    size = taught.weights["hidden.weight"].shape[1]
-    heard = torch.randn(800, size, generator=draw)
+    tunable = _tunable(assembly)
+    size = tunable.weights["hidden.weight"].shape[1]
+    features = torch.randn(800, size, generator=draw)
     thought = torch.rand(800, generator=draw) < 0.3
-    followed = 2 * heard[:, 1] + thought * heard[:, 0] + 0.3 * torch.randn(800, generator=draw)
-    worth = advantage(heard, thought, followed)
-    assert torch.corrcoef(torch.stack([worth, heard[:, 0]]))[0, 1] > 0.97
-    _fit(taught, heard, worth)
-    thinks = taught.outputs(heard)[:, 0] >= 0
-    far = heard[:, 0].abs() > 0.3
-    assert (thinks == (heard[:, 0] > 0))[far].float().mean() > 0.95
+    net_return = (
+        2 * features[:, 1] + thought * features[:, 0] + 0.3 * torch.randn(800, generator=draw)
+    )
+    gain = advantage(features, thought, net_return)
+    assert torch.corrcoef(torch.stack([gain, features[:, 0]]))[0, 1] > 0.97
+    _fit(tunable, features, gain)
+    thinks = tunable.outputs(features)[:, 0] >= 0
+    far = features[:, 0].abs() > 0.3
+    assert (thinks == (features[:, 0] > 0))[far].float().mean() > 0.95
 
 
 def stopped(*_: object) -> Outcome:
     raise KeyboardInterrupt
 
 
-def test_a_dear_thought_is_given_up_and_the_folder_says_all(
+def test_a_tuning_with_a_high_price_and_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a call costs more than an episode can earn, thinking less is taught."""
-    told: list[object] = []
+    """A call costs more than an episode can earn; interrupted, the result is the same."""
+    reports: list[object] = []
     place = tmp_path / "whole"
-    best = tune(SMALL, place, report=told.append, **ASKED)
+    best = tune(SMALL, place, TUNING, report=reports.append)
     assert best == place / "best"
-    assert len(told) == 2
-    assert "held out" in str(told[0])
+    assert len(reports) == 2
+    assert "held out" in str(reports[0])
     facts = checkpoint.load(best).facts
     assert facts["price"] == 1.0
     assert facts["judged"]["value"] >= facts["untaught"]["value"]
     notes = json.loads((place / "tuning.json").read_text())
     assert notes["asked"]["config"]["configurator"]["kind"] == "learned"
     assert len(notes["history"]) == 2
-    # Interrupted before anything was judged and after the first generation, and gone on with, it
-    # comes to the same.
+    # Interrupted before the first evaluation and after the first generation.
     parts = tmp_path / "parts"
     with monkeypatch.context() as within:
-        within.setattr(_Lesson, "judged", stopped)
+        within.setattr(_Objective, "held_out", stopped)
         with pytest.raises(KeyboardInterrupt):
-            tune(SMALL, parts, report=told.append, **ASKED)
+            tune(SMALL, parts, TUNING, report=reports.append)
     with pytest.raises(ConfigError, match=r"was begun with price 1\.0"):
-        tune(SMALL, parts, **{**ASKED, "price": 2.0})
+        tune(SMALL, parts, DEARER)
 
     def stop(_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(SMALL, parts, report=stop, **ASKED)
+        tune(SMALL, parts, TUNING, report=stop)
     resumed: list[object] = []
-    tune(SMALL, parts, report=resumed.append, **ASKED)
-    assert [str(one) for one in resumed] == [str(told[1])]
+    tune(SMALL, parts, TUNING, report=resumed.append)
+    assert [str(one) for one in resumed] == [str(reports[1])]
     one, other = (checkpoint.load(p / "best").tensors["weights"] for p in (place, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(
         ConfigError, match=r"was begun with price 1\.0; continue it as it was begun"
     ):
-        tune(SMALL, place, **{**ASKED, "price": 2.0})
-    # The weights are given to an agent by the folder, and must fit it.
+        tune(SMALL, place, DEARER)
+    # An agent reads the weights from the folder; their shapes must fit.
     again = load("CartPole-v1", *SMALL.overrides, "configurator.kind=learned",
                  f"configurator.weights={place}")  # fmt: skip
     again.world.close()
@@ -125,7 +125,7 @@ def test_a_dear_thought_is_given_up_and_the_folder_says_all(
              f"configurator.weights={place}")  # fmt: skip
 
 
-def test_recorded_runs_teach_and_what_does_not_fit_is_refused(
+def test_tuning_from_recorded_runs_and_runs_that_do_not_fit(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     little = [f"--{o}" for o in SMALL.overrides]
@@ -144,7 +144,7 @@ def test_recorded_runs_teach_and_what_does_not_fit_is_refused(
     assert "record with configurator.kind=random-rate" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
     with monkeypatch.context() as within:
-        within.setattr(_Lesson, "judged", stopped)
+        within.setattr(_Objective, "held_out", stopped)
         run([*words, "--run", str(tuned), "--from-traces", str(recorded)])
     assert not (tuned / "generations").exists()
     assert run([*words, "--run", str(tuned), "--from-traces", str(recorded)]) == 0
@@ -156,17 +156,18 @@ def test_recorded_runs_teach_and_what_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("changed", "complaint"),
+    ("option", "complaint"),
     [
-        ({"population": 3}, "population: expected an even number"),
-        ({"steps": 1}, "steps: expected at least 2"),
-        ({"price": -1.0}, "price: expected 0 or more"),
-        ({"generations": 0}, "there is nothing to learn"),
+        ("--population=3", "tune population: 3 is not a multiple of 2"),
+        ("--steps=1", "tune steps: 1 is not greater than or equal to 2"),
+        ("--price=-1", "tune price: -1.0 is not greater than or equal to 0"),
+        ("--generations=0", "there is nothing to learn"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_made(
-    changed: dict[str, Any], complaint: str, tmp_path: Path
+def test_wrong_options_are_refused_before_a_folder_is_created(
+    option: str, complaint: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=complaint):
-        tune(SMALL, tmp_path / "here", **{**ASKED, **changed})
-    assert not (tmp_path / "here").exists()
+    monkeypatch.chdir(tmp_path)
+    assert run(["tune", "CartPole-v1", option]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs/*"))
