@@ -1,17 +1,19 @@
-"""`make_world` builds an environment from its id and settings."""
+"""`make_world` builds an environment from its id and settings, `world_spec` its spec alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
+from functools import cache
 from typing import Any
 
-from modules.messages import ConfigError
+from modules.messages import ConfigError, WorldSpec
 from modules.ports import World
 from modules.validation import validated
 from worlds.catalog import Game, find, list_games, list_worlds
 from worlds.protocols import Sensor, protocol_named
 
-__all__ = ["list_games", "list_worlds", "make_world"]
+__all__ = ["list_games", "list_worlds", "make_world", "world_spec"]
 
 
 def make_world(
@@ -90,3 +92,21 @@ def make_world(
                 + (f"try 0 to {size - 1}" if size else "leave them out")
             )
     return world
+
+
+def world_spec(id: str, protocol: str | None = None) -> WorldSpec:
+    """The spec of `make_world(id, protocol=protocol)`.
+
+    That of an Atari game is computed once a process, since loading a ROM takes .1 s; another id may
+    be registered anew.
+    """
+    spec = _atari_spec if isinstance(find(id), Game) else _spec
+    return spec(id, protocol)
+
+
+def _spec(id: str, protocol: str | None) -> WorldSpec:
+    with closing(make_world(id, protocol=protocol)) as world:
+        return world.spec
+
+
+_atari_spec = cache(_spec)

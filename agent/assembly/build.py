@@ -16,7 +16,6 @@ import os
 import sys
 import zlib
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from agent.assembly.resolve import (
     resolve_swapped,
     settings_of,
 )
-from agent.assembly.settings import WorldSettings
 from agent.modules import Modules
 from agent.recording.drive_guard import SHIPPED, drive_hashes, require_same
 from agent.recording.recorder import RunRecorder
@@ -42,10 +40,10 @@ from modules.configurator import interventions
 from modules.configurator.base_directive import BaseDirective, DirectiveSettings
 from modules.configurator.fixed import Fixed
 from modules.cost.drives import DRIVES, IntrinsicCost
-from modules.messages import ConfigError, WorldSpec
+from modules.messages import ConfigError
 from modules.ports import World
 from modules.weights import subgoals
-from worlds.make import make_world
+from worlds.make import make_world, world_spec
 
 KINDS: dict[str, dict[str, str]] = {
     "perception": {
@@ -203,22 +201,17 @@ def learning_device(name: str) -> torch.device | None:
 
 def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
     """The complete configuration, with the defaults that depend on the world."""
-    world = world_spec(settings_of(tree).world)
+    where = settings_of(tree).world
+    spec = world_spec(where.id, where.protocol)
     # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
-    known = {"id": world.id, "protocol": world.protocol}
-    config = resolve(merge(tree, {"world": known}), world, kinds)
+    known = {"id": spec.id, "protocol": spec.protocol}
+    config = resolve(merge(tree, {"world": known}), spec, kinds)
     others = {
-        one.text: resolve_swapped(config, one.other, f"interventions {one.text!r}", world, kinds)
+        one.text: resolve_swapped(config, one.other, f"interventions {one.text!r}", spec, kinds)
         for one in map(interventions.read, config.settings.interventions)
         if one.kind == "swap"
     }
     return replace(config, others=others)
-
-
-def world_spec(settings: WorldSettings) -> WorldSpec:
-    """The shapes of a world, which is made and closed again."""
-    with closing(make_world(settings.id, protocol=settings.protocol)) as world:
-        return world.spec
 
 
 def build_agent(config: ResolvedConfig, world: World) -> Agent:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Iterable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from agent.studies.study import OLD_FOLDERS, Study, StudyWorld, branch, plain
 from agent.tuning.evolution import Tuning
 from modules.messages import ConfigError, WorldSpec
 from modules.suggest import suggestion
-from worlds.make import make_world
+from worlds.make import world_spec
 
 
 def run_name(world: str, arm: str, seed: int) -> str:
@@ -186,8 +185,7 @@ def check(study: Study) -> None:
 def _spec_of(tree: ConfigTree) -> WorldSpec:
     """The spec of the world of a configuration."""
     settings = settings_of(tree).world
-    with closing(make_world(settings.id, protocol=settings.protocol)) as world:
-        return world.spec
+    return world_spec(settings.id, settings.protocol)
 
 
 def _require_weights(configurator: Slot) -> None:

@@ -3,10 +3,10 @@
     python examples/benchmarks/resume.py --points 20 --json
 
 For each world a training runs undisturbed once. Then, for each point, the same training is started
-anew, killed as soon as it has passed a step drawn at random (and some random milliseconds), and
-resumed with `sextet train --resume`. What it has become at its end must be what the undisturbed one
-became: weights, target networks, optimiser, all that memory holds (so every action since), and the
-state of the world. At least 200 actions lie between the checkpoint it went on from and its end.
+anew in a process of its own, killed as soon as it has passed a step drawn at random (and some
+random milliseconds), and resumed here. What it has become at its end must be what the undisturbed
+one became: weights, target networks, optimiser, all that memory holds (so every action since), and
+the state of the world. At least 200 actions lie between the checkpoint it went on from and its end.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from agent.api.train import train
+from agent.api.training import TrainingRun
 from agent.recording import checkpoint
 
 ACTIONS = 200
@@ -43,52 +47,51 @@ class Case:
 CASES = {
     "cartpole": Case(
         "CartPole-v1",
-        700,
+        450,
         (
-            "--learner.warmup_steps=60", "--learner.batch=16", "--learner.replay_ratio=0.5",
-            "--learner.reset_every=120", "--learner.imagination_horizon=2",
-            "--memory.capacity=1000", "--memory.priority_exponent=0.5",
+            "learner.warmup_steps=60", "learner.batch=16", "learner.replay_ratio=0.25",
+            "learner.reset_every=30", "learner.imagination_horizon=2", "memory.capacity=1000",
+            "memory.priority_exponent=0.5",
         ),
     ),
     "pixels": Case(
         "ALE/Breakout-v5",
-        800,
+        480,
         (
-            "--protocol", "100k", "--num-envs", "4", "--perception.kind=pixels-small",
-            "--perception.latent_size=64", "--learner.warmup_steps=100", "--learner.batch=8",
-            "--learner.replay_ratio=0.1",
+            "world.protocol=100k", "world.num_envs=4", "perception.kind=pixels-small",
+            "perception.latent_size=64", "learner.warmup_steps=100", "learner.batch=8",
+            "learner.replay_ratio=0.1", "memory.capacity=1000",
             # An untrained greedy policy may never serve a ball, and a game lasts half an hour.
-            "--training.evaluation.actor.policy.epsilon=1.0", "--memory.capacity=1000",
+            "training.evaluation.actor.policy.epsilon=1.0",
         ),
     ),
 }  # fmt: skip
 
 
-def command(case: Case, folder: Path, seed: int) -> list[str]:
-    """The training as typed."""
-    return [
-        sys.executable, "-m", "agent.cli", "train", case.world, "--run", str(folder), "--seed",
-        str(seed), "--steps", str(case.steps), *case.settings, "--training.report_every=20",
-        f"--training.checkpoint_every={EVERY}", "--training.evaluate_every=300",
-        "--training.evaluate_episodes=1", "--no-live",
-    ]  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    """One thread, since floating-point sums depend on their order."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+def overrides(case: Case) -> tuple[str, ...]:
+    """All settings of the training."""
+    return (
+        *case.settings, f"training.steps={case.steps}", "training.report_every=20",
+        f"training.checkpoint_every={EVERY}", "training.evaluate_every=300",
+        "training.evaluate_episodes=1",
+    )  # fmt: skip
 
 
 def undisturbed(case: Case, folder: Path, seed: int) -> None:
     """Trains to the end."""
-    subprocess.run(command(case, folder, seed), check=True, env=environment(), capture_output=True)
+    train(case.world, *overrides(case), seed=seed, run=folder)
 
 
 def killed_at(case: Case, folder: Path, seed: int, step: int, wait_s: float) -> int:
     """Trains, and is killed once it has reported to be past `step`; the last step it reported."""
+    settings = [f"--{setting}" for setting in overrides(case)]
+    # One thread, since floating-point sums depend on their order.
     child = subprocess.Popen(
-        command(case, folder, seed), env=environment(), stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "agent.cli", "train", case.world, "--run", str(folder), "--seed",
+         str(seed), *settings, "--no-live"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     reported = 0
     assert child.stdout is not None
     for line in child.stdout:
@@ -101,17 +104,6 @@ def killed_at(case: Case, folder: Path, seed: int, step: int, wait_s: float) -> 
     child.stdout.close()
     child.wait()
     return reported
-
-
-def resumed(folder: Path) -> dict[str, Any]:
-    """Resumes to the end; the output of the command."""
-    done = subprocess.run(
-        [sys.executable, "-m", "agent.cli", "train", "--resume", str(folder), "--no-live",
-         "--json"],
-        check=True, env=environment(), capture_output=True, text=True,
-    )  # fmt: skip
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
 
 
 def different(one: Path, other: Path, steps: int) -> list[str]:
@@ -144,14 +136,16 @@ def measure(name: str, points: int, folder: Path, seed: int = 0) -> dict[str, An
         newest = checkpoint.newest(place / "checkpoints", only=("memory",))
         assert newest is not None
         middle = not bool(newest[1].tensors["memory"]["now.over"].all())
-        told = resumed(place)
+        result = train(resume=place)
+        assert isinstance(result, TrainingRun)
+        assert result.resumed_at is not None
         wrong = different(folder / "whole", place, case.steps)
         kills.append(
             {
                 "killed_after": reported,
-                "resumed_at": told["resumed_at"],
+                "resumed_at": result.resumed_at,
                 "mid_episode": middle,
-                "actions_compared": case.steps - told["resumed_at"],
+                "actions_compared": case.steps - result.resumed_at,
                 "identical": not wrong,
                 "different": wrong,
             }
@@ -168,6 +162,7 @@ def measure(name: str, points: int, folder: Path, seed: int = 0) -> dict[str, An
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--points", type=int, default=20)
     parser.add_argument("--case", choices=[*CASES], action="append")

@@ -133,14 +133,14 @@ def test_two_games_are_trained_stopped_and_gone_on_with(tmp_path: Path):
              "--episodes", "1", "--jobs", "2", "--out", str(tmp_path),
              "--learner.warmup_steps=1000", "--training.evaluate_episodes=1",
              "--memory.capacity=1000"]  # fmt: skip
-    stopped = subprocess.run([*words, "--minutes", "0"], check=False, timeout=60)
+    stopped = subprocess.run([*words, "--minutes", "0"], check=False, timeout=300)
     assert stopped.returncode == 3
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1
     ended = subprocess.Popen(words)
     while not (tmp_path / "Pong-0" / "config.yaml").is_file():
         time.sleep(0.1)
     ended.terminate()
-    assert ended.wait(timeout=60) == 3
+    assert ended.wait(timeout=300) == 3
     assert subprocess.run(words, check=False, timeout=900).returncode == 0
     rows = rows_of(tmp_path)
     assert [(row["game"], row["steps"], row["episodes"]) for row in rows] == [

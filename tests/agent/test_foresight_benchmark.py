@@ -17,7 +17,7 @@ def output_of(monkeypatch, capsys, *words):
 
 
 def test_the_emulator_to_the_last_step_is_the_reference(monkeypatch, capsys):
-    words = ["--agents", "road_runner", "--states", "16", "--steps", "4", "--depths", "1,4"]
+    words = ["--agents", "road_runner", "--states", "8", "--steps", "4", "--depths", "1,4"]
     out = output_of(monkeypatch, capsys, *words)
     rows = {
         row[1].strip(): (float(row[2]), row[3])
@@ -30,7 +30,7 @@ def test_the_emulator_to_the_last_step_is_the_reference(monkeypatch, capsys):
     errors = [float(e) for e in re.findall(r"squared error ([\d.]+) of that", out)]
     assert len(errors) == 2
     assert all(0 < error != 1 for error in errors)
-    assert output_of(monkeypatch, capsys, *words) == out
+    assert "other futures" not in out
 
 
 def test_what_is_best_in_one_life_is_evaluated_in_another(monkeypatch, capsys):
@@ -41,7 +41,6 @@ def test_what_is_best_in_one_life_is_evaluated_in_another(monkeypatch, capsys):
     assert worth
     assert float(worth[1]) < 1  # by the lives it was chosen in, it would be 1
     assert output_of(monkeypatch, capsys, *noisy) == out
-    assert "other futures" not in output_of(monkeypatch, capsys, *words)
 
 
 def test_halves_of_lives_choose_for_each_other():

@@ -66,7 +66,7 @@ def test_a_fork_without_a_change_is_the_recorded_future(runs, name, steps):
             ended = replay.trace.series("observation.terminated")
             assert ended.any(0).all()  # episodes end within, in both rows
             assert set(replay.trace.series("mode").ravel()) == {1, 2}
-        for at in range(0, last + 1, -(-last // 4)):
+        for at in range(0, last + 1, -(-last // 2)):
             result = replay.fork(at, steps=steps)
             assert result.identical, (at, result.first_difference)
             assert result.original.digest == result.fork.digest

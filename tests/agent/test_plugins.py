@@ -1,11 +1,14 @@
 """A module from somewhere else, used through `--plugin`; and one that is wrong."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from agent.cli import run
 
 POLICY = '''
 from typing import Literal
@@ -64,25 +67,25 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.mkdir()
     (place / "stubborn_policy.py").write_text(POLICY)
     (place / "broken_modules.py").write_text(BROKEN)
-    monkeypatch.setenv("PYTHONPATH", str(place))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(place)
+    for name in ("stubborn_policy", "broken_modules"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return place
 
 
-def sextet(at: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def test_a_plugin_plays_and_the_run_remembers_it(
+    packages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """First as a process with the package on PYTHONPATH."""
     home = Path(__file__).parents[2]
-    return subprocess.run(
-        [sys.executable, "-c",
-         f"import sys; sys.path.insert(1, {str(home)!r}); from agent.cli import main; main()",
-         *arguments],
-        cwd=at, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-def test_a_plugin_plays_and_the_run_remembers_it(packages: Path, tmp_path: Path):
-    done = sextet(
-        tmp_path, "play", "CartPole-v1", "--plugin", "stubborn_policy", "--steps", "30",
-        "--actor.policy.kind=stubborn", "--actor.policy.action=0", "--preset", "reactive",
-        "--json", "--no-live", "--run", "first",
+    done = subprocess.run(
+        [sys.executable, "-m", "agent.cli",
+         "play", "CartPole-v1", "--plugin", "stubborn_policy", "--steps", "30",
+         "--actor.policy.kind=stubborn", "--actor.policy.action=0", "--preset", "reactive",
+         "--json", "--no-live", "--run", "first"],
+        env={**os.environ, "PYTHONPATH": f"{home}:{packages}"},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     first = json.loads(done.stdout.splitlines()[-1])
@@ -90,39 +93,41 @@ def test_a_plugin_plays_and_the_run_remembers_it(packages: Path, tmp_path: Path)
     written = (tmp_path / "first" / "config.yaml").read_text()
     assert "stubborn_policy" in written
 
-    unasked = sextet(tmp_path, "play", "first", "--no-live", "--run", "second")
-    assert unasked.returncode == 2
-    assert "give --plugin stubborn_policy" in unasked.stderr
+    assert run(["play", "first", "--no-live", "--run", "second"]) == 2
+    assert "give --plugin stubborn_policy" in capsys.readouterr().err
     assert not (tmp_path / "second").exists()
 
-    again = sextet(
-        tmp_path, "play", "first", "--plugin", "stubborn_policy", "--json", "--no-live",
-        "--run", "second",
-    )  # fmt: skip
-    assert again.returncode == 0, again.stderr
-    second = json.loads(again.stdout.splitlines()[-1])
+    words = ["--plugin", "stubborn_policy", "--json", "--no-live", "--run", "second"]
+    assert run(["play", "first", *words]) == 0
+    second = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert second["trace_digest"] == first["trace_digest"]
 
 
-def test_a_wrong_shape_stops_the_run_and_is_named(packages: Path, tmp_path: Path):
-    done = sextet(
-        tmp_path, "play", "CartPole-v1", "--plugin", "broken_modules", "--steps", "30",
+@pytest.mark.usefixtures("packages")
+def test_a_wrong_shape_stops_the_run_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = [
+        "play", "CartPole-v1", "--plugin", "broken_modules", "--steps", "30",
         "--perception.kind=too-wide", "--no-live", "--run", "kept",
-    )  # fmt: skip
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    ]  # fmt: skip
+    assert run(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
     for part in ("step 5", "perception (TooWide)", "State.latent", "expected", "[1, 3]", "kept"):
         assert part in line
     assert (tmp_path / "kept" / "trace.sqlite").is_file()
 
 
-def test_a_constructor_that_asks_for_the_moon_is_refused(packages: Path, tmp_path: Path):
-    done = sextet(
-        tmp_path, "play", "CartPole-v1", "--plugin", "broken_modules", "--run", "none",
+@pytest.mark.usefixtures("packages")
+def test_a_constructor_that_asks_for_the_moon_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = [
+        "play", "CartPole-v1", "--plugin", "broken_modules", "--run", "none",
         "--actor.policy.kind=needy",
-    )  # fmt: skip
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    ]  # fmt: skip
+    assert run(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert "actor.policy" in line
     assert "'moon'" in line
     assert not (tmp_path / "none").exists()

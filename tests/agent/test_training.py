@@ -277,7 +277,7 @@ def test_seeds_are_trained_one_by_one_and_summed_up(tmp_path, capsys, monkeypatc
         "run": "", **{k: figures["results"][1][k] for k in ("seconds", "cpu_seconds")},
     }  # fmt: skip
     figures, _ = said(
-        capsys, "train", "--resume", "all", "--steps", "90", "--jobs", "2", "--json", "--no-live"
+        capsys, "train", "--resume", "all", "--steps", "90", "--jobs", "1", "--json", "--no-live"
     )
     assert [r["resumed_at"] for r in figures["results"]] == [60, 60]
     assert [r["steps"] for r in figures["results"]] == [90, 90]
@@ -379,10 +379,12 @@ def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_wo
     monkeypatch.chdir(tmp_path)
     shape = ["--world_model.width=32", "--perception.width=32", "--cost.critic.width=32",
              "--memory.capacity=2000", "--learner.warmup_steps=100"]  # fmt: skip
-    assert run(["train", "CartPole-v1", "--steps", "600", "--seed", "1", "--run", "first",
-                "--training.evaluate_every=0", "--no-live", *shape]) == 0  # fmt: skip
-    told = ["train", "first", "--preset", "distil", "--num-envs", "4", "--steps", "1200",
-            "--training.evaluate_every=0", "--learner.warmup_steps=100", "--no-live"]  # fmt: skip
+    schedule = ["--training.evaluate_every=0", "--training.evaluate_episodes=1",
+                "--training.report_every=200", "--no-live"]  # fmt: skip
+    assert run(["train", "CartPole-v1", "--steps", "300", "--seed", "1", "--run", "first",
+                *schedule, *shape]) == 0  # fmt: skip
+    told = ["train", "first", "--preset", "distil", "--num-envs", "4", "--steps", "800",
+            "--learner.warmup_steps=100", *schedule]  # fmt: skip
     capsys.readouterr()
     assert run([*told, "--run", "second", "--json"]) == 0
     assert "actor begins fresh" in capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_a_narrow_beam_is_no_better_and_a_wider_one_no_worse_on_average():
 
 def test_refining_repairs_what_a_narrow_beam_missed():
     gains = []
-    for seed in range(16):
+    for seed in range(10):
         model, cost = maze(seed)
         model.ended = None
         totals = []
@@ -131,7 +131,7 @@ def test_refining_repairs_what_a_narrow_beam_missed():
 
 def test_what_refining_reports_is_what_the_plan_costs():
     """Also where a branch ended early and the plan before it did not."""
-    for seed in range(20):
+    for seed in range(10):
         model, cost = maze(seed)
         mind = actor(build(Beam, DISCRETE, action_repeat=1, refine_samples=1), DISCRETE, 1)
         _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), DISCRETE, mind)

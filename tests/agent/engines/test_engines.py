@@ -64,7 +64,6 @@ def test_results_and_reports_of_every_job(engine):
     assert {one.job.name: one.value for one in results} == {f"square {n}": n * n for n in range(5)}
     assert sorted(reports) == [(f"square {n}", ("seen", n)) for n in range(5)]
     assert all(one.seconds >= 0 for one in results)
-    assert [one.value for one in engine.map(jobs)] or True
     assert list(engine.map([])) == []
 
 
@@ -79,10 +78,13 @@ def test_processes_yield_results_as_jobs_end_and_have_one_thread():
     assert results["threads"] == 1
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
-    ("work", "message"),
-    [(refuse, "it: config x: expected 1, got 2"), (divide, "it: ZeroDivisionError: by zero")],
+    ("engine", "work", "message"),
+    [
+        (ENGINES[0], refuse, "it: config x: expected 1, got 2"),
+        (ENGINES[0], divide, "it: ZeroDivisionError: by zero"),
+        (ENGINES[1], divide, "it: ZeroDivisionError: by zero"),
+    ],
 )
 def test_a_job_that_raises_is_one_error_with_its_name(engine, work, message):
     with pytest.raises(JobError) as error:

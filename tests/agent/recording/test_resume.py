@@ -17,9 +17,9 @@ def bench() -> ModuleType:
     return benchmark("resume")
 
 
-@pytest.mark.parametrize("case", ["cartpole", "pixels"])
-def test_killed_once_and_resumed_it_is_the_same_bit_for_bit(bench, tmp_path, case):
-    found = bench.measure(case, 1, tmp_path, seed=1)
+# CartPole stopped without a kill: `learning/test_training_loop.py`.
+def test_killed_once_and_resumed_it_is_the_same_bit_for_bit(bench, tmp_path):
+    found = bench.measure("pixels", 1, tmp_path, seed=1)
     assert found["identical"] == 1, found["each"]
     assert found["actions_least"] >= bench.ACTIONS
 
@@ -38,9 +38,9 @@ def test_a_difference_would_be_found(bench, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["cartpole", "pixels"])
-def test_killed_at_twenty_points(bench, tmp_path, case):
-    found = bench.measure(case, 20, tmp_path)
-    assert found["identical"] == 20, found["each"]
+def test_killed_at_five_points(bench, tmp_path, case):
+    found = bench.measure(case, 5, tmp_path)
+    assert found["identical"] == 5, found["each"]
     assert found["actions_least"] >= bench.ACTIONS
 
 

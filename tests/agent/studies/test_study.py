@@ -368,7 +368,8 @@ def test_two_jobs_at_a_time_have_the_same_results(done, tmp_path):
 
 def test_a_run_that_fails_is_named_and_nothing_finished_is_lost(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("s.yaml").write_text(yaml.safe_dump({**TINY, "seeds": [0]}))
+    no_figures = {"gap": None, "trends": [], "distances": [], "curves": [], "energies": []}
+    Path("s.yaml").write_text(yaml.safe_dump({**TINY, **no_figures, "seeds": [0]}))
     assert command(["study", "s.yaml", "--run", "out", "--jobs", "1"]) == 0
     shutil.rmtree("out/runs/cartpole-v1--thinks--0")
     monkeypatch.setattr("agent.studies.worker.measured", lambda *_: 1 / 0)
@@ -533,7 +534,14 @@ def test_a_shipped_study_is_sound(name):
     check(study)
 
 
-@pytest.mark.parametrize("name", shipped())
+# `modes`, `reweighting` and `surprise-threshold` also run in `test_study_documents.py`.
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "learned-configurator" else pytest.param(name, marks=pytest.mark.slow)
+        for name in shipped()
+    ],
+)
 def test_a_shipped_study_runs(name, tmp_path, monkeypatch, capsys):
     """Made small, with all of its trainings, tunings, matches and its report."""
     monkeypatch.chdir(tmp_path)
