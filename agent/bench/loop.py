@@ -62,7 +62,7 @@ class ByHand:
         self.recall = cast(Associative, self.ring.associative)
         self.policy = cast(Categorical, cast(Actor, m.actor).policy)
         self.rows, self.steps = rows, 0
-        self.tokens, self.mode = directive.tokens, directive.mode
+        self.tokens, self.mode, self.v = directive.tokens, directive.mode, directive.v
         start = m.perception.initial(rows)
         self.hidden, self.latent, self.signals = start.hidden, start.latent, start.signals
         self.age = torch.full((rows,), -1)
@@ -91,6 +91,10 @@ class ByHand:
         state = SimpleNamespace(latent=latent, signals=signals, goal=None)
         self.intrinsic = self.cost.intrinsic(cast(State, state))
         self.expected = self.cost.critic.expect(latent)
+        heads = self.expected.critic_actions
+        assert heads is not None
+        best = (heads * self.v.unsqueeze(1)).sum(-1).argmin(-1)
+        self.critic = heads[torch.arange(self.rows), best]
         error = (latent - self.latent).square().sum(-1)
         scale = latent.square().sum(-1) + self.latent.square().sum(-1)
         signal_error = (signals.tanh() - self.signals.tanh())[:, [0, 1, 3]].abs().amax(-1)
