@@ -35,7 +35,7 @@ class Agent:
     `previous` is the last moment of each row, `situation` what is known before acting, and
     `imagination` joins world model and cost under the directive. Memory holds the history and
     the learner the optimiser; the agent holds a count of steps, from which, with the seed, every
-    random number of the run derives.
+    random number of acting derives.
 
     `discount` γ, `sum_critic_every_step`, `td_lambda`: see `agent.imagination.Imagination`.
     """

@@ -57,7 +57,11 @@ Compare = Annotated[
 Episodes = Annotated[int | None, Option(help="Stop after this many episodes.", min=1)]
 Traces = Annotated[
     list[Path] | None,
-    Option(TRACES, help="Learn from recorded runs, before or instead of acting.", metavar="RUN…"),
+    Option(
+        TRACES,
+        help="Recorded runs to learn from: train learns before it acts, tune instead of acting.",
+        metavar="RUN…",
+    ),
 ]
 Plugins = Annotated[
     list[str] | None,

@@ -104,8 +104,8 @@ class Imagination:
         return energy + risk * state.uncertainty
 
     def critic_value(self, state: State) -> Tensor:
-        """v·TC(s), [M], at the best action where the critic has action values; 0 before the
-        critic's first update.
+        """v·TC(s), [M], at the action of least cost where the critic has action values; 0 while the
+        critic is untrained (its last layer is exactly zero).
         """
         if not self.cost_module.is_initialised():
             return state.ended.new_zeros(len(state.ended))

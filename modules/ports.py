@@ -3,7 +3,8 @@
 A module is any object with these methods; one that learns is a `torch.nn.Module` too. Modules
 import messages and never each other: one reads another's output as a message or, in planning,
 through `Imagination`. Axes such as [B D] are those of `modules.messages`; B counts the rows, the
-environments that are stepped side by side. Sections and equations are those of the paper.
+environments that are stepped side by side, N the candidates of a plan, M = B·N imagined states, H
+the steps of a plan, W those of a window of experience. Sections and equations are the paper's.
 """
 
 from __future__ import annotations
@@ -153,7 +154,10 @@ class Simulator(Protocol):
     """
 
     def save_state(self, row: int) -> Any:
-        """A handle of the present state of a row."""
+        """A handle of the present state of a row, which holds a copy of the environment.
+
+        Raises WorldError where the environment cannot be copied.
+        """
 
     def simulate(self, handle: Any, action: Any, seed: int | None) -> SimStep:
         """One step from `handle` with a native action (int or array [A]).
@@ -278,7 +282,9 @@ class Memory(Protocol):
         """The recollection before the first of an episode: zeros in the usual shapes, novelty 0."""
 
     def write(self, moment: Moment) -> None:
-        """Stores a moment."""
+        """Stores a moment of all B rows, once a step; the moment is then the `previous` of the next
+        step. A memory that is full overwrites its oldest steps. The moment is not copied.
+        """
 
     def last_written(self) -> Moment:
         """The last moment as it was written, also in rows whose episode ended there."""
@@ -353,7 +359,11 @@ class Actor(Protocol):
     """
 
     def act(self, situation: Situation, imagination: Imagination, directive: Directive) -> Plan:
-        """The plan of every row, whose first action is carried out; rows in both modes together."""
+        """The plan of every row; its first action is carried out. Rows may be in different modes.
+
+        A plan takes at most `directive.model_calls` imagined steps a row. A row in Mode-2 whose
+        episode has ended or whose budget is 0 gets a plan of Mode-1, as `Plan.mode` says.
+        """
 
     def initial(self, rows: int) -> Plan:
         """The plan before the first of an episode: nothing committed, zeros in the shapes of

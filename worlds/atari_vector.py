@@ -222,7 +222,11 @@ class AtariVector(SeededWorld):
     # -- snapshots --------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
-        """Chapters, the actions since they started, and a digest of the last observation."""
+        """The seed; of each row its chapter (`worlds.atari_rng`) and the actions since it began; a
+        digest of the last observation. `restore` replays the chapter.
+
+        Raises: WorldError before the first `reset`.
+        """
         facts = {
             "seed": self._require_seed(),
             "chapters": self._chapters,

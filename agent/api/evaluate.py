@@ -15,7 +15,7 @@ from agent.learning.evaluation import score, whole_episodes
 from worlds.scores import human_normalised
 
 EVALUATION_SEED = 2_000_000
-"""The default seed: no training and no evaluation during a training uses it."""
+"""The default seed; no training with a seed below 1,000,000 uses it, nor do its evaluations."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class RunRequest:
 
 
 AgentName = str | os.PathLike[str]
-"""A bundled agent, a run folder, a world, or a run that the API returned."""
+"""A bundled agent, a run folder, a world, or a `TrainingRun` that the API returned."""
 
 
 class AgentOptions(TypedDict, total=False):
@@ -83,7 +83,15 @@ def request_for(
     interventions: Sequence[str] = (),
     **flags: int | str | None,
 ) -> RunRequest:
-    """A request; `overrides` are settings as "world_model.kind=fair". `flags`: see AgentOptions."""
+    """A request; `overrides` are settings as "world_model.kind=fair". `flags`: see AgentOptions.
+
+    Raises ConfigError where `agent` is neither a name nor a path.
+    """
+    if not isinstance(agent, AgentName | None):
+        raise ConfigError(
+            f"agent: expected a name, a folder or the run of one seed, got "
+            f"{type(agent).__name__}; of a training with several seeds take one of its `results`"
+        )
     return RunRequest(
         agent=None if agent is None else os.fspath(agent),
         preset=preset,

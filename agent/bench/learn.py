@@ -5,8 +5,8 @@ and its losses, without messages or ports. Both start from the same weights, and
 runs both must compute the same losses on one batch. Then they update in turn, each from its own
 windows of the same replay memory, and the medians are compared.
 
-The small CNN at 84×84, four frames, batch 32, five predicted steps, three prediction heads, two
-critics of every action five steps ahead, one thread.
+The small CNN at 84×84, four frames, batch 32, five predicted steps, one prediction head, one
+critic of every action five steps ahead, one thread.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ PORTS: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class FieldEdit:
-    """A part of a message and the `value` that it is set to, as `directive.mode=2`."""
+    """A part of a message and the `value` (float64) that it is set to; `text` is the edit as
+    written, `directive.mode=2`. An edit of a directive is added to its reason.
+    """
 
     text: str
     part: Part
@@ -34,7 +36,7 @@ class FieldEdit:
 
     @property
     def message(self) -> str:
-        """The message, by its name in a moment."""
+        """The field of `Moment` that holds the message."""
         return self.part.path.message
 
     def apply(self, message: Any, row: int | None) -> Any:

@@ -33,7 +33,7 @@ MAX_ACTION_SHARE = 0.99
 """Greatest share of one action."""
 
 MAX_PREFERRED_SHARE = 0.8
-"""The same for an action that the critic prefers in every state: the rest is exploration."""
+"""Greatest share of an action that the critic prefers in every state; exploration takes others."""
 
 
 def effective_rank(latents: Tensor) -> float:

@@ -97,7 +97,8 @@ class Trended:
 class Distance:
     """The distance of two arms' behaviour on the same seeds, total variation 0 to 1.
 
-    `usual` is that of two seeds of one arm: the effect of chance alone in so few steps.
+    `apart`: between the two arms. `usual`: between two seeds of one arm, the effect of chance alone
+    in so few steps. `beyond`: their difference.
     """
 
     world: str

@@ -227,7 +227,9 @@ def tuning_of(study: Study, world: StudyWorld, arm: str) -> tuple[RunRequest, Tu
 
 
 def trained_folder(folder: Path, world: str, arm: str, seed: int) -> Path:
-    """The folder of the training of an arm's agent for one seed."""
+    """`trained/WORLD--ARM--SEED` in the folder of a study: the training of an arm's agent; SEED is
+    the run's.
+    """
     return _present(folder, "trained") / run_name(world, arm, seed)
 
 

@@ -52,7 +52,7 @@ _SCORE, _LOST, _EFFORT = (SIGNALS.index(n) for n in ("reward", "life_lost", "eff
 class Series:
     """A run's moments as arrays, [T B …]: T turns, B rows, each row's first episode.
 
-    `counts` [T B] marks the moments of it, `acting` those of them that an action followed.
+    `counts` [T B]: moments of the first episode; `acting`: those before its last observation.
     `signals` [T B S], `energies` [T B K] unweighted, `actions` [T B] as whole numbers (continuous
     ones by third of their range), `sketch` [T B 6] of the observation, the same for every agent.
     """

@@ -102,7 +102,8 @@ class Contrast(_Part):
 
 
 class Gap(_Part):
-    """The share of the difference `high` − `low` that other arms keep, for their model calls.
+    """The fraction of the difference `high` − `low` that each other arm reaches, and the fraction
+    of `high`'s model calls that it takes.
 
     Counts the worlds where `high` is significantly above `low`. `arms` maps each arm to its
     control. The bar: some arm keeps at least `keep` with at most `calls` of `high`'s model calls

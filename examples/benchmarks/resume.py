@@ -4,9 +4,9 @@
 
 For each world a training runs undisturbed once. Then, for each point, the same training is started
 anew in a process of its own, killed as soon as it has passed a step drawn at random (and some
-random milliseconds), and resumed here. What it has become at its end must be what the undisturbed
-one became: weights, target networks, optimiser, all that memory holds (so every action since), and
-the state of the world. At least 200 actions lie between the checkpoint it went on from and its end.
+random milliseconds), and resumed here. The final states must be identical to those of the
+undisturbed one: weights, target networks, optimiser, all that memory holds (so every action since),
+and the state of the world. At least 200 actions lie between the last checkpoint and the end.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ class Beam:
     differ. The proposals (the rest of the last plan, the policy's action) are extended beside the
     beam to the horizon and enter it where they are cheap.
 
-    The rest of the budget refines the best plan: samples leave it at one decision after another,
-    to the horizon or for some decisions only; a sample of no higher cost replaces it. The beam is
+    The rest of the budget refines the best plan: random variants change it from one decision on, to
+    its end or for some decisions; a variant of no higher cost replaces it. The beam is
     wide near the start of a plan, refinement repairs its end.
 
     Rows planned for together share the width of the beam and what is left for each level, so a

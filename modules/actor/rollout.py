@@ -16,7 +16,7 @@ class Rollout:
     """Tries each first action once and continues every future by the critic's greedy policy.
 
     One step of policy improvement: plans are compared under the policy that the agent would
-    follow. A search for the least of many futures finds those about which the model is wrong.
+    follow. Minimising over many futures exploits errors of the model.
     Without action values the first action is repeated.
 
     The plan deviates from the critic's greedy action only if the gain exceeds `min_gain_std` ·

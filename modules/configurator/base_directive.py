@@ -35,7 +35,7 @@ class DirectiveSettings(Frozen):
     """The block `directive:`, from which every configurator departs only where it has a reason.
 
     `u`, `v`: weights of drives and critic heads by name. A drive that is not named has its
-    standard weight (score, pain, goal: 1, others 0), a head the weight of its drive; the sub-goal
+    standard weight (effort, novelty: 0, others 1), a head the weight of its drive; the sub-goal
     head of a world with a single task has 1. Simulators and `persistence` predict no novelty: in
     their plans `u.novelty` counts through the critic alone. `horizon_steps`: length of imagined
     plans. `model_calls`: imagined steps a row may spend on one plan. `commit_steps`: actions of a

@@ -34,8 +34,8 @@ class Budgeted:
         """The budget; `directive.model_calls` is that of a single plan, `directive.commit_steps` is
         not used.
 
-        `model_calls_per_episode`: the budget. `episode_steps`: expected length of an episode; the
-        rest of a longer one is planned for as a tenth of it. `max_commit_steps`: most actions of a
+        `model_calls_per_episode`: the budget. `episode_steps`: expected length of an episode; in a
+        longer one a further tenth of it is assumed to remain. `max_commit_steps`: most actions of a
         plan that are carried out.
         """
 

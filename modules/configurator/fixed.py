@@ -1,4 +1,4 @@
-"""A configurator with one directive for all steps: the control of every comparison."""
+"""A configurator with one directive for all steps: the usual control of a comparison."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from modules.messages import Directive, Frozen, Situation
 
 
 class Fixed:
-    """The base directive in one mode at every step."""
+    """The block `directive:` of the settings in one mode at every step."""
 
     class Config(Frozen):
         """`mode`: 1 reacts at every step, 2 plans at every step."""

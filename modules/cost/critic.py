@@ -221,7 +221,7 @@ class EnsembleCritic(nn.Module):
                 self._target_logits(
                     latent.gather(1, step.expand(-1, -1, latent.shape[-1])), weights
                 ),
-                later.reward_sum,
+                later.energy_sum,
                 later.bootstrap_discount.unsqueeze(-1),
             )
         logits = self._online_logits(latents_of(states), experience.actions[:, :steps])

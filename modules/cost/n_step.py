@@ -12,14 +12,14 @@ from modules.messages import Frozen
 
 
 class NStepReturn(NamedTuple):
-    """The target of each of the first T steps: reward_sum + bootstrap_discount · TC(bootstrap).
+    """The target of each of the first T steps: energy_sum + bootstrap_discount · TC(bootstrap).
 
-    `reward_sum` [B T L]: discounted energies of the next n steps. `bootstrap_discount` [B T]: γⁿ,
+    `energy_sum` [B T L]: discounted energies of the next n steps. `bootstrap_discount` [B T]: γⁿ,
     0 where the episode has terminated. `bootstrap_step` [B T] (int64): the step whose critic value
     continues the sum. `mask` [B T] (bool): whether any later step was recorded.
     """
 
-    reward_sum: Tensor
+    energy_sum: Tensor
     bootstrap_discount: Tensor
     bootstrap_step: Tensor
     mask: Tensor
@@ -35,16 +35,16 @@ def n_step_return(
     episode and the end of a window bootstrap from TC.
     """
     now = torch.arange(steps, device=mask.device)
-    reward_sum = torch.zeros_like(energies[:, :steps])
+    energy_sum = torch.zeros_like(energies[:, :steps])
     for i in range(1, min(n_steps, mask.shape[1] - 1) + 1):
         valid = mask[:, i : i + steps]
         length = valid.shape[1]
         later = discount ** (i - 1) * energies[:, i : i + length] * valid.unsqueeze(-1)
-        reward_sum[:, :length] += later
+        energy_sum[:, :length] += later
     bootstrap = bootstrap_step(mask, steps, n_steps)
     bootstrap_discount = discount ** (bootstrap - now) * ~terminated.gather(1, bootstrap)
     return NStepReturn(
-        reward_sum, bootstrap_discount, bootstrap, (bootstrap > now) & mask[:, :steps]
+        energy_sum, bootstrap_discount, bootstrap, (bootstrap > now) & mask[:, :steps]
     )
 
 

@@ -14,7 +14,7 @@ from modules.nets.normalisation import symlog
 class ValueHead(Protocol):
     """How the network outputs of one critic head encode an energy, and the loss on them.
 
-    `size` outputs encode one energy. A target r + γ·V(s') is encoded in the same form.
+    `size` outputs encode one energy. A target c + γ·V(s') is encoded in the same form.
     """
 
     size: int
@@ -22,10 +22,10 @@ class ValueHead(Protocol):
     def value(self, logits: Tensor) -> Tensor:
         """The energies [...] that outputs [... size] encode; 0 where all outputs are 0."""
 
-    def target(self, logits: Tensor, reward_sum: Tensor, discount: Tensor) -> Tensor:
-        """The target `reward_sum` + `discount` · V, [... size], V encoded by `logits` [... size].
+    def target(self, logits: Tensor, energy_sum: Tensor, discount: Tensor) -> Tensor:
+        """The target `energy_sum` + `discount` · V, [... size], V encoded by `logits` [... size].
 
-        `reward_sum` and `discount` broadcast to [...].
+        `energy_sum` and `discount` broadcast to [...].
         """
 
     def error(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -44,9 +44,9 @@ class ScalarHead(nn.Module):
         """The number itself."""
         return logits.squeeze(-1)
 
-    def target(self, logits: Tensor, reward_sum: Tensor, discount: Tensor) -> Tensor:
+    def target(self, logits: Tensor, energy_sum: Tensor, discount: Tensor) -> Tensor:
         """A number."""
-        return reward_sum.unsqueeze(-1) + discount.unsqueeze(-1) * logits
+        return energy_sum.unsqueeze(-1) + discount.unsqueeze(-1) * logits
 
     def error(self, logits: Tensor, target: Tensor) -> Tensor:
         """Squared error."""
@@ -90,11 +90,11 @@ class CategoricalHead(nn.Module):
         """The mean."""
         return self.target_value((logits + self.prior).softmax(-1))
 
-    def target(self, logits: Tensor, reward_sum: Tensor, discount: Tensor) -> Tensor:
+    def target(self, logits: Tensor, energy_sum: Tensor, discount: Tensor) -> Tensor:
         """Probabilities of the bins after the bins' energies are shifted and shrunk."""
         probabilities = (logits + self.prior).softmax(-1)
         top = self.bins[-1]
-        moved = (reward_sum.unsqueeze(-1) + discount.unsqueeze(-1) * self.bins).clamp(-top, top)
+        moved = (energy_sum.unsqueeze(-1) + discount.unsqueeze(-1) * self.bins).clamp(-top, top)
         place = symlog(moved) / self.bin_width + self.size // 2
         low = place.floor().long().clamp(0, self.size - 2)
         below, above = self.bins[low], self.bins[low + 1]

@@ -70,7 +70,8 @@ class Associative:
     gives Σ c_j v_j with c_j = e^{-m_j} / (γ + Σ_k e^{-m_k}) (eqs. 15-17). Writing r moves each
     value by its coefficient, v_j ← c_j r + (1 - c_j) v_j (eqs. 18-20), unless the query is far from
     every key, max_j e^{-m_j} < γ: then r gets a slot of its own and no other value moves. A full
-    store overwrites the slot whose last use, as new or as nearest slot, is longest ago.
+    store overwrites the least recently used slot; a slot is used when it is created and when it
+    is the nearest to a query.
 
     A value is the signals, then the encoded action (zeros where the episode ended). Novelty is
     γ / (γ + Σ e^{-m}), the share of eq. 16 that no slot takes. The store outlives episodes: states

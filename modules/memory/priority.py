@@ -10,7 +10,8 @@ Integers = npt.NDArray[np.int64]
 
 
 class SumTree:
-    """`size` numbers >= 0, each drawn in proportion to itself (Schaul et al. 2016).
+    """`size` numbers >= 0; an index is drawn with probability proportional to its number (Schaul et
+    al. 2016). While all numbers are 0 the first index is drawn.
 
     A binary tree in an array: node 1 is the root, nodes 2i and 2i + 1 are the children of node i,
     each inner node is the sum of its children. Setting or drawing k numbers takes log2(size) passes
@@ -40,7 +41,7 @@ class SumTree:
             self.nodes[nodes] = self.nodes[2 * nodes] + self.nodes[2 * nodes + 1]
 
     def draw(self, share: Floats) -> Integers:
-        """The index [k] at which the cumulative sum reaches each `share` [k], 0 to 1, of the
+        """The index [k] at which the cumulative sum exceeds each `share` [k], 0 to 1, of the
         total.
         """
         rest = share * self.total

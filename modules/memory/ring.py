@@ -42,8 +42,8 @@ class Ring:
     Stored per step: the frame or vector as observed (a frame keeps its dtype), signals, goal, the
     action (int16 where discrete, float32 where continuous), whether Mode-2 chose it, `terminated`,
     `truncated`, the first step of the episode, and the tokens under which the observation was
-    encoded, these only from the first that are not 0. Context frames are gathered from earlier
-    steps, not stored again; before an episode's first frame stands that frame itself, as in
+    encoded, stored from the first step whose tokens are not all 0. Context frames are gathered from
+    earlier steps, not stored again; before an episode's first frame stands that frame itself, as in
     perception. Arrays grow by a half, or some megabytes, as they fill.
 
     The first step of a window is drawn uniformly, or in proportion to priority^`priority_exponent`

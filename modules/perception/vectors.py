@@ -56,7 +56,7 @@ class Vectors(nn.Module):
         self.network = MLP(self.size, config.width, config.features, token_shape=token_shape)
 
     def encode(self, vectors: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Latents [M D] of `vectors` [M N] under `tokens` [B T E], M = B·N."""
+        """Latents [M D] of `vectors` [M N] under `tokens` [B T E]; M is a multiple of B."""
         compressed = soft_log(vectors)
         return torch.cat([compressed, self.network(compressed, tokens).tanh()], -1)
 

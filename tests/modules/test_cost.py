@@ -293,7 +293,7 @@ def test_what_lies_ahead_against_a_plain_loop(n_steps: int, online: int) -> None
             if not terminated[b, t + far]:
                 wanted = wanted + discount**far * beyond[b, t + far]
             bootstrap = beyond[b, later.bootstrap_step[b, t]]
-            got = later.reward_sum[b, t] + later.bootstrap_discount[b, t] * bootstrap
+            got = later.energy_sum[b, t] + later.bootstrap_discount[b, t] * bootstrap
             torch.testing.assert_close(got, wanted)
 
 

@@ -210,6 +210,8 @@ def test_errors_have_types_and_create_nothing(tmp_path):
             call("CartPole-v1", "configurator.kind=fixed", "configurator.mood=1")
         with pytest.raises((ConfigError, WorldError), match="CartPole-v1"):
             call("CartPole-v9")
+    with pytest.raises(ConfigError, match="the run of one seed, got list; of a training with"):
+        evaluate([tmp_path], episodes=1)
     with pytest.raises(ConfigError, match="either --seed or --seeds"):
         train("CartPole-v1", seed=0, seeds=(1, 2))
     with pytest.raises(ConfigError, match="one of the two"):
