@@ -438,8 +438,8 @@ class GymnasiumRows(SeededWorld):
         return SimStep(Handle(env, obs, handle.steps + 1, ended), signals, ended)
 
     def render_observation(self, handle: Handle) -> NDArray[Any]:
-        """The observation stored in a handle, not a copy: pixels [H W C] in the sensor's format (the
-        environment's own dtype without a sensor), or a vector [N] float32.
+        """The observation of a handle, not a copy: pixels [H W C] in the sensor's format (in
+        the environment's own without a sensor), or a vector [N] float32.
         """
         return handle.obs.array
 

@@ -87,7 +87,7 @@ def request_for(
 
     Raises ConfigError where `agent` is neither a name nor a path.
     """
-    if not isinstance(agent, AgentName | None):
+    if not isinstance(agent, str | os.PathLike | None):
         raise ConfigError(
             f"agent: expected a name, a folder or the run of one seed, got "
             f"{type(agent).__name__}; of a training with several seeds take one of its `results`"
