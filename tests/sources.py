@@ -7,6 +7,7 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 HOME = Path(__file__).parent.parent
 PACKAGES = ("agent", "modules", "worlds")
@@ -65,3 +66,18 @@ def comments(text: str) -> Iterator[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
+
+
+class Offender(NamedTuple):
+    """A place where code breaks a rule of the house, `path:line`, and what stands there."""
+
+    where: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.kind}"
+
+
+def require_none(offenders: list[Offender]) -> None:
+    """Fails with a line for each offender."""
+    assert not offenders, "\n".join(map(str, offenders))

@@ -10,8 +10,7 @@ import ast
 import functools
 
 from tests.attribute_types import Class, Reader, reader_of_packages
-from tests.ratchets import Offender, check
-from tests.sources import parse
+from tests.sources import Offender, parse, require_none
 
 
 def defaulted(node: ast.FunctionDef) -> list[tuple[str, int, str]]:
@@ -89,11 +88,8 @@ def _of_the_packages() -> list[Offender]:
     return doubled_defaults(reader_of_packages())
 
 
-COUNTS = {"doubled defaults": _of_the_packages}
-
-
 def test_no_default_stands_twice():
-    check("doubled defaults", _of_the_packages())
+    require_none(_of_the_packages())
 
 
 EXAMPLE = """
