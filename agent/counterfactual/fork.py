@@ -94,11 +94,16 @@ class Fork:
 
     def as_dict(self) -> dict[str, Any]:
         """The results as plain values, for JSON."""
-        figures = {**vars(self), "changes": list(self.changes), "identical": self.identical}
-        for end, stretch in (("original", figures.pop("original")), ("fork", figures.pop("fork"))):
-            for name, value in vars(stretch).items():
-                figures[f"{end}_{name}" if name == "digest" else f"{name}_{end}"] = value
-            del figures[f"moments_{end}"]
+        figures: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name == "first_difference":
+                figures["identical"] = self.identical
+            if not isinstance(value, Stretch):
+                figures[name] = list(value) if isinstance(value, tuple) else value
+        for name in ("digest", "score", "model_calls", "mode2_share", "energy", "ended"):
+            for end, stretch in (("original", self.original), ("fork", self.fork)):
+                key = f"{end}_{name}" if name == "digest" else f"{name}_{end}"
+                figures[key] = getattr(stretch, name)
         return figures
 
 
