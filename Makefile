@@ -13,7 +13,7 @@ play: $(INSTALLED)
 	$(BIN)/sextet play
 
 test: $(INSTALLED) browser
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The page is tested in a real browser: fetched where apt and root are at hand, else those tests skip.
 browser:
@@ -30,7 +30,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow -n 2
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
 bench: $(INSTALLED)
 	$(BIN)/sextet bench loop
