@@ -173,7 +173,11 @@ class Trace:
         at = -1
         query = "SELECT step FROM moments WHERE step > ? ORDER BY step LIMIT 256"
         while steps := self._ask(query, (at,)):
-            for (at,) in steps:
+            for (step,) in steps:
+                # A damaged tree may lead back to earlier steps, without end.
+                if step <= at:
+                    raise TraceError(f"trace {self.path}: step {step} follows step {at}: damaged")
+                at = step
                 yield self.moment(at)
 
     # -- moments ----------------------------------------------------------------------------

@@ -440,9 +440,14 @@ def test_damage_never_crashes_and_altered_numbers_are_never_read(tmp_path, sound
     assert sum(count > 0 for count in left) > 20
 
 
+def test_a_damaged_tree_that_leads_back_to_earlier_steps_ends(tmp_path, sound):
+    """Damage 1100 makes `step > n` return earlier steps: reading went on without end."""
+    damaged(tmp_path, sound, [1100])
+
+
 @pytest.mark.slow
 def test_much_damage_never_crashes(tmp_path, sound):
-    left = damaged(tmp_path, sound, range(100, 800))
+    left = damaged(tmp_path, sound, range(100, 2100))
     assert np.mean(np.array(left) > 0) > 0.5
 
 
