@@ -41,8 +41,8 @@ def as_bytes(frames: Tensor) -> Tensor:
 
 
 def shifted(frames: Tensor, offsets: Tensor) -> Tensor:
-    """`frames` [M H Y C] translated by `offsets` [M 2] (int64, pixels down and right), with the
-    edge pixels repeated (DrQ, Kostrikov et al. 2021).
+    """`frames` [M L H Y C] translated by `offsets` [M 2] (int64, pixels down and right), all L
+    frames of a row alike, with the edge pixels repeated (DrQ, Kostrikov et al. 2021).
     """
     # On the CPU copying one block per row is several times faster than indexing each pixel; on
     # another device each of those copies would be a launch, and reading their places a wait.
@@ -50,27 +50,28 @@ def shifted(frames: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _shifted_by_row(frames: Tensor, offsets: Tensor) -> Tensor:
-    rows, height, width, channels = frames.shape
+    rows, length, height, width, channels = frames.shape
     pad = int(offsets.abs().max()) if rows else 0
-    padded = frames.new_empty(rows, height + 2 * pad, width + 2 * pad, channels)
-    inner = padded[:, pad : pad + height]
-    inner[:, :, pad : pad + width] = frames
-    inner[:, :, :pad] = frames[:, :, :1]
-    inner[:, :, pad + width :] = frames[:, :, -1:]
-    padded[:, :pad] = inner[:, :1]
-    padded[:, pad + height :] = inner[:, -1:]
+    padded = frames.new_empty(rows, length, height + 2 * pad, width + 2 * pad, channels)
+    inner = padded[:, :, pad : pad + height]
+    inner[..., pad : pad + width, :] = frames
+    inner[..., :pad, :] = frames[..., :1, :]
+    inner[..., pad + width :, :] = frames[..., -1:, :]
+    padded[:, :, :pad] = inner[:, :, :1]
+    padded[:, :, pad + height :] = inner[:, :, -1:]
     moved = torch.empty_like(frames)
     for i, (top, left) in enumerate((pad - offsets).tolist()):
-        moved[i] = padded[i, top : top + height, left : left + width]
+        moved[i] = padded[i, :, top : top + height, left : left + width]
     return moved
 
 
 def _shifted_at_once(frames: Tensor, offsets: Tensor) -> Tensor:
-    rows, height, width, _ = frames.shape
-    row, y, x = (torch.arange(n, device=frames.device) for n in (rows, height, width))
-    y = (y - offsets[:, :1]).clamp(0, height - 1)
-    x = (x - offsets[:, 1:]).clamp(0, width - 1)
-    return frames[row[:, None, None], y[:, :, None], x[:, None, :]]
+    rows, length, height, width, _ = frames.shape
+    device = frames.device
+    row, step, y, x = (torch.arange(n, device=device) for n in (rows, length, height, width))
+    y = (y - offsets[:, :1]).clamp(0, height - 1)[:, None, :, None]
+    x = (x - offsets[:, 1:]).clamp(0, width - 1)[:, None, None, :]
+    return frames[row[:, None, None, None], step[:, None, None], y, x]
 
 
 class Pixels(nn.Module):
@@ -143,26 +144,28 @@ class Pixels(nn.Module):
         """Latents [M D] of stacks of frames [M stack H Y C] (uint8), oldest first, under `tokens`
         [B T E], M = B·N.
         """
-        return self._standardised(self.project(self.network(self._input(stacks), tokens)).float())
+        # Channels last, as version 0.1 had them: convolutions round by the layout of their input,
+        # and the controls of forks from its runs would no longer be identical.
+        pixels = self._input(self._centred(stacks)).contiguous(memory_format=torch.channels_last)
+        return self._standardised(self.project(self.network(pixels, tokens)).float())
 
-    def _input(
-        self, stacks: Tensor, offsets: Tensor | None = None, brightness: Tensor | None = None
-    ) -> Tensor:
-        """The network's input [M stack·C H Y] of stacks [M stack H Y C] (uint8): scaled to 0 to 1
-        or standardised by `pixel_stats`, times `brightness` [M], shifted by `offsets` [M 2].
+    def _centred(self, frames: Tensor) -> Tensor:
+        """`frames` [... H Y C] (uint8) less the mean frame, where it is subtracted."""
+        if self.pixel_stats is None:
+            return frames
+        return frames.float() - self.pixel_stats.centre.mul(255).view(frames.shape[-3:])
+
+    def _input(self, stacks: Tensor, brightness: Tensor | None = None) -> Tensor:
+        """The network's input [M stack·C H Y] of centred stacks [M stack H Y C]: scaled to 0 to 1
+        or by `pixel_stats`, times `brightness` [M].
         """
-        # In place, few passes over the frames: this once took longer than the network itself.
+        # Few passes over the frames, in place: this once took longer than the network itself.
         pixels = stacks.float()
         scale = pixels.new_full((), 1 / 255)
         if self.pixel_stats is not None:
-            pixels -= self.pixel_stats.centre.mul(255).view(1, 1, *stacks.shape[2:])
             scale = scale / self.pixel_stats.variance.mean().sqrt().clamp_min(1 / 255)
         pixels *= scale if brightness is None else (scale * brightness)[:, None, None, None, None]
-        # Channels last in memory: convolutions over few channels train several times as fast.
-        channels_last = torch.stack(pixels.unbind(1), 3).flatten(3)
-        if offsets is not None:
-            channels_last = shifted(channels_last, offsets)
-        return channels_last.permute(0, 3, 1, 2)
+        return pixels.permute(0, 1, 4, 2, 3).flatten(1, 2)
 
     def _standardised(self, projected: Tensor) -> Tensor:
         """Latents [M D] of projected features [M D], standardised by running statistics."""
@@ -250,18 +253,21 @@ class Pixels(nn.Module):
         row, step = step_mask.nonzero().unbind(1)
         # Frames t to t + stack - 1 of a window are the stack of its step t.
         index = (row * length + step)[:, None] + torch.arange(self.frame_stack, device=device)
-        flat = as_bytes(frames).flatten(0, 1).flatten(1)
-        stacks = flat.index_select(0, index.flatten()).view(-1, self.frame_stack, *frames.shape[2:])
-        offsets = brightness = None
+        planes, brightness = as_bytes(frames), None
         if augment_key is not None:
             if self.pixel_stats is not None and torch.is_grad_enabled():
-                self.pixel_stats.update(stacks[:, -1].flatten(1).float().mul_(1 / 255))
-            if limit := self.config.random_shift_pixels:
-                drawn = chance.integers(augment_key, "shift", 2 * limit + 1, rows, 2)[0]
-                offsets = (drawn - limit).to(device)[row]
+                shown = planes.flatten(0, 1).index_select(0, index[:, -1])
+                self.pixel_stats.update(shown.flatten(1).float().mul_(1 / 255))
             noise = chance.normal(augment_key, "intensity", rows)[0].clamp(-2, 2)
             brightness = (1 + self.config.intensity_jitter_std * noise).to(device)[row]
-        pixels = self._input(stacks, offsets, brightness)
+        planes = self._centred(planes)
+        # Whole windows are shifted, before their frames are stacked: in bytes, each frame once.
+        if augment_key is not None and (limit := self.config.random_shift_pixels):
+            drawn = chance.integers(augment_key, "shift", 2 * limit + 1, rows, 2)[0]
+            planes = shifted(planes, (drawn - limit).to(device))
+        flat = planes.flatten(0, 1).flatten(1)
+        stacks = flat.index_select(0, index.flatten()).view(-1, self.frame_stack, *planes.shape[2:])
+        pixels = self._input(stacks, brightness)
         features = self.network(pixels, None if tokens is None else tokens[row, step])
         standardise = self._standardised if augment_key is None else self._batch_standardised
         latents = standardise(self.project(features).float())

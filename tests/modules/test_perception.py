@@ -277,14 +277,14 @@ def test_frames_of_any_dtype_have_the_same_latents() -> None:
 @pytest.mark.parametrize("shift", [_shifted_by_row, _shifted_at_once])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_frames_are_shifted_and_edges_repeated(shift: Any, channels: int) -> None:
-    frames = torch.randint(0, 256, (4, 7, 9, channels), dtype=torch.uint8)
+    frames = torch.randint(0, 256, (4, 2, 7, 9, channels), dtype=torch.uint8)
     offsets = torch.tensor([[0, 0], [2, -1], [-4, 4], [1, 3]])
     moved = shift(frames, offsets)
     for b, (down, right) in enumerate(offsets.tolist()):
         for y in range(7):
             for x in range(9):
-                source = frames[b, min(max(y - down, 0), 6), min(max(x - right, 0), 8)]
-                assert torch.equal(moved[b, y, x], source)
+                source = frames[b, :, min(max(y - down, 0), 6), min(max(x - right, 0), 8)]
+                assert torch.equal(moved[b, :, y, x], source)
 
 
 @torch.no_grad()
@@ -314,7 +314,7 @@ def test_all_frames_of_a_window_are_shifted_alike(centred: bool) -> None:
         perception.network.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
         perception.encode_windows(batch, None, torch.tensor([1]))
     drawn = chance.integers(torch.tensor([1]), "shift", 9, 8, 2)[0] - 4
-    moved, still = (one.permute(0, 2, 3, 1) for one in inputs)
+    moved, still = (one.unsqueeze(-1) for one in inputs)
     assert torch.equal(moved, shifted(still, drawn.repeat_interleave(5, 0)))
     assert not torch.equal(moved, still)
 
