@@ -1,11 +1,11 @@
-"""Makes a bundled agent of a finished training: best weights, where they come from, how it plays.
+"""Makes a bundled agent of a finished training: best weights, provenance, evaluations.
 
     python examples/bundle.py runs/train-ALE-Krull-v5-1 krull --commit 1a2b3c4
 
 The folder `agent/assembly/bundled/NAME` then holds `config.yaml`, one checkpoint (safetensors and
 JSON) and `provenance.json`: the command, seed, commit and CPU time of the training, and evaluations
-of what is bundled, under each protocol of its world. Matrices are kept in half precision, which
-halves the file; so it is evaluated as it is kept.
+of what is bundled, under each protocol of its world. Matrices are stored in half precision, which
+halves the file; the evaluations are of the stored weights.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def bundled(run: Path, name: str, commit: str, command: str) -> Path:
     folder = BUNDLED / name
     if folder.exists():
         raise SystemExit(f"bundle: expected a new name, got '{name}', which is bundled already")
-    kept = checkpoint.load(run / "checkpoints" / "best", only=("weights",))
+    best = checkpoint.load(run / "checkpoints" / "best", only=("weights",))
     weights = {
         key: value.half() if value.is_floating_point() and value.dim() >= HALVED_FROM else value
-        for key, value in kept.tensors["weights"].items()
+        for key, value in best.tensors["weights"].items()
     }
     config = read_yaml(run / "config.yaml")
     facts = {
-        "drives": kept.facts["drives"],
-        "steps": kept.facts["steps"],
-        "updates": kept.facts["updates"],
-        "seed": kept.facts["seed"],
-        "cpu_seconds": round(kept.facts["cpu_seconds"]),
+        "drives": best.facts["drives"],
+        "steps": best.facts["steps"],
+        "updates": best.facts["updates"],
+        "seed": best.facts["seed"],
+        "cpu_seconds": round(best.facts["cpu_seconds"]),
     }
     folder.mkdir()
     shutil.copy(run / "config.yaml", folder / "config.yaml")
@@ -65,7 +65,7 @@ def bundled(run: Path, name: str, commit: str, command: str) -> Path:
 
 
 def evaluated(name: str, episodes: int, protocol: str | None) -> dict[str, Any]:
-    """What `sextet eval` says of a bundled agent, without the single returns."""
+    """The figures of `sextet eval` for a bundled agent, without the single returns."""
     command = [sys.executable, "-m", "agent.cli", "eval", name, "--episodes", str(episodes)]
     command += ["--num-envs", "10", "--json", *(["--protocol", protocol] if protocol else [])]
     shown = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -74,20 +74,20 @@ def evaluated(name: str, episodes: int, protocol: str | None) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Bundles, evaluates, and writes down both."""
+    """Bundles, evaluates, and writes the provenance of both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--commit", required=True, help="what the training ran from")
     parser.add_argument("--command", default="", help="the command it was trained by")
     parser.add_argument("--episodes", type=int, default=30)
-    given = parser.parse_args()
-    folder = bundled(given.run, given.name, given.commit, given.command)
+    options = parser.parse_args()
+    folder = bundled(options.run, options.name, options.commit, options.command)
     atari = read_yaml(folder / "config.yaml")["world"]["id"].startswith("ALE/")
     place = folder / "provenance.json"
     provenance = json.loads(place.read_text())
     for protocol in ("v5", "100k") if atari else (None,):
-        provenance["evaluations"].append(evaluated(given.name, given.episodes, protocol))
+        provenance["evaluations"].append(evaluated(options.name, options.episodes, protocol))
         place.write_text(json.dumps(provenance, indent=1) + "\n")
         print(json.dumps(provenance["evaluations"][-1]))
 

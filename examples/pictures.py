@@ -57,9 +57,9 @@ def page(place: Path, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
-    given = parser.parse_args()
-    dashboard(given.out / "dashboard.svg", 120)
-    page((given.out / "page.png").resolve(), 300)
+    options = parser.parse_args()
+    dashboard(options.out / "dashboard.svg", 120)
+    page((options.out / "page.png").resolve(), 300)
 
 
 if __name__ == "__main__":

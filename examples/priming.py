@@ -8,22 +8,22 @@ One world of several tasks (`sextet/Orchard-v0`), one small agent (preset `learn
   unprimed  configurator.kind=task, configurator.priming=0
 
 What differs is one number, the size of the directive's tokens, and so what reaches FiLM in
-perception; the world model is persistence, which hears no token. What does not: both arms know the
-task, in the same way. The task configurator reads it from the observation's goal and sets v to the
-critic's sub-goal head of that task, in both; heads learn from the steps of their own task, in both;
-architecture, number of weights (FiLM's are there and 0 in the unprimed arm), first weights, drives,
-replay, budget of steps and of updates are the same, and with the same seed the lives are the same
-until the first update. So an unprimed perception must see for all tasks at once and leave it to the
-head to pick; a primed one may see for the task alone.
+perception; the world model is persistence, which reads no token. What is the same: in both arms
+the task configurator reads the task from the observation's goal and sets v to the critic's
+sub-goal head of that task; heads learn from the steps of their own task; architecture, number of
+weights (those of FiLM exist and are 0 in the unprimed arm), initial weights, drives, replay,
+budgets of steps and of updates. With one seed both arms take the same steps until the first
+update. So an unprimed perception must represent what every task needs, a primed one only what its
+task needs.
 
-Each seed is a training of its own in each arm; then both agents live the same held episodes (seed
-+ 1,000,000, never trained on), ε = 0.01. Per seed the difference of mean returns; over seeds its
-mean with a bootstrap interval (BCa, as in studies).
+Each seed is a training of its own in each arm; then both agents play the same held-out episodes
+(seed + 1,000,000), ε = 0.01. Reported: per seed the difference of mean returns; over seeds its mean
+with a bootstrap interval (BCa, as in studies).
 
 As a study: `sextet study priming` (arms with a `school`, which trains each first). From Python:
 `train(seed, primed, budgets, [])` gives the agent's `Assembly` at each budget of steps,
 `judge(assembly, episodes)` its returns. With several budgets (`--steps 4000,8000`) all trainings
-go on together and every budget is judged; the JSON line tells of the last.
+advance together and are judged at every budget; the JSON line has the figures of the last.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from agent.live import live
 
 WORLD = "sextet/Orchard-v0"
 ARMS = ("primed", "unprimed")
-HELD = 1_000_000
-"""Added to a seed for the episodes that judge it."""
+HELD_OUT = 1_000_000
+"""Added to a seed for the episodes that judge the agent."""
 
 
 def settings(seed: int, primed: bool, overrides: list[str]) -> ConfigTree:
@@ -61,33 +61,33 @@ def settings(seed: int, primed: bool, overrides: list[str]) -> ConfigTree:
 def train(
     seed: int, primed: bool, budgets: Sequence[int], overrides: list[str]
 ) -> Iterator[Assembly]:
-    """One training, shown each time it has lived as many steps as the next of `budgets`."""
-    made = assemble(settings(seed, primed, overrides), known_kinds(()), training=True)
-    learner = Learner(made.agent, config=made.config.settings.learner, seed=seed)
+    """One training, yielded each time it has done as many steps as the next of `budgets`."""
+    assembly = assemble(settings(seed, primed, overrides), known_kinds(()), training=True)
+    learner = Learner(assembly.agent, config=assembly.config.settings.learner, seed=seed)
     left, done = list(budgets), 0
-    for _ in live(made.agent, made.world, max(budgets), seed):
-        done += made.world.num_envs
-        for _ in learner.learn(made.world.num_envs, done):
+    for _ in live(assembly.agent, assembly.world, max(budgets), seed):
+        done += assembly.world.num_envs
+        for _ in learner.learn(assembly.world.num_envs, done):
             pass
         if done >= left[0]:
             left.pop(0)
-            yield made
-    made.world.close()
+            yield assembly
+    assembly.world.close()
 
 
 def judge(trained: Assembly, episodes: int) -> list[float]:
-    """Returns of held episodes."""
+    """Returns of held-out episodes."""
     evaluation = trained.config.settings.training.evaluation
     tree = merge(
         merge(trained.config.tree(), evaluation), {"world": {"num_envs": min(20, episodes)}}
     )
-    made = assemble(merge(tree, {"memory": {"capacity": 1000}}), known_kinds(()))
+    assembly = assemble(merge(tree, {"memory": {"capacity": 1000}}), known_kinds(()))
     for port in ("perception", "cost"):
         weights = getattr(trained.agent.modules, port).state_dict()
-        getattr(made.agent.modules, port).load_state_dict(weights)
-    seed = trained.config.settings.seed + HELD
-    returns = whole_episodes(made.agent, made.world, episodes, seed).returns
-    made.world.close()
+        getattr(assembly.agent.modules, port).load_state_dict(weights)
+    seed = trained.config.settings.seed + HELD_OUT
+    returns = whole_episodes(assembly.agent, assembly.world, episodes, seed).returns
+    assembly.world.close()
     return returns
 
 
@@ -97,15 +97,15 @@ def main() -> None:
     parser.add_argument(
         "--steps", default="8000", help="budgets of each training, rising: 4000,8000"
     )
-    parser.add_argument("--episodes", type=int, default=60, help="held ones, each agent")
+    parser.add_argument("--episodes", type=int, default=60, help="held-out ones, each agent")
     parser.add_argument("--json", action="store_true", help="one JSON object in the last line")
     parser.add_argument("overrides", nargs="*", help="settings of both arms: learner.batch=32")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    seeds = [int(seed) for seed in asked.seeds.split(",")]
-    budgets = [int(steps) for steps in asked.steps.split(",")]
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    budgets = [int(steps) for steps in options.steps.split(",")]
     trainings = {
-        (seed, arm): train(seed, arm == "primed", budgets, asked.overrides)
+        (seed, arm): train(seed, arm == "primed", budgets, options.overrides)
         for seed in seeds
         for arm in ARMS
     }
@@ -114,29 +114,29 @@ def main() -> None:
     for steps in budgets:
         returns: dict[str, list[float]] = {arm: [] for arm in ARMS}
         for (seed, arm), training in trainings.items():
-            reached = statistics.fmean(judge(next(training), asked.episodes))
+            reached = statistics.fmean(judge(next(training), options.episodes))
             returns[arm].append(reached)
             spent = time.monotonic() - began
             print(f"{steps} steps  seed {seed} {arm:<8} {reached:+6.2f}  {spent:.0f} s", flush=True)
-        found = mean([a - b for a, b in zip(*returns.values(), strict=True)])
+        difference = mean([a - b for a, b in zip(*returns.values(), strict=True)])
         print(
-            f"{steps} steps  primed - unprimed {found.mean:+.2f} [{found.low:+.2f}, "
-            f"{found.high:+.2f}] over {len(seeds)} seeds",
+            f"{steps} steps  primed - unprimed {difference.mean:+.2f} [{difference.low:+.2f}, "
+            f"{difference.high:+.2f}] over {len(seeds)} seeds",
             flush=True,
         )
         figures = {
             "world": WORLD,
             "seeds": seeds,
             "steps": steps,
-            "episodes": asked.episodes,
-            "overrides": asked.overrides,
+            "episodes": options.episodes,
+            "overrides": options.overrides,
             **returns,
-            "difference": found.mean,
-            "interval": [found.low, found.high] if len(seeds) > 1 else None,
-            "excludes_zero": found.excludes_zero,
+            "difference": difference.mean,
+            "interval": [difference.low, difference.high] if len(seeds) > 1 else None,
+            "excludes_zero": difference.excludes_zero,
             "seconds": round(time.monotonic() - began, 1),
         }
-    if asked.json:
+    if options.json:
         print(json.dumps(figures))
 
 

@@ -26,12 +26,12 @@ class Source:
 
 
 @functools.cache
-def sources() -> tuple[Source, ...]:
-    """All files of the packages, wherever they lie in them."""
+def sources(folders: tuple[str, ...] = PACKAGES) -> tuple[Source, ...]:
+    """All files of `folders`, wherever they lie in them."""
     return tuple(
         parse(path.read_text(encoding="utf-8"), path.relative_to(HOME).as_posix())
-        for package in PACKAGES
-        for path in sorted((HOME / package).rglob("*.py"))
+        for folder in folders
+        for path in sorted((HOME / folder).rglob("*.py"))
     )
 
 

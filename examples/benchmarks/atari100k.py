@@ -1,16 +1,16 @@
-"""Trains and evaluates an agent in many Atari games, side by side, and keeps one CSV row for each.
+"""Trains and evaluates an agent in many Atari games, side by side, and writes a CSV row for each.
 
     python examples/benchmarks/atari100k.py --games Pong,Boxing --seeds 0,1 --jobs 2 --out runs/100k
 
-Every game and seed is `sextet train` for `--steps` steps and then `sextet eval` for `--episodes`
-episodes on held seeds, in a process of its own. `--out` holds a run folder each, their output in
-`logs/`, and `scores.csv`. The same command again goes on: what is done is not done again, what was
-stopped or killed is resumed from its last checkpoint; with more `--steps` trainings are gone on
-with. After `--minutes` no more is begun and what runs is asked to keep a checkpoint. `sextet report
-OUT` draws curves and tables of it all.
+For each game and seed a process runs `sextet train` for `--steps` steps and then `sextet eval` for
+`--episodes` episodes on held-out seeds. `--out` holds a run folder each, their output in `logs/`,
+and `scores.csv`. The same command continues the work: finished runs are skipped, stopped or killed
+ones are resumed from their last checkpoint, and more `--steps` prolong each training. After
+`--minutes` no run begins, and those under way write a checkpoint and end. `sextet report OUT`
+draws curves and tables of all runs.
 
-Words this program does not know are passed to `sextet train`, as `--learner.batch=64`.
-Exit codes: 0 all done; 3 time was up, go on with the same command; 1 a run failed; 2 wrong usage.
+Other arguments are passed to `sextet train`, as `--learner.batch=64`. Exit codes: 0 all done; 3 the
+time is up, the same command continues; 1 a run failed; 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -44,15 +44,17 @@ COLUMNS = (
     "std_return", "human_normalised", "train_minutes", "commit", "run",
 )  # fmt: skip
 HELD_SEED = 3_000_000
-"""Added to a run's seed for its final episodes: neither lived nor used to choose a checkpoint."""
+"""Added to a run's seed for its final episodes, which neither trained the agent nor chose its
+checkpoint.
+"""
 
 
 class UsageError(Exception):
-    """A wrong request, said in one line."""
+    """A wrong request; one line."""
 
 
 class FailedError(Exception):
-    """A run that failed: its exit code, and the line it said."""
+    """A run that failed: its exit code and its last line of output."""
 
     def __init__(self, code: int, line: str) -> None:
         self.code = code
@@ -60,8 +62,8 @@ class FailedError(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be done for every game and seed."""
+class Task:
+    """What is done for each game and seed."""
 
     preset: str
     protocol: str
@@ -73,7 +75,7 @@ class Asked:
 
 
 class Deadline:
-    """When to stop, and who must then be told."""
+    """When to stop, and the processes that then end."""
 
     def __init__(self, minutes: float | None) -> None:
         self._end = None if minutes is None else time.monotonic() + minutes * 60
@@ -83,25 +85,25 @@ class Deadline:
 
     @property
     def over(self) -> bool:
-        """Whether the time is up, or was ended."""
+        """Whether the time is up, or `end` was called."""
         return self._ended or (self._end is not None and time.monotonic() >= self._end)
 
     def watch(self) -> None:
-        """Waits for the end of the time, in a thread of its own, and ends what runs."""
+        """Waits until the time is up, in a thread of its own, and ends the processes."""
         while not self._ended:
             if self.over:
                 self.end()
             time.sleep(0.2)
 
     def end(self) -> None:
-        """No more begins; what runs keeps a checkpoint and ends."""
+        """Begins no process any more; those that run write a checkpoint and end."""
         with self._lock:
             self._ended = True
             for child in self._running:
                 child.send_signal(signal.SIGINT)
 
     def run(self, words: list[str], log: Path) -> list[str]:
-        """Runs `sextet WORDS` with its output in `log`; the lines of it. May raise FailedError."""
+        """The output lines of `sextet WORDS`, also in `log`. Raises FailedError where it fails."""
         with open(log, "ab") as out:
             begun = out.tell()
             with self._lock:
@@ -125,22 +127,23 @@ class Deadline:
         return lines
 
 
-def one(game: str, seed: int, asked: Asked, deadline: Deadline) -> bool:
-    """Trains and evaluates one game and seed as far as time allows; whether it is done."""
-    folder = asked.out / f"{game}-{seed}"
-    log = asked.out / "logs" / f"{folder.name}.log"
-    if (already := _trained(folder)) > asked.steps:
+def one(game: str, seed: int, task: Task, deadline: Deadline) -> bool:
+    """Trains and evaluates one game and seed while there is time; whether it is done."""
+    folder = task.out / f"{game}-{seed}"
+    log = task.out / "logs" / f"{folder.name}.log"
+    if (already := _trained(folder)) > task.steps:
         raise FailedError(
             2,
-            f"'{folder}' was trained for {already} steps, wanted {asked.steps}; try another --out",
+            f"'{folder}': expected at most {task.steps} steps of training, got {already}; try "
+            "another --out",
         )
-    if not _evaluated(folder, asked):
-        if already < asked.steps:
-            _train(folder, game, seed, asked, deadline, log)
-        if _trained(folder) < asked.steps or deadline.over:
+    if not _evaluated(folder, task):
+        if already < task.steps:
+            _train(folder, game, seed, task, deadline, log)
+        if _trained(folder) < task.steps or deadline.over:
             return False
-        _evaluate(folder, game, seed, asked, deadline, log)
-    return _evaluated(folder, asked)
+        _evaluate(folder, game, seed, task, deadline, log)
+    return _evaluated(folder, task)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -151,78 +154,84 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _trained(folder: Path) -> int:
-    """For how many steps a run was asked to train and did, 0 where it did not."""
-    said = _read(folder / "result.json")
-    if said.get("stopped", True):
+    """Steps for which a run was to train and did, 0 where it did not."""
+    result = _read(folder / "result.json")
+    if result.get("stopped", True):
         return 0
-    # Not those it did, which may be more: several worlds take their last step together.
+    # The steps done may be more: several environments take their last step together.
     return int(RunFolder.open(folder).read_config()["training"]["steps"])
 
 
-def _evaluated(folder: Path, asked: Asked) -> bool:
-    said = _read(folder / EVALUATION)
-    return (said.get("trained_steps", 0), said.get("episodes", 0)) == (asked.steps, asked.episodes)
+def _evaluated(folder: Path, task: Task) -> bool:
+    stored = _read(folder / EVALUATION)
+    done = stored.get("trained_steps", 0), stored.get("episodes", 0)
+    return done == (task.steps, task.episodes)
 
 
-def _train(folder: Path, game: str, seed: int, asked: Asked, deadline: Deadline, log: Path) -> None:
+def _train(folder: Path, game: str, seed: int, task: Task, deadline: Deadline, log: Path) -> None:
     checkpoints = folder / "checkpoints"
     if folder.is_dir() and not any(checkpoints.glob("[0-9]*")):
         shutil.rmtree(folder)  # killed before its first checkpoint: nothing is lost
     if folder.is_dir():
-        words = ["train", "--resume", str(folder), "--steps", str(asked.steps)]
+        words = ["train", "--resume", str(folder), "--steps", str(task.steps)]
     else:
         words = [
-            "train", f"ALE/{game}-v5", "--protocol", asked.protocol, "--preset", asked.preset,
-            "--seed", str(seed), "--steps", str(asked.steps), "--run", str(folder), *asked.more,
+            "train", f"ALE/{game}-v5", "--protocol", task.protocol, "--preset", task.preset,
+            "--seed", str(seed), "--steps", str(task.steps), "--run", str(folder), *task.more,
         ]  # fmt: skip
     deadline.run([*words, "--no-live", "--json"], log)
 
 
 def _evaluate(
-    folder: Path, game: str, seed: int, asked: Asked, deadline: Deadline, log: Path
+    folder: Path, game: str, seed: int, task: Task, deadline: Deadline, log: Path
 ) -> None:
     lines = deadline.run(
-        ["eval", str(folder), "--protocol", asked.protocol, "--episodes", str(asked.episodes),
-         "--num-envs", str(min(asked.worlds, asked.episodes)), "--seed", str(HELD_SEED + seed),
+        ["eval", str(folder), "--protocol", task.protocol, "--episodes", str(task.episodes),
+         "--num-envs", str(min(task.worlds, task.episodes)), "--seed", str(HELD_SEED + seed),
          "--json"],
         log,
     )  # fmt: skip
     if not lines or deadline.over:
         return
-    said = json.loads(lines[-1])
-    said |= {"game": game, "run_seed": seed, "preset": asked.preset, "trained_steps": asked.steps,
-             "commit": _commit()}  # fmt: skip
-    write_json(folder / EVALUATION, said)
+    evaluation = json.loads(lines[-1])
+    evaluation |= {
+        "game": game,
+        "run_seed": seed,
+        "preset": task.preset,
+        "trained_steps": task.steps,
+        "commit": _commit(),
+    }
+    write_json(folder / EVALUATION, evaluation)
 
 
 def _commit() -> str:
-    """The commit of the program, as far as it can be told."""
+    """The commit of the program, empty outside a repository."""
     try:
-        said = subprocess.run(
+        described = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return said.stdout.strip()
+    return described.stdout.strip()
 
 
 def write_scores(out: Path) -> int:
-    """Writes `scores.csv` anew from all that is evaluated below `out`; how many rows it has."""
+    """Writes `scores.csv` of all evaluations below `out`; returns its number of rows."""
     rows = []
-    for kept in sorted(out.glob(f"*/{EVALUATION}")):
-        said = json.loads(kept.read_text(encoding="utf-8"))
-        low, high = said["interval"] or (None, None)
-        seconds = _read(kept.parent / "result.json").get("seconds")
+    for path in sorted(out.glob(f"*/{EVALUATION}")):
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+        low, high = evaluation["interval"] or (None, None)
+        seconds = _read(path.parent / "result.json").get("seconds")
         rows.append(
             {
-                **{name: said[name] for name in COLUMNS if name in said},
-                "seed": said["run_seed"],
-                "steps": said["trained_steps"],
+                **{name: evaluation[name] for name in COLUMNS if name in evaluation},
+                "seed": evaluation["run_seed"],
+                "steps": evaluation["trained_steps"],
                 "low": low,
                 "high": high,
                 "train_minutes": None if seconds is None else round(seconds / 60, 2),
-                "run": kept.parent.name,
+                "run": path.parent.name,
             }
         )
     table = io.StringIO(newline="")
@@ -234,33 +243,33 @@ def write_scores(out: Path) -> int:
 
 
 def games_named(text: str) -> list[str]:
-    """`Pong,Boxing`, `26` or `57` as games. Raises UsageError where one is none."""
+    """The games of `Pong,Boxing`, `26` or `57`. Raises UsageError where there is no such game."""
     table = published()
     if text == "26":
         return [game for game, scores in table.items() if "SPR" in scores]
     if text == "57":
         return list(table)
     known = [name.removeprefix("ALE/").removesuffix("-v5") for name in list_games()]
-    named = [name.strip() for name in text.split(",") if name.strip()]
-    for name in named:
+    games = [name.strip() for name in text.split(",") if name.strip()]
+    for name in games:
         if name not in known:
             raise UsageError(
                 f"--games: {name!r} is no Atari game, nor 26 or 57{suggestion(name, known)}"
             )
-    if not named:
+    if not games:
         raise UsageError("--games: expected at least one, got none")
-    return named
+    return games
 
 
 def numbers(option: str, text: str) -> list[int]:
     """`0,1,2` as numbers. Raises UsageError."""
     try:
-        found = [int(part) for part in text.split(",")]
+        values = [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"{option}: expected numbers as 0,1,2, got {text!r}") from None
-    if min(found) < 0:
-        raise UsageError(f"{option}: expected numbers of 0 or more, got {min(found)}")
-    return found
+    if min(values) < 0:
+        raise UsageError(f"{option}: expected numbers of 0 or more, got {min(values)}")
+    return values
 
 
 def bench(arguments: list[str]) -> int:
@@ -278,53 +287,53 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side (1)")
     parser.add_argument("--minutes", type=float, help="wall time after which to stop")
     parser.add_argument("--out", type=Path, default=Path("runs/atari100k"), help="folder")
-    given, more = parser.parse_known_args(arguments)
-    games, seeds = games_named(given.games), numbers("--seeds", given.seeds)
+    options, more = parser.parse_known_args(arguments)
+    games, seeds = games_named(options.games), numbers("--seeds", options.seeds)
     for name in ("steps", "episodes", "worlds", "jobs"):
-        if getattr(given, name) < 1:
-            raise UsageError(f"--{name}: expected at least 1, got {getattr(given, name)}")
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name}: expected at least 1, got {getattr(options, name)}")
     for option, value, allowed in (
-        ("--preset", given.preset, presets()),
-        ("--protocol", given.protocol, tuple(PROTOCOLS)),
+        ("--preset", options.preset, presets()),
+        ("--protocol", options.protocol, tuple(PROTOCOLS)),
     ):
         if value not in allowed:
             raise UsageError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
-    asked = Asked(given.preset, given.protocol, given.steps, given.episodes, given.worlds,
-                  given.out, tuple(more))  # fmt: skip
+    task = Task(options.preset, options.protocol, options.steps, options.episodes, options.worlds,
+                  options.out, tuple(more))  # fmt: skip
     try:
-        (asked.out / "logs").mkdir(parents=True, exist_ok=True)
+        (task.out / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--out: expected a writable folder, got '{asked.out}': {error}") from None
-    hold(asked)
-    return carry_out([(game, seed) for seed in seeds for game in games], asked, given)
+        raise UsageError(f"--out: expected a writable folder, got '{task.out}': {error}") from None
+    open_folder(task)
+    return carry_out([(game, seed) for seed in seeds for game in games], task, options)
 
 
-def hold(asked: Asked) -> None:
-    """Opens the folder, new or of the same settings. Raises UsageError where they are others: a
-    training that was begun goes on as it was begun.
+def open_folder(task: Task) -> None:
+    """Writes the settings of the runs of a folder. Raises UsageError where it holds runs with other
+    settings: a training continues as it began.
     """
-    kept = asked.out / "settings.json"
-    now = {"preset": asked.preset, "protocol": asked.protocol, "more": list(asked.more)}
-    begun = any(asked.out.glob("*/config.yaml"))
-    for name, before in _read(kept).items() if begun else ():
+    path = task.out / "settings.json"
+    now = {"preset": task.preset, "protocol": task.protocol, "more": list(task.more)}
+    begun = any(task.out.glob("*/config.yaml"))
+    for name, before in _read(path).items() if begun else ():
         if before != now.get(name):
             raise UsageError(
-                f"--out: '{asked.out}' holds runs with {name} {before!r}, got {now.get(name)!r}; "
+                f"--out: '{task.out}' holds runs with {name} {before!r}, got {now.get(name)!r}; "
                 "try another folder"
             )
-    write_json(kept, now)
+    write_json(path, now)
 
 
-def carry_out(work: list[tuple[str, int]], asked: Asked, given: argparse.Namespace) -> int:
-    """Does all the work there is time for; the exit code."""
-    deadline, lock, failed = Deadline(given.minutes), threading.Lock(), list[FailedError]()
+def carry_out(work: list[tuple[str, int]], task: Task, options: argparse.Namespace) -> int:
+    """Does the work there is time for; the exit code."""
+    deadline, lock, failed = Deadline(options.minutes), threading.Lock(), list[FailedError]()
     done = 0
 
     def go(item: tuple[str, int]) -> None:
         nonlocal done
         game, seed = item
         try:
-            finished = not deadline.over and one(game, seed, asked, deadline)
+            finished = not deadline.over and one(game, seed, task, deadline)
         except FailedError as error:
             with lock:
                 failed.append(error)
@@ -333,27 +342,27 @@ def carry_out(work: list[tuple[str, int]], asked: Asked, given: argparse.Namespa
                 deadline.end()
             return
         with lock:
-            rows = write_scores(asked.out)
+            rows = write_scores(task.out)
             done += finished
-        said = "done" if finished else "stopped, to go on"
-        print(f"{game}, seed {seed}: {said} ({rows} rows)", flush=True)
+        status = "done" if finished else "stopped, to be continued"
+        print(f"{game}, seed {seed}: {status} ({rows} rows)", flush=True)
 
     watcher = threading.Thread(target=deadline.watch, daemon=True)
     watcher.start()
-    with ThreadPoolExecutor(given.jobs) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
         try:
             list(pool.map(go, work))
         except KeyboardInterrupt:
             deadline.end()
     deadline.end()
-    print(f"{done} of {len(work)} done, {asked.out / 'scores.csv'}")
+    print(f"{done} of {len(work)} done, {task.out / 'scores.csv'}")
     if failed:
         return 2 if any(error.code == 2 for error in failed) else 1
     return 0 if done == len(work) else 3
 
 
 def main() -> int:
-    """Says what is wrong in one line."""
+    """Runs the command; a wrong usage is one line and exit code 2."""
     # A batch system that ends this program ends it as Ctrl-C does: what runs keeps a checkpoint.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -114,7 +114,7 @@ def test_done_is_what_was_trained_and_judged_as_long_as_asked(
     assert len(asked_for) == 2
     capsys.readouterr()
     for wrong, said in (
-        (["--steps", "300"], "was trained for 400 steps, wanted 300"),
+        (["--steps", "300"], "expected at most 300 steps of training, got 400"),
         (["--steps", "400", "--preset", "model-free"], "holds runs with preset 'atari-small'"),
         (["--steps", "400", "--learner.batch=64"], "got ['--learner.batch=64']; try another"),
     ):

@@ -304,7 +304,7 @@ def test_gradient_without_a_gradient_keeps_what_was_proposed():
 
 @pytest.mark.parametrize("kind", ["fair", "persistence"])
 def test_gradient_in_a_model_that_has_none_plans_all_the_same(kind):
-    """Also where what is foretold is felt by a critic, which has a gradient of its own."""
+    """Also where a critic with a gradient of its own values the predicted states."""
     player = load(
         "Pendulum-v1", f"world_model.kind={kind}", "actor.planner.kind=gradient",
         "configurator.kind=fixed", "configurator.mode=2", "directive.horizon_steps=3",

@@ -195,7 +195,7 @@ def test_a_reset_goes_back_to_how_it_all_began_halfway_or_wholly():
     assert all(value.equal(now[name]) for name, value in learner.weights().items())
 
 
-def test_what_is_foretold_is_judged_by_what_came_and_teaches_the_model_too():
+def test_the_unrolled_critic_learns_from_recorded_energies_and_its_gradient_reaches_the_model():
     assembly = made(critic_unroll_steps=2)
     for _ in live(assembly.agent, assembly.world, 60, 0):
         pass
