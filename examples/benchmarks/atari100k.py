@@ -50,7 +50,7 @@ checkpoint.
 
 
 class UsageError(Exception):
-    """A wrong request; one line."""
+    """Wrong usage of the command, in one line."""
 
 
 class FailedError(Exception):
@@ -298,8 +298,10 @@ def bench(arguments: list[str]) -> int:
     ):
         if value not in allowed:
             raise UsageError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
-    task = Task(options.preset, options.protocol, options.steps, options.episodes, options.worlds,
-                  options.out, tuple(more))  # fmt: skip
+    task = Task(
+        preset=options.preset, protocol=options.protocol, steps=options.steps,
+        episodes=options.episodes, worlds=options.worlds, out=options.out, more=tuple(more),
+    )  # fmt: skip
     try:
         (task.out / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
