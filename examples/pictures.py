@@ -49,7 +49,7 @@ def page(place: Path, steps: int) -> None:
         subprocess.run(
             [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
              "--window-size=1280,900", "--virtual-time-budget=8000", f"--screenshot={place}",
-             f"{file.as_uri()}#step={steps // 2}"],
+             file.as_uri()],
             check=True, capture_output=True,
         )  # fmt: skip
 
