@@ -32,6 +32,10 @@ lint: $(INSTALLED)
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
+# make torture-kill, -faults, -configs, -checkpoints, -traces, -worlds, -nan, -soak: docs/RELIABILITY.md.
+torture-%: $(INSTALLED)
+	$(BIN)/python -m tests.torture $*
+
 bench: $(INSTALLED)
 	$(BIN)/sextet bench loop
 	$(BIN)/sextet bench world
