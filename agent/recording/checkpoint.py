@@ -27,6 +27,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from agent.recording.atomic import sync, sync_folder
+from agent.recording.plain_json import dumps
 from agent.recording.renames import current_weights
 from modules.messages import ConfigError
 
@@ -70,7 +71,7 @@ def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = CHECKPOINT
             unchanged = piece and known.get(file) == digest
             if not (unchanged and _linked(earlier / file, partial / file)):
                 _write(partial / file, data)
-        _write(partial / "manifest.json", json.dumps(manifest, indent=1).encode())
+        _write(partial / "manifest.json", dumps(manifest, indent=1).encode())
         sync_folder(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -188,7 +189,7 @@ def _files(
                 yield file, _packed({name: tensor[i * rows : (i + 1) * rows]}), True
     for blob, data in checkpoint.blobs.items():
         yield f"{blob}.bin", data, False
-    yield "facts.json", json.dumps(checkpoint.facts, indent=1, sort_keys=True).encode(), False
+    yield "facts.json", dumps(checkpoint.facts, indent=1, sort_keys=True).encode(), False
 
 
 def _joined(place: Path, manifest: Mapping[str, Any], piece: Mapping[str, Any]) -> Tensor:
