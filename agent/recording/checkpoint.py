@@ -166,25 +166,19 @@ def newest(
     warn: Callable[[str], None] = lambda why: None,
     fits: Fits = lambda group, forms: None,
 ) -> tuple[Path, Checkpoint] | None:
-    """The newest undamaged checkpoint in `folder`, or None where there is none at all.
+    """The newest undamaged checkpoint in `folder`, or None.
 
     `warn` is called with a line for each damaged one. `only` and `fits` as in `load`. Raises
-    ConfigError where all are damaged, and for a checkpoint of a newer format: resuming from an
-    older one would discard its progress.
+    ConfigError for a checkpoint of a newer format: resuming from an older one would discard its
+    progress.
     """
-    first: ConfigError | None = None
     for place in reversed(_numbered(folder)):
         try:
-            readable = place, load(place, only, fits)
+            return place, load(place, only, fits)
         except NewerError:
             raise
         except ConfigError as error:
-            first = first or error
             warn(str(error))
-        else:
-            return readable
-    if first is not None:
-        raise first
     return None
 
 
