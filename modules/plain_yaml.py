@@ -1,4 +1,4 @@
-"""YAML that somebody else may have written: one loader for all YAML of this house.
+"""YAML of unknown origin: one loader for all YAML of this house.
 
 Values are those of YAML's safe schema, and `1e-3` is a number as in JSON and YAML 1.2. Text that is
 too long, nested too deeply, whose anchors lead back to themselves or stand for too many values, and

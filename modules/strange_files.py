@@ -1,4 +1,4 @@
-"""Files that somebody else may have written, checked before any byte of them is used.
+"""Files of unknown origin, checked before any byte of them is used.
 
 A file must be regular: opening a fifo waits for ever, a device may have no end. Its size is bounded
 before it is read. Its text is read as JSON without pitfalls: bounded depth and numbers.

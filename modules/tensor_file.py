@@ -1,4 +1,4 @@
-"""Files of safetensors that somebody else may have written: their form is known before their data.
+"""Files of safetensors of unknown origin: their form is checked before their data is read.
 
 The header gives name, type, shape and place of every tensor. It is checked against the size of the
 file, and read as tensors on torch's device `meta`, which have a form and no memory, so that a form

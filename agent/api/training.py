@@ -18,6 +18,7 @@ from agent.assembly.build import Assembly, assemble, known_kinds, learning_devic
 from agent.assembly.load import RunRequest, configure, init_from
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset, settings_of
+from agent.assembly.trust import require_named
 from agent.learning.evaluation import whole_episodes
 from agent.learning.learner import Learner
 from agent.learning.metrics import TensorBoard, require_tensorboard
@@ -200,11 +201,12 @@ def continue_from(
     if newest is None:
         raise ConfigError(f"run: expected a checkpoint to resume from in '{place}', got none")
     tree = folder.read_config()
+    require_named(tree, plugins, f"run {place}")
     if steps is not None:
         require_steps(steps, tree, newest[1])
         tree = merge(tree, {"training": {"steps": steps}})
     with (
-        _assembled(tree, (*tree.get("plugins", ()), *plugins)) as (assembly, evaluator),
+        _assembled(tree, plugins) as (assembly, evaluator),
         running(folder.path),
     ):
         learner = _learner(assembly)

@@ -106,7 +106,7 @@ class Training:
         steps: int = Field(default=100_000, ge=1)
         report_every: int = Field(default=1_000, ge=0)
         evaluate_every: int = Field(default=10_000, ge=0)
-        evaluate_episodes: int = Field(default=10, ge=1)
+        evaluate_episodes: int = Field(default=10, ge=1, le=1_000_000)
         checkpoint_every: int = Field(default=10_000, ge=0)
         init_from: str | None = None
         vectorized_env: bool = True
