@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -63,12 +64,14 @@ def evaluate(
     agent: AgentName | None = None,
     *overrides: str,
     episodes: int = 10,
+    on_note: Callable[[str], object] = lambda line: None,
     **options: Unpack[AgentOptions],
 ) -> Scores:
     """Plays `episodes` whole episodes, or as many as end in `steps` steps; writes no folder.
 
     `agent`: what `train` returned, a run folder, a bundled agent (None: the showpiece), or a world.
-    `overrides` are settings as "actor.policy.epsilon=0". Raises ConfigError or WorldError where the
+    `overrides` are settings as "actor.policy.epsilon=0". `on_note` gets a line for each damaged
+    checkpoint that is passed over. Raises ConfigError or WorldError where the
     agent cannot be assembled, RunFailedError where an episode fails.
 
     >>> evaluate("cartpole", episodes=3).mean_return
@@ -77,7 +80,7 @@ def evaluate(
     seed = options.get("seed")
     seed = EVALUATION_SEED if seed is None else seed
     request = request_for(agent, overrides, episodes=episodes, **options)
-    assembly = prepared(request)
+    assembly = prepared(request, on_note)
     world, steps = assembly.world, assembly.config.settings.steps
     try:
         evaluation = whole_episodes(assembly.agent, world, episodes, seed, steps)

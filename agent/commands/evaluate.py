@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent.api.evaluate import evaluate as call
-from agent.commands.text import bounds, number
+from agent.commands.text import bounds, note, number
 from agent.reporting.score_table import compared_columns
 from worlds.scores import human_normalised, published_score
 
@@ -26,7 +26,7 @@ def evaluate(
     `agent.evaluate`.
     """
     columns = compared_columns(compare)
-    scores = call(agent, *overrides, **options)
+    scores = call(agent, *overrides, on_note=note, **options)
     figures = scores.as_dict()
     returns = figures.pop("returns")
     compared = {column: _published(scores.world, column) for column in columns}

@@ -19,12 +19,11 @@ from agent.learning.collapse_monitor import CollapseMonitor
 from agent.learning.evaluation import Score, score
 from agent.learning.learner import Learner
 from agent.learning.metrics import JSONLines, Metrics
-from agent.learning.training_facts import require_facts
 from agent.live import continue_from
 from agent.recording import checkpoint
 from agent.recording.drive_guard import drive_hashes, require_same
 from agent.recording.episode_stats import EpisodeStats
-from modules.messages import ConfigError, Moment
+from modules.messages import Moment
 from modules.ports import World
 
 _PACE_S = 30.0
@@ -299,25 +298,9 @@ class Training:
     def _blobs(self) -> dict[str, bytes]:
         return {"world": self.world.snapshot()}
 
-    def require(self, saved: checkpoint.Checkpoint) -> None:
-        """Raises ConfigError, one line, where a checkpoint is not one of this training."""
-        for group in {"weights", "learner", "memory"} - saved.tensors.keys():
-            raise ConfigError(
-                f"checkpoint: expected the tensors of {group}, got none; resume from a numbered one"
-            )
-        self.learner.require(saved.tensors["weights"], saved.tensors["learner"])
-        require_facts(
-            saved.facts,
-            self.world.num_envs,
-            self.learner.config.replay_ratio,
-            self.world.spec.actions.size,
-            len(self.agent.modules.cost.drives),
-        )
-
     def _restore(self, saved: checkpoint.Checkpoint) -> None:
         """Restores a checkpoint and empties it, which frees memory: a replay is large."""
         facts, progress = saved.facts, self.progress
-        self.require(saved)
         require_same(facts["drives"], drive_hashes(self.agent), "checkpoint")
         self.learner.load(saved.tensors.pop("weights"), saved.tensors.pop("learner"))
         self.learner.updates, self.learner.pending_updates = facts["updates"], facts["owed"]
