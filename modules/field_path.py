@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from modules.messages import (
@@ -24,6 +23,7 @@ from modules.messages import (
     State,
     range_words,
 )
+from modules.plain_yaml import plain_yaml
 from modules.suggest import not_one_of, suggestion
 
 MESSAGES: Mapping[str, type[Message]] = {
@@ -208,6 +208,6 @@ def place_on_axis(word: str, size: int, names: Sequence[str], where: str) -> int
 def read_value(text: str) -> Any:
     """A value as YAML reads it, else the text itself."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return plain_yaml(text)
+    except ValueError:
         return text.strip()
