@@ -183,7 +183,8 @@ class _NothingThere(BaseException):
 @contextmanager
 def _at_fault(fault: Fault, rng: random.Random) -> Iterator[None]:
     """Agents made within answer wrongly as `fault` says."""
-    after = rng.randrange(SAVED_EVERY + 2, STEPS - SAVED_EVERY)
+    rows = 2 if "world.num_envs=2" in PRESETS[fault.preset][1] else 1
+    after = rng.randrange(SAVED_EVERY + 2, STEPS - 2) // rows
     updates = rng.randrange(7, 15)  # the first checkpoint holds 5
 
     def faulty_gate(port: str, module: Any, *others: Any) -> Any:
