@@ -60,7 +60,8 @@ class AgentOptions(TypedDict, total=False):
     """Options of an agent and its world; None is the same as leaving an option out.
 
     `num_envs`: environments side by side. `isolate`: the world in a process of its own (not Atari).
-    `config`: a YAML file of settings. `plugins`: packages whose modules may be used. `interventions`: around the configurator, as "clamp:mode=1".
+    `config`: a YAML file of settings. `plugins`: packages whose modules may be used.
+    `interventions`: around the configurator, as "clamp:mode=1".
     """
 
     seed: int | None
