@@ -20,7 +20,7 @@ from torch import Tensor
 from modules import chance
 from modules.messages import SIGNALS, ConfigError, Observation, WorldError, WorldSpec
 from modules.ports import SimStep
-from worlds.protocols import Sensor
+from worlds.protocols import Reading, Sensor
 from worlds.seeded import SeededWorld
 from worlds.snapshots import seal, unseal
 from worlds.spaces import ActionCodec, ObservationCodec, Percept
@@ -80,9 +80,9 @@ def _construct(id: str) -> Any:
 class GymnasiumRows(SeededWorld):
     """B environments of one Gymnasium id with next-step autoreset, one seed an episode.
 
-    Actions: Discrete or bounded Box. Observations: frames, vectors, Discrete, or a Dict of those
-    with goals. A snapshot is each row's seed and the actions since, restored by replay: exact if
-    the environment is deterministic under its seed. The simulator steps copies of environments.
+    `worlds.spaces` reads the spaces; `reading` is what the perception asks for. A snapshot is each
+    row's seed and the actions since, restored by replay: exact if the environment is deterministic
+    under its seed. The simulator steps copies of environments.
 
     Raises: ConfigError for unsupported spaces, WorldError if the environment cannot be constructed.
     """
@@ -95,13 +95,14 @@ class GymnasiumRows(SeededWorld):
         sensor: Sensor | None,
         episode_steps: int | None,
         observation_signals: tuple[int, ...],
+        reading: Reading | None = None,
     ) -> None:
         self._observation_signals = observation_signals
         self.num_envs, self._episode_steps = num_envs, episode_steps
         first = _construct(id)
         try:
             self._actions = ActionCodec(id, first.action_space)
-            self._observations = ObservationCodec(id, first.observation_space, sensor)
+            self._observations = ObservationCodec(id, first.observation_space, sensor, reading)
         except ConfigError:
             first.close()
             raise
@@ -119,6 +120,7 @@ class GymnasiumRows(SeededWorld):
             ),
             actions=self._actions.spec,
             goal=self._observations.goal,
+            readings=(self._observations.reading, self._actions.reading),
         )
         self._identity = {
             "world": "gymnasium-rows",
@@ -167,16 +169,16 @@ class GymnasiumRows(SeededWorld):
         row.first, row.terminated, row.truncated = True, False, False
 
     def _step_row(self, row: _Row, native: Any) -> None:
-        element = self._actions.to_env(native)
-        row.actions.append(element)
+        row.actions.append(native)
         row.obs, row.signals, row.terminated, row.truncated = self._step_env(
-            row.env, element, self._actions.effort(native), len(row.actions)
+            row.env, native, len(row.actions)
         )
         row.first = False
 
     def _step_env(
-        self, env: Any, element: Any, effort: float, steps: int
+        self, env: Any, native: Any, steps: int
     ) -> tuple[Percept, tuple[float, ...], bool, bool]:
+        element, effort = self._actions.to_env(native), self._actions.effort(native)
         with _calling(self.spec.id, "step"):
             observation, reward, terminated, truncated, _ = env.step(element)
         obs = self._observations.encode(observation)
@@ -250,10 +252,9 @@ class GymnasiumRows(SeededWorld):
             packed, signals, values = blobs[3 * index : 3 * index + 3]
             actions = np.frombuffer(packed, self._actions.dtype).reshape(-1, *self._actions.shape)
             self._start_episode(index, row)
-            for element in actions:
-                action = int(element) if self._actions.spec.discrete else element.copy()
-                row.actions.append(action)
-                row.obs = self._step_env(row.env, action, 0.0, len(row.actions))[0]
+            for native in actions:
+                row.actions.append(native)
+                row.obs = self._step_env(row.env, native, len(row.actions))[0]
             if row.obs.array.tobytes() != values:
                 raise WorldError(
                     f"snapshot of {self.spec.id}: expected the recorded observation, got another "
@@ -293,9 +294,7 @@ class GymnasiumRows(SeededWorld):
         env = self._copy(handle.env)
         if seed is not None:
             env.unwrapped.np_random = np.random.default_rng(seed % 2**63)
-        obs, signals, terminated, truncated = self._step_env(
-            env, self._actions.to_env(action), self._actions.effort(action), handle.steps + 1
-        )
+        obs, signals, terminated, truncated = self._step_env(env, action, handle.steps + 1)
         ended = terminated or truncated
         return SimStep(Handle(env, obs, handle.steps + 1, ended), signals, ended)
 

@@ -11,7 +11,7 @@ from modules.messages import ConfigError, WorldSpec
 from modules.ports import World
 from modules.validation import validated
 from worlds.catalog import Game, find, list_games, list_worlds
-from worlds.protocols import Sensor, protocol_named
+from worlds.protocols import Reading, Sensor, protocol_named
 
 __all__ = ["list_games", "list_worlds", "make_world", "world_spec"]
 
@@ -26,6 +26,7 @@ def make_world(
     episode_steps: int | None = None,
     chapter_steps: int | None = None,
     observation_signals: tuple[int, ...] = (),
+    reading: Reading | None = None,
 ) -> World:
     """B = `num_envs` copies of an environment, stepped side by side.
 
@@ -35,7 +36,8 @@ def make_world(
     but without a simulator. episode_steps: truncates episodes after this many steps.
     chapter_steps: see `worlds.atari_rng`; 0 gives each episode its own seed. observation_signals:
     indices of entries of a vector observation that are also signals, named `observation_0` etc.;
-    not in Atari.
+    not in Atari. reading: whether observations are read as `pixels` or `vectors`; None: as the
+    space suggests. Atari shows pixels.
 
     Raises: ConfigError in one line for an invalid setting, WorldError if the environment cannot be
     constructed.
@@ -81,6 +83,7 @@ def make_world(
             sensor=sensor,
             episode_steps=episode_steps,
             observation_signals=observation_signals,
+            reading=reading,
         )
     size = world.spec.vector or 0
     for entry in observation_signals:
@@ -94,18 +97,19 @@ def make_world(
     return world
 
 
-def world_spec(id: str, protocol: str | None = None) -> WorldSpec:
-    """The spec of `make_world(id, protocol=protocol)`.
+def world_spec(id: str, protocol: str | None = None, reading: Reading | None = None) -> WorldSpec:
+    """The spec of `make_world(id, protocol=protocol, reading=reading)`.
 
     That of an Atari game is computed once a process, since loading a ROM takes .1 s; another id may
     be registered anew.
     """
-    spec = _atari_spec if isinstance(find(id), Game) else _spec
-    return spec(id, protocol)
+    if isinstance(find(id), Game):
+        return _atari_spec(id, protocol)
+    return _spec(id, protocol, reading)
 
 
-def _spec(id: str, protocol: str | None) -> WorldSpec:
-    with closing(make_world(id, protocol=protocol)) as world:
+def _spec(id: str, protocol: str | None, reading: Reading | None = None) -> WorldSpec:
+    with closing(make_world(id, protocol=protocol, reading=reading)) as world:
         return world.spec
 
 

@@ -28,6 +28,7 @@ from agent.assembly.resolve import (
     Kinds,
     ResolvedConfig,
     Slot,
+    reading_of,
     resolve,
     resolve_swapped,
     settings_of,
@@ -40,7 +41,7 @@ from modules.configurator import interventions
 from modules.configurator.base_directive import BaseDirective, DirectiveSettings
 from modules.configurator.fixed import Fixed
 from modules.cost.drives import DRIVES, IntrinsicCost
-from modules.messages import ConfigError
+from modules.messages import ConfigError, WorldSpec
 from modules.ports import World
 from modules.weights import subgoals
 from worlds.make import make_world, world_spec
@@ -171,6 +172,7 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
         training=training,
         vector=training and settings.training.vectorized_env and not simulates,
         observation_signals=config.observation_signals,
+        reading=config.slots["perception"].reads,
     )
     try:
         agent = build_agent(config, world)
@@ -199,10 +201,15 @@ def learning_device(name: str) -> torch.device | None:
     return device
 
 
+def spec_of(tree: ConfigTree, kinds: Kinds) -> WorldSpec:
+    """The spec of the world of a merged tree, its observations as the perception reads them."""
+    where = settings_of(tree).world
+    return world_spec(where.id, where.protocol, reading_of(tree, kinds))
+
+
 def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
     """The complete configuration, with the defaults that depend on the world."""
-    where = settings_of(tree).world
-    spec = world_spec(where.id, where.protocol)
+    spec = spec_of(tree, kinds)
     # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
     known = {"id": spec.id, "protocol": spec.protocol}
     config = resolve(merge(tree, {"world": known}), spec, kinds)
