@@ -120,7 +120,7 @@ class GymnasiumRows(SeededWorld):
             ),
             actions=self._actions.spec,
             goal=self._observations.goal,
-            readings=(self._observations.reading, self._actions.reading),
+            readings=(self._observations.description, self._actions.description),
         )
         self._identity = {
             "world": "gymnasium-rows",

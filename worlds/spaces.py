@@ -34,7 +34,7 @@ class ActionCodec:
     Native are an int where `spec.discrete`, else an array [A]. Discrete parts (Discrete,
     MultiDiscrete, MultiBinary, and Dict and Tuple of those) are one discrete action, the product of
     them, with a factor for each choice; continuous parts (bounded Boxes) are one vector.
-    `dtype` and `shape` are those of a native action. `reading`: what the space was taken for.
+    `dtype` and `shape` are those of a native action. `description`: what the space was taken for.
 
     Raises: ConfigError for a space that is neither, has infinite bounds or too many combinations.
     """
@@ -48,13 +48,13 @@ class ActionCodec:
         if leaves and all(isinstance(leaf, _DISCRETE) for leaf in leaves):
             self.spec = self._product(id)
             count = "the product of its parts" if len(self._choices) > 1 else "discrete"
-            self.reading = f"{brief(space)} → {self.spec.size} actions ({count})"
+            self.description = f"{brief(space)} → {self.spec.size} actions ({count})"
         elif leaves and all(isinstance(leaf, spaces.Box) for leaf in leaves):
             self.spec = self._continuous(id, leaves)
             self.dtype, self.shape = np.dtype(np.float64), (self.spec.size,)
             rounded = any(leaf.dtype is not None and leaf.dtype.kind in "iu" for leaf in leaves)
             count = "continuous, rounded" if rounded else "continuous"
-            self.reading = f"{brief(space)} → {self.spec.size} numbers ({count})"
+            self.description = f"{brief(space)} → {self.spec.size} numbers ({count})"
         else:
             raise ConfigError(
                 f"world {id}: expected actions that are all discrete (Discrete, MultiDiscrete, "
@@ -165,8 +165,8 @@ class Percept(NamedTuple):
 class ObservationCodec:
     """Converts the environment's observations to pixels [H W C] uint8 or vectors [N] float32.
 
-    `asked`: what the perception reads; None: pixels where the space shows pictures, see
-    `worlds.frames.shows_pictures`, else a vector. `reading`: what the space was taken for.
+    `reading`: what the perception reads; None: pixels where the space shows pictures, see
+    `worlds.frames.shows_pictures`, else a vector. `description`: what the space was taken for.
 
     Raises: ConfigError where pictures are asked of a space without them, for a vector longer than
     MAX_VECTOR, and for a space without numbers of a fixed count.
@@ -177,7 +177,7 @@ class ObservationCodec:
         id: str,
         space: spaces.Space[Any],
         sensor: Sensor | None,
-        asked: Reading | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self.pixels: tuple[int, int, int] | None = None
         self.vector = self.goal = None
@@ -191,24 +191,24 @@ class ObservationCodec:
             self.goal = spaces.flatdim(space["desired_goal"])
             achieved = spaces.flatdim(space["achieved_goal"])
         self._space = main
-        if asked == "pixels" or (asked is None and shows_pictures(main)):
+        if reading == "pixels" or (reading is None and shows_pictures(main)):
             self._frames = Frames(id, main, sensor)
             self.pixels = self._frames.shape
             size = "×".join(map(str, self.pixels))
             channels = "channel" if self.pixels[2] == 1 else "channels"
-            self.reading = (
+            self.description = (
                 f"{brief(main)} → pictures {size} ({channels} last; perception.kind=vectors reads "
                 "a vector)"
             )
         else:
             self.vector = self._vector_size(id, main) + achieved
-            self.reading = reading_of(main)
+            self.description = reading_of(main)
             if isinstance(main, spaces.Dict | spaces.Tuple):
-                self.reading += f" → a vector of {self.vector}"
+                self.description += f" → a vector of {self.vector}"
             elif isinstance(main, spaces.Box) and len(main.shape) > 1:
-                self.reading += "; perception.kind=pixels-small reads a picture"
+                self.description += "; perception.kind=pixels-small reads a picture"
         if self.goal is not None:
-            self.reading += f", a goal of {self.goal}"
+            self.description += f", a goal of {self.goal}"
         self.goal_signals = tuple(f"achieved_{number}" for number in range(achieved))
 
     @staticmethod

@@ -206,8 +206,7 @@ def inner_slots(slot: str, cls: type) -> tuple[str, ...]:
 
 
 def _reads(perception: type) -> Reading | None:
-    asked = getattr(perception, "reads", None)
-    return cast(Reading | None, asked)
+    return cast(Reading | None, getattr(perception, "reads", None))
 
 
 def reading_of(tree: Mapping[str, Any], kinds: Kinds) -> Reading | None:
