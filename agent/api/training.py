@@ -310,7 +310,7 @@ def _learn(
     parts: dict[str, Any] = {
         "agent": assembly.agent, "world": assembly.world, "learner": learner,
         "folder": folder.path, "evaluate": evaluate, "seed": settings.seed, "metrics": metrics,
-        "config": plan,
+        "config": plan, "on_note": observer.report,
     }  # fmt: skip
     training = OfflineTraining(traces=traces, **parts) if traces else Training(**parts)
     (folder.path / RESULT).unlink(missing_ok=True)

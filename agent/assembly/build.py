@@ -171,6 +171,9 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
         sensor=sensor,
         training=training,
         vector=training and settings.training.vectorized_env and not simulates,
+        episode_steps=where.episode_steps,
+        step_seconds=where.step_seconds,
+        isolate=where.isolate,
         observation_signals=config.observation_signals,
         reading=config.slots["perception"].reads,
     )
@@ -204,7 +207,7 @@ def learning_device(name: str) -> torch.device | None:
 def spec_of(tree: ConfigTree, kinds: Kinds) -> WorldSpec:
     """The spec of the world of a merged tree, its observations as the perception reads them."""
     where = settings_of(tree).world
-    return world_spec(where.id, where.protocol, reading_of(tree, kinds))
+    return world_spec(where.id, where.protocol, where.isolate, reading_of(tree, kinds))
 
 
 def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
