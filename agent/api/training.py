@@ -284,6 +284,9 @@ def _learn(
     traces: Sequence[Path],
 ) -> TrainingRun:
     settings, spec = assembly.config.settings, assembly.world.spec
+    for line in assembly.introduction:
+        observer.report(line)
+    write_json(folder.world, assembly.facts())
     plan = settings.training
     resumed_at = None if saved is None else int(saved.facts["steps"])
     if saved is not None:

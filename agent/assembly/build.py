@@ -24,6 +24,7 @@ import torch
 
 from agent.agent import Agent
 from agent.assembly.merge import ConfigTree, merge
+from agent.assembly.replay_memory import ReplayMemory, replay_memory
 from agent.assembly.resolve import (
     Kinds,
     ResolvedConfig,
@@ -122,13 +123,32 @@ def known_kinds(plugins: tuple[str, ...] = ()) -> Kinds:
 class Assembly:
     """An agent, its world, and the complete configuration of both.
 
-    `trained`: the checkpoint whose weights it has, None without one.
+    `trained`: the checkpoint whose weights it has, None without one. `replay`: the main memory that
+    its experience will take, None where that is not known.
     """
 
     config: ResolvedConfig
     world: World
     agent: Agent
     trained: Path | None = None
+    replay: ReplayMemory | None = None
+
+    @property
+    def introduction(self) -> tuple[str, ...]:
+        """What a user should know before a run: what the spaces of the world were taken for, and
+        what the replay will take. Lines of a title and a text.
+        """
+        titles = ("observes", "acts")
+        lines = [
+            f"{title:<9} {text}"
+            for title, text in zip(titles, self.world.spec.readings, strict=False)
+        ]
+        return (*lines, f"{'replay':<9} {self.replay}") if self.replay else tuple(lines)
+
+    def facts(self) -> dict[str, Any]:
+        """The world as it was read, and the replay: the content of `world.json` in a run folder."""
+        replay = None if self.replay is None else {**vars(self.replay), "bytes": self.replay.bytes}
+        return {**self.world.spec.model_dump(mode="json"), "replay": replay}
 
     def recorder(self, folder: RunFolder) -> RunRecorder:
         """Records a run of this agent in this world into `folder`."""
@@ -178,11 +198,12 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
         reading=config.slots["perception"].reads,
     )
     try:
+        replay = replay_memory(config, world.spec, training)
         agent = build_agent(config, world)
         # Importing a plugin may have changed a drive.
         registered = {**SHIPPED, **kinds.drive_hashes}
         require_same(registered, drive_hashes(agent), "config cost.drives")
-        return Assembly(config, world, agent)
+        return Assembly(config, world, agent, replay=replay)
     except BaseException:
         world.close()
         raise

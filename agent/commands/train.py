@@ -35,6 +35,7 @@ def train(
     numbers = () if seeds is None else whole_numbers("--seeds", seeds)
     side_by_side = jobs > 1 and bool(numbers or "resume" in options)
     views: dict[str, ProgressView] = {}
+    notes = set[str]()
     with ExitStack() as stack:
 
         def show(progress: Progress) -> None:
@@ -48,7 +49,10 @@ def train(
             views[progress.run].show(progress)
 
         def note(line: str) -> None:
-            print(f"note      {line}", file=sys.stderr)
+            # The trainings of several seeds have the same world, which is introduced once.
+            if line not in notes:
+                print(f"note      {line}", file=sys.stderr)
+            notes.add(line)
 
         try:
             run = call(
