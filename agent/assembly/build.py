@@ -12,8 +12,6 @@ modules of its inner slots.
 
 from __future__ import annotations
 
-import os
-import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -45,6 +43,7 @@ from modules.cost.drives import DRIVES, IntrinsicCost
 from modules.messages import ConfigError, WorldSpec
 from modules.ports import World
 from modules.weights import subgoals
+from worlds.catalog import search_current_folder
 from worlds.make import make_world, world_spec
 
 KINDS: dict[str, dict[str, str]] = {
@@ -111,9 +110,8 @@ def known_kinds(plugins: tuple[str, ...] = ()) -> Kinds:
     """
     kinds = Kinds(KINDS)
     kinds.plug_installed()
-    # An installed command does not import from the current folder, as `python -m` does.
-    if plugins and not {"", os.getcwd()} & {*sys.path}:
-        sys.path.append(os.getcwd())
+    if plugins:
+        search_current_folder()
     for package in plugins:
         kinds.plug(package)
     return kinds
