@@ -223,6 +223,7 @@ def study(
     quick: Annotated[bool, Option("--quick", help="As small as it still works.")] = False,
     run: Folder = None,
     resume: Annotated[Path | None, Option(help="Continue the folder of a study.")] = None,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Paired-seed experiments: worlds × arms × seeds, and a report with intervals and figures."""

@@ -1,9 +1,9 @@
 """The edge to foreign code: one environment whose every call is guarded.
 
 Any exception that a call of the environment raises, also `SystemExit`, becomes a WorldError of one
-line that names the world, the row, the step and the call. What it takes and returns is copied, and what
-it returns is checked (`worlds.returned`). It runs under random numbers of its own
-(`worlds.generators`), and for at most `step_seconds`.
+line that names the world, the row, the step and the call. What goes in and comes out is copied, and
+what comes out is checked (`worlds.returned`). A call has random numbers of its own
+(`worlds.generators`), and may take at most `step_seconds`.
 """
 
 from __future__ import annotations

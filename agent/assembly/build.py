@@ -32,6 +32,7 @@ from agent.assembly.resolve import (
     resolve_swapped,
     settings_of,
 )
+from agent.assembly.trust import require_named
 from agent.modules import Modules
 from agent.recording.drive_guard import SHIPPED, drive_hashes, require_same
 from agent.recording.recorder import RunRecorder
@@ -161,12 +162,7 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
     Raises ConfigError or WorldError, one line, before anything has been written.
     """
     settings = settings_of(tree)
-    for package in settings.plugins:
-        if package not in kinds.plugged:
-            raise ConfigError(
-                f"config plugins: {package!r} was used here and is not imported by itself; "
-                f"give --plugin {package}"
-            )
+    require_named({"plugins": settings.plugins}, kinds.plugged, "config plugins")
     learning_device(settings.device)
     config = describe(tree, kinds)
     sensor = getattr(config.slots["perception"].settings, "sensor", None)

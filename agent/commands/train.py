@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -13,7 +13,7 @@ from agent.api.failure import RunInterrupted
 from agent.api.multi_seed import MultiSeedRun
 from agent.api.train import train as call
 from agent.api.training import TrainingRun
-from agent.commands.text import bounds, number, whole_numbers
+from agent.commands.text import bounds, note, number, whole_numbers
 from agent.learning.training import Progress
 from agent.view.progress import ProgressView, progress_view
 
@@ -35,7 +35,8 @@ def train(
     numbers = () if seeds is None else whole_numbers("--seeds", seeds)
     side_by_side = jobs > 1 and bool(numbers or "resume" in options)
     views: dict[str, ProgressView] = {}
-    notes = set[str]()
+    # The trainings of several seeds have the same world, which is introduced once.
+    once = functools.cache(note)
     with ExitStack() as stack:
 
         def show(progress: Progress) -> None:
@@ -48,15 +49,9 @@ def train(
                 views[progress.run] = stack.enter_context(view)
             views[progress.run].show(progress)
 
-        def note(line: str) -> None:
-            # The trainings of several seeds have the same world, which is introduced once.
-            if line not in notes:
-                print(f"note      {line}", file=sys.stderr)
-            notes.add(line)
-
         try:
             run = call(
-                world, *overrides, seeds=numbers, jobs=jobs, on_progress=show, on_note=note,
+                world, *overrides, seeds=numbers, jobs=jobs, on_progress=show, on_note=once,
                 **options,
             )  # fmt: skip
         except RunInterrupted as interrupted:

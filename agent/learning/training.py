@@ -109,7 +109,7 @@ class Training:
         steps: int = Field(default=100_000, ge=1)
         report_every: int = Field(default=1_000, ge=0)
         evaluate_every: int = Field(default=10_000, ge=0)
-        evaluate_episodes: int = Field(default=10, ge=1)
+        evaluate_episodes: int = Field(default=10, ge=1, le=1_000_000)
         checkpoint_every: int = Field(default=10_000, ge=0)
         init_from: str | None = None
         vectorized_env: bool = True
@@ -337,6 +337,7 @@ class Training:
         self.learner.load(saved.tensors.pop("weights"), saved.tensors.pop("learner"))
         self.learner.updates, self.learner.pending_updates = facts["updates"], facts["owed"]
         self.agent.memory.load_tensors(saved.tensors.pop("memory"))
+        self.agent.memory.last_written().check(self.agent.dims)
         self.agent.steps_done = facts["agent_steps"]
         progress.steps, progress.updates = facts["steps"], facts["updates"]
         progress.frames = self._frames()
