@@ -101,10 +101,18 @@ class Frames:
             frame = _grayed(frame)
         frame = np.ascontiguousarray(frame.reshape(*frame.shape[:2], -1))
         if sensor is not None and frame.shape[:2] != (sensor.height, sensor.width):
-            size = (sensor.width, sensor.height)
-            resized: NDArray[Any] = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-            frame = resized.reshape(*size[::-1], -1)
+            frame = _resized(frame, sensor.width, sensor.height)
         return np.array(frame, np.uint8) if np.may_share_memory(frame, observed) else frame
+
+
+def _resized(frame: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """A frame [H W C] of another size, by area. OpenCV takes at most four channels at once."""
+    parts = [frame[:, :, first : first + 4] for first in range(0, frame.shape[2], 4)]
+    resized = [
+        cv2.resize(np.ascontiguousarray(part), (width, height), interpolation=cv2.INTER_AREA)
+        for part in parts
+    ]
+    return np.concatenate([part.reshape(height, width, -1) for part in resized], 2, dtype=np.uint8)
 
 
 def _grayed(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
