@@ -3,10 +3,10 @@
     pip install -e .[worlds]
     python examples/benchmarks/foreign_worlds.py --out runs/foreign_worlds.jsonl
 
-For each environment, `sextet play` for 200 steps and `sextet train` for 500, each in a process with
-a time limit. A line of JSON an environment goes to `--out`; those that are there are not run again.
+For each environment, `sextet play` for 200 steps and `sextet train` for 500 with an evaluation of
+one episode, each in a process with a time limit. A line of JSON an environment goes to `--out`; those that are there are not run again.
 Printed is a table: what the spaces were taken for, and that it ran, or the line of its refusal.
-Unknown options are passed to the training, as `--training.evaluate_episodes=2`.
+Unknown options are passed to the training, as `--world.episode_steps=100`.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def measure(world: str, play: int, train: int, seconds: float, others: list[str]
         line: dict[str, Any] = {"world": world, "play_steps": play, "train_steps": train}
         line["play"] = run(["play", world, "--steps", str(play)], played, seconds)
         if line["play"]["exit"] != 2:
-            order = ["train", world, "--steps", str(train), *others]
-            line["train"] = run(order, trained, seconds)
+            order = ["train", world, "--steps", str(train), "--training.evaluate_episodes=1"]
+            line["train"] = run([*order, *others], trained, seconds)
         for folder in (played, trained):
             if (folder / "world.json").exists():
                 spec = json.loads((folder / "world.json").read_text(encoding="utf-8"))
