@@ -4,23 +4,31 @@
     python examples/benchmarks/foreign_worlds.py --out runs/foreign_worlds.jsonl
 
 For each environment, `sextet play` for 200 steps and `sextet train` for 500 with an evaluation of
-one episode, each in a process with a time limit. A line of JSON an environment goes to `--out`; those that are there are not run again.
-Printed is a table: what the spaces were taken for, and that it ran, or the line of its refusal.
-Unknown options are passed to the training, as `--world.episode_steps=100`.
+one episode, each in a process with a time limit, which is forked from this one to save the imports.
+A line of JSON an environment goes to `--out`; those that are there are not run again. Printed is a
+table: what the spaces were taken for, and that it ran, or the line of its refusal. Unknown options
+are passed to both, as `--world.episode_steps=100`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import torch
+
+import agent.cli
+import agent.commands.play
+import agent.commands.train
+
+FORK = multiprocessing.get_context("fork")
 
 CLASSIC = ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"]
 TOY_TEXT = ["Blackjack-v1", "CliffWalking-v1", "FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v3"]
@@ -65,23 +73,32 @@ OTHERS = [
 WORLDS = CLASSIC + TOY_TEXT + BOX2D + MUJOCO + MINIGRID + MINATAR + HIGHWAY + OTHERS
 
 
+def carry_out(command: list[str], errors: int) -> None:
+    """Runs a `sextet` command with its errors in a file, and ends this process."""
+    os.dup2(errors, 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os._exit(agent.cli.run(command))
+
+
 def run(command: list[str], folder: Path, seconds: float) -> dict[str, Any]:
     """Outcome of a `sextet` command that records into `folder`."""
     began = time.monotonic()
-    environment = {"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy", **os.environ}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "agent.cli", *command, "--no-live", "--run", str(folder)],
-            capture_output=True, text=True, timeout=seconds, check=False, env=environment,
-        )  # fmt: skip
-        code, lines = done.returncode, done.stderr.strip().splitlines()
-    except subprocess.TimeoutExpired:
-        code, lines = None, [f"not done within {seconds:g} s"]
+    with tempfile.TemporaryFile("w+") as errors:
+        whole = [*command, "--no-live", "--run", str(folder)]
+        process = FORK.Process(target=carry_out, args=(whole, errors.fileno()))
+        process.start()
+        process.join(seconds)
+        code = process.exitcode
+        process.kill()
+        process.join()
+        errors.seek(0)
+        # Notes are no errors, and a refusal is one line: more of them are a traceback.
+        lines = [line for line in errors.read().splitlines() if not line.startswith("note ")]
+    if code is None:
+        lines = [f"not done within {seconds:g} s"]
+    error = "" if code == 0 else (lines or [""])[-1]
     wall = round(time.monotonic() - began, 1)
-    outcome = {"exit": code, "error": "" if code == 0 else (lines or [""])[-1], "seconds": wall}
-    # A refusal is one line; more of them are a traceback.
-    outcome["lines"] = len([line for line in lines if not line.startswith("note ")])
-    return outcome
+    return {"exit": code, "error": error, "lines": len(lines), "seconds": wall}
 
 
 def measure(world: str, play: int, train: int, seconds: float, others: list[str]) -> dict[str, Any]:
@@ -89,7 +106,7 @@ def measure(world: str, play: int, train: int, seconds: float, others: list[str]
     with tempfile.TemporaryDirectory() as place:
         played, trained = Path(place) / "play", Path(place) / "train"
         line: dict[str, Any] = {"world": world, "play_steps": play, "train_steps": train}
-        line["play"] = run(["play", world, "--steps", str(play)], played, seconds)
+        line["play"] = run(["play", world, "--steps", str(play), *others], played, seconds)
         if line["play"]["exit"] != 2:
             order = ["train", world, "--steps", str(train), "--training.evaluate_episodes=1"]
             line["train"] = run([*order, *others], trained, seconds)
@@ -117,7 +134,6 @@ def main() -> None:
     parser.add_argument("--play", type=int, default=200, help="steps to play")
     parser.add_argument("--train", type=int, default=500, help="steps to train")
     parser.add_argument("--seconds", type=float, default=600, help="time limit of each command")
-    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/foreign_worlds.jsonl"))
     options, others = parser.parse_known_args()
     worlds = [world for world in options.worlds.split(",") if world] or WORLDS
@@ -125,12 +141,14 @@ def main() -> None:
     text = options.out.read_text(encoding="utf-8") if options.out.exists() else ""
     lines = {line["world"]: line for line in map(json.loads, text.splitlines())}
     missing = [world for world in worlds if world not in lines]
-    with ThreadPoolExecutor(options.jobs) as threads, options.out.open("a") as log:
-        limits = (options.play, options.train, options.seconds, others)
-        for line in threads.map(lambda world: measure(world, *limits), missing):
+    os.environ["SDL_VIDEODRIVER"] = "dummy"
+    torch.set_num_threads(1)
+    with options.out.open("a", encoding="utf-8") as log:
+        for world in missing:
+            line = measure(world, options.play, options.train, options.seconds, others)
             log.write(json.dumps(line) + "\n")
             log.flush()
-            lines[line["world"]] = line
+            lines[world] = line
             print(row(line), file=sys.stderr)
     print("| environment | observations | actions | |\n|---|---|---|---|")
     print("\n".join(row(lines[world]) for world in worlds if world in lines))
