@@ -582,7 +582,8 @@ class WorldSpec(Frozen):
     `id` and `protocol` (None: the world has one set of rules) name the world. Of `pixels`, (height,
     width, channels), and `vector`, its size N, one is None. `signals`: their names, `SIGNALS`
     first. `goal`: size G of the goal vector, None without goals. `frames_per_step`: emulated frames
-    per step.
+    per step. `readings`: what the spaces of observations and actions of a foreign environment were
+    taken for, one line each.
     """
 
     id: str
@@ -593,6 +594,7 @@ class WorldSpec(Frozen):
     goal: int | None = None
     protocol: str | None = None
     frames_per_step: int = 1
+    readings: tuple[str, ...] = ()
 
 
 # -- the messages ---------------------------------------------------------------------------

@@ -44,6 +44,8 @@ def play(
 
         def open_views(player: Player, folder: Path) -> None:
             world, modules = player.world, player.agent.modules
+            for line in player.introduction:
+                print(line)
             if live:
                 steered, cost = steerable(modules.configurator), modules.cost
                 view = screen(world.spec, cost.drives, cost.heads, world.render, steered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -34,6 +35,8 @@ def train(
     numbers = () if seeds is None else whole_numbers("--seeds", seeds)
     side_by_side = jobs > 1 and bool(numbers or "resume" in options)
     views: dict[str, ProgressView] = {}
+    # The trainings of several seeds have the same world, which is introduced once.
+    once = functools.cache(note)
     with ExitStack() as stack:
 
         def show(progress: Progress) -> None:
@@ -48,7 +51,7 @@ def train(
 
         try:
             run = call(
-                world, *overrides, seeds=numbers, jobs=jobs, on_progress=show, on_note=note,
+                world, *overrides, seeds=numbers, jobs=jobs, on_progress=show, on_note=once,
                 **options,
             )  # fmt: skip
         except RunInterrupted as interrupted:
