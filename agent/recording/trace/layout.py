@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from agent.recording.renames import FIELDS
-from agent.recording.trace.database import MOST_VALUE
+from agent.recording.trace.sqlite_file import MOST_VALUE
 from modules.field_path import MESSAGES
 from modules.messages import Message, Moment
 from modules.strange_files import plain_json

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from agent.recording.renames import current_settings, current_world
-from agent.recording.trace.database import Database, open_database
 from agent.recording.trace.digest import TraceDigest
 from agent.recording.trace.layout import (
     FORMAT_VERSION,
@@ -27,6 +26,7 @@ from agent.recording.trace.layout import (
     timeline_checksum,
     verified,
 )
+from agent.recording.trace.sqlite_file import Database, open_database
 from modules.field_path import MESSAGES
 from modules.messages import MessageError, Moment, TraceError, WorldSpec
 from modules.strange_files import plain_json
