@@ -149,7 +149,7 @@ def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigT
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
         where = settings_of(tree).world
-        spec = world_spec(where.id, where.protocol)
+        spec = world_spec(where.id, where.protocol, where.isolate)
         name = "learn-actions" if spec.actions.discrete else "learn-model"
         if spec.pixels is not None:
             name = "atari-small" if spec.goal is None else "learn-tasks"
@@ -318,7 +318,7 @@ def _learn(
     parts: dict[str, Any] = {
         "agent": assembly.agent, "world": assembly.world, "learner": learner,
         "folder": folder.path, "evaluate": evaluate, "seed": settings.seed, "metrics": metrics,
-        "config": plan,
+        "config": plan, "on_note": observer.report,
     }  # fmt: skip
     training = OfflineTraining(traces=traces, **parts) if traces else Training(**parts)
     (folder.path / RESULT).unlink(missing_ok=True)

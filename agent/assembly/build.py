@@ -167,6 +167,9 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
         sensor=sensor,
         training=training,
         vector=training and settings.training.vectorized_env and not simulates,
+        episode_steps=where.episode_steps,
+        step_seconds=where.step_seconds,
+        isolate=where.isolate,
         observation_signals=config.observation_signals,
     )
     try:
@@ -200,7 +203,7 @@ def learning_device(name: str) -> torch.device | None:
 def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
     """The complete configuration, with the defaults that depend on the world."""
     where = settings_of(tree).world
-    spec = world_spec(where.id, where.protocol)
+    spec = world_spec(where.id, where.protocol, where.isolate)
     # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
     known = {"id": spec.id, "protocol": spec.protocol}
     config = resolve(merge(tree, {"world": known}), spec, kinds)

@@ -156,6 +156,15 @@ class Ring:
         self._last, self._previous = moment, None
         self.associative.write(moment)
 
+    def cut_episodes(self) -> None:
+        """Marks the last step of every row as truncated, unless its episode ended with it."""
+        observation = self._last.observation
+        truncated = ~observation.terminated
+        self._last = self._last.replace(observation=observation.replace(truncated=truncated))
+        self._over, self._previous = observation.ended.numpy() | truncated.numpy(), None
+        place = ((self.steps - 1) % self.slots) * self.rows
+        self._fields["truncated"][place : place + self.rows] = truncated.numpy()
+
     def _grow(self, values: dict[str, Numbers]) -> None:
         """Allocates more steps, each of the size of one step's `values`."""
         size = sum(value.nbytes for value in values.values())
