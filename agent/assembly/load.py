@@ -232,9 +232,9 @@ def _load_trained(agent: Agent, folder: Path) -> Path | None:
 
 def trained_weights(folder: Path) -> tuple[Path, checkpoint.Checkpoint] | None:
     """The weights of a checkpoint folder, or the best or newest ones in a run folder, if any."""
-    best = folder / "checkpoints" / "best"
-    if (folder / "manifest.json").is_file() or best.is_dir():
-        where = best if best.is_dir() else folder
+    best = checkpoint.standing(folder / "checkpoints", "best")
+    if (folder / "manifest.json").is_file() or best is not None:
+        where = best or folder
         return where, checkpoint.load(where, only=("weights",))
     return checkpoint.newest(folder / "checkpoints", only=("weights",))
 
