@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -11,7 +12,7 @@ from agent.api.failure import RunFailedError
 from agent.assembly.load import SHOWPIECE, AgentName, AgentOptions, prepared, request_for
 from agent.engines.engine import describe
 from agent.engines.threads import default_threads
-from agent.learning.evaluation import score, whole_episodes
+from agent.learning.evaluation import EvaluationProgress, score, whole_episodes
 from worlds.scores import human_normalised
 
 EVALUATION_SEED = 2_000_000
@@ -24,14 +25,16 @@ class Scores:
 
     `interval`: 95 % bootstrap interval of the mean. `human_normalised`: (mean − random) / (human −
     random), None where these are not published. `mode2_share`: share of steps in Mode-2.
-    `checkpoint`: the folder of the weights, None for an agent without any. Means are None where no
-    episode ended.
+    `checkpoint`: the folder of the weights, None for an agent without any. `episodes` of the
+    `episodes_requested` ended in time; means are None where one is missing, since those that end
+    are the short ones.
     """
 
     agent: str
     world: str
     protocol: str | None
     episodes: int
+    episodes_requested: int
     mean_return: float | None
     std_return: float | None
     human_normalised: float | None
@@ -46,7 +49,8 @@ class Scores:
 
     def __str__(self) -> str:
         if self.mean_return is None or self.interval is None:
-            return f"{self.world}: no episode ended in {self.steps} steps"
+            ended = f"{self.episodes} of {self.episodes_requested} episodes ended"
+            return f"{self.world}: {ended} in {self.steps} steps"
         low, high = self.interval
         return (
             f"{self.world}: {self.mean_return:.4g} [{low:.4g}, {high:.4g}] "
@@ -63,13 +67,15 @@ def evaluate(
     agent: AgentName | None = None,
     *overrides: str,
     episodes: int = 10,
+    on_progress: Callable[[EvaluationProgress], object] = lambda progress: None,
     **options: Unpack[AgentOptions],
 ) -> Scores:
     """Plays `episodes` whole episodes, or as many as end in `steps` steps; writes no folder.
 
     `agent`: what `train` returned, a run folder, a bundled agent (None: the showpiece), or a world.
-    `overrides` are settings as "actor.policy.epsilon=0". Raises ConfigError or WorldError where the
-    agent cannot be assembled, RunFailedError where an episode fails.
+    `overrides` are settings as "actor.policy.epsilon=0". `on_progress` is called after every turn
+    of the loop. Raises ConfigError or WorldError where the agent cannot be assembled,
+    RunFailedError where an episode fails.
 
     >>> evaluate("cartpole", episodes=3).mean_return
     500.0
@@ -80,18 +86,21 @@ def evaluate(
     assembly = prepared(request)
     world, steps = assembly.world, assembly.config.settings.steps
     try:
-        evaluation = whole_episodes(assembly.agent, world, episodes, seed, steps)
+        evaluation = whole_episodes(
+            assembly.agent, world, episodes, seed, steps, on_progress=on_progress
+        )
     except Exception as error:
         raise RunFailedError(describe(error)) from error
     finally:
         world.close()
     returns, summary, name = evaluation.returns, evaluation.summary, world.spec.id
-    mean = statistics.fmean(returns) if returns else None
-    bounds = score(returns) if returns else None
+    whole = returns if evaluation.whole else []
+    mean = statistics.fmean(whole) if whole else None
+    bounds = score(whole) if whole else None
     return Scores(
         agent=request.agent or SHOWPIECE, world=name, protocol=world.spec.protocol,
-        episodes=len(returns), mean_return=mean,
-        std_return=statistics.pstdev(returns) if returns else None,
+        episodes=len(returns), episodes_requested=episodes, mean_return=mean,
+        std_return=statistics.pstdev(whole) if whole else None,
         human_normalised=None if mean is None else human_normalised(name, mean),
         steps=summary.steps, mode2_share=summary.mode2_share, model_calls=summary.model_calls,
         ms_per_step=1e3 / summary.steps_per_s if summary.steps_per_s else None,

@@ -23,7 +23,9 @@ STEPS = 1000
 
 @dataclass(frozen=True)
 class PlayedRun:
-    """A recorded run: its folder, its summary, and the returns of the episodes that ended."""
+    """A recorded run: its folder, its summary, and the returns of the episodes that ended; of
+    those that were asked for, if a number was set.
+    """
 
     folder: Path
     summary: Summary
@@ -43,7 +45,8 @@ def play(
     on_moment: Callable[[Moment], object] | None = None,
     **options: Unpack[AgentOptions],
 ) -> PlayedRun:
-    """Plays `steps` steps, summed over environments, or until `episodes` have ended.
+    """Plays `steps` steps, summed over environments, or until `episodes` have ended: the
+    first to begin, so that short ones do not crowd out long ones.
 
     `agent` and `overrides` as in `evaluate`. `run`: the new folder; None: the next free one under
     `runs/`. `on_start` receives the player and the folder before the first moment, `on_moment` each
@@ -60,7 +63,8 @@ def play(
         world.close()
         raise
     steps = settings.steps or (UNLIMITED if settings.episodes else STEPS)
-    stats, start = EpisodeStats(world.spec.id, world.num_envs), time.monotonic()
+    stats = EpisodeStats(world.spec.id, world.num_envs, settings.episodes)
+    start = time.monotonic()
     interrupted = False
     with running(folder.path):
         try:
@@ -72,14 +76,14 @@ def play(
                     recorder.add(moment)
                     if on_moment is not None:
                         on_moment(moment)
-                    if settings.episodes and len(stats.episodes.returns) >= settings.episodes:
+                    if settings.episodes and stats.whole:
                         break
         except KeyboardInterrupt:
             interrupted = True
         finally:
             world.close()
     summary = stats.summary(time.monotonic() - start, str(folder.path))
-    played = PlayedRun(folder.path, summary, tuple(stats.episodes.returns))
+    played = PlayedRun(folder.path, summary, tuple(stats.returns))
     if interrupted:
         raise RunInterrupted(played) from None
     return played

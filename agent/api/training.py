@@ -19,7 +19,7 @@ from agent.assembly.build import Assembly, assemble, known_kinds, learning_devic
 from agent.assembly.load import RunRequest, configure, init_from
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset, settings_of
-from agent.learning.evaluation import whole_episodes
+from agent.learning.evaluation import EvaluationProgress, whole_episodes
 from agent.learning.learner import Learner
 from agent.learning.metrics import TensorBoard, require_tensorboard
 from agent.learning.offline_training import (
@@ -56,7 +56,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Observer:
     """How a training is followed.
 
-    `on_progress` is called after every turn of the loop; `Progress.fresh` marks a new report.
+    `on_progress` is called after every turn of the loop and of an evaluation; `Progress.fresh`
+    marks a new report.
     `on_note` gets a line where a module starts fresh or a damaged checkpoint is passed over.
     """
 
@@ -384,9 +385,18 @@ def _learn(
     def evaluate() -> list[float] | None:
         load_weights(evaluator.agent.modules, learner.weights(), "evaluation")
         seed, episodes = settings.seed + EVALUATION_SEED, plan.evaluate_episodes
-        evaluation = whole_episodes(
-            evaluator.agent, evaluator.world, episodes, seed, stop=lambda: training.stopping
-        )
+
+        def show(now: EvaluationProgress) -> None:
+            training.progress.evaluating = now
+            observer.report(training.progress)
+
+        try:
+            evaluation = whole_episodes(
+                evaluator.agent, evaluator.world, episodes, seed,
+                stop=lambda: training.stopping, on_progress=show,
+            )  # fmt: skip
+        finally:
+            training.progress.evaluating = None
         return evaluation.returns if evaluation.whole else None
 
     parts: dict[str, Any] = {

@@ -9,6 +9,7 @@ from typing import Any
 from agent.api.evaluate import evaluate as call
 from agent.commands.text import bounds, number
 from agent.reporting.score_table import compared_columns
+from agent.view.progress import EvaluationView
 from worlds.scores import human_normalised, published_score
 
 
@@ -26,13 +27,19 @@ def evaluate(
     `agent.evaluate`.
     """
     columns = compared_columns(compare)
-    scores = call(agent, *overrides, **options)
+    with EvaluationView() as view:
+        scores = call(agent, *overrides, on_progress=view.show, **options)
     figures = scores.as_dict()
     returns = figures.pop("returns")
     compared = {column: _published(scores.world, column) for column in columns}
     if as_json:
         print(json.dumps({**figures, "compared": compared, "returns": returns}))
         return
+    if scores.episodes < scores.episodes_requested:
+        figures["episodes"] = (
+            f"{scores.episodes} of {scores.episodes_requested} ended; no mean of the short ones"
+        )
+    del figures["episodes_requested"]
     shown = {**figures, "returns": returns, **{f"than {c}": v for c, v in compared.items()}}
     for field, value in shown.items():
         print(f"{field:<18} {_shown(value)}")

@@ -76,6 +76,8 @@ def play(
 def _print(run: PlayedRun, drawn: Path | None, video: bool) -> None:
     summary = run.summary
     ended = ", ".join(f"{value:g}" for value in run.returns[-10:]) or "no episode ended"
+    if summary.episodes_requested is not None and summary.episodes < summary.episodes_requested:
+        ended = f"{summary.episodes} of {summary.episodes_requested} episodes ended: {ended}"
     mean = "" if summary.mean_return is None else f" (mean {number(summary.mean_return)})"
     print(f"world     {summary.world}")
     print(f"steps     {summary.steps}, {summary.steps_per_s:.0f} a second")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +32,17 @@ class Evaluation:
     whole: bool = True
 
 
+class EvaluationProgress(NamedTuple):
+    """How far an evaluation is: `ended` of `episodes` have ended, in `steps` steps so far."""
+
+    ended: int
+    episodes: int
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.ended} of {self.episodes} episodes ended, {self.steps} steps"
+
+
 class Score(NamedTuple):
     """The mean of `size` numbers and its 95 % confidence interval."""
 
@@ -52,24 +62,19 @@ def whole_episodes(
     seed: int,
     steps: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[EvaluationProgress], object] = lambda progress: None,
 ) -> Evaluation:
-    """Runs until `episodes` have ended, or for `steps` steps, or until `stop()` is True.
+    """Runs until `episodes` have ended (`EpisodeQuota`), or for `steps` steps, or until `stop()`.
 
-    With several rows side by side, the first episodes to *begin* count: the first to end would be
-    the short ones.
+    An episode that `steps` cuts off has not ended. `on_progress` is called after every turn.
     """
-    rows = world.num_envs
-    quota = [episodes // rows + (row < episodes % rows) for row in range(rows)]
-    stats, began = EpisodeStats(world.spec.id, rows), time.perf_counter()
-    returns, whole = [list[float]() for _ in range(rows)], False
+    stats, began = EpisodeStats(world.spec.id, world.num_envs, episodes), time.perf_counter()
     for moment in live(agent, world, steps or UNLIMITED, seed):
-        for row, value in stats.add(moment):
-            if len(returns[row]) < quota[row]:
-                returns[row].append(value)
-        whole = [len(ended) for ended in returns] == quota
-        if whole or stop():
+        stats.add(moment)
+        on_progress(EvaluationProgress(len(stats.returns), episodes, stats.steps))
+        if stats.whole or stop():
             break
-    return Evaluation([*chain(*returns)], stats.summary(time.perf_counter() - began), whole)
+    return Evaluation(stats.returns, stats.summary(time.perf_counter() - began), stats.whole)
 
 
 def score(values: Sequence[float]) -> Score:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.agent import Agent
 from agent.learning.collapse_monitor import CollapseMonitor
-from agent.learning.evaluation import Score, score
+from agent.learning.evaluation import EvaluationProgress, Score, score
 from agent.learning.learner import Learner
 from agent.learning.metrics import JSONLines, Metrics
 from agent.live import continue_from
@@ -37,7 +37,8 @@ class Progress:
 
     `losses` are means since the last report, as `module/name`. `returns` are those of the last
     episodes of the training itself; `evaluation` is that with held-out seeds, `best` the best mean
-    so far. `warnings` name the modules that have collapsed. `fresh`: this turn ended with a report.
+    so far; `evaluating` says how far a running one is. `warnings` name the modules that have
+    collapsed. `fresh`: this turn ended with a report.
     `seconds`, `cpu_seconds`: wall and processor time, earlier parts of a resumed training included.
     `run`: its folder.
     """
@@ -52,6 +53,7 @@ class Progress:
     losses: dict[str, float] = field(default_factory=dict)
     returns: deque[float] = field(default_factory=lambda: deque(maxlen=20))
     evaluation: Score | None = None
+    evaluating: EvaluationProgress | None = None
     best: float | None = None
     warnings: list[str] = field(default_factory=list)
     fresh: bool = False

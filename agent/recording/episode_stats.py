@@ -6,7 +6,9 @@ life that the protocol treats as the end of an episode does not end it here: the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -59,18 +61,50 @@ class EpisodeReturns:
         return ended
 
 
+class EpisodeQuota:
+    """The episodes that count where `episodes` are asked of `rows` rows: the first to *begin*.
+
+    The first to end would be the short ones. Each row plays its share, so which episodes count
+    depends on no action. `returns` of each row, in order; `whole`: all of them have ended.
+    """
+
+    def __init__(self, episodes: int, rows: int) -> None:
+        self.episodes = episodes
+        self._shares = [episodes // rows + (row < episodes % rows) for row in range(rows)]
+        self.returns = [list[float]() for _ in range(rows)]
+
+    def add(self, ended: Iterable[tuple[int, float]]) -> None:
+        """Counts episodes that ended, as (row, return)."""
+        for row, value in ended:
+            if len(self.returns[row]) < self._shares[row]:
+                self.returns[row].append(value)
+
+    @property
+    def whole(self) -> bool:
+        """Whether as many episodes ended as were asked for."""
+        return self.ended == self.episodes
+
+    @property
+    def ended(self) -> int:
+        """How many of the episodes that count have ended."""
+        return sum(map(len, self.returns))
+
+
 @dataclass(frozen=True)
 class Summary:
     """Statistics of a whole run.
 
     `steps` counts turns of the loop times rows. `score` is the sum of the unclipped
-    reward over all rows. `mean_return` is that of the episodes that ended, None where none did.
+    reward over all rows. `episodes_requested`: how many episodes were to end, None
+    where no number was set. `episodes` ended and count (`EpisodeQuota`). `mean_return` is theirs,
+    None where none ended or fewer than requested: those that ended first are the short ones.
     `mode2_share` is the share of steps that planned, `model_calls` all imagined steps.
     """
 
     world: str
     steps: int
     episodes: int
+    episodes_requested: int | None
     mean_return: float | None
     score: float
     steps_per_s: float
@@ -85,14 +119,15 @@ class Summary:
 
 
 class EpisodeStats:
-    """Statistics of the moments added so far, in order.
+    """Statistics of the moments added so far, in order; with `episodes`, of that many episodes.
 
     The reward of a moment follows from the action before it. A moment that shows the last frame of
     an episode, whose action is ignored, counts in `steps` like any other.
     """
 
-    def __init__(self, world: str, rows: int) -> None:
+    def __init__(self, world: str, rows: int, episodes: int | None = None) -> None:
         self.world, self.rows = world, rows
+        self.quota = None if episodes is None else EpisodeQuota(episodes, rows)
         self.steps, self.planned_steps, self.model_calls = 0, 0, 0
         self.episodes = EpisodeReturns(rows)
         self._digest = TraceDigest()
@@ -103,16 +138,32 @@ class EpisodeStats:
         self.steps += self.rows
         self.planned_steps += int((moment.plan.mode == 2).sum())
         self.model_calls += int(moment.plan.model_calls.sum())
-        return self.episodes.add(moment.observation)
+        ended = self.episodes.add(moment.observation)
+        if self.quota is not None:
+            self.quota.add(ended)
+        return ended
+
+    @property
+    def returns(self) -> list[float]:
+        """The returns of the episodes that count: with a quota those of a row together, else in the
+        order in which they ended.
+        """
+        return self.episodes.returns if self.quota is None else [*chain(*self.quota.returns)]
+
+    @property
+    def whole(self) -> bool:
+        """Whether no episode that was asked for is missing."""
+        return self.quota is None or self.quota.whole
 
     def summary(self, seconds: float, run: str | None = None) -> Summary:
         """The run so far, which took `seconds`; `run` is its folder."""
-        returns = self.episodes.returns
+        returns = self.returns
         return Summary(
             world=self.world,
             steps=self.steps,
             episodes=len(returns),
-            mean_return=sum(returns) / len(returns) if returns else None,
+            episodes_requested=None if self.quota is None else self.quota.episodes,
+            mean_return=sum(returns) / len(returns) if returns and self.whole else None,
             score=self.episodes.score,
             steps_per_s=self.steps / seconds if seconds > 0 else 0.0,
             mode2_share=self.planned_steps / self.steps if self.steps else 0.0,

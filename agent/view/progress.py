@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Protocol, Self
 
@@ -11,9 +12,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from agent.learning.evaluation import EvaluationProgress
 from agent.learning.training import Progress
 
 _REFRESH_S = 0.25
+_LINE_S = 10.0
+"""Seconds between lines about an evaluation, which would be the same line again and again."""
 
 
 class ProgressView(Protocol):
@@ -65,6 +69,7 @@ class PlainProgress:
     def __init__(self, title: str, prefix: str = "") -> None:
         self.title, self.prefix = title, prefix
         self._warned: list[str] = []
+        self._last = time.monotonic()
 
     def __enter__(self) -> Self:
         self._print(self.title)
@@ -74,7 +79,12 @@ class PlainProgress:
         pass
 
     def show(self, progress: Progress) -> None:
-        """Prints a line where there is a new report."""
+        """Prints a line where there is a new report, and now and then during an evaluation."""
+        if progress.evaluating is None:
+            self._last = time.monotonic()
+        elif time.monotonic() - self._last > _LINE_S:
+            self._last = time.monotonic()
+            self._print(f"{progress.steps}/{progress.of_steps} steps  eval {progress.evaluating}")
         if not progress.fresh:
             return
         losses = "  ".join(f"{m}: {line}" for m, line in grouped(progress.losses).items())
@@ -112,7 +122,7 @@ class LiveProgress:
     def show(self, progress: Progress) -> None:
         """Redraws, four times a second at most."""
         now = time.monotonic()
-        ends = progress.steps >= progress.of_steps
+        ends = progress.steps >= progress.of_steps and progress.evaluating is None
         if now - self._last < _REFRESH_S and not (progress.fresh or ends):
             return
         self._last = now
@@ -135,6 +145,8 @@ class LiveProgress:
         facts.add_column()
         returns = f"{_number(progress.mean_return)} over the last {len(progress.returns)}"
         facts.add_row("return", f"{returns} of {progress.episodes} episodes")
+        if progress.evaluating is not None:
+            facts.add_row("evaluating", str(progress.evaluating))
         if progress.evaluation is not None:
             facts.add_row(
                 "evaluation",
@@ -147,3 +159,33 @@ class LiveProgress:
         parts: list[RenderableType] = [Text(self.title, style="bold"), bar, facts]
         parts += [Text(f"warning   {warning}", style="yellow") for warning in progress.warnings]
         return Group(*parts)
+
+
+class EvaluationView:
+    """A line on stderr that says how far an evaluation is: redrawn on a terminal, else a new one
+    every ten seconds.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, progress: EvaluationProgress) -> None:
+        """Shows the progress; called after every turn."""
+        now, terminal = time.monotonic(), self._console.is_terminal
+        if now - self._last < (_REFRESH_S if terminal else _LINE_S):
+            return
+        self._last = now
+        if terminal:
+            self._live.update(Text(f"eval      {progress}"), refresh=True)
+        else:
+            print(f"eval      {progress}", file=sys.stderr, flush=True)

@@ -46,8 +46,8 @@ def test_dotted_overrides_are_gathered_in_both_spellings():
 def test_a_world_is_played_and_counted(world: str, capsys: pytest.CaptureFixture[str]):
     figures = play(capsys, world, *QUICK)
     assert list(figures) == [
-        "world", "steps", "episodes", "mean_return", "score", "steps_per_s", "mode2_share",
-        "model_calls", "run", "trace_digest",
+        "world", "steps", "episodes", "episodes_requested", "mean_return", "score", "steps_per_s",
+            "mode2_share", "model_calls", "run", "trace_digest",
     ]  # fmt: skip
     assert figures["world"] == world
     assert figures["steps"] == 6
@@ -111,7 +111,7 @@ def test_eval_plays_whole_episodes(capsys: pytest.CaptureFixture[str]):
                 "reactive", "--json"]) == 0  # fmt: skip
     figures = last_json(capsys)
     assert list(figures) == [
-        "agent", "world", "protocol", "episodes", "mean_return", "std_return",
+        "agent", "world", "protocol", "episodes", "episodes_requested", "mean_return", "std_return",
         "human_normalised", "steps", "mode2_share", "model_calls", "ms_per_step",
         "interval", "seed", "checkpoint", "compared", "returns",
     ]  # fmt: skip

@@ -78,7 +78,7 @@ def test_a_training_is_data(tmp_path, capsys):
     run = train("CartPole-v1", *SMALL, steps=90, seed=2, run="r",
                 on_progress=lambda progress: steps.append(progress.steps))  # fmt: skip
     assert isinstance(run, TrainingRun)
-    assert steps == list(range(1, 91))
+    assert list(dict.fromkeys(steps)) == list(range(1, 91))
     assert (run.world, run.seed, run.steps, run.stopped) == ("CartPole-v1", 2, 90, False)
     assert run.folder == Path("r")
     assert [at for at, _ in run.scores] == [60, 90]

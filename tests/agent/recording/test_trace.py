@@ -297,7 +297,10 @@ def test_statistics_of_a_run(pong, life):
     assert (summary.score, summary.steps_per_s) == (24.0, 50.0)
     assert summary.model_calls == 182 * 2 * 42
     assert summary.mode2_share == pytest.approx(42 / 125)
-    expected = "world steps episodes mean_return score steps_per_s mode2_share model_calls run"
+    expected = (
+        "world steps episodes episodes_requested mean_return score steps_per_s mode2_share "
+        "model_calls run"
+    )
     assert [*summary.as_dict()] == [*expected.split(" "), "trace_digest"]
 
 
