@@ -61,7 +61,7 @@ def train(
                     f"train --from-step: expected the run of one seed, got the folder '{folder}' "
                     f"of several; try --resume {folder}/seed-N"
                 )
-            return continue_seeds(folder, steps, observer, jobs)
+            return continue_seeds(folder, steps, observer, jobs, plugins)
         return continue_from(folder, steps, observer, plugins, from_step)
     if from_step is not None:
         raise ConfigError(f"train --from-step: expected a run to --resume, got none ({from_step})")

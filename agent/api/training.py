@@ -19,6 +19,7 @@ from agent.assembly.build import Assembly, assemble, known_kinds, learning_devic
 from agent.assembly.load import RunRequest, configure, init_from
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset, settings_of
+from agent.assembly.trust import require_named
 from agent.learning.evaluation import EvaluationProgress, whole_episodes
 from agent.learning.learner import Learner
 from agent.learning.metrics import TensorBoard, require_tensorboard
@@ -28,6 +29,7 @@ from agent.learning.offline_training import (
     recorded_world,
     require_same_world,
 )
+from agent.learning.resumable import require_resumable
 from agent.learning.training import Progress, Training
 from agent.recording import checkpoint
 from agent.recording.atomic import write_json
@@ -35,6 +37,7 @@ from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
 from modules.messages import ConfigError
+from modules.strange_files import TEXT_BYTES, plain_json, read_file
 from worlds.make import world_spec
 
 EVALUATION_SEED = 1_000_000
@@ -159,7 +162,7 @@ def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigT
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
         where = settings_of(tree).world
-        spec = world_spec(where.id, where.protocol)
+        spec = world_spec(where.id, where.protocol, where.isolate)
         name = "learn-actions" if spec.actions.discrete else "learn-model"
         if spec.pixels is not None:
             name = "atari-small" if spec.goal is None else "learn-tasks"
@@ -213,6 +216,7 @@ def continue_from(
     checkpoint.recover(folder.checkpoints)
     latest = _saved(folder, observer, from_step)
     tree = folder.read_config()
+    require_named(tree, plugins, f"run {place}")
     traces = [] if latest is not None else _begun_with(folder)
     if latest is None:
         observer.report("no checkpoint was written yet: begins at step 0, with its settings")
@@ -220,8 +224,12 @@ def continue_from(
         if latest is not None:
             require_steps(steps, tree, latest[1])
         tree = merge(tree, {"training": {"steps": steps}})
-    with _assembled(tree, (*tree.get("plugins", ()), *plugins)) as (assembly, evaluator):
-        learner = _learner(assembly) if latest else _new_learner(assembly, observer, traces)
+    with _assembled(tree, plugins) as (assembly, evaluator):
+        if latest is None:
+            learner = _new_learner(assembly, observer, traces)
+        else:
+            learner = _learner(assembly)
+            require_resumable(latest[1], learner, assembly.world.num_envs)
         with running(folder.path):
             if latest is not None:
                 _set_newer_aside(folder, latest, "damaged" if from_step is None else "newer")
@@ -264,7 +272,7 @@ def _saved(
 def _begun_with(folder: RunFolder) -> list[Path]:
     """The recorded runs that a training was begun with. Raises ConfigError where it was none."""
     try:
-        begun = json.loads((folder.path / BEGUN).read_text(encoding="utf-8"))
+        begun = plain_json(read_file(folder.path / BEGUN, TEXT_BYTES))
         return [Path(path) for path in begun["traces"]]
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(
@@ -307,9 +315,13 @@ def _new_learner(assembly: Assembly, observer: Observer, traces: Sequence[Path])
 
 def require_steps(steps: int, tree: ConfigTree, saved: checkpoint.Checkpoint) -> None:
     """Raises ConfigError where a checkpoint is already beyond `steps`."""
-    done, rows = int(saved.facts["steps"]), int(tree.get("world", {}).get("num_envs", 1))
+    # Both are checked when they are used.
+    try:
+        done, rows = int(saved.facts["steps"]), int(tree.get("world", {}).get("num_envs", 1))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return
     # The last turn takes a step in every environment, so it may lead beyond `steps`.
-    if -(-steps // rows) * rows < done:
+    if rows > 0 and -(-steps // rows) * rows < done:
         raise ConfigError(f"train --steps: expected at least the {done} that are done, got {steps}")
 
 
@@ -402,7 +414,7 @@ def _learn(
     parts: dict[str, Any] = {
         "agent": assembly.agent, "world": assembly.world, "learner": learner,
         "folder": folder.path, "evaluate": evaluate, "seed": settings.seed, "metrics": metrics,
-        "config": plan,
+        "config": plan, "on_note": observer.report,
     }  # fmt: skip
     training = OfflineTraining(traces=traces, **parts) if traces else Training(**parts)
     (folder.path / RESULT).unlink(missing_ok=True)

@@ -105,8 +105,12 @@ class Trace:
             file = file / "trace.sqlite"
         if not file.is_file():
             raise TraceError(f"trace {file}: expected a recorded run, got no such file")
+        # A writer that was killed while it closed leaves a journal of the first page, to be rolled
+        # back by a writer; what it had recorded was complete before.
+        closed = file.with_name(f"{file.name}-journal").exists()
+        mode = "mode=ro&immutable=1" if closed else "mode=ro"
         database = sqlite3.connect(
-            f"file:{quote(str(file.resolve()))}?mode=ro", uri=True, check_same_thread=False
+            f"file:{quote(str(file.resolve()))}?{mode}", uri=True, check_same_thread=False
         )
         try:
             damage = _prepare(database)

@@ -75,7 +75,6 @@ class TraceWriter:
         with self._writing():
             _create(self.path, texts)
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
         self._layouts: dict[str, tuple[int, int]] = {}
         self._moments: list[tuple[int, int, bytes, str, bytes, bytes]] = []
@@ -173,6 +172,7 @@ def _create(place: Path, meta: Mapping[str, str]) -> None:
         with closing(sqlite3.connect(partial, isolation_level=None)) as database:
             # A row is some 3 KB: larger pages waste less of their end.
             database.execute("PRAGMA page_size=16384")
+            database.execute("PRAGMA journal_mode=WAL")
             database.execute("BEGIN")
             for statement in _SCHEMA.split(";")[:-1]:
                 database.execute(statement)
@@ -181,6 +181,7 @@ def _create(place: Path, meta: Mapping[str, str]) -> None:
         partial.rename(place)
         sync_folder(place.parent)
     finally:
-        for left in (partial, partial.with_name(f"{partial.name}-journal")):
+        for end in ("", "-journal", "-wal", "-shm"):
+            left = partial.with_name(f"{partial.name}{end}")
             with suppress(OSError):
                 left.unlink(missing_ok=True)
