@@ -78,8 +78,12 @@ def open_database(file: Path) -> tuple[Database, list[str]]:
                 require_regular(beside)
     except (ConfigError, OSError) as error:
         raise TraceError(f"trace {file}: could not be read: {error}") from None
+    # A writer that was killed while it closed leaves a journal of the first page, to be rolled back
+    # by a writer; what it had recorded was complete before.
+    closed = file.with_name(f"{file.name}-journal").exists()
+    mode = "mode=ro&immutable=1" if closed else "mode=ro"
     database = sqlite3.connect(
-        f"file:{quote(str(file.resolve()))}?mode=ro",
+        f"file:{quote(str(file.resolve()))}?{mode}",
         uri=True, check_same_thread=False, factory=Database,
     )  # fmt: skip
     try:
