@@ -59,28 +59,23 @@ def resumable_forms(learner: Learner, rows: int) -> Fits:
     # The forms of a memory's state are known once it is reset, as a training does anyway.
     learner.agent.reset(rows, learner.seed)
     memory = learner.agent.modules.memory
-    weights: dict[str, Tensor] = {}
 
     def fits(group: str, forms: Mapping[str, Tensor]) -> None:
         if group == "weights":
-            weights.clear()
-            weights.update(forms)
             learner.require_weights(forms)
         elif group == "learner":
-            learner.require(weights, forms)
+            learner.require_state(forms)
         elif group == "memory" and isinstance(memory, _FormsKnown):
             try:
                 memory.require(forms)
             except MessageError as error:
-                raise ConfigError(
-                    f"{error}; resume with the settings it was written with"
-                ) from None
+                raise ConfigError(f"{error}; resume with its own settings") from None
 
     return fits
 
 
 def require_resumable(saved: Checkpoint, learner: Learner, rows: int) -> None:
-    """Raises ConfigError, one line, where a checkpoint is not one of the training of this learner in
+    """Raises ConfigError, one line, where a checkpoint is not of the training of this learner in
     `rows` environments.
     """
     for group in ("weights", "learner", "memory"):

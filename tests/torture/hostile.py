@@ -98,16 +98,19 @@ def large(file: str, size: int = 3 << 30) -> None:
 def bomb(levels: int = 9) -> str:
     """Anchors that stand for 10^levels values."""
     lines = ["a0: &a0 [x, x]"]
-    for level in range(1, levels):
-        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]")
+    lines += [
+        f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, levels)
+    ]
     return "\n".join(lines)
 
 
 def merged_bomb(levels: int = 9) -> str:
     """The same by merge keys."""
     lines = ["a0: &a0 {x: 1}"]
-    for level in range(1, levels):
-        lines.append(f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 10)}]}}")
+    lines += [
+        f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 10)}]}}"
+        for level in range(1, levels)
+    ]
     return "\n".join(lines)
 
 
@@ -455,7 +458,8 @@ HOSTILE: tuple[Case, ...] = (
         "trace: view without end",
         lambda: sql(
             "DROP TABLE moments",
-            f"CREATE VIEW moments(step, layout, timeline, reasons, plans, dense) AS {ENDLESS} i, 1, x'', '[]', x'', x'' FROM n",
+            f"CREATE VIEW moments(step, layout, timeline, reasons, plans, dense) AS {ENDLESS} "
+            "i, 1, x'', '[]', x'', x'' FROM n",
         ),
         (VIEW, FORK),
         True,
