@@ -20,13 +20,8 @@ from numpy.random import mtrand
 
 _PYTHON = random.getstate.__self__  # type: ignore[attr-defined]
 """Python's global generator."""
-_IMPORT = re.compile(r"\b(import|from) +random\b|\bimport_module\b|__import__")
-_KNOWN = (sys.stdlib_module_names - {"__main__"}) | {
-    "gymnasium",
-    "numpy",
-    "worlds",
-    "typing_extensions",
-}
+_IMPORT = re.compile(r"^.*\b(import|from)\b.*\brandom\b|\bimport_module\b|__import__", re.MULTILINE)
+_KNOWN = {*sys.stdlib_module_names, "gymnasium", "numpy", "worlds"} - {"__main__"}
 """Packages that do not draw from Python's generator in an environment's place."""
 _MODULES_MAX = 100
 _MASK = 0xFFFFFFFFFFFFFFFF
@@ -124,7 +119,7 @@ def _of_module_and_class(env: Any) -> Iterator[Any]:
 def _imports_random(kind: type) -> bool:
     """Whether the module of a class, or one that it refers to, imports Python's `random`.
 
-    True where that cannot be told: without source, or where they are many.
+    True where that cannot be decided: without source, or where they are many.
     """
     waiting, known = [kind.__module__], set[str]()
     while waiting:
