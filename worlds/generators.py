@@ -11,6 +11,7 @@ import inspect
 import random
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
@@ -27,6 +28,8 @@ _MODULES_MAX = 100
 _MASK = 0xFFFFFFFFFFFFFFFF
 _TWISTER = np.random.MT19937()
 """Numpy's global generator while an environment runs, seeded anew for each call."""
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while the global generators are an environment's."""
 
 
 def mixed(key: int, count: int) -> int:
@@ -59,6 +62,7 @@ class SharedGenerators:
         return self
 
     def __enter__(self) -> None:
+        _ONE_AT_A_TIME.acquire()
         if self._draws_python:
             self._python = random.getstate()
             random.seed(self._seed)
@@ -72,6 +76,7 @@ class SharedGenerators:
         mtrand.set_bit_generator(self._numpy)
         if self._draws_python:
             random.setstate(self._python)
+        _ONE_AT_A_TIME.release()
 
 
 def seed_own(copied: Iterable[Any], seed: int) -> None:

@@ -207,6 +207,8 @@ def test_elements(space, value):
         (FLOATS, [[1, 2]], "observation"),
         (FLOATS, [1e300, 0], "observation"),
         (FLOATS, [[1], [1, 2]], "observation"),
+        (spaces.Box(-np.inf, np.inf, (2,), np.float64), [0, 1e300], "observation"),
+        (spaces.Box(-np.inf, np.inf, (2,), np.float16), [0, 1e5], "observation"),
         (spaces.Discrete(3, start=-1), 2, "observation"),
         (spaces.Discrete(3), 0.5, "observation"),
         (spaces.MultiDiscrete([2, 3]), [2, 0], "observation"),
