@@ -20,7 +20,8 @@ class RunFolder:
     """The folder of one run: a new one by `create`, an existing one by `open`.
 
     `config`: the resolved configuration; it and the seed reproduce the run. `trace`: the recorded
-    moments. `metrics`: losses and scores of training, a JSON object a line. `checkpoints`: their
+    moments. `world`: what the spaces of the world were taken for, and the memory of the replay.
+    `metrics`: losses and scores of training, a JSON object a line. `checkpoints`: their
     folder. Each need not exist.
     """
 
@@ -28,6 +29,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.yaml"
         self.trace = path / "trace.sqlite"
+        self.world = path / "world.json"
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
 
@@ -85,7 +87,12 @@ class RunFolder:
         write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved configuration. Raises ConfigError where it is unreadable."""
+        """The resolved configuration. Raises ConfigError where it is unreadable, or where a file of
+        the run is a link, through which it would read and write elsewhere.
+        """
+        for file in self.path.iterdir():
+            if file.is_symlink():
+                raise ConfigError(f"run {self.path}: expected a file or folder, got a link: {file}")
         try:
             text = read_file(self.config, 4 * MOST_CHARACTERS).decode("utf-8")
             config = plain_yaml(text)
