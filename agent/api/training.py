@@ -141,9 +141,9 @@ class TrainingRun:
     def read(cls, folder: Path) -> TrainingRun | None:
         """The result in a run folder; None where there is no readable one."""
         try:
-            figures = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            figures = plain_json(read_file(folder / RESULT, TEXT_BYTES))
             return cls(**{**figures, "warnings": tuple(figures["warnings"])})
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, ConfigError):
             return None
 
 
@@ -261,7 +261,10 @@ def _saved(
     lines: list[str] = []
     newest = checkpoint.newest(folder.checkpoints, warn=lines.append, fits=fits)
     if newest is None:
-        raise ConfigError(f"{lines[0]}; start another training (the same holds for all: {shown})")
+        raise ConfigError(
+            f"run: expected a checkpoint to resume from in '{folder.path}', got damaged ones alone "
+            f"({shown}): {lines[0]}"
+        )
     for line in lines:
         observer.report(f"passed over: {line}")
     if lines:
