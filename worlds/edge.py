@@ -59,6 +59,9 @@ class EnvStep(NamedTuple):
     truncated: bool
 
 
+_REPEAT_S = 1.0
+
+
 class _Overdue(BaseException):
     """The time limit of a call; no Exception, so that foreign code does not catch it."""
 
@@ -231,7 +234,8 @@ def _time_limit(seconds: float) -> Iterator[None]:
         raise _Overdue
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Again and again: what is raised in a destructor, or in a clause that catches all, is lost.
+    signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT_S)
     try:
         yield
     finally:

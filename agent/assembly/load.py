@@ -316,14 +316,15 @@ def init_from(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
 class Player:
     """An agent with its world, for use from Python.
 
-    `world`, `agent` and `config` may be inspected and changed. `moment`: the last step's messages,
-    None before the first.
+    `world`, `agent` and `config` may be inspected and changed. `introduction`: lines on what the
+    world was taken for. `moment`: the last step's messages, None before the first.
     """
 
     def __init__(self, assembly: Assembly) -> None:
         self.world: World = assembly.world
         self.agent: Agent = assembly.agent
         self.config: ResolvedConfig = assembly.config
+        self.introduction: tuple[str, ...] = assembly.introduction
         self.moment: Moment | None = None
 
     def act(self, observation: Observation) -> Tensor:
