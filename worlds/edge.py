@@ -161,10 +161,7 @@ class GuardedEnv:
         _share_pygame_objects()
         copied, memo = copy.copy(self), dict[int, Any]()
         copied.where = where
-        try:
-            copied.env = self._call("copy", copy.deepcopy, self.env, memo)
-        except WorldError as error:
-            raise WorldError(f"{error}; choose world_model.kind=jepa") from error
+        copied.env = self._call("copy", copy.deepcopy, self.env, memo)
         if seed is not None:
             copied._key = seed
             copied._call("copy", copied._seed_own, memo, seed)
