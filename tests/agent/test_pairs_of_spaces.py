@@ -77,12 +77,19 @@ def learned(id, folder, steps, *settings):
     return run.evaluation / STEPS
 
 
-FEW = ("training.evaluate_episodes=20", "learner.warmup_steps=100", "learner.replay_ratio=1")
+QUICK = (
+    "discount=0.1", "cost.critic.n_steps=1", "actor.policy.epsilon=0.5", "learner.batch=32",
+    "learner.learning_rate=0.003", "learner.replay_ratio=1", "learner.warmup_steps=50",
+    "training.evaluate_every=200",
+)  # fmt: skip
+"""Settings that learn a bandit in 200 steps."""
 
 
-def test_a_dict_is_learned_with_a_product_of_actions(tmp_path):
-    id = f"SextetPair/{slug('Dict')}-{slug('MultiDiscrete')}-v0"
-    assert learned(id, tmp_path / "run", 400, *FEW, "training.evaluate_every=400") >= 0.9
+@pytest.mark.parametrize(
+    "id", ["SextetPair/dict-multidiscrete-v0", "SextetPair/text-and-picture-multibinary-v0"]
+)
+def test_nested_observations_are_learned_with_products_of_actions(id, tmp_path):
+    assert learned(id, tmp_path / "run", 200, *QUICK) >= 0.9
 
 
 def is_picture(seen):
