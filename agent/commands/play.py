@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from agent.api.play import play as call
 from agent.assembly.load import Player
 from agent.commands.text import note, number
 from agent.commands.video import Film
+from agent.recording.plain_json import dumps
 from agent.recording.run_folder import RunFolder
 from agent.reporting.run_picture import picture
 from agent.view.dashboard import screen
@@ -68,7 +68,7 @@ def play(
             drawn = picture(RunFolder(run.folder))
     _print(run, drawn, video)
     if as_json:
-        print(json.dumps(run.summary.as_dict()))
+        print(dumps(run.summary.as_dict()))
 
 
 def _print(run: PlayedRun, drawn: Path | None, video: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from agent.api.train import train as call
 from agent.api.training import TrainingRun
 from agent.commands.text import bounds, note, number, whole_numbers
 from agent.learning.training import Progress
+from agent.recording.plain_json import dumps
 from agent.view.progress import ProgressView, progress_view
 
 
@@ -58,7 +58,7 @@ def train(
             run = interrupted.run
     _print(run)
     if as_json:
-        print(json.dumps(run.as_dict()))
+        print(dumps(run.as_dict()))
 
 
 def _print(run: TrainingRun | MultiSeedRun) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from agent.recording.plain_json import dumps
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def write_text(place: Path, text: str) -> None:
 
 def write_json(place: Path, values: Mapping[str, Any]) -> None:
     """Writes JSON whole or not at all."""
-    write_text(place, json.dumps(values, indent=1))
+    write_text(place, dumps(values, indent=1))
 
 
 def sync(file: BinaryIO) -> None:
