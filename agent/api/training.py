@@ -36,7 +36,7 @@ from agent.recording.atomic import write_json
 from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
-from modules.messages import ConfigError
+from modules.messages import ConfigError, WorldSpec
 from modules.strange_files import TEXT_BYTES, plain_json, read_file
 
 EVALUATION_SEED = 1_000_000
@@ -161,16 +161,30 @@ def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigT
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
         spec = spec_of(tree, known_kinds(request.plugins))
-        name = "learn-actions" if spec.actions.discrete else "learn-model"
-        if spec.pixels is not None:
-            name = "atari-small" if spec.goal is None else "learn-tasks"
-        tree = merge(preset(name), tree)
+        tree = merge(_usual(spec), tree)
     if tree.get("steps"):
         tree = merge(tree, {"training": {"steps": tree["steps"]}, "steps": None})
     if traces:
         capacity = max(recorded_steps(traces), int(tree.get("memory", {}).get("capacity", 0)))
         tree = merge(tree, {"world": {"num_envs": 1}, "memory": {"capacity": capacity}})
     return tree
+
+
+def _usual(world: WorldSpec) -> ConfigTree:
+    """The preset that suits a world, by what it shows and the kind of its actions."""
+    if not world.actions.discrete:
+        tree = preset("learn-model")
+        return tree if world.pixels is None else merge(tree, _OF_PICTURES)
+    if world.pixels is None:
+        return preset("learn-actions")
+    return preset("atari-small" if world.goal is None else "learn-tasks")
+
+
+_OF_PICTURES: ConfigTree = {
+    "perception": {"kind": "pixels-small", "frame_size": 64},
+    "world_model": {"objective": {"kind": "vicreg"}},
+}
+"""What differs from the preset `learn-model` where the model is one of pictures."""
 
 
 def start(
