@@ -13,6 +13,7 @@ from modules.messages import (
     MessageError,
     Moment,
     Observation,
+    Plan,
     Recollection,
     Situation,
     State,
@@ -90,7 +91,7 @@ class Agent:
         after it.
 
         Raises MessageError, naming module, message, field and step, where a module returns a
-        message of the wrong type or shape.
+        message of the wrong type or shape, or numbers that are not finite or out of range.
         """
         try:
             previous = self.memory.previous()
@@ -100,8 +101,7 @@ class Agent:
             energies = self.cost.energy(state)
             situation = self._situation(observation, state, recollection, energies, previous)
             directive = self.configurator.configure(situation)
-            imagination = self.imagination(situation, directive)
-            plan = self.actor.act(situation, imagination, directive)
+            plan = self._plan(situation, directive)
             expected = self.world_model.predict(situation, plan.action, directive)
             moment = situation.moment(self.steps_done, observation, directive, plan, expected)
             self.memory.write(moment)
@@ -110,6 +110,17 @@ class Agent:
             raise
         self.steps_done += 1
         return moment
+
+    def _plan(self, situation: Situation, directive: Directive) -> Plan:
+        """The actor's plan. Imagination is unchecked: where a plan is refused, the same search is
+        repeated with checks, which raises the error of the module that caused it.
+        """
+        imagination = self.imagination(situation, directive)
+        try:
+            return self.actor.act(situation, imagination, directive)
+        except Exception:
+            self.actor.act(situation, imagination.checked(self.dims), directive)
+            raise
 
     def _situation(
         self,

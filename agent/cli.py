@@ -75,6 +75,9 @@ AGENT: dict[str, Any] = {
     "steps": Annotated[int | None, Option(help="Steps, summed over the environments.")],
     "num_envs": Annotated[int | None, Option(help="Environments side by side.")],
     "protocol": Annotated[str | None, Option(help="Dynamics of an Atari world: v5 or 100k.")],
+    "isolate": Annotated[
+        bool | None, Option("--isolate", help="The world in a process of its own; not for Atari.")
+    ],
     "preset": Annotated[str | None, Option(help="Settings by name; see `sextet list presets`.")],
     "config": Annotated[Path | None, Option(help="A YAML file of settings.", metavar="FILE")],
     "plugins": Plugins,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modules.messages import Directive, Situation, State
-from modules.ports import Cost, Futures, WorldModel
+from modules.ports import IMAGINED_METHODS, Cost, Futures, WorldModel, gate
 
 
 class Imagination:
@@ -60,6 +61,22 @@ class Imagination:
         part.model_calls = torch.zeros(len(index), dtype=torch.int64)
         part._whole, part._last_values = (self, index), None
         return part
+
+    def checked(self, dims: Mapping[str, int]) -> Imagination:
+        """The same from its beginning, with all that world model and cost return checked: the first
+        message with a number out of range raises MessageError, which names the module. `dims`: the
+        lengths of axes; candidates have more rows than its B.
+        """
+        dims = {axis: length for axis, length in dims.items() if axis != "B"}
+        return Imagination(
+            gate("world_model", self.world_model, dims, IMAGINED_METHODS),
+            gate("cost", self.cost_module, dims, IMAGINED_METHODS),
+            self.situation,
+            self.directive,
+            discount=self.discount,
+            sum_critic_every_step=self.sum_critic_every_step,
+            td_lambda=self.td_lambda,
+        )
 
     # -- states -----------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from modules.messages import (
     Recollection,
     Shape,
     State,
+    range_words,
 )
 from modules.plain_yaml import plain_yaml
 from modules.suggest import not_one_of, suggestion
@@ -37,29 +38,13 @@ MESSAGES: Mapping[str, type[Message]] = {
 """The messages of a moment, by the name that a path begins with."""
 
 RANGES: Mapping[str, tuple[float, float]] = {
-    "directive.mode": (1, 2),
-    "directive.horizon_steps": (1, 1000),
-    "directive.model_calls": (0, 10_000_000),
-    "directive.commit_steps": (1, 1000),
-    "directive.u": (-1e6, 1e6),
-    "directive.v": (-1e6, 1e6),
-    "directive.tokens": (-1e6, 1e6),
-    "directive.latent_temperature": (0, 100),
-    "directive.risk": (-1000, 1000),
-    "recollection.novelty": (0, 1),
-    "recollection.weights": (0, 1),
-    "state.ended": (0, 1),
-    "state.uncertainty": (0, math.inf),
-    "expected.ended": (0, 1),
-    "expected.uncertainty": (0, math.inf),
-    "energies.disagreement": (0, math.inf),
-    "plan.mode": (1, 2),
-    "plan.steps": (1, 1000),
-    "plan.remaining_commit": (0, 1000),
-    "plan.model_calls": (0, 10_000_000),
+    f"{message}.{name}": (shape.least, shape.most)
+    for message, kind in MESSAGES.items()
+    for name, shape in kind._tensors
+    if shape.is_bounded
 }
-"""Least and largest value of fields; the others may have any finite value. Settings, keys,
-interventions and forks all read the ranges of a directive here.
+"""Least and largest value of fields, as the messages declare them; the others may have any finite
+value. Settings, keys, interventions and forks all read the ranges of a directive here.
 """
 
 OPAQUE: Mapping[str, str] = {
@@ -226,10 +211,3 @@ def read_value(text: str) -> Any:
         return plain_yaml(text)
     except ValueError:
         return text.strip()
-
-
-def range_words(kind: str, least: float, most: float) -> str:
-    """A kind of number and its range, in words."""
-    if (least, most) == (-math.inf, math.inf):
-        return kind
-    return f"{kind} from {least:.9g}" + ("" if most == math.inf else f" to {most:.9g}")

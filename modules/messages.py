@@ -16,8 +16,9 @@ W     steps of a window of experience              F     frames of a window, wit
 ====  ===========================================  ====  =====================================
 
 A message is frozen, refuses unknown fields, and checks at construction that its fields agree with
-each other; `Message.check` compares it with axes known elsewhere. `Message.unchecked` skips the
-check of shapes, for the thousands of states imagined in planning.
+each other; `Message.check` compares it with axes known elsewhere, and its numbers with the range of
+their field. `Message.unchecked` skips the check of shapes, for the thousands of states imagined in
+planning.
 
 The paper specifies no schema for its messages; this one is ours.
 """
@@ -27,10 +28,14 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import struct
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
@@ -79,23 +84,33 @@ class TraceError(SextetError):
 
 
 class MessageError(SextetError):
-    """The fields of a message disagree with each other or with the axes of its receiver.
+    """The fields of a message disagree with each other, with the axes of its receiver, or with the
+    range of their numbers.
 
-    `message` and `field` name it; `module` and `step` are added where they are known.
+    `message`, `field` and `row` name the place; `module`, and the `step` of the loop or the
+    `update` of the learner, are added where they are known.
     """
 
-    def __init__(self, message: str, field: str, expected: str, received: str) -> None:
+    def __init__(
+        self, message: str, field: str, expected: str, received: str, row: int | None = None
+    ) -> None:
         self.message, self.field, self.expected, self.received = message, field, expected, received
+        self.row = row
         self.module: str | None = None
         self.step: int | None = None
+        self.update: int | None = None
         super().__init__(message)
 
     def __str__(self) -> str:
         where = f"{self.message}.{self.field}"
+        if self.row is not None:
+            where = f"{where}, row {self.row}"
         if self.module is not None:
             where = f"module {self.module}: {where}"
         if self.step is not None:
             where = f"step {self.step}: {where}"
+        if self.update is not None:
+            where = f"update {self.update}: {where}"
         return f"{where}: expected {self.expected}, got {self.received}"
 
 
@@ -107,19 +122,89 @@ _DTYPES_BY_KIND = {
 _DTYPES_BY_KIND["any"] = tuple(itertools.chain(*_DTYPES_BY_KIND.values()))
 
 
-class Shape:
-    """The axes of a tensor field, `Shape("B D")`, and its kind of dtype.
+_SLACK = 1e-4
+"""Rounding may take a fraction this far beyond its range."""
 
-    `kind` is "float", "bool", "int" or "any".
+_SHORT = 16
+"""Up to this many numbers are compared one by one, which is faster than NumPy."""
+
+
+class Shape:
+    """The axes of a tensor field, `Shape("B D")`, its kind of dtype and the range of its numbers.
+
+    `kind` is "float", "bool", "int" or "any". Numbers are from `least` to `most`; floats are finite
+    besides, unless `infinite`.
     """
 
-    def __init__(self, axes: str, kind: str = "float") -> None:
+    def __init__(
+        self,
+        axes: str,
+        kind: str = "float",
+        *,
+        least: float = -math.inf,
+        most: float = math.inf,
+        infinite: bool = False,
+    ) -> None:
         self.axes = tuple(axes.split())
-        self.kind = kind
+        self.kind, self.least, self.most, self.infinite = kind, least, most, infinite
         self.dtypes = frozenset(_DTYPES_BY_KIND[kind])
+        self.is_bounded = least > -math.inf or most < math.inf
+        slack = 0.0 if kind == "int" else _SLACK
+        largest = math.inf if infinite else sys.float_info.max
+        self._low, self._high = max(least - slack, -largest), min(most + slack, largest)
+        self._last: tuple[Tensor | None, int] = None, 0
 
     def __repr__(self) -> str:
         return f"{self.kind} [{' '.join(self.axes)}]"
+
+    def allows(self, value: Tensor) -> bool:
+        """Whether all numbers of `value` are in the range.
+
+        Most messages of the loop are a few short arrays, which NumPy compares in about 1 µs;
+        `torch.isfinite(value).all()` takes 7 µs. A tensor that was allowed last time and has not
+        changed is not read again: many directives and plans are made of the same tensors.
+        """
+        if not (self.is_bounded or value.dtype.is_floating_point):
+            return True
+        last, version = self._last
+        if value is last and not value.is_inference() and value._version == version:
+            return True
+        try:
+            array = value.numpy()
+        except (RuntimeError, TypeError):  # it has a gradient, is on a device, or is bfloat16
+            array = value.detach().double().cpu().numpy()
+        if self._allows(array):
+            self._last = value, 0 if value.is_inference() else value._version
+            return True
+        return False
+
+    def _allows(self, array: npt.NDArray[Any]) -> bool:
+        low, high = self._low, self._high
+        if array.size <= _SHORT:
+            return all(low <= number <= high for number in array.ravel().tolist())
+        if not (self.is_bounded or self.infinite) and math.isfinite(np.vdot(array, array)):
+            return True
+        # A NaN is the least and the largest of its array, and in no range.
+        least, most = np.minimum.reduce(array, None), np.maximum.reduce(array, None)
+        return low <= float(least) and float(most) <= high
+
+    def refusal(self, message: str, field: str, value: Tensor) -> MessageError:
+        """The error of a `value` that is not allowed, with its first number out of range."""
+        array = value.detach().double().cpu().numpy()
+        place = np.argwhere(~((array >= self._low) & (array <= self._high)))[0]
+        row = int(place[0]) if self.axes[0] == "B" else None
+        kind = "whole numbers" if self.kind == "int" else "numbers"
+        if not (self.is_bounded or self.infinite):
+            kind = f"finite {kind}"
+        expected = range_words(kind, self.least, self.most)
+        return MessageError(message, field, expected, f"{array[tuple(place)]:g}", row)
+
+
+def range_words(kind: str, least: float, most: float) -> str:
+    """A kind of number and its range, in words."""
+    if (least, most) == (-math.inf, math.inf):
+        return kind
+    return f"{kind} from {least:.9g}" + ("" if most == math.inf else f" to {most:.9g}")
 
 
 def _parts(hint: Any) -> Iterator[Any]:
@@ -132,6 +217,7 @@ def _parts(hint: Any) -> Iterator[Any]:
 _KINDS: dict[str, type[Message]] = {}
 _AXES: dict[tuple[Any, ...], dict[str, int]] = {}
 _FORMS_MAX = 4096
+_set = object.__setattr__
 _MAGIC = b"SXT1"
 
 
@@ -148,12 +234,13 @@ class Message(Frozen):
     renamed: ClassVar[Mapping[str, str]] = {}
     """Name of a field in version 1 → its name now; bytes and traces of version 1 are read by it."""
     _tensors: ClassVar[tuple[tuple[str, Shape], ...]] = ()
+    _numeric: ClassVar[tuple[tuple[str, Shape], ...]] = ()
     _nested: ClassVar[tuple[str, ...]] = ()
     _others: ClassVar[tuple[str, ...]] = ()
     _names: ClassVar[frozenset[str]] = frozenset()
     _required: ClassVar[frozenset[str]] = frozenset()
     _by_row: ClassVar[tuple[str, ...]] = ()
-    __slots__ = ("_axes",)
+    __slots__ = ("_axes", "_is_checked")
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -164,7 +251,8 @@ class Message(Frozen):
             raise MessageError(
                 type(self).__name__, name, first["msg"], _describe(first.get("input"))
             ) from None
-        object.__setattr__(self, "_axes", self._known_axes())
+        _set(self, "_axes", self._known_axes())
+        _set(self, "_is_checked", False)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **settings: Any) -> None:
@@ -186,6 +274,11 @@ class Message(Frozen):
             else:
                 others.append(name)
         cls._tensors, cls._nested, cls._others = tuple(tensors), tuple(nested), tuple(others)
+        cls._numeric = tuple(
+            (name, shape)
+            for name, shape in tensors
+            if shape.is_bounded or shape.kind in ("float", "any")
+        )
         cls._names = frozenset(cls.model_fields)
         cls._required = frozenset(n for n, f in cls.model_fields.items() if f.is_required())
         constant = {name for name, shape in tensors if shape.axes[0] != "B"}
@@ -240,13 +333,36 @@ class Message(Frozen):
         return axes
 
     def check(self, dims: Mapping[str, int]) -> Self:
-        """Itself. Raises MessageError where an axis has another length than in `dims`."""
+        """Itself. Raises MessageError where an axis has another length than in `dims`, or a number
+        is out of the range of its field.
+        """
         # A checked message has its axes; those of an unchecked one are not known yet.
         axes: Mapping[str, int] = getattr(self, "_axes", None) or self._axis_lengths(dims)
         for axis, length in axes.items():
             if dims.get(axis, length) != length:
                 self._axis_lengths(dims)
+        if (outside := self._outside()) is not None:
+            name, shape, value = outside
+            raise shape.refusal(type(self).__name__, name, value)
         return self
+
+    def _outside(self) -> tuple[str, Shape, Tensor] | None:
+        """The first field with a number out of its range, by its dotted path; None where there is
+        none. The numbers of a message that was checked are not compared again.
+        """
+        if getattr(self, "_is_checked", False):
+            return None
+        values = self.__dict__
+        for name, shape in self._numeric:
+            value = values[name]
+            if value is not None and not shape.allows(value):
+                return name, shape, value
+        for name in self._nested:
+            nested: Message | None = values[name]
+            if nested is not None and (outside := nested._outside()) is not None:
+                return f"{name}.{outside[0]}", outside[1], outside[2]
+        _set(self, "_is_checked", True)
+        return None
 
     @property
     def batch(self) -> int:
@@ -466,7 +582,8 @@ class WorldSpec(Frozen):
     `id` and `protocol` (None: the world has one set of rules) name the world. Of `pixels`, (height,
     width, channels), and `vector`, its size N, one is None. `signals`: their names, `SIGNALS`
     first. `goal`: size G of the goal vector, None without goals. `frames_per_step`: emulated frames
-    per step.
+    per step. `readings`: what the spaces of observations and actions of a foreign environment were
+    taken for, one line each.
     """
 
     id: str
@@ -477,6 +594,7 @@ class WorldSpec(Frozen):
     goal: int | None = None
     protocol: str | None = None
     frames_per_step: int = 1
+    readings: tuple[str, ...] = ()
 
 
 # -- the messages ---------------------------------------------------------------------------
@@ -518,8 +636,8 @@ class State(Message):
     latent: Annotated[Tensor, Shape("B D")]
     hidden: Annotated[Tensor, Shape("B R", "any")]
     signals: Annotated[Tensor, Shape("B S")]
-    ended: Annotated[Tensor, Shape("B")]
-    uncertainty: Annotated[Tensor, Shape("B")]
+    ended: Annotated[Tensor, Shape("B", least=0, most=1)]
+    uncertainty: Annotated[Tensor, Shape("B", least=0)]
     goal: Annotated[Tensor, Shape("B G")] | None = None
 
     def with_novelty(self, novelty: Tensor) -> State:
@@ -556,7 +674,7 @@ class Energy(Message):
 
     intrinsic: Annotated[Tensor, Shape("B K")]
     critic: Annotated[Tensor, Shape("B L")] | None
-    disagreement: Annotated[Tensor, Shape("B")]
+    disagreement: Annotated[Tensor, Shape("B", least=0)]
     critic_actions: Annotated[Tensor, Shape("B A L")] | None = None
 
     def total(self, directive: Directive) -> Tensor:
@@ -597,10 +715,10 @@ class Recollection(Message):
     renamed: ClassVar = {"value": "readout"}
     keys: Annotated[Tensor, Shape("B V X")]
     values: Annotated[Tensor, Shape("B V U")]
-    weights: Annotated[Tensor, Shape("B V")]
-    ages: Annotated[Tensor, Shape("B V")]
+    weights: Annotated[Tensor, Shape("B V", least=0, most=1)]
+    ages: Annotated[Tensor, Shape("B V", least=0)]
     readout: Annotated[Tensor, Shape("B U")]
-    novelty: Annotated[Tensor, Shape("B")]
+    novelty: Annotated[Tensor, Shape("B", least=0, most=1)]
 
 
 class Directive(Message):
@@ -616,15 +734,15 @@ class Directive(Message):
     """
 
     renamed: ClassVar = {"carry": "configurator_state"}
-    mode: Annotated[Tensor, Shape("B", "int")]
-    horizon_steps: Annotated[Tensor, Shape("B", "int")]
-    model_calls: Annotated[Tensor, Shape("B", "int")]
-    commit_steps: Annotated[Tensor, Shape("B", "int")]
-    u: Annotated[Tensor, Shape("B K")]
-    v: Annotated[Tensor, Shape("B L")]
-    tokens: Annotated[Tensor, Shape("B T E")]
-    latent_temperature: Annotated[Tensor, Shape("B")]
-    risk: Annotated[Tensor, Shape("B")]
+    mode: Annotated[Tensor, Shape("B", "int", least=1, most=2)]
+    horizon_steps: Annotated[Tensor, Shape("B", "int", least=1, most=1000)]
+    model_calls: Annotated[Tensor, Shape("B", "int", least=0, most=10_000_000)]
+    commit_steps: Annotated[Tensor, Shape("B", "int", least=1, most=1000)]
+    u: Annotated[Tensor, Shape("B K", least=-1e6, most=1e6)]
+    v: Annotated[Tensor, Shape("B L", least=-1e6, most=1e6)]
+    tokens: Annotated[Tensor, Shape("B T E", least=-1e6, most=1e6)]
+    latent_temperature: Annotated[Tensor, Shape("B", least=0, most=100)]
+    risk: Annotated[Tensor, Shape("B", least=-1000, most=1000)]
     configurator_state: Annotated[Tensor, Shape("B Q")]
     reason: tuple[str, ...]
 
@@ -640,14 +758,14 @@ class Plan(Message):
     """
 
     renamed: ClassVar = {"committed": "remaining_commit"}
-    actions: Annotated[Tensor, Shape("B P A")]
-    steps: Annotated[Tensor, Shape("B", "int")]
-    remaining_commit: Annotated[Tensor, Shape("B", "int")]
+    actions: Annotated[Tensor, Shape("B P A", least=-1, most=1)]
+    steps: Annotated[Tensor, Shape("B", "int", least=0, most=1000)]
+    remaining_commit: Annotated[Tensor, Shape("B", "int", least=0, most=1000)]
     energy: Annotated[Tensor, Shape("B")]
-    mode: Annotated[Tensor, Shape("B", "int")]
-    model_calls: Annotated[Tensor, Shape("B", "int")]
-    candidates: Annotated[Tensor, Shape("B M O A")]
-    candidate_energies: Annotated[Tensor, Shape("B M")]
+    mode: Annotated[Tensor, Shape("B", "int", least=1, most=2)]
+    model_calls: Annotated[Tensor, Shape("B", "int", least=0, most=10_000_000)]
+    candidates: Annotated[Tensor, Shape("B M O A", least=-1, most=1)]
+    candidate_energies: Annotated[Tensor, Shape("B M", infinite=True)]
 
     @property
     def action(self) -> Tensor:
@@ -669,9 +787,9 @@ class Moment(Message):
     state: State
     recollection: Recollection
     energies: Energy
-    surprise: Annotated[Tensor, Shape("B")]
-    episode_model_calls: Annotated[Tensor, Shape("B", "int")]
-    episode_step: Annotated[Tensor, Shape("B", "int")]
+    surprise: Annotated[Tensor, Shape("B", least=0)]
+    episode_model_calls: Annotated[Tensor, Shape("B", "int", least=0)]
+    episode_step: Annotated[Tensor, Shape("B", "int", least=-1)]
     directive: Directive
     plan: Plan
     expected: State
@@ -701,9 +819,9 @@ class Situation(Message):
     state: State
     recollection: Recollection
     energies: Energy
-    surprise: Annotated[Tensor, Shape("B")]
-    episode_model_calls: Annotated[Tensor, Shape("B", "int")]
-    episode_step: Annotated[Tensor, Shape("B", "int")]
+    surprise: Annotated[Tensor, Shape("B", least=0)]
+    episode_model_calls: Annotated[Tensor, Shape("B", "int", least=0)]
+    episode_step: Annotated[Tensor, Shape("B", "int", least=-1)]
     rng_key: Annotated[Tensor, Shape("B", "int")]
     previous: Moment
 
@@ -713,15 +831,18 @@ class Situation(Message):
         """The moment of this situation after it is decided, with the energies at the best action
         under the directive.
         """
-        moment = _shared(self, Moment) | {"energies": self.energies.at_best_action(directive)}
-        return Moment(
+        shared = _shared(self, Moment) | {"energies": self.energies.at_best_action(directive)}
+        moment = Moment(
             step=step,
             observation=observation,
             directive=directive,
             plan=plan,
             expected=expected,
-            **moment,
+            **shared,
         )
+        # All it is composed of has been checked, and memory returns it in the next step.
+        _set(moment, "_is_checked", True)
+        return moment
 
 
 def _shared(message: Message, kind: type[Message]) -> dict[str, Any]:
@@ -743,7 +864,7 @@ class Experience(Message):
 
     frames: Annotated[Tensor, Shape("B F H Y C", "any")] | None
     vectors: Annotated[Tensor, Shape("B W N")] | None
-    actions: Annotated[Tensor, Shape("B W A")]
+    actions: Annotated[Tensor, Shape("B W A", least=-1, most=1)]
     signals: Annotated[Tensor, Shape("B W S")]
     goals: Annotated[Tensor, Shape("B W G")] | None = None
     tokens: Annotated[Tensor, Shape("B W T E")] | None = None
@@ -751,8 +872,8 @@ class Experience(Message):
     terminated: Annotated[Tensor, Shape("B W", "bool")]
     truncated: Annotated[Tensor, Shape("B W", "bool")]
     mask: Annotated[Tensor, Shape("B W", "bool")]
-    importance_weights: Annotated[Tensor, Shape("B")]
-    indices: Annotated[Tensor, Shape("B", "int")]
+    importance_weights: Annotated[Tensor, Shape("B", least=0)]
+    indices: Annotated[Tensor, Shape("B", "int", least=0)]
 
     def slice_steps(self, start: int, stop: int) -> Experience:
         """Steps `start` to `stop` of each window, with their context frames. Unchecked."""

@@ -25,6 +25,7 @@ from modules.messages import (
     Observation,
     Plan,
     Recollection,
+    Shape,
     Situation,
     State,
     WorldSpec,
@@ -423,7 +424,10 @@ class Learnable(Protocol):
         """
 
 
-CHECKED_METHODS: dict[str, dict[str, type[Message]]] = {
+Methods = Mapping[str, type[Message] | Shape]
+"""Names of methods, and what each returns: a message, or a tensor of a shape."""
+
+CHECKED_METHODS: Mapping[str, Methods] = {
     "perception": {"perceive": State},
     "world_model": {"predict": State},
     "cost": {"energy": Energy},
@@ -431,7 +435,20 @@ CHECKED_METHODS: dict[str, dict[str, type[Message]]] = {
     "actor": {"act": Plan},
     "configurator": {"configure": Directive},
 }
-"""Port → its methods whose message is checked in every step, and the type of that message."""
+"""Port → its methods whose message is checked in every step."""
+
+IMAGINED_METHODS: Mapping[str, Methods] = {
+    "world_model": {"start": State, "step": State, "complete": State},
+    "cost": {
+        "intrinsic": Shape("M K"),
+        "critic_value": Shape("M"),
+        "action_values": Shape("M A"),
+    },
+}
+"""Port → its methods that planners use, unchecked unless a plan is refused."""
+
+LEARNING_METHODS: Mapping[str, Methods] = {"memory": {"sample": Experience}}
+"""Port → its methods that are checked in every update."""
 
 M = TypeVar("M")
 
@@ -439,10 +456,13 @@ M = TypeVar("M")
 class _Gate:
     """A module whose messages are checked against the axes of its agent."""
 
-    def __init__(self, port: str, module: Any, dims: Mapping[str, int]) -> None:
-        self._port, self._module, self._dims = port, module, dims
-        for name, message_type in CHECKED_METHODS[port].items():
-            setattr(self, name, self._checked(name, message_type))
+    def __init__(
+        self, port: str, module: Any, dims: Mapping[str, int], methods: Mapping[str, Methods]
+    ) -> None:
+        self._module, self._dims = module, dims
+        self._name: str = module._name if isinstance(module, _Gate) else module_name(port, module)
+        for name, expected in methods[port].items():
+            setattr(self, name, self._checked(name, expected))
 
     def __getattr__(self, name: str) -> Any:
         # A copy that has no fields yet must not look for them in a module it does not have.
@@ -450,28 +470,43 @@ class _Gate:
             raise AttributeError(name)
         return getattr(self._module, name)
 
-    def _checked(self, name: str, expected: type[Message]) -> Callable[..., Message]:
+    def _checked(self, name: str, expected: type[Message] | Shape) -> Callable[..., Any]:
         method, dims = getattr(self._module, name), self._dims
 
-        def checked(*arguments: Any) -> Message:
+        def checked(*arguments: Any) -> Any:
             try:
-                message: Message = method(*arguments)
-                if type(message) is not expected:
-                    received = type(message).__name__
+                answer = method(*arguments)
+                if isinstance(expected, Shape):
+                    if answer is not None and not expected.allows(answer):
+                        raise expected.refusal("values", name, answer)
+                    return answer
+                if type(answer) is not expected:
+                    received = type(answer).__name__
                     raise MessageError(expected.__name__, name, expected.__name__, received)
-                return message.check(dims)
+                return answer.check(dims)
             except MessageError as error:
                 if error.module is None:
-                    error.module = f"{self._port} ({type(self._module).__name__})"
+                    error.module = self._name
                 raise
 
         return checked
 
 
-def gate(port: str, module: M, dims: Mapping[str, int]) -> M:
-    """The module with the messages of its `CHECKED_METHODS` checked when they are returned.
+def module_name(port: str, module: object) -> str:
+    """A module as errors name it: `cost (Cost)`."""
+    return f"{port} ({type(module).__name__})"
 
-    `dims` gives the lengths of the axes that the agent knows (see `modules.messages`). A wrong
-    message raises MessageError that names module, message, field, expected and received.
+
+def gate(
+    port: str,
+    module: M,
+    dims: Mapping[str, int],
+    methods: Mapping[str, Methods] = CHECKED_METHODS,
+) -> M:
+    """The module with what its `methods` return checked.
+
+    `dims` gives the lengths of the axes that the agent knows (see `modules.messages`). A message of
+    another form, or with numbers out of the range of their field, raises MessageError that names
+    module, message, field, row, expected and received.
     """
-    return cast(M, _Gate(port, module, dims))
+    return cast(M, _Gate(port, module, dims, methods))

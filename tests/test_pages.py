@@ -1,4 +1,4 @@
-"""The programs and commands of docs/train.md and docs/modules.md run as shown, made small."""
+"""The programs and commands of docs/train.md, modules.md and worlds.md run as shown, made small."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
 
 from agent.cli import run
@@ -51,3 +52,16 @@ def test_training_from_python(tmp_path, monkeypatch, capsys):
     (code,) = blocks("train.md", "python")
     exec(compile(code, "train.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_the_environment_of_the_page_on_worlds(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    (code,) = blocks("worlds.md", "python")
+    Path("mine.py").write_text(code)
+    try:
+        assert run(["play", "mine:Corridor-v0", "--steps", "12", "--no-live"]) == 0
+        assert "cell: Discrete(10) → 10 (one-hot)" in capsys.readouterr().out
+    finally:
+        gymnasium.registry.pop("Corridor-v0", None)
+        sys.modules.pop("mine", None)

@@ -16,12 +16,11 @@ from modules.ports import SimStep
 from worlds import rehearsal
 from worlds.edge import GuardedEnv, note
 from worlds.pictures import Pictures
-from worlds.protocols import Sensor
+from worlds.protocols import Reading, Sensor
 from worlds.seeded import SeededWorld
 from worlds.snapshots import seal, unseal
 from worlds.spaces import ActionCodec, ObservationCodec, Percept
 
-_EFFORT = SIGNALS.index("effort")
 EPISODE_STEPS = 10_000
 """The episode limit, steps, of an environment that has no time limit of its own."""
 
@@ -52,10 +51,10 @@ class _Row:
 class GymnasiumRows(SeededWorld):
     """B environments of one Gymnasium id with next-step autoreset, one seed an episode.
 
-    Actions: Discrete or bounded Box. Observations: frames, vectors, Discrete, or a Dict of those
-    with goals. A snapshot is each row's seed and the actions since, restored by replay: exact if
-    the environment is deterministic under its seed (`rehearse`). The simulator steps copies of
-    environments. Every call of an environment is guarded (`worlds.edge`).
+    `worlds.spaces` reads the spaces; `reading` is what the perception asks for. A snapshot is each
+    row's seed and the actions since, restored by replay: exact if the environment is deterministic
+    under its seed (`rehearse`). The simulator steps copies of environments. Every call of an
+    environment is guarded (`worlds.edge`).
 
     `episode_steps`: the length at which an episode is truncated; None: the environment's own limit,
     else EPISODE_STEPS. `step_seconds`: see `GuardedEnv`.
@@ -72,6 +71,7 @@ class GymnasiumRows(SeededWorld):
         episode_steps: int | None,
         observation_signals: tuple[int, ...],
         step_seconds: float | None,
+        reading: Reading | None = None,
     ) -> None:
         self._observation_signals = observation_signals
         self.num_envs, self._step_seconds = num_envs, step_seconds
@@ -80,7 +80,7 @@ class GymnasiumRows(SeededWorld):
         self._rows = [_Row(first, empty)]
         try:
             self._actions = ActionCodec(id, first.action_space)
-            self._observations = ObservationCodec(id, first.observation_space, sensor)
+            self._observations = ObservationCodec(id, first.observation_space, sensor, reading)
             for row in range(1, num_envs):
                 self._rows.append(_Row(GuardedEnv(id, f"row {row}", step_seconds), empty))
         except SextetError:
@@ -102,6 +102,7 @@ class GymnasiumRows(SeededWorld):
             ),
             actions=self._actions.spec,
             goal=self._observations.goal,
+            readings=(self._observations.description, self._actions.description),
         )
         self._identity = {
             "world": "gymnasium-rows",
@@ -153,18 +154,16 @@ class GymnasiumRows(SeededWorld):
         row.first, row.terminated, row.truncated = True, False, False
 
     def _step_row(self, row: _Row, native: Any) -> None:
-        element = self._actions.to_env(native)
-        row.actions.append(element)
-        row.obs, row.signals, row.terminated, row.truncated = self._step_env(
-            row.env, element, self._actions.effort(native)
-        )
+        row.actions.append(native)
+        row.obs, row.signals, row.terminated, row.truncated = self._step_env(row.env, native)
         row.first = False
 
     def _step_env(
-        self, env: GuardedEnv, element: Any, effort: float
+        self, env: GuardedEnv, native: Any
     ) -> tuple[Percept, tuple[float, ...], bool, bool]:
-        step = env.step(element)
+        step = env.step(self._actions.to_env(native))
         obs, end = self._observations.encode(step.observation), float(step.terminated)
+        effort = self._actions.effort(native)
         signals = (step.reward, 0.0, 0.0, end, effort, 0.0, *self._appended(obs))
         truncated = not step.terminated and (step.truncated or env.steps == self._limit)
         return obs, signals, step.terminated, truncated
@@ -227,10 +226,9 @@ class GymnasiumRows(SeededWorld):
             actions = np.frombuffer(packed, self._actions.dtype).reshape(-1, *self._actions.shape)
             self._start_episode(index, row)
             recorded = np.frombuffer(signals)
-            for element in actions:
-                action = int(element) if self._actions.spec.discrete else element.copy()
-                row.actions.append(action)
-                row.obs, row.signals, *_ = self._step_env(row.env, action, recorded[_EFFORT])
+            for native in actions:
+                row.actions.append(native)
+                row.obs, row.signals, *_ = self._step_env(row.env, native)
             same = row.obs.array.tobytes() == values
             if not same or not np.array_equal(row.signals, recorded):
                 raise WorldError(
@@ -276,9 +274,7 @@ class GymnasiumRows(SeededWorld):
         if handle.ended:
             return SimStep(handle, (0.0,) * len(self.spec.signals), True)
         env = handle.env.copy(seed, handle.env.where)
-        obs, signals, terminated, truncated = self._step_env(
-            env, self._actions.to_env(action), self._actions.effort(action)
-        )
+        obs, signals, terminated, truncated = self._step_env(env, action)
         ended = terminated or truncated
         return SimStep(Handle(env, obs, ended), signals, ended)
 

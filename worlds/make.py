@@ -11,7 +11,7 @@ from modules.messages import ConfigError, WorldSpec
 from modules.ports import World
 from modules.validation import validated
 from worlds.catalog import Game, find, is_game, list_games, list_worlds
-from worlds.protocols import Sensor, protocol_named
+from worlds.protocols import Reading, Sensor, protocol_named
 
 __all__ = ["list_games", "list_worlds", "make_world", "world_spec"]
 
@@ -28,6 +28,7 @@ def make_world(
     observation_signals: tuple[int, ...] = (),
     step_seconds: float | None = None,
     isolate: bool = False,
+    reading: Reading | None = None,
 ) -> World:
     """B = `num_envs` copies of an environment, stepped side by side.
 
@@ -40,6 +41,8 @@ def make_world(
     indices of entries of a vector observation that are also signals, named `observation_0` etc.;
     not in Atari. step_seconds: the longest that one call of an environment may take, not in Atari.
     isolate: environments other than Atari in a process of their own, see `worlds.isolated`.
+    reading: whether observations are read as `pixels` or `vectors`; None: as the space suggests.
+    Atari shows pixels.
 
     Raises: ConfigError in one line for an invalid setting, WorldError if the environment cannot be
     constructed.
@@ -67,6 +70,7 @@ def make_world(
             episode_steps=episode_steps,
             observation_signals=observation_signals,
             step_seconds=step_seconds,
+            reading=reading,
         )
     target = find(id)
     if isinstance(target, Game):
@@ -96,6 +100,7 @@ def make_world(
             episode_steps=episode_steps,
             observation_signals=observation_signals,
             step_seconds=step_seconds,
+            reading=reading,
         )
     size = world.spec.vector or 0
     for entry in observation_signals:
@@ -115,18 +120,23 @@ def _no_protocol(id: str, protocol: str) -> ConfigError:
     )
 
 
-def world_spec(id: str, protocol: str | None = None, isolate: bool = False) -> WorldSpec:
-    """The spec of `make_world(id, protocol=protocol, isolate=isolate)`.
+def world_spec(
+    id: str,
+    protocol: str | None = None,
+    isolate: bool = False,
+    reading: Reading | None = None,
+) -> WorldSpec:
+    """The spec of `make_world` with these arguments.
 
     That of an Atari game is computed once a process, since loading a ROM takes .1 s, and that of an
     isolated world, since a process takes seconds; another id may be registered anew.
     """
     spec = _cached_spec if isolate or is_game(id) else _spec
-    return spec(id, protocol, isolate)
+    return spec(id, protocol, isolate, reading)
 
 
-def _spec(id: str, protocol: str | None, isolate: bool) -> WorldSpec:
-    with closing(make_world(id, protocol=protocol, isolate=isolate)) as world:
+def _spec(id: str, protocol: str | None, isolate: bool, reading: Reading | None) -> WorldSpec:
+    with closing(make_world(id, protocol=protocol, isolate=isolate, reading=reading)) as world:
         return world.spec
 
 

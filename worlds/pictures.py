@@ -54,6 +54,8 @@ class Pictures:
         return np.ascontiguousarray(frame[:, :, :3])
 
     def _scaled(self, frame: NDArray[Any]) -> Picture:
+        if frame.dtype.kind in "iu":
+            return frame.clip(0, 255).astype(np.uint8)
         frame = np.nan_to_num(frame.astype(np.float64))
         brightest = float(frame.max())
         if self._white is None and brightest > 0:

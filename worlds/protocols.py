@@ -6,10 +6,15 @@ perception, declared as a `Sensor` and applied by the environment.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from modules.messages import ConfigError
 from modules.suggest import not_one_of
+
+Reading = Literal["pixels", "vectors"]
+"""What a perception asks the observations of a foreign environment to be read as."""
 
 
 class Protocol(BaseModel):
@@ -54,7 +59,8 @@ def protocol_named(name: str | None) -> Protocol:
 class Sensor(BaseModel):
     """Format of the frames that an agent's perception reads, as in Mnih et al. 2015.
 
-    height, width: pixels after resizing by area. gray: one channel instead of three. max_pool: the
+    height, width: pixels after resizing by area. gray: one channel instead of three colours; other
+    channels are kept as they are. max_pool: the
     elementwise maximum of a step's last two emulated frames, which removes the flicker of sprites
     drawn on every other frame; None: in Atari only.
     """

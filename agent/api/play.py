@@ -13,6 +13,7 @@ from agent.assembly.load import AgentName, AgentOptions, Player, prepared, reque
 from agent.engines.threads import default_threads
 from agent.learning.evaluation import UNLIMITED
 from agent.live import live
+from agent.recording.atomic import write_json
 from agent.recording.episode_stats import EpisodeStats, Summary
 from agent.recording.run_folder import RunFolder
 from modules.messages import Moment
@@ -70,6 +71,7 @@ def play(
     interrupted = False
     with running(folder.path):
         try:
+            write_json(folder.world, assembly.facts())
             with assembly.recorder(folder) as recorder:
                 if on_start is not None:
                     on_start(Player(assembly), folder.path)

@@ -15,10 +15,10 @@ from types import FrameType
 from typing import Any
 
 from agent.api.failure import RunInterrupted, running
-from agent.assembly.build import Assembly, assemble, known_kinds, learning_device
+from agent.assembly.build import Assembly, assemble, known_kinds, learning_device, spec_of
 from agent.assembly.load import RunRequest, configure, init_from
 from agent.assembly.merge import ConfigTree, merge
-from agent.assembly.resolve import preset, settings_of
+from agent.assembly.resolve import preset
 from agent.assembly.trust import require_named
 from agent.learning.evaluation import EvaluationProgress, whole_episodes
 from agent.learning.learner import Learner
@@ -38,7 +38,6 @@ from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
 from modules.messages import ConfigError
 from modules.strange_files import TEXT_BYTES, plain_json, read_file
-from worlds.make import world_spec
 
 EVALUATION_SEED = 1_000_000
 """Added to the seed of a training for its evaluations, so that they share no episode with it."""
@@ -161,8 +160,7 @@ def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigT
     tree = configure(request, evaluating=False)[0]
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
-        where = settings_of(tree).world
-        spec = world_spec(where.id, where.protocol, where.isolate)
+        spec = spec_of(tree, known_kinds(request.plugins))
         name = "learn-actions" if spec.actions.discrete else "learn-model"
         if spec.pixels is not None:
             name = "atari-small" if spec.goal is None else "learn-tasks"
@@ -388,6 +386,9 @@ def _learn(
     traces: Sequence[Path],
 ) -> TrainingRun:
     settings, spec = assembly.config.settings, assembly.world.spec
+    for line in assembly.introduction:
+        observer.report(line)
+    write_json(folder.world, assembly.facts())
     plan = settings.training
     resumed_at = None if saved is None else int(saved.facts["steps"])
     if saved is not None:

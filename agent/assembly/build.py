@@ -12,8 +12,6 @@ modules of its inner slots.
 
 from __future__ import annotations
 
-import os
-import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,10 +22,12 @@ import torch
 
 from agent.agent import Agent
 from agent.assembly.merge import ConfigTree, merge
+from agent.assembly.replay_memory import ReplayMemory, replay_memory
 from agent.assembly.resolve import (
     Kinds,
     ResolvedConfig,
     Slot,
+    reading_of,
     resolve,
     resolve_swapped,
     settings_of,
@@ -41,9 +41,10 @@ from modules.configurator import interventions
 from modules.configurator.base_directive import BaseDirective, DirectiveSettings
 from modules.configurator.fixed import Fixed
 from modules.cost.drives import DRIVES, IntrinsicCost
-from modules.messages import ConfigError
+from modules.messages import ConfigError, WorldSpec
 from modules.ports import World
 from modules.weights import subgoals
+from worlds.catalog import search_current_folder
 from worlds.make import make_world, world_spec
 
 KINDS: dict[str, dict[str, str]] = {
@@ -110,9 +111,8 @@ def known_kinds(plugins: tuple[str, ...] = ()) -> Kinds:
     """
     kinds = Kinds(KINDS)
     kinds.plug_installed()
-    # An installed command does not import from the current folder, as `python -m` does.
-    if plugins and not {"", os.getcwd()} & {*sys.path}:
-        sys.path.append(os.getcwd())
+    if plugins:
+        search_current_folder()
     for package in plugins:
         kinds.plug(package)
     return kinds
@@ -122,13 +122,32 @@ def known_kinds(plugins: tuple[str, ...] = ()) -> Kinds:
 class Assembly:
     """An agent, its world, and the complete configuration of both.
 
-    `trained`: the checkpoint whose weights it has, None without one.
+    `trained`: the checkpoint whose weights it has, None without one. `replay`: the main memory that
+    its experience will take, None where that is not known.
     """
 
     config: ResolvedConfig
     world: World
     agent: Agent
     trained: Path | None = None
+    replay: ReplayMemory | None = None
+
+    @property
+    def introduction(self) -> tuple[str, ...]:
+        """What a user should know before a run: what the spaces of the world were taken for, and
+        what the replay will take. Lines of a title and a text.
+        """
+        titles = ("observes", "acts")
+        lines = [
+            f"{title:<9} {text}"
+            for title, text in zip(titles, self.world.spec.readings, strict=False)
+        ]
+        return (*lines, f"{'replay':<9} {self.replay}") if self.replay else tuple(lines)
+
+    def facts(self) -> dict[str, Any]:
+        """The world as it was read, and the replay: the content of `world.json` in a run folder."""
+        replay = None if self.replay is None else {**vars(self.replay), "bytes": self.replay.bytes}
+        return {**self.world.spec.model_dump(mode="json"), "replay": replay}
 
     def recorder(self, folder: RunFolder) -> RunRecorder:
         """Records a run of this agent in this world into `folder`."""
@@ -170,13 +189,15 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
         step_seconds=where.step_seconds,
         isolate=where.isolate,
         observation_signals=config.observation_signals,
+        reading=config.slots["perception"].reads,
     )
     try:
+        replay = replay_memory(config, world.spec, training)
         agent = build_agent(config, world)
         # Importing a plugin may have changed a drive.
         registered = {**SHIPPED, **kinds.drive_hashes}
         require_same(registered, drive_hashes(agent), "config cost.drives")
-        return Assembly(config, world, agent)
+        return Assembly(config, world, agent, replay=replay)
     except BaseException:
         world.close()
         raise
@@ -198,10 +219,15 @@ def learning_device(name: str) -> torch.device | None:
     return device
 
 
+def spec_of(tree: ConfigTree, kinds: Kinds) -> WorldSpec:
+    """The spec of the world of a merged tree, its observations as the perception reads them."""
+    where = settings_of(tree).world
+    return world_spec(where.id, where.protocol, where.isolate, reading_of(tree, kinds))
+
+
 def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
     """The complete configuration, with the defaults that depend on the world."""
-    where = settings_of(tree).world
-    spec = world_spec(where.id, where.protocol, where.isolate)
+    spec = spec_of(tree, kinds)
     # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
     known = {"id": spec.id, "protocol": spec.protocol}
     config = resolve(merge(tree, {"world": known}), spec, kinds)

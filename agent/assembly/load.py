@@ -40,8 +40,8 @@ class RunRequest:
     """The arguments of a run, before any of them is resolved.
 
     `agent`: a bundled agent, a run or checkpoint folder, or a world. `flags`: any of seed, steps,
-    episodes, num_envs, protocol. `interventions`: such as `clamp:mode=1`, around those of the
-    configuration. `overrides`: `a.b=c`, with precedence over all other settings.
+    episodes, num_envs, protocol, isolate. `interventions`: such as `clamp:mode=1`, around those of
+    the configuration. `overrides`: `a.b=c`, with precedence over all other settings.
     """
 
     agent: str | None = None
@@ -60,13 +60,15 @@ AgentName = str | os.PathLike[str]
 class AgentOptions(TypedDict, total=False):
     """Options of an agent and its world; None is the same as leaving an option out.
 
-    `num_envs`: environments side by side. `config`: a YAML file of settings. `plugins`: packages
-    whose modules may be used. `interventions`: around the configurator, as "clamp:mode=1".
+    `num_envs`: environments side by side. `isolate`: the world in a process of its own (not Atari).
+    `config`: a YAML file of settings. `plugins`: packages whose modules may be used.
+    `interventions`: around the configurator, as "clamp:mode=1".
     """
 
     seed: int | None
     steps: int | None
     num_envs: int | None
+    isolate: bool | None
     protocol: str | None
     preset: str | None
     config: Path | None
@@ -149,7 +151,8 @@ def _layers(request: RunRequest, evaluating: bool) -> tuple[ConfigTree, Path | N
     flags: ConfigTree = {
         k: v for k, v in request.flags.items() if k in ("seed", "steps", "episodes")
     }
-    if world := {k: v for k, v in request.flags.items() if k in ("num_envs", "protocol")}:
+    of_world = ("num_envs", "protocol", "isolate")
+    if world := {k: v for k, v in request.flags.items() if k in of_world}:
         flags["world"] = world
     layers.append(flags)
     if request.plugins:
@@ -313,14 +316,15 @@ def init_from(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
 class Player:
     """An agent with its world, for use from Python.
 
-    `world`, `agent` and `config` may be inspected and changed. `moment`: the last step's messages,
-    None before the first.
+    `world`, `agent` and `config` may be inspected and changed. `introduction`: lines on what the
+    world was taken for. `moment`: the last step's messages, None before the first.
     """
 
     def __init__(self, assembly: Assembly) -> None:
         self.world: World = assembly.world
         self.agent: Agent = assembly.agent
         self.config: ResolvedConfig = assembly.config
+        self.introduction: tuple[str, ...] = assembly.introduction
         self.moment: Moment | None = None
 
     def act(self, observation: Observation) -> Tensor:

@@ -31,6 +31,7 @@ from modules.cost.drives import Drive, drives_in, observation_signals, register
 from modules.messages import ConfigError, WorldSpec
 from modules.suggest import not_one_of, suggestion
 from modules.validation import validated
+from worlds.protocols import Reading
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "perception": (),
@@ -71,6 +72,13 @@ class Slot:
     def simulates(self) -> bool:
         """Whether this is a world model that imagines in the live world itself."""
         return "live_world" in self.parameters
+
+    @property
+    def reads(self) -> Reading | None:
+        """What this perception reads, by the attribute `reads` of its class; None: what the space
+        of the world suggests.
+        """
+        return _reads(self.cls)
 
     def tree(self) -> ConfigTree:
         """The settings as a plain dictionary, `kind` first."""
@@ -207,6 +215,19 @@ def inner_slots(slot: str, cls: type) -> tuple[str, ...]:
     """The inner slots of a class: parameters of its constructor named like one."""
     parameters = inspect.signature(cls).parameters
     return tuple(name for name in SLOTS.get(slot, ()) if name in parameters)
+
+
+def _reads(perception: type) -> Reading | None:
+    return cast(Reading | None, getattr(perception, "reads", None))
+
+
+def reading_of(tree: Mapping[str, Any], kinds: Kinds) -> Reading | None:
+    """What the perception that a merged tree names reads; None where it names none, or one that
+    reads what there is.
+    """
+    kind = _branch("perception", tree).get("kind")
+    known = kinds.names("perception")
+    return _reads(kinds.find("perception", kind)) if kind in known else None
 
 
 def default_kind(slot: str, world: WorldSpec) -> str:

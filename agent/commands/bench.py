@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 
+from agent.recording.plain_json import dumps
 from modules.messages import ConfigError
 from modules.suggest import not_one_of
 
@@ -28,7 +28,7 @@ def bench(what: str, as_json: bool) -> None:
         raise ConfigError(f"bench: {not_one_of(what, names)}")
     figures = importlib.import_module(f"agent.bench.{what}").run()
     if as_json:
-        print(json.dumps(figures))
+        print(dumps(figures))
         return
     for name, value in figures.items():
         print(f"{name:<24} {value:.4g}" if isinstance(value, float) else f"{name:<24} {value}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from agent.api.failure import RunFailedError
 from agent.contracts.check import check as results_of
+from agent.recording.plain_json import dumps
 
 
 def check(kind: str, as_json: bool, plugins: Sequence[str] = ()) -> None:
@@ -16,7 +16,7 @@ def check(kind: str, as_json: bool, plugins: Sequence[str] = ()) -> None:
         print(result)
     broken = [result for result in results if not result.holds]
     if as_json:
-        print(json.dumps({"kind": kind, "promises": len(results), "broken": len(broken)}))
+        print(dumps({"kind": kind, "promises": len(results), "broken": len(broken)}))
     if broken:
         raise RunFailedError(
             f"check-module {kind}: {len(broken)} of {len(results)} promises broken"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from agent.api.evaluate import evaluate as call
 from agent.commands.text import bounds, note, number
+from agent.recording.plain_json import dumps
 from agent.reporting.score_table import compared_columns
 from agent.view.progress import EvaluationView
 from worlds.scores import human_normalised, published_score
@@ -33,7 +33,7 @@ def evaluate(
     returns = figures.pop("returns")
     compared = {column: _published(scores.world, column) for column in columns}
     if as_json:
-        print(json.dumps({**figures, "compared": compared, "returns": returns}))
+        print(dumps({**figures, "compared": compared, "returns": returns}))
         return
     if scores.episodes < scores.episodes_requested:
         figures["episodes"] = (

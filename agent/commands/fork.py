@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from agent.counterfactual.fork import Fork
 from agent.counterfactual.fork import fork as call
+from agent.recording.plain_json import dumps
 
 
 def fork(run: Path, at: int, as_json: bool, **options: Any) -> None:
@@ -17,7 +17,7 @@ def fork(run: Path, at: int, as_json: bool, **options: Any) -> None:
     """
     result = call(run, at, **options)
     if as_json:
-        print(json.dumps(result.as_dict()))
+        print(dumps(result.as_dict()))
         return
     _print(result)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from agent.api.play import play as call
 from agent.assembly.load import Player
 from agent.commands.text import note, number
 from agent.commands.video import Film
+from agent.recording.plain_json import dumps
 from agent.recording.run_folder import RunFolder
 from agent.reporting.run_picture import picture
 from agent.view.dashboard import screen
@@ -45,6 +45,8 @@ def play(
 
         def open_views(player: Player, folder: Path) -> None:
             world, modules = player.world, player.agent.modules
+            for line in player.introduction:
+                print(line)
             if live:
                 steered, cost = steerable(modules.configurator), modules.cost
                 view = screen(world.spec, cost.drives, cost.heads, world.render, steered)
@@ -68,7 +70,7 @@ def play(
             drawn = picture(RunFolder(run.folder))
     _print(run, drawn, video)
     if as_json:
-        print(json.dumps(run.summary.as_dict()))
+        print(dumps(run.summary.as_dict()))
     if interrupted is not None:
         raise interrupted
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.recording.atomic import write_bytes
+from agent.recording.plain_json import dumps
 from agent.recording.run_folder import RunFolder
 from agent.reporting.curves import curves_picture, table_picture
 from agent.reporting.runs_index import TrainedRun, find_runs, results
@@ -43,7 +43,7 @@ def report(
     print(as_markdown(table), end="")
     print(f"report    {folder / 'report.md'}")
     if as_json:
-        print(json.dumps(_figures(trained, table, folder)))
+        print(dumps(_figures(trained, table, folder)))
 
 
 def _page(runs: Sequence[TrainedRun], table: ScoreTable, columns: Sequence[str]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 from agent.api.failure import RunInterrupted
 from agent.commands.text import whole_numbers
+from agent.recording.plain_json import dumps
 from agent.studies.conduct import study as call
 from modules.messages import ConfigError
 
@@ -49,6 +49,6 @@ def study(
             "verdicts": [{"text": v.text, "met": v.met} for v in findings.verdicts],
             "report": str(run.report),
         }
-        print(json.dumps(figures, ensure_ascii=False))
+        print(dumps(figures, ensure_ascii=False))
     if interrupted is not None:
         raise interrupted

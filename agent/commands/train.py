@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,6 +14,7 @@ from agent.api.train import train as call
 from agent.api.training import TrainingRun
 from agent.commands.text import bounds, note, number, whole_numbers
 from agent.learning.training import Progress
+from agent.recording.plain_json import dumps
 from agent.view.progress import ProgressView, progress_view
 
 
@@ -35,6 +36,8 @@ def train(
     numbers = () if seeds is None else whole_numbers("--seeds", seeds)
     side_by_side = jobs > 1 and bool(numbers or "resume" in options)
     views: dict[str, ProgressView] = {}
+    # The trainings of several seeds have the same world, which is introduced once.
+    once = functools.cache(note)
     with ExitStack() as stack:
 
         def show(progress: Progress) -> None:
@@ -50,14 +53,14 @@ def train(
         interrupted = None
         try:
             run = call(
-                world, *overrides, seeds=numbers, jobs=jobs, on_progress=show, on_note=note,
+                world, *overrides, seeds=numbers, jobs=jobs, on_progress=show, on_note=once,
                 **options,
             )  # fmt: skip
         except RunInterrupted as error:
             run, interrupted = error.run, error
     _print(run)
     if as_json:
-        print(json.dumps(run.as_dict()))
+        print(dumps(run.as_dict()))
     if interrupted is not None:
         raise interrupted
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from agent.assembly.load import request_for
 from agent.commands.text import number
 from agent.recording import checkpoint
+from agent.recording.plain_json import dumps
 from agent.recording.run_folder import RunFolder
 from agent.tuning.evolution import Tuning
 from agent.tuning.evolution import tune as call
@@ -63,7 +63,7 @@ def tune(
             "best": facts["judged"],
             "seconds": round(time.monotonic() - start, 1), "run": str(folder),
         }  # fmt: skip
-        print(json.dumps(figures))
+        print(dumps(figures))
 
 
 def _outcome(outcome: dict[str, float]) -> str:

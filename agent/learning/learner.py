@@ -17,8 +17,16 @@ from agent.learning.imagined_experience import ImaginedExperience, begun_at, fir
 from agent.modules import Modules
 from agent.recording.weights import named_weights, parametric_modules, under
 from modules import chance
-from modules.messages import ConfigError, Experience, MessageError
-from modules.ports import Batch, Learnable, Perception, encoded_states
+from modules.messages import ConfigError, Experience, MessageError, latents_of
+from modules.ports import (
+    LEARNING_METHODS,
+    Batch,
+    Learnable,
+    Perception,
+    encoded_states,
+    gate,
+    module_name,
+)
 from modules.tensor_file import difference
 from modules.weights import known, subgoals
 
@@ -101,6 +109,7 @@ class Learner:
                 )
             self.online_modules = _copies(self.inference_modules, device)
         self.modules = self._agent_modules(self.online_modules)
+        self.memory = gate("memory", self.modules.memory, {}, LEARNING_METHODS)
         self.autocast = config.precision == "bfloat16" and _computes_in_bfloat16(device)
         self.updates, self.pending_updates = 0, 0.0
         self.ema = self.online_modules
@@ -175,37 +184,58 @@ class Learner:
 
     def update(self) -> dict[str, float]:
         """One optimiser step. Returns each loss as `port/name`, their sum `total` and
-        `gradient_norm`. Raises MessageError where one of them is not finite.
+        `gradient_norm`.
+
+        Raises MessageError, naming update and module, before anything is changed, where experience,
+        states, losses, priorities or gradients are not finite.
         """
+        try:
+            return self._descend()
+        except MessageError as error:
+            error.update = self.updates
+            raise
+
+    def _descend(self) -> dict[str, float]:
         key = chance.keys(self.seed, 1, self.updates)
-        memory, cost = self.modules.memory, self.trainable.get("cost")
+        memory, cost = self.memory, self.trainable.get("cost")
         batch = self.encode(memory.sample(self.config.batch, self.window_steps(), key), key)
         losses: dict[str, Tensor] = {}
-        priorities: list[Tensor] = []
-        for port, module in self.trainable.items():
-            named, of_module = module.losses(batch, key)
-            losses |= {f"{port}/{name}": loss for name, loss in named.items()}
-            priorities += [] if of_module is None else [of_module.detach()]
-        if cost is not None and self.imagined_experience is not None:
-            rollout = self.imagined_experience.rollout(batch.experience, batch.states[0], key)
-            named, _ = cost.losses(rollout, key)
-            weight = self.config.imagination_weight
-            losses |= {f"cost/imagined {name}": weight * loss for name, loss in named.items()}
-        if cost is not None and self.config.critic_unroll_steps:
-            loss = self._unrolled_critic_loss(batch, cost, key)
-            losses["cost/unrolled critic"] = self.config.critic_unroll_weight * loss
+        priorities: dict[str, Tensor] = {}
+        states = {
+            "perception/states.online": latents_of(batch.states).sum(),
+            "perception/states.target": latents_of(batch.targets).sum(),
+        }
+        try:
+            for port, module in self.trainable.items():
+                named, of_module = module.losses(batch, key)
+                losses |= {f"{port}/{name}": loss for name, loss in named.items()}
+                if of_module is not None:
+                    priorities[port] = of_module.detach()
+            if cost is not None and self.imagined_experience is not None:
+                rollout = self.imagined_experience.rollout(batch.experience, batch.states[0], key)
+                named, _ = cost.losses(rollout, key)
+                weight = self.config.imagination_weight
+                losses |= {f"cost/imagined {name}": weight * loss for name, loss in named.items()}
+            if cost is not None and self.config.critic_unroll_steps:
+                loss = self._unrolled_critic_loss(batch, cost, key)
+                losses["cost/unrolled critic"] = self.config.critic_unroll_weight * loss
+        except Exception:
+            # Numbers that are not finite make other modules fail.
+            self._finite(states | losses)
+            raise
         total = torch.stack(list(losses.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
         if total.requires_grad:  # False where the batch has no step that any loss counts
             total.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(
-            [p for group in self.optimiser.param_groups for p in group["params"]],
-            self.config.max_grad_norm,
-        )
-        reported = self._reported(losses, total, norm)
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        norm = _gradient_norm(parameters)
+        sums = {f"{port}/priorities.sum": value.sum() for port, value in priorities.items()}
+        # All at once: a device is waited for a single time.
+        figures = self._finite(states | losses | sums | {"total": total, "gradient.norm": norm})
+        nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)
         self.optimiser.step()
         if priorities:
-            combined = combined_priorities(priorities)
+            combined = combined_priorities(list(priorities.values()))
             memory.update_priorities(batch.experience.indices.cpu(), combined.cpu())
         for module in self.trainable.values():
             module.on_update()
@@ -213,22 +243,36 @@ class Learner:
         self.updates += 1
         if self.config.reset_every and self.updates % self.config.reset_every == 0:
             self.reset()
-        return reported
+        reported = {name: figures[name] for name in (*losses, "total")}
+        return reported | {"gradient_norm": figures["gradient.norm"]}
 
-    def _reported(self, losses: dict[str, Tensor], total: Tensor, norm: Tensor) -> dict[str, float]:
-        """The figures of an update as floats. Raises MessageError, naming the module and its loss,
+    def _finite(self, named: dict[str, Tensor]) -> dict[str, float]:
+        """Scalars by `port/name` as floats. Raises MessageError, naming the module and its figure,
         where one is not finite: the optimiser step would destroy all weights.
         """
-        values = torch.stack([*(loss.detach() for loss in losses.values()), total.detach(), norm])
-        figures = dict(zip([*losses, "total", "gradient_norm"], values.tolist(), strict=True))
+        values = torch.stack([value.detach().float() for value in named.values()])
+        figures = dict(zip(named, values.tolist(), strict=True))
         for name, value in figures.items():
-            if not math.isfinite(value):
-                port, _, own = name.rpartition("/")
-                where = f"update {self.updates}: losses"
-                error = MessageError(where, own, "a finite number", f"{value}")
-                error.module = port or None
-                raise error
+            if math.isfinite(value):
+                continue
+            port, _, own = name.rpartition("/")
+            message, _, field = (own if "." in own else f"losses.{own}").partition(".")
+            error = MessageError(message, field, "a finite number", f"{value}")
+            if port := port or self._port_of_gradient():
+                error.module = module_name(port, getattr(self.modules, port))
+            raise error
         return figures
+
+    def _port_of_gradient(self) -> str:
+        """The port whose gradient is not finite; of several the last, because a gradient flows
+        from a module to those whose output it reads.
+        """
+        ports = [
+            group["name"]
+            for group in self.optimiser.param_groups
+            if not bool(_gradient_norm(group["params"]).isfinite())
+        ]
+        return ports[-1] if ports else ""
 
     def window_steps(self) -> int:
         """Steps of a window that the next update reads: the largest any trained module reads."""
@@ -414,6 +458,11 @@ class Learner:
                 raise ConfigError(
                     f"checkpoint: {name}: expected finite numbers, got others; take an older one"
                 )
+
+
+def _gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """The norm of the gradients of `parameters`, a scalar; 0 without gradients."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def _batch(experience: Experience, online: Tensor, target: Tensor) -> Batch:

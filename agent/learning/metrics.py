@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.recording.atomic import write_text, writing
+from agent.recording.plain_json import dumps
 from modules.messages import ConfigError
 
 AXES = ("steps", "frames")
@@ -41,7 +42,7 @@ class JSONLines(Metrics):
     def write(self, figures: Mapping[str, Any]) -> None:
         """Adds a line."""
         with writing(self.path), open(self.path, "a", encoding="utf-8") as out:
-            out.write(json.dumps(figures) + "\n")
+            out.write(dumps(figures) + "\n")
 
     def cut(self, steps: int) -> None:
         """Removes later lines, and a last line that was not finished."""

@@ -14,7 +14,7 @@ from agent.learning.training import Training
 from agent.modules import initial_moment
 from agent.recording import checkpoint
 from agent.recording.trace import Trace
-from modules.messages import Moment, TraceError, WorldSpec
+from modules.messages import MessageError, Moment, TraceError, WorldSpec
 from modules.ports import Memory
 
 
@@ -54,14 +54,19 @@ def remember(memory: Memory, initial: Moment, traces: Sequence[Path]) -> None:
     """Writes all rows of all traces into a memory of one row, one after the other.
 
     `initial`: the moment that the memory was reset with. Of a recorded moment only observation,
-    signals and action are used: another agent's latents have no meaning here.
+    signals and action are used: another agent's latents have no meaning here. Raises TraceError,
+    naming step and field, where one of these numbers is not finite.
     """
     for path in traces:
         with Trace.open(path) as trace:
             for row in range(trace.rows):
                 index, begins = torch.tensor([row]), True
                 for moment in trace:
-                    memory.write(_own_moment(moment.select(index), initial, begins))
+                    own = _own_moment(moment.select(index), initial, begins)
+                    try:
+                        memory.write(own.check({}))
+                    except MessageError as error:
+                        raise TraceError(f"trace {path}: step {moment.step}: {error}") from None
                     begins = False
 
 

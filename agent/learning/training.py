@@ -5,15 +5,17 @@ A training that was interrupted and continued equals one that was not.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from agent.agent import Agent
 from agent.learning.collapse_monitor import CollapseMonitor
@@ -25,7 +27,7 @@ from agent.recording import checkpoint
 from agent.recording.drive_guard import drive_hashes, require_same
 from agent.recording.episode_stats import EpisodeStats
 from modules import chance
-from modules.messages import Moment, Observation, WorldError
+from modules.messages import Moment, Observation, SextetError, WorldError
 from modules.ports import World
 
 _PACE_S = 30.0
@@ -273,8 +275,11 @@ class Training:
             return
         progress = self.progress
         self.evaluation_due = False
-        progress.evaluation = mean, low, high, size = score(returns)
-        if progress.best is None or mean >= progress.best:
+        # A mean that is no number would be the best for ever, because none is larger.
+        judged = bool(returns) and all(map(math.isfinite, returns))
+        progress.evaluation = score(returns) if judged else None
+        mean, low, high, _ = progress.evaluation or (None, None, None, 0)
+        if mean is not None and (progress.best is None or mean >= progress.best):
             progress.best = mean
             self.save("best", whole=False)
         self._write(
@@ -282,7 +287,7 @@ class Training:
                 "evaluation": mean,
                 "evaluation_low": low,
                 "evaluation_high": high,
-                "evaluation_episodes": size,
+                "evaluation_episodes": len(returns),
                 "best": progress.best,
             }
         )
@@ -344,7 +349,10 @@ class Training:
         }
 
     def save(self, name: str, whole: bool = True) -> Path:
-        """Writes a checkpoint: all that continuing needs, or, not `whole`, what acting needs."""
+        """Writes a checkpoint: all that continuing needs, or, not `whole`, what acting needs.
+
+        Raises SextetError, naming the tensor, where one is not finite; the last checkpoint stays.
+        """
         saved = checkpoint.Checkpoint(
             tensors={"weights": self.learner.weights()}, facts=self.facts()
         )
@@ -352,6 +360,8 @@ class Training:
             saved.tensors["learner"] = self.learner.tensors()
             saved.tensors["memory"] = self.agent.memory.tensors()
             saved.blobs |= self._blobs()
+        for part, tensors in saved.tensors.items():
+            _require_finite(f"checkpoint {name}: {part}", tensors)
         self.saving = True
         try:
             return checkpoint.save(
@@ -374,8 +384,11 @@ class Training:
         self.agent.steps_done = facts["agent_steps"]
         progress.steps, progress.updates = facts["steps"], facts["updates"]
         progress.frames = self._frames()
-        progress.episodes, progress.best = facts["episodes"], facts["best"]
-        progress.evaluation = None if facts["evaluation"] is None else Score(*facts["evaluation"])
+        # Those of version 0.1 may be NaN.
+        best, scored = facts["best"], facts["evaluation"]
+        progress.episodes = facts["episodes"]
+        progress.best = best if best is not None and math.isfinite(best) else None
+        progress.evaluation = Score(*scored) if scored and math.isfinite(scored[0]) else None
         progress.returns.extend(facts["returns"])
         running = self.stats.episodes.running
         running[:] = running.new_tensor(facts["running"])
@@ -386,3 +399,14 @@ class Training:
         self.monitor.load(facts["health"])
         for metrics in self.metrics:
             metrics.cut(facts["steps"])
+
+
+def _require_finite(where: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raises SextetError, naming the tensor, where one holds a number that is not finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            number = tensor[~tensor.isfinite()][0]
+            raise SextetError(
+                f"{where} {name}: expected finite numbers, got {number:g}; the last checkpoint is "
+                "kept, continue from it with --resume"
+            )

@@ -7,7 +7,6 @@ cannot be written is WriteError, one line; a place where nothing can be is Confi
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import sqlite3
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from agent.recording.plain_json import dumps
 from modules.messages import ConfigError, SextetError
 
 _MISPLACED = {
@@ -118,7 +118,7 @@ def write_text(place: Path, text: str) -> None:
 
 def write_json(place: Path, values: Mapping[str, Any]) -> None:
     """Writes JSON whole or not at all."""
-    write_text(place, json.dumps(values, indent=1))
+    write_text(place, dumps(values, indent=1))
 
 
 def sync(file: BinaryIO) -> None:

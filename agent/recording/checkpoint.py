@@ -14,7 +14,6 @@ piece damages all checkpoints that share it. Smaller tensors are not shared.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -29,6 +28,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from agent.recording.atomic import sync, sync_folder, writing
+from agent.recording.plain_json import dumps
 from agent.recording.renames import current_weights
 from modules.messages import ConfigError, Frozen
 from modules.strange_files import TEXT_BYTES, plain_json, read_file
@@ -112,7 +112,7 @@ def _save(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
             unchanged = piece and known.get(file) == digest
             if not (unchanged and _linked(earlier / file, partial / file)):
                 _write(partial / file, data)
-        _write(partial / "manifest.json", json.dumps(manifest, indent=1).encode())
+        _write(partial / "manifest.json", dumps(manifest, indent=1).encode())
         sync_folder(partial)
         _put(partial, place)
     except BaseException:
@@ -258,7 +258,7 @@ def _files(
                 yield file, _packed({name: tensor[i * rows : (i + 1) * rows]}), True
     for blob, data in checkpoint.blobs.items():
         yield f"{blob}.bin", data, False
-    yield "facts.json", json.dumps(checkpoint.facts, indent=1, sort_keys=True).encode(), False
+    yield "facts.json", dumps(checkpoint.facts, indent=1, sort_keys=True).encode(), False
 
 
 def _manifest(place: Path) -> _Manifest:

@@ -20,7 +20,8 @@ class RunFolder:
     """The folder of one run: a new one by `create`, an existing one by `open`.
 
     `config`: the resolved configuration; it and the seed reproduce the run. `trace`: the recorded
-    moments. `metrics`: losses and scores of training, a JSON object a line. `checkpoints`: their
+    moments. `world`: what the spaces of the world were taken for, and the memory of the replay.
+    `metrics`: losses and scores of training, a JSON object a line. `checkpoints`: their
     folder. Each need not exist.
     """
 
@@ -28,6 +29,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.yaml"
         self.trace = path / "trace.sqlite"
+        self.world = path / "world.json"
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from agent.assembly.settings import RunSettings
+from agent.recording.plain_json import dumps
 from agent.recording.run_folder import RunFolder
 from agent.reporting.score_table import Played
 from modules.messages import ConfigError
@@ -153,7 +154,7 @@ def _setting(tree: dict[str, Any]) -> str:
     apart = {key: value for key, value in tree.items() if key != "seed"}
     if isinstance(training := apart.get("training"), dict):
         apart["training"] = {key: value for key, value in training.items() if key != "steps"}
-    return json.dumps(apart, sort_keys=True, default=str)
+    return dumps(apart, sort_keys=True, default=str)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

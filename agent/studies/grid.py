@@ -12,16 +12,16 @@ from typing import Any
 import yaml
 
 from agent.api.training import training_config
-from agent.assembly.build import describe, known_kinds
+from agent.assembly.build import describe, known_kinds, spec_of
 from agent.assembly.load import RunRequest, configure
 from agent.assembly.merge import ConfigTree, merge
-from agent.assembly.resolve import ResolvedConfig, Slot, resolve, settings_of
+from agent.assembly.resolve import ResolvedConfig, Slot, reading_of, resolve
 from agent.studies.measures import MEASURES
 from agent.studies.study import OLD_FOLDERS, Study, StudyWorld, branch, plain
 from agent.tuning.evolution import Tuning
 from modules.messages import ConfigError, WorldSpec
 from modules.suggest import suggestion
-from worlds.make import world_spec
+from worlds.protocols import Reading
 
 
 def run_name(world: str, arm: str, seed: int) -> str:
@@ -149,12 +149,12 @@ def matched(
 def check(study: Study) -> None:
     """Raises ConfigError where a run of the study cannot be made or a measure does not exist.
 
-    Opens each world once and builds no agent.
+    Opens each world once for each reading of its observations, and builds no agent.
     """
     kinds = known_kinds(study.plugins)
     requested, known = {name for _, name in study.measures_named()}, set[str]()
     for place, world in enumerate(study.worlds):
-        spec: WorldSpec | None = None
+        specs = dict[Reading | None, WorldSpec]()
         for name, arm in study.arms.items():
             last = {} if arm.match is None else {arm.match.setting: 0.5}
             settings = settings_of_arm(study, world, name, last)
@@ -164,10 +164,12 @@ def check(study: Study) -> None:
                 else:
                     tree = training_config(training_of(study, world, name, study.seeds[0]))
                 # Interventions mean the same in every world: one check is enough.
-                if spec is None or (arm.interventions and place == 0):
+                reading = reading_of(tree, kinds)
+                if reading not in specs or (arm.interventions and place == 0):
                     describe(tree, kinds)
-                if spec is None:
-                    spec = _spec_of(tree)
+                if reading not in specs:
+                    specs[reading] = spec_of(tree, kinds)
+                spec = specs[reading]
                 config = resolve(tree, spec, kinds)
                 if arm.tune is not None:
                     _require_weights(config.slots["configurator"])
@@ -180,12 +182,6 @@ def check(study: Study) -> None:
                 f"study {study.name}: {where}: {name!r} is measured nowhere; it is none of "
                 f"{', '.join(sorted(known))}{suggestion(name, known)}"
             )
-
-
-def _spec_of(tree: ConfigTree) -> WorldSpec:
-    """The spec of the world of a configuration."""
-    settings = settings_of(tree).world
-    return world_spec(settings.id, settings.protocol, settings.isolate)
 
 
 def _require_weights(configurator: Slot) -> None:

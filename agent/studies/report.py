@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import html
 import io
-import json
 import math
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from agent.learning.statistics import LEVEL, RESAMPLES, Estimate
 from agent.recording.atomic import write_text
+from agent.recording.plain_json import dumps
 from agent.studies.figures import draw
 from agent.studies.findings import Findings, find
 from agent.studies.runner import reopen, results_in
@@ -43,7 +43,7 @@ def write_report(folder: Path) -> Findings:
     write_text(folder / "report.md", text)
     write_text(folder / "report.html", _as_html(study.name, text, folder))
     write_text(folder / "results.csv", _csv(findings))
-    write_text(folder / "results.json", json.dumps(_plain(findings), indent=1, allow_nan=False))
+    write_text(folder / "results.json", dumps(_plain(findings), indent=1))
     return findings
 
 
@@ -113,7 +113,7 @@ def _percent(estimate: Estimate) -> str:
 
 def _flat(settings: Any) -> str:
     """Settings on one line, nothing where there are none."""
-    return json.dumps(settings, ensure_ascii=False).replace('"', "") if settings else ""
+    return dumps(settings, ensure_ascii=False).replace('"', "") if settings else ""
 
 
 def _csv(findings: Findings) -> str:

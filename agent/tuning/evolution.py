@@ -34,6 +34,7 @@ from agent.recording import checkpoint
 from agent.recording.atomic import new_folder, write_json
 from agent.recording.checkpoint import Checkpoint
 from agent.recording.episode_stats import game_over
+from agent.recording.plain_json import dumps
 from agent.recording.run_folder import RunFolder
 from agent.tuning.from_traces import Tunable, learn_from
 from modules import chance
@@ -178,7 +179,7 @@ def _require_same_order(folder: Path, order: Mapping[str, Any]) -> None:
         before = json.loads(notes.read_text(encoding="utf-8"))["asked"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"tune {notes}: is not readable ({error!r:.80})") from None
-    for name, value in json.loads(json.dumps(order)).items():
+    for name, value in json.loads(dumps(order)).items():
         if before.get(name) != value:
             what = "another config" if name == "config" else f"{name} {before.get(name)!r:.60}"
             raise ConfigError(

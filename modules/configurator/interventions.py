@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from modules import chance
-from modules.field_path import FieldPath, Part, field_path, range_words, read_value
-from modules.messages import ConfigError, Directive, Situation
+from modules.field_path import FieldPath, Part, field_path, read_value
+from modules.messages import ConfigError, Directive, Situation, range_words
 from modules.ports import Configurator
 from modules.suggest import not_one_of
 

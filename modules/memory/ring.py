@@ -84,6 +84,18 @@ class Ring:
             )
         self.world, self.actions, self.associative = world, world.actions, recall
 
+    @staticmethod
+    def bytes_a_step(config: Config, world: WorldSpec) -> int:
+        """Main memory of one step of one row, bytes; tokens, which few runs store, are not counted.
+
+        The same as `bytes_per_step` of a ring that holds steps of this world.
+        """
+        floats = (world.vector or 0) + (world.goal or 0) + len(world.signals)
+        action = 2 if world.actions.discrete else 4 * world.actions.size
+        flags, began = 3, 8
+        priority = 16 if config.priority_exponent else 0
+        return math.prod(world.pixels or (0,)) + 4 * floats + action + flags + began + priority
+
     # -- by time ----------------------------------------------------------------------------
 
     def reset(self, initial: Moment) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -118,6 +118,7 @@ class Pixels(nn.Module):
                 return None
             return {"height": self.frame_size, "width": self.frame_size, "gray": self.grayscale}
 
+    reads: ClassVar = "pixels"
     network_class: type[SmallCNN] | type[NatureCNN] | type[TinyCNN] | type[ImpalaCNN]
 
     def __init__(self, *, config: Config, world: WorldSpec, token_shape: tuple[int, int]) -> None:

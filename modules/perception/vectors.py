@@ -44,6 +44,8 @@ class Vectors(nn.Module):
 
         sensor: ClassVar[None] = None
 
+    reads: ClassVar = "vectors"
+
     def __init__(self, *, config: Config, world: WorldSpec, token_shape: tuple[int, int]) -> None:
         super().__init__()
         if world.vector is None:

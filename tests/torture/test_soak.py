@@ -11,14 +11,15 @@ from tests.torture.soak import Usage, judged
     [
         (Usage(0, 0, 0), ""),
         (Usage(0.05, 0, 0), "memory grew"),
-        (Usage(0, 0.1, 0), "handles became"),
-        (Usage(0, 0, 0.1), "threads became"),
+        (Usage(0, 0.1, 0), "handles"),
+        (Usage(0, 0, 0.1), "threads"),
     ],
 )
 def test_a_leak_is_named(grows, fault):
     used = [Usage(100 + i * grows.rss, 9 + i * grows.handles, 3 + i * grows.threads)
             for i in range(90)]  # fmt: skip
-    assert judged(used, soak.GROWTH)[0].partition(" b")[0].endswith(fault)
+    leak = judged(used, soak.GROWTH)[0]
+    assert (fault in leak) if fault else not leak
 
 
 @pytest.mark.slow

@@ -91,23 +91,28 @@ BYTES = {"low": 0, "high": 255, "dtype": np.uint8}
     ],
 )
 def test_frames_of_any_size_layout_and_dtype(register, space, pixels):
-    world = make_world(register(observation=space), 2)
+    world = make_world(register(observation=space), 2, reading="pixels")
     observation = world.reset(0)
     assert world.spec.pixels == pixels
     assert world.spec.vector is None
     assert observation.pixels.shape == (2, *pixels)
-    assert observation.pixels.numpy().dtype == space.dtype
+    assert observation.pixels.dtype is torch.uint8
     plain = gymnasium.make(world.spec.id)
     seed = int(world._rows[0].env.env.np_random_seed)
     expected = plain.reset(seed=seed)[0]
     ordered = expected.transpose(1, 2, 0) if space.shape[0] in (1, 3) else expected
+    if space.dtype.kind == "f":
+        ordered = (ordered.astype(np.float32) * np.float32(255)).round()
     assert (observation.pixels[0].numpy() == ordered.reshape(pixels)).all()
     assert world.render().shape == (2, *pixels[:2], 3)
-    eye = make_world(world.spec.id, 1, sensor={"height": 10, "width": 6, "gray": True})
-    assert eye.reset(0).pixels.shape == (1, 10, 6, 1)
-    assert eye.reset(0).pixels.dtype is torch.uint8
-    colour = make_world(world.spec.id, 1, sensor={"height": 10, "width": 6, "gray": False})
-    assert colour.reset(0).pixels.shape == (1, 10, 6, 3)
+    # The sensor makes one channel of three colours, and keeps other channels.
+    eye = {"height": 10, "width": 6}
+    kept = pixels[2] if pixels[2] != 3 else 1
+    gray = make_world(world.spec.id, 1, sensor={**eye, "gray": True}, reading="pixels")
+    assert gray.reset(0).pixels.shape == (1, 10, 6, kept)
+    assert gray.reset(0).pixels.dtype is torch.uint8
+    colour = make_world(world.spec.id, 1, sensor={**eye, "gray": False}, reading="pixels")
+    assert colour.reset(0).pixels.shape == (1, 10, 6, pixels[2])
 
 
 @pytest.mark.parametrize(
@@ -178,12 +183,14 @@ def test_goals_and_achieved_goals(register):
 @pytest.mark.parametrize(
     "space",
     [
-        {"action": spaces.MultiDiscrete([2, 3])},
+        {"action": spaces.MultiDiscrete([2, 3, 400])},
+        {"action": spaces.Tuple((spaces.Discrete(2), spaces.Box(-1, 1)))},
         {"action": spaces.Box(-np.inf, np.inf, (2,))},
         {"action": spaces.Box(0, 0, (2,))},
-        {"observation": spaces.Tuple((spaces.Discrete(2), spaces.Discrete(3)))},
-        {"observation": spaces.Dict(a=spaces.Discrete(2))},
-        {"observation": spaces.Text(4)},
+        {"observation": spaces.Tuple((spaces.Discrete(2), spaces.Sequence(spaces.Discrete(3))))},
+        {"observation": spaces.Graph(spaces.Discrete(2), None)},
+        {"observation": spaces.Discrete(1_000_000)},
+        {"observation": spaces.Box(0, 1, (0,))},
     ],
 )
 def test_unsupported_spaces_are_refused_in_one_line(register, space):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agent.recording.plain_json import dumps
 from agent.recording.renames import FIELDS
 from modules.field_path import MESSAGES
 from modules.messages import Message, Moment
@@ -126,7 +127,7 @@ def record_of(moment: Moment) -> Record:
         timeline=b"".join(columns["timeline"]),
         plans=b"".join(columns["plans"]),
         dense=b"".join(columns["dense"]),
-        reasons=json.dumps(moment.directive.reason, ensure_ascii=False),
+        reasons=dumps(moment.directive.reason, ensure_ascii=False),
         frames=tuple(columns["frames"]),
     )
 
@@ -134,7 +135,7 @@ def record_of(moment: Moment) -> Record:
 @lru_cache(maxsize=1024)
 def _layout_text(form: tuple[tuple[np.dtype[Any], tuple[int, ...]] | None, ...]) -> str:
     """The layout as JSON: path, column, dtype and shape of each tensor."""
-    return json.dumps(
+    return dumps(
         [
             [path, column, entry[0].name, list(entry[1])]
             for (path, *_, column), entry in zip(_RECORDED, form, strict=True)
@@ -186,7 +187,7 @@ class Layout(NamedTuple):
             at = sizes.get(column, 0)
             entries[path] = Entry(path, column, dtype, tuple(shape), at, size)
             sizes[column] = at + size
-        return cls(json.dumps(stored), zlib.crc32(text.encode()), entries, sizes)
+        return cls(dumps(stored), zlib.crc32(text.encode()), entries, sizes)
 
 
 def timeline_checksum(numbers: bytes, layout_checksum: int, step: int, reasons: str) -> int:

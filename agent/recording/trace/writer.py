@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import struct
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from agent.recording.atomic import sync_folder, writing
+from agent.recording.plain_json import dumps
 from agent.recording.trace.layout import (
     FORMAT_VERSION,
     record_of,
@@ -70,8 +70,8 @@ class TraceWriter:
             "drive_hashes": dict(drive_hashes or {}),
             "heads": list(heads),
         }
-        texts = {key: json.dumps(value) for key, value in meta.items()}
-        texts["checksums"] = json.dumps({k: zlib.crc32(v.encode()) for k, v in texts.items()})
+        texts = {key: dumps(value) for key, value in meta.items()}
+        texts["checksums"] = dumps({k: zlib.crc32(v.encode()) for k, v in texts.items()})
         with self._writing():
             _create(self.path, texts)
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)

@@ -5,7 +5,6 @@ Of a damaged run it has what can be read, and a list of what cannot.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from agent.recording.episode_stats import returns_so_far
+from agent.recording.plain_json import dumps
 from agent.recording.trace import Keyframe, SalvagedTrace, Trace
 from modules.messages import Message, Moment, TraceError
 
@@ -55,7 +55,7 @@ class Pack(NamedTuple):
         """A file of safetensors with the arrays, and the facts as JSON in its metadata."""
         # `save` writes the memory of an array, also where it is a view with gaps.
         whole = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
-        return save(whole, {"facts": json.dumps(self.facts, allow_nan=False)})
+        return save(whole, {"facts": dumps(self.facts)})
 
 
 class Recording:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.recording.atomic import new_file
+from agent.recording.plain_json import dumps
 from agent.view.page.data import Recording
 from agent.view.page.futures import Imagined
 from agent.view.page.server import SCRIPTS, filled_page, static
@@ -57,7 +57,7 @@ def html(contents: Sequence[dict[str, Any]]) -> str:
         "img-src blob: data:; base-uri 'none'; form-action 'none'"
     )
     # No "<" of a run's text stays: it cannot end the element or begin another.
-    data = json.dumps({"runs": list(contents)}, allow_nan=False).replace("<", "\\u003c")
+    data = dumps({"runs": list(contents)}).replace("<", "\\u003c")
     return filled_page(
         policy=f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         token="",
@@ -93,7 +93,7 @@ def _contents(run: Recording, imagined: Imagined, row: int) -> dict[str, Any]:
         "notes": ["this file holds " + ", ".join(notes) + "."] if notes else [],
         "series": _packed(series.to_bytes()),
         "frames": frames,
-        "moments": _packed(json.dumps(moments).encode()),
+        "moments": _packed(dumps(moments).encode()),
         "futures": futures,
     }
 

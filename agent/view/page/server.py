@@ -18,6 +18,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from agent.recording.plain_json import dumps
 from agent.recording.trace.reader import one_line
 from agent.view.page.data import Pack, Recording
 from agent.view.page.forks import Forks
@@ -317,7 +318,7 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 def _json(value: Any) -> tuple[bytes, str]:
-    return json.dumps(value).encode(), "application/json"
+    return dumps(value).encode(), "application/json"
 
 
 def _bytes(pack: Pack) -> tuple[bytes, str]:

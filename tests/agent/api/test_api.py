@@ -108,7 +108,9 @@ def test_several_seeds_side_by_side_are_those_one_after_the_other(capsys):
     assert [r.evaluation for r in side.results] == [r.evaluation for r in row.results]
     # From other processes only what has a new report is sent.
     assert seen == {(3, True), (4, True)}
-    assert (side.finished, side.stopped, notes) == (2, False, [])
+    assert (side.finished, side.stopped) == (2, False)
+    # Each seed introduces its world.
+    assert [line.split()[0] for line in notes] == 2 * ["observes", "acts", "replay"]
     weights = [
         (place.folder / "seed-3/checkpoints/40/weights.safetensors").read_bytes()
         for place in (side, row)

@@ -60,7 +60,7 @@ class Doubling(Categorical):
         kind: Literal["doubling"] = "doubling"
 
     def act(self, situation, directive):
-        return super().act(situation, directive) * 2
+        return super().act(situation, directive) / 2
 
 
 class TooLong(Fixed):
@@ -71,7 +71,7 @@ class TooLong(Fixed):
 
     def configure(self, situation):
         directive = super().configure(situation)
-        return directive.replace(horizon_steps=directive.horizon_steps + 1000)
+        return directive.replace(horizon_steps=directive.horizon_steps + 500)
 
 
 BROKEN = {

@@ -162,7 +162,9 @@ def test_a_loss_that_is_no_number_stops_learning_before_it_does_harm():
     model.losses = broken
     with pytest.raises(MessageError) as stopped:
         learner.update()
-    wanted = "module world_model: update 1: losses.signals: expected a finite number, got inf"
+    wanted = (
+        "update 1: module world_model (JEPA): losses.signals: expected a finite number, got inf"
+    )
     assert str(stopped.value) == wanted
     assert all(now.equal(was) for now, was in zip(parameters, before, strict=True))
 
