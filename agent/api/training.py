@@ -32,7 +32,7 @@ from agent.learning.offline_training import (
 from agent.learning.resumable import require_resumable
 from agent.learning.training import Progress, Training
 from agent.recording import checkpoint
-from agent.recording.atomic import write_json
+from agent.recording.atomic import remove_left, write_json
 from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
@@ -211,6 +211,7 @@ def continue_from(
     checkpoint begins again with its configuration. Raises as `start`.
     """
     folder = RunFolder.open(place)
+    remove_left(folder.path)
     checkpoint.recover(folder.checkpoints)
     latest = _saved(folder, observer, from_step)
     tree = folder.read_config()
