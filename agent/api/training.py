@@ -32,11 +32,12 @@ from agent.learning.offline_training import (
 from agent.learning.resumable import require_resumable, resumable_forms
 from agent.learning.training import Progress, Training
 from agent.recording import checkpoint
-from agent.recording.atomic import write_json
+from agent.recording.atomic import remove_left, write_json
 from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
 from modules.messages import ConfigError, WorldSpec
+from modules.messages import ConfigError
 from modules.strange_files import TEXT_BYTES, plain_json, read_file
 
 EVALUATION_SEED = 1_000_000
@@ -225,6 +226,7 @@ def continue_from(
     checkpoint begins again with its configuration. Raises as `start`.
     """
     folder = RunFolder.open(place)
+    remove_left(folder.path)
     checkpoint.recover(folder.checkpoints)
     tree = folder.read_config()
     require_named(tree, plugins, f"run {place}")
