@@ -37,7 +37,6 @@ from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
 from modules.messages import ConfigError, WorldSpec
-from modules.messages import ConfigError
 from modules.strange_files import TEXT_BYTES, plain_json, read_file
 
 EVALUATION_SEED = 1_000_000
