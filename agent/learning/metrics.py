@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.recording.atomic import write_text
+from agent.recording.atomic import write_text, writing
 from agent.recording.plain_json import dumps
 from modules.messages import ConfigError
 
@@ -41,7 +41,7 @@ class JSONLines(Metrics):
 
     def write(self, figures: Mapping[str, Any]) -> None:
         """Adds a line."""
-        with open(self.path, "a", encoding="utf-8") as out:
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as out:
             out.write(dumps(figures) + "\n")
 
     def cut(self, steps: int) -> None:
@@ -76,17 +76,21 @@ class TensorBoard(Metrics):
             warnings.simplefilter("ignore")
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writers = {axis: SummaryWriter(str(folder / axis)) for axis in AXES}
+            self._folder = folder
+            with writing(folder):
+                self._writers = {axis: SummaryWriter(str(folder / axis)) for axis in AXES}
 
     def write(self, figures: Mapping[str, Any]) -> None:
         """Adds each number under its name, at the step and at the frame."""
-        for axis, writer in self._writers.items():
-            for name, value in figures.items():
-                if name not in AXES and isinstance(value, int | float):
-                    writer.add_scalar(name, value, figures[axis])
-            writer.flush()
+        with writing(self._folder):
+            for axis, writer in self._writers.items():
+                for name, value in figures.items():
+                    if name not in AXES and isinstance(value, int | float):
+                        writer.add_scalar(name, value, figures[axis])
+                writer.flush()
 
     def close(self) -> None:
         """Closes the files."""
-        for writer in self._writers.values():
-            writer.close()
+        with writing(self._folder):
+            for writer in self._writers.values():
+                writer.close()
