@@ -13,6 +13,7 @@ import importlib
 import inspect
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -147,6 +148,9 @@ def train(
     ] = None,
     resume: Annotated[
         Path | None, Option(help="Continue a run from its newest checkpoint.")
+    ] = None,
+    from_step: Annotated[
+        int | None, Option(help="With --resume: continue from the checkpoint at this step.", min=0)
     ] = None,
     seeds: Annotated[
         str | None, Option(help="Several, as 0,1,2: a run for each, and a summary.")
@@ -318,8 +322,12 @@ def gather_overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command and exits with its code."""
+    """Runs the command and exits with its code. SIGTERM and SIGHUP do what Ctrl-C does."""
     keep_freed_memory()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # One that is ignored, as by nohup, stays so.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -195,10 +195,8 @@ class ObservationCodec:
             self._frames = Frames(id, main, sensor)
             self.pixels = self._frames.shape
             size = "×".join(map(str, self.pixels))
-            channels = "channel" if self.pixels[2] == 1 else "channels"
             self.description = (
-                f"{brief(main)} → pictures {size} ({channels} last; perception.kind=vectors reads "
-                "a vector)"
+                f"{brief(main)} → pictures {size}; perception.kind=vectors reads a vector"
             )
         else:
             self.vector = self._vector_size(id, main) + achieved

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +90,14 @@ def start_seeds(
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"train --seeds: expected different seeds, got {list(seeds)}")
     world = check(tree, plugins)
-    folder = RunFolder.create(place, f"train-{world}-seeds").path
     order = {
         "seeds": list(seeds), "config": tree, "plugins": list(plugins),
         "traces": [str(path) for path in traces],
     }  # fmt: skip
-    write_json(folder / SEEDS, order)
-    return continue_seeds(folder, None, observer, jobs, (*plugins, *packages(tree)))
+    folder = RunFolder.create(
+        place, f"train-{world}-seeds", lambda new: write_json(new.path / SEEDS, order)
+    )
+    return continue_seeds(folder.path, None, observer, jobs, (*plugins, *packages(tree)))
 
 
 def continue_seeds(
@@ -178,11 +178,9 @@ def _train_seed(
         plugins = order.get("plugins", ())
         if finished(folder, steps) is not None:
             return None
-        if checkpoint.newest(folder / "checkpoints", only=()) is not None:
+        if folder.exists():
             continue_from(folder, steps, observer, plugins)
             return None
-        # Killed before its first checkpoint.
-        shutil.rmtree(folder, ignore_errors=True)
         tree = merge(order["config"], {"seed": seed})
         start(tree, folder, observer, plugins, [Path(path) for path in order.get("traces", ())])
     except SextetError as error:

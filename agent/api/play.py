@@ -60,8 +60,8 @@ def play(
     assembly = prepared(request_for(agent, overrides, episodes=episodes, **options), on_note)
     world, settings = assembly.world, assembly.config.settings
     try:
-        folder = RunFolder.create(run, f"play-{settings.world.id}")
-        folder.write_config(assembly.config.tree())
+        tree, name = assembly.config.tree(), f"play-{settings.world.id}"
+        folder = RunFolder.create(run, name, lambda new: new.write_config(tree))
     except BaseException:
         world.close()
         raise

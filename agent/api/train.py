@@ -22,6 +22,7 @@ def train(
     *overrides: str,
     run: str | Path | None = None,
     resume: str | os.PathLike[str] | None = None,
+    from_step: int | None = None,
     seeds: Sequence[int] = (),
     jobs: int = 1,
     traces: Sequence[str | Path] = (),
@@ -34,9 +35,10 @@ def train(
 
     `world`: a world, or a trained agent whose weights the training begins with. `overrides` are
     settings as "learner.batch=64". `run`: the new folder; None: the next free one under `runs/`.
-    `resume`: a run to continue instead, which takes no other settings than `steps`. `seeds`: one
-    training each, `jobs` of them at a time in processes of their own. `traces`: recorded runs to
-    learn from instead of acting. For `on_progress` and `on_note` see `Observer`.
+    `resume`: a run to continue instead, which takes no other settings than `steps`; `from_step`:
+    from its checkpoint at that step, not the newest. `seeds`: one training each, `jobs` of them at
+    a time in processes of their own. `traces`: recorded runs to learn from instead of acting. For
+    `on_progress` and `on_note` see `Observer`.
 
     Ctrl-C writes a checkpoint and raises RunInterrupted, a KeyboardInterrupt with the run so far
     (called in the main thread; in any other the last checkpoint stands). Raises ConfigError,
@@ -54,8 +56,15 @@ def train(
         _only_steps(world, overrides, {**options, "run": run, "seeds": seeds, "traces": recorded})
         folder, steps = Path(resume), options.get("steps")
         if is_multi_seed(folder):
+            if from_step is not None:
+                raise ConfigError(
+                    f"train --from-step: expected the run of one seed, got the folder '{folder}' "
+                    f"of several; try --resume {folder}/seed-N"
+                )
             return continue_seeds(folder, steps, observer, jobs, plugins)
-        return continue_from(folder, steps, observer, plugins)
+        return continue_from(folder, steps, observer, plugins, from_step)
+    if from_step is not None:
+        raise ConfigError(f"train --from-step: expected a run to --resume, got none ({from_step})")
     if world is None and not recorded:
         raise ConfigError(
             "train: expected a WORLD, a run to --resume, or recorded ones --from-traces, got none"

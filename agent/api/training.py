@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import signal
@@ -28,20 +29,29 @@ from agent.learning.offline_training import (
     recorded_world,
     require_same_world,
 )
-from agent.learning.resumable import require_resumable
+from agent.learning.resumable import require_resumable, resumable_forms
 from agent.learning.training import Progress, Training
 from agent.recording import checkpoint
-from agent.recording.atomic import write_json
+from agent.recording.atomic import remove_left, write_json
 from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
-from modules.messages import ConfigError
+from modules.messages import ConfigError, WorldSpec
+from modules.strange_files import TEXT_BYTES, plain_json, read_file
 
 EVALUATION_SEED = 1_000_000
 """Added to the seed of a training for its evaluations, so that they share no episode with it."""
 
-RESULT = "result.json"
-"""The result of a training, written into its folder when it ends."""
+RESULT, BEGUN = "result.json", "training.json"
+"""The result of a training, written into its folder when it ends, and what it was begun with beside
+its configuration.
+"""
+
+STOP_S = 8.0
+"""Seconds after which an interrupted training that has not come to its checkpoint ends without."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that interrupt a training."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,10 @@ class TrainingRun:
     def curves(self) -> dict[str, list[tuple[int, float]]]:
         """Every figure of `metrics.jsonl` over steps, as "return" or "world_model/prediction"."""
         curves: dict[str, list[tuple[int, float]]] = {}
-        for line in RunFolder(self.folder).metrics.read_text(encoding="utf-8").splitlines():
+        text = RunFolder(self.folder).metrics.read_text(encoding="utf-8")
+        for line in text.splitlines(keepends=True):
+            if not line.endswith("\n"):
+                break  # being written, or never finished
             figures = json.loads(line)
             for name, value in figures.items():
                 if name != "steps" and isinstance(value, int | float):
@@ -128,9 +141,9 @@ class TrainingRun:
     def read(cls, folder: Path) -> TrainingRun | None:
         """The result in a run folder; None where there is no readable one."""
         try:
-            figures = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            figures = plain_json(read_file(folder / RESULT, TEXT_BYTES))
             return cls(**{**figures, "warnings": tuple(figures["warnings"])})
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, ConfigError):
             return None
 
 
@@ -148,16 +161,30 @@ def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigT
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
         spec = spec_of(tree, known_kinds(request.plugins))
-        name = "learn-actions" if spec.actions.discrete else "learn-model"
-        if spec.pixels is not None:
-            name = "atari-small" if spec.goal is None else "learn-tasks"
-        tree = merge(preset(name), tree)
+        tree = merge(_usual(spec), tree)
     if tree.get("steps"):
         tree = merge(tree, {"training": {"steps": tree["steps"]}, "steps": None})
     if traces:
         capacity = max(recorded_steps(traces), int(tree.get("memory", {}).get("capacity", 0)))
         tree = merge(tree, {"world": {"num_envs": 1}, "memory": {"capacity": capacity}})
     return tree
+
+
+def _usual(world: WorldSpec) -> ConfigTree:
+    """The preset that suits a world, by what it shows and the kind of its actions."""
+    if not world.actions.discrete:
+        tree = preset("learn-model")
+        return tree if world.pixels is None else merge(tree, _OF_PICTURES)
+    if world.pixels is None:
+        return preset("learn-actions")
+    return preset("atari-small" if world.goal is None else "learn-tasks")
+
+
+_OF_PICTURES: ConfigTree = {
+    "perception": {"kind": "pixels-small", "frame_size": 64},
+    "world_model": {"objective": {"kind": "vicreg"}},
+}
+"""What differs from the preset `learn-model` where the model is one of pictures."""
 
 
 def start(
@@ -173,46 +200,135 @@ def start(
     RunInterrupted after that.
     """
     with _assembled(tree, plugins) as (assembly, evaluator):
-        settings = assembly.config.settings
-        for path in traces:
-            require_same_world(path, assembly.world.spec)
-        if (source := settings.training.init_from) is not None:
-            for port in init_from(assembly.agent, source, settings.learner.train_modules):
-                observer.report(f"{port} begins fresh: kind or size differ in {source}")
-        learner = _learner(assembly)
-        folder = RunFolder.create(place, f"train-{settings.world.id}")
-        folder.write_config(assembly.config.tree())
+        learner = _new_learner(assembly, observer, traces)
+
+        def write(new: RunFolder) -> None:
+            new.write_config(assembly.config.tree())
+            write_json(new.path / BEGUN, {"traces": [os.path.abspath(path) for path in traces]})
+
+        folder = RunFolder.create(place, f"train-{assembly.config.settings.world.id}", write)
         with running(folder.path):
             return _learn(assembly, evaluator, learner, folder, None, observer, traces)
 
 
 def continue_from(
-    place: Path, steps: int | None, observer: Observer, plugins: Sequence[str] = ()
+    place: Path,
+    steps: int | None,
+    observer: Observer,
+    plugins: Sequence[str] = (),
+    from_step: int | None = None,
 ) -> TrainingRun:
     """Continues the training in the folder `place` from its newest checkpoint.
 
-    `steps`: its new length, which its `config.yaml` then says. Raises as `start`.
+    `steps`: its new length, which its `config.yaml` then says. `from_step`: continues from the
+    checkpoint at that step, and sets newer ones aside. A training that was killed before its first
+    checkpoint begins again with its configuration. Raises as `start`.
     """
     folder = RunFolder.open(place)
+    remove_left(folder.path)
     checkpoint.recover(folder.checkpoints)
-    newest = checkpoint.newest(
-        folder.checkpoints, warn=lambda why: observer.report(f"passed over: {why}")
-    )
-    if newest is None:
-        raise ConfigError(f"run: expected a checkpoint to resume from in '{place}', got none")
     tree = folder.read_config()
     require_named(tree, plugins, f"run {place}")
+    begun = checkpoint.numbers(folder.checkpoints) or from_step is not None
+    traces = [] if begun else _begun_with(folder)
     if steps is not None:
-        require_steps(steps, tree, newest[1])
         tree = merge(tree, {"training": {"steps": steps}})
     with _assembled(tree, plugins) as (assembly, evaluator):
-        learner = _learner(assembly)
-        require_resumable(newest[1], learner, assembly.world.num_envs)
+        latest = None
+        if begun:
+            learner = _learner(assembly)
+            # The forms of a checkpoint are compared with the modules before it is read.
+            fits = resumable_forms(learner, assembly.world.num_envs)
+            latest = _saved(folder, observer, from_step, fits)
+            require_resumable(latest[1], learner, assembly.world.num_envs)
+            if steps is not None:
+                require_steps(steps, tree, latest[1])
+        else:
+            observer.report("no checkpoint was written yet: begins at step 0, with its settings")
+            learner = _new_learner(assembly, observer, traces)
         with running(folder.path):
-            checkpoint.set_aside(folder.checkpoints, newest[0])
+            if latest is not None:
+                _set_newer_aside(folder, latest, "damaged" if from_step is None else "newer")
             if steps is not None:
                 folder.write_config(assembly.config.tree())
-            return _learn(assembly, evaluator, learner, folder, newest[1], observer, ())
+            saved = latest and latest[1]
+            return _learn(assembly, evaluator, learner, folder, saved, observer, traces)
+
+
+def _saved(
+    folder: RunFolder, observer: Observer, from_step: int | None, fits: checkpoint.Fits
+) -> tuple[Path, checkpoint.Checkpoint]:
+    """The newest checkpoint of a run that can be read, or that at `from_step`.
+
+    `fits` as in `checkpoint.load`. Raises ConfigError, one line, where there is no such one, or all
+    are damaged.
+    """
+    steps = checkpoint.numbers(folder.checkpoints)
+    shown = ", ".join(map(str, steps)) or "none"
+    if from_step is not None:
+        if from_step not in steps:
+            raise ConfigError(
+                f"train --from-step: expected a checkpoint of '{folder.path}' ({shown}), got "
+                f"{from_step}"
+            )
+        place = folder.checkpoints / str(from_step)
+        return place, checkpoint.load(place, fits=fits)
+    lines: list[str] = []
+    newest = checkpoint.newest(folder.checkpoints, warn=lines.append, fits=fits)
+    if newest is None:
+        raise ConfigError(
+            f"run: expected a checkpoint to resume from in '{folder.path}', got damaged ones alone "
+            f"({shown}): {lines[0]}"
+        )
+    for line in lines:
+        observer.report(f"passed over: {line}")
+    if lines:
+        observer.report(f"falls back to the checkpoint at step {newest[0].name}")
+    return newest
+
+
+def _begun_with(folder: RunFolder) -> list[Path]:
+    """The recorded runs that a training was begun with. Raises ConfigError where it was none."""
+    try:
+        begun = plain_json(read_file(folder.path / BEGUN, TEXT_BYTES))
+        return [Path(path) for path in begun["traces"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"run: expected a checkpoint to resume from in '{folder.path}', got none; start "
+            f"another training, with --config {folder.config}"
+        ) from None
+
+
+def _set_newer_aside(
+    folder: RunFolder, latest: tuple[Path, checkpoint.Checkpoint], why: str
+) -> None:
+    """Renames the checkpoints that are newer than the one that is resumed.
+
+    Where the best weights are newer, too, the best of the next evaluation takes their place.
+    """
+    place, saved = latest
+    checkpoint.set_aside(folder.checkpoints, place, why)
+    best = folder.checkpoints / "best"
+    if why == "damaged" or not best.is_dir():
+        return
+    try:
+        newer = checkpoint.load(best, only=()).facts["steps"] > saved.facts["steps"]
+    except (ConfigError, KeyError, TypeError):
+        newer = True
+    if newer:
+        checkpoint.put_aside(best, why)
+        saved.facts["best"] = None
+
+
+def _new_learner(assembly: Assembly, observer: Observer, traces: Sequence[Path]) -> Learner:
+    """The learner of a training that begins. Raises ConfigError or TraceError."""
+    settings = assembly.config.settings
+    for path in traces:
+        require_same_world(path, assembly.world.spec)
+    if (source := settings.training.init_from) is not None:
+        for port in init_from(assembly.agent, source, settings.learner.train_modules):
+            observer.report(f"{port} begins fresh: kind or size differ in {source}")
+    return _learner(assembly)
 
 
 def require_steps(steps: int, tree: ConfigTree, saved: checkpoint.Checkpoint) -> None:
@@ -335,7 +451,7 @@ def _learn(
         interval=None if evaluation is None else (evaluation.low, evaluation.high),
         best=progress.best, seconds=round(progress.seconds, 1),
         cpu_seconds=round(progress.cpu_seconds, 1), resumed_at=resumed_at,
-        stopped=training.stopping and (progress.steps < plan.steps or training.evaluation_due),
+        stopped=training.stopping and training.unfinished,
         warnings=tuple(progress.warnings), run=os.fspath(folder),
     )  # fmt: skip
     write_json(folder.path / RESULT, result.as_dict())
@@ -346,24 +462,38 @@ def _learn(
 
 @contextmanager
 def _stoppable(training: Training) -> Iterator[None]:
-    """Lets SIGINT and SIGTERM end the training after the present turn, with a checkpoint.
+    """Lets the SIGNALS end the training after the present update or turn, with a checkpoint.
 
-    A second signal raises KeyboardInterrupt at once; the last checkpoint stands. A signal that the
-    process ignores, as a worker of an engine does Ctrl-C, stays ignored. Only the main thread may
-    set handlers: in another one a signal does what it did before.
+    A second Ctrl-C raises KeyboardInterrupt at once, and so do STOP_S seconds in which no
+    checkpoint was begun; the last one stands. A signal that the process ignores, as a worker of an
+    engine does Ctrl-C, stays ignored. Only the main thread may set handlers: in another one a
+    signal does what it did before.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    late, clocks = threading.Event(), list[threading.Timer]()
+
     def stop(number: int, frame: FrameType | None) -> None:
-        if training.stopping:
+        if late.is_set() and not training.saving:
+            raise KeyboardInterrupt
+        # `timeout` and a job scheduler signal parent and worker, which then hears of it twice.
+        if number == signal.SIGINT and training.stopping:
             raise KeyboardInterrupt
         training.stopping = True
+        if late.is_set() or not clocks:
+            clocks.append(threading.Timer(STOP_S, insist, [signal.Signals(number)]))
+            clocks[-1].daemon = True
+            clocks[-1].start()
+
+    def insist(number: signal.Signals) -> None:
+        late.set()
+        _thread.interrupt_main(number)
 
     before = {
         number: signal.signal(number, stop)
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in SIGNALS
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
@@ -371,3 +501,5 @@ def _stoppable(training: Training) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        for clock in clocks:
+            clock.cancel()

@@ -256,8 +256,8 @@ def trained_weights(
     if (folder / "manifest.json").is_file():
         return folder, checkpoint.load(folder, ("weights",), fits)
     lines: list[str] = []
-    best = folder / "checkpoints" / "best"
-    if best.is_dir() and not best.is_symlink():
+    best = checkpoint.standing(folder / "checkpoints", "best")
+    if best is not None:
         try:
             return best, checkpoint.load(best, ("weights",), fits)
         except ConfigError as error:

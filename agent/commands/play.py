@@ -35,7 +35,8 @@ def play(
 ) -> None:
     """Plays and prints the summary; as JSON in the last line with `as_json`.
 
-    `options` are those of `agent.play`. Ctrl-C ends the run, which is kept.
+    `options` are those of `agent.play`. Ctrl-C ends the run, which is kept and printed; then
+    RunInterrupted is raised.
     """
     if video:
         Film.require()
@@ -56,12 +57,13 @@ def play(
                 film = stack.enter_context(Film(folder / FILM))
                 views.append(lambda _: film.add(world.render()[0]))
 
+        interrupted = None
         try:
             run = call(agent, *overrides, on_start=open_views,
                        on_moment=lambda moment: [show(moment) for show in views], on_note=note,
                        **options)  # fmt: skip
-        except RunInterrupted as interrupted:
-            run = interrupted.run
+        except RunInterrupted as error:
+            run, interrupted = error.run, error
     drawn = None
     if run.summary.steps:
         with running(run.folder):
@@ -69,6 +71,8 @@ def play(
     _print(run, drawn, video)
     if as_json:
         print(dumps(run.summary.as_dict()))
+    if interrupted is not None:
+        raise interrupted
 
 
 def _print(run: PlayedRun, drawn: Path | None, video: bool) -> None:

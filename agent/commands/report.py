@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.recording.atomic import write_bytes
 from agent.recording.plain_json import dumps
 from agent.recording.run_folder import RunFolder
 from agent.reporting.curves import curves_picture, table_picture
@@ -17,7 +18,6 @@ from agent.reporting.score_table import (
     compared_columns,
     score_table,
 )
-from modules.messages import ConfigError
 
 COMPARE = "SPR,BBF_RR2"
 """The published agents that a report compares with by default."""
@@ -33,13 +33,13 @@ def report(
     columns, trained = compared_columns(compare), find_runs(runs)
     table = score_table(results(trained), columns)
     pictures = {"curves.png": curves_picture(trained), "scores.png": table_picture(table)}
-    folder = RunFolder.create(out, "report").path
-    try:
-        for name, data in pictures.items():
-            (folder / name).write_bytes(data)
-        (folder / "report.md").write_text(_page(trained, table, columns), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"report {folder}: expected a writable folder, got {error}") from None
+    files = {**pictures, "report.md": _page(trained, table, columns).encode()}
+
+    def write(hidden: RunFolder) -> None:
+        for name, data in files.items():
+            write_bytes(hidden.path / name, data)
+
+    folder = RunFolder.create(out, "report", write).path
     print(as_markdown(table), end="")
     print(f"report    {folder / 'report.md'}")
     if as_json:

@@ -17,7 +17,8 @@ def study(
 ) -> None:
     """Runs or resumes a study and prints its verdicts; as JSON in the last line with `as_json`.
 
-    `options` are those of `agent.study`. Ctrl-C keeps what is finished and reports it.
+    `options` are those of `agent.study`. Ctrl-C keeps what is finished and reports it; then
+    RunInterrupted is raised.
     """
     if seeds is not None:
         options["seeds"] = whole_numbers("--seeds", seeds)
@@ -26,16 +27,16 @@ def study(
     fresh = options["quick"] or {"seeds", "worlds", "run"} & options.keys()
     if "resume" in options and fresh:
         raise ConfigError("study --resume: continues a study as it was begun; leave options out")
-    start, stopped = time.monotonic(), False
+    start, interrupted = time.monotonic(), None
     try:
         run = call(**options, on_progress=lambda done: print(done, flush=True))
-    except RunInterrupted as interrupted:
-        run, stopped = interrupted.run, True
+    except RunInterrupted as error:
+        run, interrupted = error.run, error
     findings, folder = run.findings, run.folder
     for verdict in findings.verdicts:
         print(f"{'met   ' if verdict.met else 'short '}    {verdict.text}")
     print(f"report    {run.report}")
-    if stopped:
+    if interrupted is not None:
         print(f"go on     sextet study --resume {folder}")
     if as_json:
         figures = {
@@ -43,9 +44,11 @@ def study(
             "run": str(folder),
             "runs": len(findings.runs),
             "missing": len(findings.missing),
-            "stopped": stopped,
+            "stopped": interrupted is not None,
             "seconds": round(time.monotonic() - start, 1),
             "verdicts": [{"text": v.text, "met": v.met} for v in findings.verdicts],
             "report": str(run.report),
         }
         print(dumps(figures, ensure_ascii=False))
+    if interrupted is not None:
+        raise interrupted

@@ -30,7 +30,8 @@ def train(
 ) -> None:
     """Trains and prints the result; as JSON in the last line with `as_json`.
 
-    `options` are those of `agent.train`. Ctrl-C keeps a checkpoint and prints the result so far.
+    `options` are those of `agent.train`. Ctrl-C keeps a checkpoint and prints the result so far;
+    then RunInterrupted is raised.
     """
     numbers = () if seeds is None else whole_numbers("--seeds", seeds)
     side_by_side = jobs > 1 and bool(numbers or "resume" in options)
@@ -49,16 +50,19 @@ def train(
                 views[progress.run] = stack.enter_context(view)
             views[progress.run].show(progress)
 
+        interrupted = None
         try:
             run = call(
                 world, *overrides, seeds=numbers, jobs=jobs, on_progress=show, on_note=once,
                 **options,
             )  # fmt: skip
-        except RunInterrupted as interrupted:
-            run = interrupted.run
+        except RunInterrupted as error:
+            run, interrupted = error.run, error
     _print(run)
     if as_json:
         print(dumps(run.as_dict()))
+    if interrupted is not None:
+        raise interrupted
 
 
 def _print(run: TrainingRun | MultiSeedRun) -> None:

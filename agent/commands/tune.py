@@ -37,7 +37,7 @@ def tune(
     start = time.monotonic()
     tuning = {name: options.pop(name) for name in Tuning.model_fields if name in options}
     plan = validated(Tuning, {**tuning, "seed": (seed or 0) + SEED}, "tune ")
-    folder = RunFolder.create(None, f"tune-{world}").path if run is None else run
+    folder = RunFolder.free(f"tune-{world}") if run is None else run
     try:
         best = call(
             request_for(world, overrides, seed=seed, **options),
@@ -46,9 +46,10 @@ def tune(
             report=lambda generation: print(generation, flush=True),
             traces=traces,
         )
-    finally:
-        if run is None and not any(folder.iterdir()):
-            folder.rmdir()
+    except KeyboardInterrupt:
+        if folder.is_dir():
+            print(f"run       {folder}  (stopped, kept)")
+        raise
     facts = checkpoint.load(best).facts
     print(f"untuned   {_outcome(facts['untaught'])}")
     if facts["from_traces"]:

@@ -19,14 +19,17 @@ from agent.engines.engine import Job, JobError, JobResult, describe
 
 _POLL_S = 0.5
 
+_FOREIGN = {signal.SIGINT, signal.SIGHUP}
+"""Signals of a terminal to all its processes, of which the calling one takes care."""
+
 
 class ProcessEngine:
     """Runs up to `processes` jobs at a time, each worker a spawned process with one thread.
 
-    Workers ignore Ctrl-C, which the calling process handles, and end when that process ends.
-    Where `map` is left early, by Ctrl-C, an error or `close`, running jobs are killed; with
-    `stop_timeout_s` above 0 they first get SIGTERM and that long to return, so that a training can
-    write a checkpoint. A second Ctrl-C kills them at once.
+    Workers ignore Ctrl-C and a closed terminal, which the calling process handles, and end when
+    that process ends. Where `map` is left early, by Ctrl-C, an error or `close`, running jobs are
+    killed; with `stop_timeout_s` above 0 they first get SIGTERM and that long to return, so that a
+    training can write a checkpoint. A second Ctrl-C kills them at once.
     """
 
     def __init__(self, processes: int, stop_timeout_s: float = 0.0) -> None:
@@ -82,8 +85,8 @@ class _Worker:
         self.job: Job | None = None
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, os.getpid(), stop_timeout_s))
-        # Blocked until the worker ignores it: else Ctrl-C would interrupt its imports.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Blocked until the worker ignores them: else Ctrl-C would interrupt its imports.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOREIGN)
         try:
             self.process.start()
         finally:
@@ -107,8 +110,9 @@ class _Worker:
 
 def _serve(connection: Connection[Any, Any], parent: int, stop_timeout_s: float) -> None:
     """The body of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for number in _FOREIGN:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOREIGN)
     torch.set_num_threads(1)
     keep_freed_memory()
     watch = threading.Thread(target=_end_with, args=(parent, stop_timeout_s), daemon=True)

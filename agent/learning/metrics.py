@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.recording.atomic import write_text
+from agent.recording.atomic import write_text, writing
 from agent.recording.plain_json import dumps
 from modules.messages import ConfigError
+from modules.strange_files import LINES_BYTES, read_file
 
 AXES = ("steps", "frames")
 """The horizontal axes of curves: agent steps, and emulated frames; in every line."""
@@ -41,14 +42,15 @@ class JSONLines(Metrics):
 
     def write(self, figures: Mapping[str, Any]) -> None:
         """Adds a line."""
-        with open(self.path, "a", encoding="utf-8") as out:
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as out:
             out.write(dumps(figures) + "\n")
 
     def cut(self, steps: int) -> None:
         """Removes later lines, and a last line that was not finished."""
         if not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        text = read_file(self.path, LINES_BYTES).decode("utf-8")
+        lines = text.splitlines(keepends=True)
         write_text(
             self.path,
             "".join(
@@ -76,17 +78,21 @@ class TensorBoard(Metrics):
             warnings.simplefilter("ignore")
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writers = {axis: SummaryWriter(str(folder / axis)) for axis in AXES}
+            self._folder = folder
+            with writing(folder):
+                self._writers = {axis: SummaryWriter(str(folder / axis)) for axis in AXES}
 
     def write(self, figures: Mapping[str, Any]) -> None:
         """Adds each number under its name, at the step and at the frame."""
-        for axis, writer in self._writers.items():
-            for name, value in figures.items():
-                if name not in AXES and isinstance(value, int | float):
-                    writer.add_scalar(name, value, figures[axis])
-            writer.flush()
+        with writing(self._folder):
+            for axis, writer in self._writers.items():
+                for name, value in figures.items():
+                    if name not in AXES and isinstance(value, int | float):
+                        writer.add_scalar(name, value, figures[axis])
+                writer.flush()
 
     def close(self) -> None:
         """Closes the files."""
-        for writer in self._writers.values():
-            writer.close()
+        with writing(self._folder):
+            for writer in self._writers.values():
+                writer.close()

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +95,18 @@ class Training:
     `evaluate` returns the returns of episodes with held-out seeds, or None where `stopping`
     interrupted it; it must not change agent or world. `on_note` gets a line where the world cannot
     be restored. `run` yields its progress after every turn of the loop. Setting `stopping` ends it
-    after the present turn, with a checkpoint; `evaluation_due`: an evaluation was then running or
-    due.
+    after the present update or turn, with a checkpoint; `evaluation_due`: an evaluation was then
+    running or due. `saving`: a checkpoint is being written.
     """
 
     class Config(BaseModel):
         """The schedule of a training, in steps summed over environments; an interval of 0: only at
         the end.
 
-        `init_from`: a bundled agent, run or checkpoint whose weights are loaded first; None: fresh.
-        `vectorized_env`: the vectorised Atari environment; not used where the world model is the
-        emulator. `evaluation`: settings that differ in evaluation, a configuration tree.
+        `keep_checkpoints`: the number of the newest ones that are kept. `init_from`: a bundled
+        agent, run or checkpoint whose weights are loaded first; None: fresh. `vectorized_env`: the
+        vectorised Atari environment; not used where the world model is the emulator. `evaluation`:
+        settings that differ in evaluation, a configuration tree.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -113,6 +115,7 @@ class Training:
         evaluate_every: int = Field(default=10_000, ge=0)
         evaluate_episodes: int = Field(default=10, ge=1, le=1_000_000)
         checkpoint_every: int = Field(default=10_000, ge=0)
+        keep_checkpoints: int = Field(default=3, ge=1)
         init_from: str | None = None
         vectorized_env: bool = True
         evaluation: dict[str, Any] = Field(default_factory=dict)
@@ -138,7 +141,7 @@ class Training:
         self.progress = Progress(
             of_steps=config.steps, world=world.spec.id, seed=seed, run=str(folder)
         )
-        self.stopping = self.evaluation_due = False
+        self.stopping = self.evaluation_due = self.saving = False
         self._loss_sums: dict[str, float] = {}
         self._updates_reported = 0
         self._began = (time.monotonic(), time.process_time())
@@ -149,12 +152,27 @@ class Training:
         The last complete checkpoint stays, whether the training ends by itself or by an exception.
         """
         config, progress = self.config, self.progress
+        if resume is None:
+            # Those of a training that was killed before its first checkpoint.
+            for metrics in self.metrics:
+                metrics.cut(0)
         turns = self._turns(resume)
-        if self.evaluation_due:
+        if self.learner.pending_updates >= 1:
+            # The turn that was stopped amid its updates.
+            turns = chain(map(self._learn, [0]), turns)
+        elif self.evaluation_due:
             self._evaluate()
+            if self.stopping:
+                # It remains due, at the checkpoint that the training was resumed from.
+                turns = iter(())
         pace = _Pace(progress.steps)
         for _ in turns:
             done = progress.steps
+            if self.learner.pending_updates >= 1:
+                self.save(str(done))
+                self._clock()
+                yield progress
+                break
             self.evaluation_due |= self._due(config.evaluate_every)
             if self.evaluation_due and not self.stopping:
                 self._evaluate()
@@ -175,6 +193,12 @@ class Training:
         self._clock()
         for metrics in self.metrics:
             metrics.close()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether steps, updates or an evaluation of its schedule are left."""
+        left = self.progress.steps < self.config.steps or self.learner.pending_updates >= 1
+        return left or self.evaluation_due
 
     def _due(self, every: int) -> bool:
         """Whether the last turn reached a multiple of `every` steps, or the end."""
@@ -235,6 +259,9 @@ class Training:
         for losses in self.learner.learn(steps, progress.steps):
             for name, value in losses.items():
                 self._loss_sums[name] = self._loss_sums.get(name, 0.0) + value
+            if self.stopping and self.learner.pending_updates >= 1:
+                # The others are made when the training is resumed.
+                break
         progress.updates = self.learner.updates
 
     def _frames(self) -> int:
@@ -335,7 +362,13 @@ class Training:
             saved.blobs |= self._blobs()
         for part, tensors in saved.tensors.items():
             _require_finite(f"checkpoint {name}: {part}", tensors)
-        return checkpoint.save(self.folder / "checkpoints", name, saved)
+        self.saving = True
+        try:
+            return checkpoint.save(
+                self.folder / "checkpoints", name, saved, self.config.keep_checkpoints
+            )
+        finally:
+            self.saving = False
 
     def _blobs(self) -> dict[str, bytes]:
         return {"world": self.world.snapshot()}

@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from agent.recording.atomic import sync, sync_folder
+from agent.recording.atomic import sync, sync_folder, writing
 from agent.recording.plain_json import dumps
 from agent.recording.renames import current_weights
 from modules.messages import ConfigError, Frozen
@@ -36,7 +36,6 @@ from modules.tensor_file import forms_in, unpacked
 from modules.validation import validated
 
 FORMAT = 2
-CHECKPOINTS = 3
 LARGE = 1 << 26
 PIECE = 1 << 22
 FACTS = "facts.json"
@@ -85,8 +84,19 @@ class NewerError(ConfigError):
     """A checkpoint in a newer format than this version reads."""
 
 
-def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = CHECKPOINTS) -> Path:
-    """Writes `folder/name` atomically and removes all but the `keep` newest numbered ones."""
+def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int | None = None) -> Path:
+    """Writes `folder/name` atomically; then removes all but the `keep` newest numbered ones.
+
+    Raises WriteError, one line, where the disk cannot be written; all that stood there stays.
+    """
+    with writing(folder / name):
+        place = _save(folder, name, checkpoint)
+    for old in _numbered(folder)[:-keep] if keep else ():
+        shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
+def _save(folder: Path, name: str, checkpoint: Checkpoint) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     partial, place = folder / f".{name}.partial", folder / name
     # Without a numbered one, the one that is replaced.
@@ -104,12 +114,10 @@ def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = CHECKPOINT
                 _write(partial / file, data)
         _write(partial / "manifest.json", dumps(manifest, indent=1).encode())
         sync_folder(partial)
+        _put(partial, place)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _put(partial, place)
-    for old in _numbered(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
     return place
 
 
@@ -182,15 +190,32 @@ def newest(
     return None
 
 
-def set_aside(folder: Path, after: Path) -> None:
-    """Renames the damaged checkpoints newer than `after` to `….damaged`, so that no later one
-    shares a file with them.
+def numbers(folder: Path) -> list[int]:
+    """The steps of all numbered checkpoints, damaged ones included, in order."""
+    return [int(place.name) for place in _numbered(folder)]
+
+
+def standing(folder: Path, name: str) -> Path | None:
+    """The checkpoint `folder/name`, or the one that it was replacing when its writer was killed."""
+    places = (folder / name, folder / f".{name}.old")
+    return next((p for p in places if p.is_dir() and not p.is_symlink()), None)
+
+
+def set_aside(folder: Path, after: Path, why: str = "damaged") -> None:
+    """Renames the checkpoints newer than `after` to `<steps>.<why>`, so that no later one shares a
+    file with them.
     """
     for place in _numbered(folder):
         if int(place.name) > int(after.name):
-            damaged = place.with_name(f"{place.name}.damaged")
-            shutil.rmtree(damaged, ignore_errors=True)
-            place.rename(damaged)
+            put_aside(place, why)
+
+
+def put_aside(place: Path, why: str) -> None:
+    """Renames a checkpoint to `<its name>.<why>`, in place of an earlier one of that name."""
+    aside = place.with_name(f"{place.name}.{why}")
+    with writing(aside):
+        shutil.rmtree(aside, ignore_errors=True)
+        place.rename(aside)
 
 
 def recover(folder: Path) -> None:
@@ -237,6 +262,8 @@ def _files(
 
 
 def _manifest(place: Path) -> _Manifest:
+    if place.is_symlink():
+        raise ValueError("expected a folder, got a link")
     values = plain_json(read_file(place / "manifest.json", TEXT_BYTES))
     newer = values.get("format") if isinstance(values, dict) else None
     if type(newer) is int and newer > FORMAT:
@@ -270,11 +297,11 @@ def _require_forms(place: Path, manifest: _Manifest, groups: Collection[str], fi
     for file in manifest.sha256:
         stem, _, suffix = file.rpartition(".")
         if suffix == "safetensors" and stem in groups and file not in within:
-            forms[stem] = forms_in(place / file)
+            forms[stem] = _forms(place, file)
     for piece in manifest.pieces:
         if piece.group not in groups:
             continue
-        parts = [forms_in(place / file) for file in piece.files]
+        parts = [_forms(place, file) for file in piece.files]
         if any(part.keys() != {piece.name} for part in parts) or piece.name in forms[piece.group]:
             raise ValueError(f"{piece.name}: expected one tensor in each of its pieces")
         alike = {(part[piece.name].dtype, part[piece.name].shape[1:]) for part in parts}
@@ -287,6 +314,13 @@ def _require_forms(place: Path, manifest: _Manifest, groups: Collection[str], fi
         forms[piece.group][piece.name] = torch.empty(rows, *shape, dtype=kind, device="meta")
     for group, named in forms.items():
         fits(group, current_weights(named))
+
+
+def _forms(place: Path, file: str) -> dict[str, Tensor]:
+    try:
+        return forms_in(place / file)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _joined(place: Path, manifest: _Manifest, piece: _Piece) -> Tensor:
@@ -341,7 +375,12 @@ def _put(partial: Path, place: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
         place.rename(old)
-    partial.rename(place)
+    try:
+        partial.rename(place)
+    except OSError:
+        if old.exists():
+            old.rename(place)
+        raise
     sync_folder(place.parent)
     shutil.rmtree(old, ignore_errors=True)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from agent.recording.atomic import write_text
+from agent.recording.atomic import new_folder, write_text
 from agent.recording.renames import current_settings
 from modules.messages import ConfigError
 from modules.plain_yaml import MOST_CHARACTERS, plain_yaml
@@ -34,18 +34,42 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     @classmethod
-    def create(cls, path: Path | str | None, name: str) -> RunFolder:
+    def create(
+        cls,
+        path: Path | str | None,
+        name: str,
+        write: Callable[[RunFolder], object] = lambda folder: None,
+    ) -> RunFolder:
         """A new folder at `path`, or `runs/<name>-<n>` with the next free n.
 
-        Raises ConfigError, and creates nothing, where `path` exists or cannot be created.
+        `write` puts in what the run begins with, while the folder has a hidden name: a run that is
+        killed leaves a folder with all of that, or none. Raises ConfigError or WriteError, and
+        creates nothing, where `path` exists or cannot be created.
         """
-        if path is not None:
-            return cls(_make(Path(path)))
+        while True:
+            place = cls.free(name) if path is None else Path(path)
+            if place.exists() or place.is_symlink():
+                raise ConfigError(
+                    f"run: expected a new folder, got '{place}', which exists; try another folder"
+                )
+            try:
+                with new_folder(place) as partial:
+                    write(cls(partial))
+            except ConfigError:
+                # Another process was first to take that number.
+                if path is None and place.exists():
+                    continue
+                raise
+            return cls(place)
+
+    @staticmethod
+    def free(name: str) -> Path:
+        """`runs/<name>-<n>` with the next free n."""
         parent = Path("runs")
         plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "run"
         pattern = re.compile(re.escape(plain) + r"-(\d+)")
         numbers = [int(m[1]) for p in parent.glob("*") if (m := pattern.fullmatch(p.name))]
-        return cls(_make(parent / f"{plain}-{max(numbers, default=0) + 1}"))
+        return parent / f"{plain}-{max(numbers, default=0) + 1}"
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
@@ -60,14 +84,15 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Writes `config.yaml` whole or not at all."""
-        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-        try:
-            write_text(self.config, text)
-        except OSError as error:
-            raise ConfigError(f"run {self.path}: expected a writable folder, got {error}") from None
+        write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved configuration. Raises ConfigError where it is unreadable."""
+        """The resolved configuration. Raises ConfigError where it is unreadable, or where a file of
+        the run is a link, through which it would read and write elsewhere.
+        """
+        for file in self.path.iterdir():
+            if file.is_symlink():
+                raise ConfigError(f"run {self.path}: expected a file or folder, got a link: {file}")
         try:
             text = read_file(self.config, 4 * MOST_CHARACTERS).decode("utf-8")
             config = plain_yaml(text)
@@ -77,23 +102,3 @@ class RunFolder:
         if not isinstance(config, dict):
             raise ConfigError(f"config {self.config}: expected a mapping, got {config!r:.60}")
         return current_settings(config)
-
-
-def _make(place: Path) -> Path:
-    if place.exists() or place.is_symlink():
-        raise ConfigError(
-            f"run: expected a new folder, got '{place}', which exists; try another folder"
-        )
-    created: list[Path] = []
-    try:
-        for folder in reversed((place, *place.parents)):
-            if not folder.exists():
-                folder.mkdir()
-                created.append(folder)
-    except OSError as error:
-        for folder in reversed(created):
-            folder.rmdir()
-        raise ConfigError(
-            f"run: expected a writable place, got '{place}': {error.strerror or error}"
-        ) from None
-    return place

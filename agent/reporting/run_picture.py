@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from agent.recording.atomic import write_bytes
 from agent.recording.episode_stats import returns_so_far
 from agent.recording.trace import Trace
 from agent.reporting.text import counted, number, percent
@@ -24,17 +26,17 @@ def picture(run: str | PathLike[str], row: int = 0) -> Path:
 
     Score, share of Mode-2, energy of each drive, surprise and imagined steps over the steps, and
     frames of notable moments. `run` is a run folder or a trace. Raises TraceError, one line,
-    where there is nothing to draw or no place to write.
+    where there is nothing to draw, and as `agent.recording.atomic.writing`.
     """
     with Trace.open(run) as trace:
         if trace.steps == 0:
             raise TraceError(f"report {trace.path}: expected at least one step, got none")
         figure = _drawn(trace, row)
         place = trace.path.parent / "summary.png"
-    try:
-        figure.savefig(place, dpi=120, facecolor="white")
-    except OSError as error:
-        raise TraceError(f"report {place}: expected a writable place, got {error}") from None
+    # In memory first: PIL writes into an open file by itself, and leaves half of it.
+    data = BytesIO()
+    figure.savefig(data, format="png", dpi=120, facecolor="white")
+    write_bytes(place, data.getvalue())
     return place
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agent.learning.statistics import Estimate
+from agent.recording.atomic import write_bytes, writing
 from agent.studies.findings import FEATURES, Findings, GapResult
 from agent.studies.study import Gap, Study
 
@@ -24,7 +26,8 @@ def draw(study: Study, findings: Findings, folder: Path) -> dict[str, str]:
     import matplotlib
 
     matplotlib.use("Agg")
-    folder.mkdir(exist_ok=True)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
     captions = {}
     for panels, name, caption in (
         (_front, "front.png", "Return against imagined steps; means with 95 % intervals. The line "
@@ -40,7 +43,9 @@ def draw(study: Study, findings: Findings, folder: Path) -> dict[str, str]:
     ):  # fmt: skip
         figure = panels(study, findings)
         if figure is not None:
-            figure.savefig(folder / name, dpi=110, facecolor="white")
+            data = BytesIO()
+            figure.savefig(data, format="png", dpi=110, facecolor="white")
+            write_bytes(folder / name, data.getvalue())
             captions[name] = caption
     return captions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -69,9 +69,9 @@ class Series:
     actions: Array
     sketch: Array
 
-    def save(self, path: Path) -> None:
+    def save(self, out: BinaryIO) -> None:
         """Writes the arrays, compressed."""
-        np.savez_compressed(path, **vars(self))
+        np.savez_compressed(out, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Series:

@@ -61,10 +61,9 @@ _ArmJob = tuple[str, Job]
 def begin(study: Study, place: Path | None) -> Path:
     """A new folder for a study. Raises ConfigError where one of its runs cannot be made."""
     check(study)
-    folder = RunFolder.create(place, f"study-{study.name}").path
     text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, width=100)
-    write_text(folder / STUDY, text)
-    return folder
+    name = f"study-{study.name}"
+    return RunFolder.create(place, name, lambda new: write_text(new.path / STUDY, text)).path
 
 
 def reopen(folder: Path) -> Study:

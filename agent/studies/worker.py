@@ -16,7 +16,7 @@ from agent.assembly.load import RunRequest, prepared
 from agent.engines.engine import Report
 from agent.engines.threads import one_thread
 from agent.live import live
-from agent.recording.atomic import write_json
+from agent.recording.atomic import new_file, sync_folder, write_json, writing
 from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.studies.grid import PlannedRun
@@ -36,10 +36,13 @@ def _whole(place: Path, resume: bool = False) -> Iterator[Path]:
     partial = place.parent / f"{PARTIAL}{place.name}"
     if not resume:
         shutil.rmtree(partial, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    with writing(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
     with one_thread():
         yield partial
-    os.replace(partial, place)
+    with writing(place):
+        sync_folder(partial)
+        os.replace(partial, place)
 
 
 def carry_out(run: PlannedRun, runs: Path, _: Report) -> None:
@@ -54,7 +57,8 @@ def carry_out(run: PlannedRun, runs: Path, _: Report) -> None:
         drives, signals = assembly.agent.modules.cost.drives, assembly.world.spec.signals
         measures: dict[str, Any] = measured(series, drives, signals)
         measures |= {"wall_s": round(seconds, 3), "cpu_s": round(processor, 3)}
-        series.save(partial / SERIES)
+        with new_file(partial / SERIES) as out:
+            series.save(out)
         result = {
             "world": run.world,
             "arm": run.arm,

@@ -31,7 +31,7 @@ from agent.assembly.build import Assembly
 from agent.assembly.load import RunRequest, prepared
 from agent.live import live
 from agent.recording import checkpoint
-from agent.recording.atomic import write_json
+from agent.recording.atomic import new_folder, write_json
 from agent.recording.checkpoint import Checkpoint
 from agent.recording.episode_stats import game_over
 from agent.recording.plain_json import dumps
@@ -135,11 +135,11 @@ def tune(
         initial = tunable.vector
         if traces and checkpoint.newest(folder / STATES) is None:
             learn_from(tunable, traces, assembly, tuning.price)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (notes := folder / NOTES).is_file():
+        if not (folder / NOTES).is_file():
             # From here on it can be continued, though nothing is evaluated yet.
-            write_json(notes, {"asked": order})
-        RunFolder(folder).write_config(assembly.config.tree())
+            with new_folder(folder) as new:
+                write_json(new / NOTES, {"asked": order})
+                RunFolder(new).write_config(assembly.config.tree())
         _evolve(_Objective(assembly, tunable, tuning), folder, order, initial, report)
     finally:
         assembly.world.close()

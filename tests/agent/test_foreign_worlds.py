@@ -12,10 +12,13 @@ from gymnasium import spaces
 
 from agent import load, play
 from agent.api.train import train
+from agent.api.training import training_config
 from agent.assembly import replay_memory
+from agent.assembly.build import describe, known_kinds
+from agent.assembly.load import request_for
 from agent.cli import main
 from modules.messages import ConfigError
-from tests.worlds.foreign_spaces import BYTES, OBSERVATIONS, Shown, newest_stacked
+from tests.worlds.foreign_spaces import ACTIONS, BYTES, OBSERVATIONS, Shown, newest_stacked
 from worlds import catalog, edge
 from worlds.catalog import Game, find
 from worlds.make import make_world, world_spec
@@ -140,13 +143,20 @@ def test_the_perception_asked_for_decides(world, seen):
     assert load(id, *QUICK[1:]).world.spec.vector == (None if "picture" in seen else 48 * 17)
 
 
-def test_training_takes_the_preset_for_what_the_perception_reads(world, tmp_path):
+def test_training_takes_the_preset_for_what_the_perception_reads(world):
     id = world(OBSERVATIONS["uint8 picture"])
-    few = {"steps": 8, "run": tmp_path / "run"}
-    run = train(id, "perception.kind=vectors", "training.evaluate_episodes=1", **few)
-    text = (run.folder / "config.yaml").read_text()
-    assert "kind: vectors" in text
-    assert "v_max: 100.0" in text or "v_max: 100" in text  # that of learn-actions
+    tree = training_config(request_for(id, ["perception.kind=vectors"]))
+    assert tree["perception"] == {"kind": "vectors"}
+    assert tree["memory"]["capacity"] == 50_000  # that of learn-actions
+    assert training_config(request_for(id))["perception"]["kind"] == "pixels-nature"
+
+
+def test_pictures_with_continuous_actions_are_learned_by_a_model_of_pictures(world):
+    id = world(OBSERVATIONS["uint8 picture"], ACTIONS["Box"])
+    tree = training_config(request_for(id))
+    assert tree["perception"]["kind"] == "pixels-small"
+    assert tree["actor"]["planner"]["kind"] == "cem"
+    assert describe(tree, known_kinds()).slots["world_model"].inner["objective"].kind == "vicreg"
 
 
 def test_pixels_of_what_shows_none_are_refused(world):

@@ -101,7 +101,7 @@ def test_stopped_in_its_last_evaluation_a_training_is_not_over(tmp_path, capsys,
 
     with monkeypatch.context() as within:
         within.setattr("agent.api.training.whole_episodes", interrupted)
-        assert run(["train", "CartPole-v1", *asked, "--seeds", "0,1", "--run", "r"]) == 0
+        assert run(["train", "CartPole-v1", *asked, "--seeds", "0,1", "--run", "r"]) == 130
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [(one["seed"], one["steps"], one["stopped"]) for one in figures["results"]] == [
         (0, 40, True)
@@ -329,7 +329,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_leaves_well(tmp_path):
     time.sleep(0.05)
     child.send_signal(signal.SIGINT)
     rest = child.stdout.read().splitlines()
-    assert child.wait() == 0
+    assert child.wait() == 130
     child.stdout.close()
     figures = json.loads(rest[-1])
     assert figures["stopped"]

@@ -7,11 +7,12 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
+from agent.recording.atomic import sync_folder, writing
 from agent.recording.plain_json import dumps
 from agent.recording.trace.layout import (
     FORMAT_VERSION,
@@ -41,7 +42,8 @@ class TraceWriter:
     """Writes the trace of one run; use it as a context manager.
 
     `config` is the resolved configuration, stored for readers; `drive_hashes` are the probe hashes
-    of the drives. Raises TraceError, one line, where `path` exists or cannot be written.
+    of the drives. A killed writer leaves a trace that can be read, or none. Raises TraceError, one
+    line, where `path` exists, and WriteError where it cannot be written.
     """
 
     def __init__(
@@ -59,30 +61,21 @@ class TraceWriter:
         self.keyframe_every = keyframe_every
         if self.path.exists():
             raise TraceError(f"trace {self.path}: expected a new file, got one that exists")
-        try:
+        meta = {
+            "format_version": FORMAT_VERSION,
+            "config": dict(config or {}),
+            "world": world.model_dump(mode="json"),
+            "rows": rows,
+            "drives": list(drives),
+            "drive_hashes": dict(drive_hashes or {}),
+            "heads": list(heads),
+        }
+        texts = {key: dumps(value) for key, value in meta.items()}
+        texts["checksums"] = dumps({k: zlib.crc32(v.encode()) for k, v in texts.items()})
+        with self._writing():
+            _create(self.path, texts)
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            # A row is some 3 KB: larger pages waste less of their end.
-            self._db.execute("PRAGMA page_size=16384")
-            self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            meta = {
-                "format_version": FORMAT_VERSION,
-                "config": dict(config or {}),
-                "world": world.model_dump(mode="json"),
-                "rows": rows,
-                "drives": list(drives),
-                "drive_hashes": dict(drive_hashes or {}),
-                "heads": list(heads),
-            }
-            texts = {key: dumps(value) for key, value in meta.items()}
-            texts["checksums"] = dumps({k: zlib.crc32(v.encode()) for k, v in texts.items()})
-            with self._db:
-                self._db.execute("BEGIN")
-                for statement in _SCHEMA.split(";")[:-1]:
-                    self._db.execute(statement)
-                self._db.executemany("INSERT INTO meta VALUES (?, ?)", list(texts.items()))
-        except (sqlite3.Error, OSError) as error:
-            raise TraceError(f"trace {self.path}: expected a writable file, got {error}") from None
         self._layouts: dict[str, tuple[int, int]] = {}
         self._moments: list[tuple[int, int, bytes, str, bytes, bytes]] = []
         self._frames: list[tuple[int, bytes]] = []
@@ -90,11 +83,9 @@ class TraceWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Raises TraceError, one line, where the block cannot write."""
-        try:
+        """Raises WriteError, one line, where the block cannot write."""
+        with writing(f"trace {self.path}"):
             yield
-        except sqlite3.Error as error:
-            raise TraceError(f"trace {self.path}: could not be written: {error}") from None
 
     def write(self, moment: Moment) -> None:
         """Adds one moment; on disk within 64 moments or half a second."""
@@ -154,13 +145,15 @@ class TraceWriter:
 
     def close(self) -> None:
         """Commits, and leaves a single file, readable also in a read-only folder."""
-        self.flush()
         try:
-            self._db.execute("PRAGMA busy_timeout=100")
-            self._db.execute("PRAGMA journal_mode=DELETE")
-        except sqlite3.OperationalError:
-            # Another process is reading. The file stays in WAL mode, which is as complete.
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self.flush()
+            with self._writing():
+                self._db.execute("PRAGMA busy_timeout=100")
+                try:
+                    self._db.execute("PRAGMA journal_mode=DELETE")
+                except sqlite3.OperationalError:
+                    # Another process is reading. The file stays in WAL mode, which is as complete.
+                    self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         finally:
             self._db.close()
 
@@ -169,3 +162,26 @@ class TraceWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _create(place: Path, meta: Mapping[str, str]) -> None:
+    """A trace without moments at `place`, made under a hidden name."""
+    partial = place.with_name(f".{place.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(partial, isolation_level=None)) as database:
+            # A row is some 3 KB: larger pages waste less of their end.
+            database.execute("PRAGMA page_size=16384")
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("BEGIN")
+            for statement in _SCHEMA.split(";")[:-1]:
+                database.execute(statement)
+            database.executemany("INSERT INTO meta VALUES (?, ?)", list(meta.items()))
+            database.execute("COMMIT")
+        partial.rename(place)
+        sync_folder(place.parent)
+    finally:
+        for end in ("", "-journal", "-wal", "-shm"):
+            left = partial.with_name(f"{partial.name}{end}")
+            with suppress(OSError):
+                left.unlink(missing_ok=True)

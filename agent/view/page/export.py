@@ -35,21 +35,16 @@ def export(
 ) -> int:
     """Writes the page of some runs whole or not at all; its size in bytes.
 
-    Raises ConfigError, one line, where `file` cannot be written.
+    Raises ConfigError, one line, where `file` cannot be, and WriteError where the disk fails.
     """
     if file.is_dir():
         raise ConfigError(f"option --export: expected a file, got the folder '{file}'")
     for run in runs:
         run.allows(row)
-    try:
-        # Opened before the work, so that an unwritable place is reported at once.
-        with new_file(file) as out:
-            contents = [_contents(run, Imagined(run, plugins), row) for run in runs]
-            return out.write(html(contents).encode())
-    except OSError as error:
-        raise ConfigError(
-            f"option --export: expected a writable place, got '{file}': {error.strerror or error}"
-        ) from None
+    # Opened before the work, so that an unwritable place is reported at once.
+    with new_file(file) as out:
+        contents = [_contents(run, Imagined(run, plugins), row) for run in runs]
+        return out.write(html(contents).encode())
 
 
 def html(contents: Sequence[dict[str, Any]]) -> str:
@@ -107,7 +102,7 @@ def _frames(run: Recording, row: int) -> tuple[dict[str, Any], int]:
     """Frames in pieces, and n where only every n-th is exported; `pieces` are their steps."""
     pieces, packs, every = list[list[int]](), list[str](), 1
     if run.world.pixels is not None:
-        every = -(-run.steps // max(FRAME_BYTES // int(np.prod(run.world.pixels)), 100))
+        every = -(-max(run.steps, 1) // max(FRAME_BYTES // int(np.prod(run.world.pixels)), 100))
         steps = range(run.first, run.first + run.steps, every)
         for start in range(0, len(steps), FRAMES_EACH):
             pack = run.frames(row, steps[start : start + FRAMES_EACH])

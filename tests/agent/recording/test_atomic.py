@@ -3,6 +3,7 @@
 import pytest
 
 from agent.recording.atomic import new_file, write_json, write_text
+from modules.messages import ConfigError
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path):
@@ -23,5 +24,5 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_raises_before_the_block(tmp_path):
-    with pytest.raises(OSError, match="No such file"), new_file(tmp_path / "none" / "a"):
+    with pytest.raises(ConfigError, match="No such file"), new_file(tmp_path / "none" / "a"):
         pytest.fail("the block ran")

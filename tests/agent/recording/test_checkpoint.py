@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agent.recording import checkpoint
+from agent.recording.atomic import WriteError
 from agent.recording.checkpoint import Checkpoint, load, newest, recover, save, set_aside
 from modules.messages import ConfigError
 
@@ -45,7 +46,7 @@ def test_is_loaded_bit_for_bit(tmp_path):
 
 def test_keeps_the_newest_three(tmp_path):
     for step in (2, 10, 9, 100):
-        save(tmp_path, str(step), some(step))
+        save(tmp_path, str(step), some(step), keep=3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["10", "100", "9"]
 
 
@@ -207,7 +208,7 @@ def test_a_failed_write_leaves_the_old_one_and_nothing_half_done(tmp_path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_write", full)
-    with pytest.raises(OSError, match="space"):
+    with pytest.raises(WriteError, match="space"):
         save(tmp_path, "2", some(2))
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from agent.recording.atomic import WriteError
 from agent.recording.episode_stats import EpisodeStats
 from agent.recording.run_folder import RunFolder
 from agent.recording.trace import (
@@ -239,7 +240,7 @@ def test_a_file_that_is_no_trace_is_refused_in_one_line(tmp_path, pong, life):
     assert "\n" not in str(refused.value)
     with pytest.raises(TraceError, match="exists"):
         TraceWriter(path, pong, 2, DRIVES, HEADS)
-    with pytest.raises(TraceError, match="writable"):
+    with pytest.raises(WriteError, match="writable"):
         TraceWriter(tmp_path / "nowhere" / "t.sqlite", pong, 2, DRIVES, HEADS)
     newer = tmp_path / "newer.sqlite"
     record(newer, pong, life(3)).close()

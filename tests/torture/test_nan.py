@@ -1,0 +1,50 @@
+"""A handful of the cases of the torture `nan`: some kinds of learning, and wrong directives."""
+
+import pytest
+import torch
+
+from agent.api.failure import RunFailedError
+from agent.api.play import play
+from agent.assembly.load import prepared, request_for
+from modules.messages import MessageError
+from tests.torture import nan
+
+
+@pytest.mark.parametrize("kind", ["experience", "loss", "gradient", "imagined"])
+def test_a_wrong_number_in_learning_stops_before_the_step_and_is_named(kind):
+    number = max(n for n, fault in enumerate(nan.FAULTS) if fault.kind == kind)
+    outcome = nan.case(number, seed=0)
+    assert (outcome.verdict, outcome.fault) == ("stopped", "")
+
+
+WRONG = [
+    ("configurator", "configure", "mode", 7, "from 1 to 2, got 7"),
+    ("configurator", "configure", "horizon_steps", 1e6, "from 1 to 1000, got 1e+06"),
+    ("configurator", "configure", "model_calls", -5, "from 0 to 10000000, got -5"),
+    ("memory", "recall", "novelty", 3, "from 0 to 1, got 3"),
+    ("actor", "act", "actions", float("nan"), "from -1 to 1, got nan"),
+]
+
+
+@pytest.mark.parametrize(("port", "method", "field", "value", "says"), WRONG)
+def test_a_wrong_message_in_playing_is_named(tmp_path, port, method, field, value, says):
+    fault = nan.Fault("output", "reacts", port, method, field, value)
+    world, settings = nan.PRESETS[fault.preset]
+    with nan.at_fault(fault, seed=0), pytest.raises(RunFailedError) as stopped:
+        play(world, *settings, steps=120, run=tmp_path / "run")
+    assert stopped.value.exit_code == 1
+    assert f"module {port} (" in str(stopped.value)
+    assert says in str(stopped.value)
+
+
+def test_an_observation_that_is_not_finite_is_not_blamed_on_a_module():
+    world, settings = nan.PRESETS["plans"]
+    assembly = prepared(request_for(world, settings))
+    observation = assembly.world.reset(0)
+    assembly.agent.reset(1, 0)
+    vector = torch.full_like(observation.vector, torch.nan)
+    with pytest.raises(MessageError) as refused:
+        assembly.agent.step(observation.replace(vector=vector))
+    line = "step 0: Observation.vector, row 0: expected finite numbers, got nan"
+    assert str(refused.value) == line
+    assembly.world.close()
