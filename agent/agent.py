@@ -94,6 +94,7 @@ class Agent:
         message of the wrong type or shape, or numbers that are not finite or out of range.
         """
         try:
+            observation.check(self.dims)
             previous = self.memory.previous()
             state = self.perception.perceive(observation, previous)
             recollection = self.memory.recall(state)

@@ -17,6 +17,9 @@ from modules.messages import ConfigError
 TEXT_BYTES = 1 << 22
 """The largest JSON that is read, 4 MB; it may take some ten times as much as Python objects."""
 
+LINES_BYTES = 1 << 28
+"""The largest file of JSON lines that is read, 256 MB."""
+
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a fifo",

@@ -59,6 +59,9 @@ class EnvStep(NamedTuple):
     truncated: bool
 
 
+_REPEAT_S = 1.0
+
+
 class _Overdue(BaseException):
     """The time limit of a call; no Exception, so that foreign code does not catch it."""
 
@@ -158,10 +161,7 @@ class GuardedEnv:
         _share_pygame_objects()
         copied, memo = copy.copy(self), dict[int, Any]()
         copied.where = where
-        try:
-            copied.env = self._call("copy", copy.deepcopy, self.env, memo)
-        except WorldError as error:
-            raise WorldError(f"{error}; choose world_model.kind=jepa") from error
+        copied.env = self._call("copy", copy.deepcopy, self.env, memo)
         if seed is not None:
             copied._key = seed
             copied._call("copy", copied._seed_own, memo, seed)
@@ -231,7 +231,8 @@ def _time_limit(seconds: float) -> Iterator[None]:
         raise _Overdue
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Again and again: what is raised in a destructor, or in a clause that catches all, is lost.
+    signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT_S)
     try:
         yield
     finally:

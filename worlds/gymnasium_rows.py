@@ -285,8 +285,8 @@ class GymnasiumRows(SeededWorld):
         fault = rehearsal.simulation_fault(self._open, self._rows[0].env)
         if fault is not None:
             raise WorldError(
-                f"world {self.spec.id}: expected a world that can be imagined from, got {fault}; "
-                "choose world_model.kind=jepa"
+                f"world {self.spec.id}: expected a world that can be imagined from, got one that "
+                f"cannot: {fault}; choose world_model.kind=jepa"
             )
 
     def render_observation(self, handle: Handle) -> NDArray[Any]:

@@ -32,7 +32,7 @@ from agent.learning.offline_training import (
 from agent.learning.resumable import require_resumable, resumable_forms
 from agent.learning.training import Progress, Training
 from agent.recording import checkpoint
-from agent.recording.atomic import write_json
+from agent.recording.atomic import remove_left, write_json
 from agent.recording.drive_guard import guarded
 from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
@@ -141,9 +141,9 @@ class TrainingRun:
     def read(cls, folder: Path) -> TrainingRun | None:
         """The result in a run folder; None where there is no readable one."""
         try:
-            figures = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            figures = plain_json(read_file(folder / RESULT, TEXT_BYTES))
             return cls(**{**figures, "warnings": tuple(figures["warnings"])})
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, ConfigError):
             return None
 
 
@@ -225,6 +225,7 @@ def continue_from(
     checkpoint begins again with its configuration. Raises as `start`.
     """
     folder = RunFolder.open(place)
+    remove_left(folder.path)
     checkpoint.recover(folder.checkpoints)
     tree = folder.read_config()
     require_named(tree, plugins, f"run {place}")
@@ -275,7 +276,10 @@ def _saved(
     lines: list[str] = []
     newest = checkpoint.newest(folder.checkpoints, warn=lines.append, fits=fits)
     if newest is None:
-        raise ConfigError(f"{lines[0]}; start another training (the same holds for all: {shown})")
+        raise ConfigError(
+            f"run: expected a checkpoint to resume from in '{folder.path}', got damaged ones alone "
+            f"({shown}): {lines[0]}"
+        )
     for line in lines:
         observer.report(f"passed over: {line}")
     if lines:

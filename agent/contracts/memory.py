@@ -51,6 +51,15 @@ def windows_stay_within_episodes(subject: Subject) -> None:
     require(not (over & sampled.mask[:, 1:]).any(), "a window crosses the end of an episode")
 
 
+def cut_episodes_end(subject: Subject) -> None:
+    """After `cut_episodes` the last moment ends its episode in every row. Checked late."""
+    memory = subject.module
+    memory.cut_episodes()
+    require(memory.last_written().observation.ended.all(), "an episode goes on after the cut")
+    initial = initial_moment(subject.modules, subject.assembly.agent.world, ROWS)
+    require_equal(memory.previous(), initial)
+
+
 def reset_forgets(subject: Subject) -> None:
     """After `reset` the previous moment is the initial one. Empties the memory: checked last."""
     memory = subject.module

@@ -12,6 +12,7 @@ from typing import Any
 from agent.recording.atomic import write_text, writing
 from agent.recording.plain_json import dumps
 from modules.messages import ConfigError
+from modules.strange_files import LINES_BYTES, read_file
 
 AXES = ("steps", "frames")
 """The horizontal axes of curves: agent steps, and emulated frames; in every line."""
@@ -48,7 +49,8 @@ class JSONLines(Metrics):
         """Removes later lines, and a last line that was not finished."""
         if not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        text = read_file(self.path, LINES_BYTES).decode("utf-8")
+        lines = text.splitlines(keepends=True)
         write_text(
             self.path,
             "".join(

@@ -87,7 +87,7 @@ def new_folder(place: Path) -> Iterator[Path]:
     above = [folder for folder in place.parents if not folder.exists()]
     try:
         with writing(place):
-            _remove_left(place)
+            remove_left(place.parent, place.name[:60])
             partial.mkdir(parents=True)
         yield partial
         with writing(place):
@@ -141,9 +141,13 @@ def _partial(place: Path) -> Path:
     return place.with_name(f".{place.name[:60]}.{os.getpid()}.partial")
 
 
-def _remove_left(place: Path) -> None:
-    """Removes the hidden folders for `place` of processes that were killed."""
-    for left in place.parent.glob(f".{place.name[:60]}.*.partial"):
-        number = left.name.split(".")[-2]
-        if number.isdigit() and not Path("/proc", number).exists():
-            shutil.rmtree(left, ignore_errors=True)
+def remove_left(folder: Path, name: str = "") -> None:
+    """Removes from `folder` what killed processes had begun to write there, for `name` or all."""
+    for left in folder.glob(".*.partial"):
+        *words, number, _ = left.name.split(".")
+        begun = name in ("", ".".join(words[1:]))
+        if begun and number.isdigit() and not Path("/proc", number).exists():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)

@@ -262,6 +262,8 @@ def _files(
 
 
 def _manifest(place: Path) -> _Manifest:
+    if place.is_symlink():
+        raise ValueError("expected a folder, got a link")
     values = plain_json(read_file(place / "manifest.json", TEXT_BYTES))
     newer = values.get("format") if isinstance(values, dict) else None
     if type(newer) is int and newer > FORMAT:

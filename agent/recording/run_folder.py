@@ -87,7 +87,12 @@ class RunFolder:
         write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved configuration. Raises ConfigError where it is unreadable."""
+        """The resolved configuration. Raises ConfigError where it is unreadable, or where a file of
+        the run is a link, through which it would read and write elsewhere.
+        """
+        for file in self.path.iterdir():
+            if file.is_symlink():
+                raise ConfigError(f"run {self.path}: expected a file or folder, got a link: {file}")
         try:
             text = read_file(self.config, 4 * MOST_CHARACTERS).decode("utf-8")
             config = plain_yaml(text)

@@ -17,6 +17,7 @@ from agent.recording.plain_json import dumps
 from agent.recording.run_folder import RunFolder
 from agent.reporting.score_table import Played
 from modules.messages import ConfigError
+from modules.strange_files import LINES_BYTES, TEXT_BYTES, plain_json, read_file
 from worlds.protocols import protocol_named
 
 EVALUATION = "evaluation.json"
@@ -159,7 +160,7 @@ def _setting(tree: dict[str, Any]) -> str:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, LINES_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"report {path}: expected JSON lines, got {error}") from None
     lines: list[dict[str, Any]] = []
@@ -211,7 +212,7 @@ def _final(
     saved = path / EVALUATION
     if saved.is_file():
         try:
-            figures = json.loads(saved.read_text(encoding="utf-8"))
+            figures = plain_json(read_file(saved, TEXT_BYTES))
             return Played(
                 world=str(figures["world"]),
                 protocol=figures.get("protocol"),
@@ -238,7 +239,7 @@ def _final(
 def _seconds(path: Path) -> float | None:
     """The seconds a finished training took."""
     try:
-        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        result = plain_json(read_file(path / "result.json", TEXT_BYTES))
         return _number(result.get("seconds"))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, ConfigError):
         return None

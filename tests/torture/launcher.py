@@ -200,7 +200,7 @@ def child(request: dict[str, Any], counts: Counts, library: ctypes.CDLL) -> int:
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{at}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     # Small ones, so that a small replay is cut into pieces that checkpoints share.
-    checkpoint.LARGE, checkpoint.PIECE = 1 << 12, 1 << 11
+    checkpoint.LARGE, checkpoint.PIECE = 1 << 14, 1 << 13
     files = {atomic.__file__, checkpoint.__file__, run_folder.__file__}
     # Lines are counted only where they matter: it takes its time.
     for what, owner in (("save", checkpoint), ("create", run_folder.RunFolder)):

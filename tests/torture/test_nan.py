@@ -1,9 +1,12 @@
 """A handful of the cases of the torture `nan`: some kinds of learning, and wrong directives."""
 
 import pytest
+import torch
 
 from agent.api.failure import RunFailedError
 from agent.api.play import play
+from agent.assembly.load import prepared, request_for
+from modules.messages import MessageError
 from tests.torture import nan
 
 
@@ -32,3 +35,16 @@ def test_a_wrong_message_in_playing_is_named(tmp_path, port, method, field, valu
     assert stopped.value.exit_code == 1
     assert f"module {port} (" in str(stopped.value)
     assert says in str(stopped.value)
+
+
+def test_an_observation_that_is_not_finite_is_not_blamed_on_a_module():
+    world, settings = nan.PRESETS["plans"]
+    assembly = prepared(request_for(world, settings))
+    observation = assembly.world.reset(0)
+    assembly.agent.reset(1, 0)
+    vector = torch.full_like(observation.vector, torch.nan)
+    with pytest.raises(MessageError) as refused:
+        assembly.agent.step(observation.replace(vector=vector))
+    line = "step 0: Observation.vector, row 0: expected finite numbers, got nan"
+    assert str(refused.value) == line
+    assembly.world.close()
