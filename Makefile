@@ -32,7 +32,7 @@ lint: $(INSTALLED)
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 
-# make torture-kill, -faults, -configs, -checkpoints, -traces, -worlds, -nan, -soak: docs/RELIABILITY.md.
+# make torture-kill, -faults, -configs, -checkpoints, -traces, -hostile, -worlds, -nan, -soak: docs/RELIABILITY.md.
 torture-%: $(INSTALLED)
 	$(BIN)/python -m tests.torture $*
 

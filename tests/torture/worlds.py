@@ -73,7 +73,7 @@ def case(number: int, seed: int) -> Outcome:
             os.environ[faulty_world.PLAN] = json.dumps([kind, row, total])
         elif kind == "construction":
             Faulty.armed = (kind, None, 0)  # type: ignore[assignment]
-        settings = (*SETTINGS, f"world.isolate={isolated}".lower(), "world.step_seconds=0.2")
+        settings = (*SETTINGS, f"world.isolate={isolated}".lower(), "world.step_seconds=1")
         error = None
         try:
             train(id, *settings, num_envs=rows, steps=STEPS, seed=number, run=folder,
