@@ -596,6 +596,10 @@ class WorldSpec(Frozen):
     frames_per_step: int = 1
     readings: tuple[str, ...] = ()
 
+    def same_as(self, other: WorldSpec) -> bool:
+        """Whether all is alike but the text of the `readings`, which older runs do not have."""
+        return self.model_copy(update={"readings": other.readings}) == other
+
 
 # -- the messages ---------------------------------------------------------------------------
 

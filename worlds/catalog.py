@@ -112,7 +112,10 @@ def find(id: str) -> Game | str:
     names = [name for game in by_name.values() for name in (game.id, game.name)]
     raise ConfigError(
         f"world: {id!r} is neither an Atari game nor a Gymnasium id"
-        + (suggestion(id, [*names, *gymnasium.registry]) or "; see `sextet list worlds`")
+        + (
+            suggestion(id, [*names, *gymnasium.registry])
+            or "; see `sextet list worlds`, or write package:Env-v0"
+        )
     )
 
 

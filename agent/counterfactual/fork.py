@@ -208,7 +208,10 @@ class Replay:
             require_same(
                 self.trace.drive_hashes, drive_hashes(assembly.agent), f"run {self.folder}"
             )
-            if self.world.spec != self.trace.world or self.world.num_envs != self.trace.rows:
+            if (
+                not self.world.spec.same_as(self.trace.world)
+                or self.world.num_envs != self.trace.rows
+            ):
                 raise TraceError(
                     f"trace {self.trace.path}: {self.trace.world.id} is another world here than "
                     "it was there; install what the run was recorded with"

@@ -122,7 +122,7 @@ def row(line: dict[str, Any]) -> str:
     observed, acted = line.get("readings") or ("", "")
     outcomes = [line[name] for name in ("play", "train") if name in line]
     faults = [outcome["error"] for outcome in outcomes if outcome["exit"] != 0]
-    verdict = faults[0].removeprefix("sextet: ") if faults else "runs"
+    verdict = faults[0].removeprefix("sextet: ").partition(" (kept: ")[0] if faults else "runs"
     cells = (f"`{line['world']}`", observed.partition(";")[0], acted, verdict)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

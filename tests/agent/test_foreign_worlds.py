@@ -118,6 +118,21 @@ def test_all_sizes_of_a_grid_of_codes_are_read_alike(world, side):
     assert "codes, one-hot" in spec.readings[0]
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("side", [6, 8])
+def test_the_grids_of_minigrid_are_codes(side):
+    """Without the extra `[worlds]` it skips."""
+    wrappers = pytest.importorskip("minigrid.wrappers")
+    inner = gymnasium.make(f"MiniGrid-DoorKey-{side}x{side}-v0")
+    env = wrappers.ImgObsWrapper(wrappers.FullyObsWrapper(inner))
+    codec = ObservationCodec("X", env.observation_space, None)
+    assert codec.vector == side * side * 3 * 17
+    assert codec.encode(env.reset(seed=0)[0]).array.reshape(-1, 17)[:, :16].sum(1).min() == 1
+    whole = ObservationCodec("X", inner.observation_space, None)
+    assert whole.encode(inner.reset(seed=0)[0]).array.shape == (whole.vector,)
+    assert "mission: text" in whole.description
+
+
 def test_codes_are_one_hot_and_none_are_alike():
     few = ObservationCodec("X", spaces.Box(2, 6, (2, 2), np.int64), None)
     assert few.encode(np.array([[2, 3], [4, 6]])).array.reshape(4, 5).argmax(1).tolist() == [
