@@ -17,7 +17,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import FrameType
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ def note(line: str) -> None:
     _LOG.warning(line)
 
 
+_STEP = ("observation", "reward", "terminated", "truncated", "info")
 _watching: Callable[[str | None], None] | None = None
 
 
@@ -111,25 +112,27 @@ class GuardedEnv:
     def reset(self, seed: int) -> Any:
         """The first observation of an episode under `seed`."""
         self.steps, self._key = 0, seed
-        with self._checking():
-            returned = self._call("reset", self.env.reset, seed=seed % 2**31)
+        returned = self._call("reset", self.env.reset, seed=seed % 2**31)
+        try:
             observation, _ = items(returned, "reset", ("observation", "info"))
             return element(self.observation_space, observation, "observation")
+        except WrongValueError as error:
+            raise self._error(str(error)) from None
 
     def step(self, action: Any) -> EnvStep:
         """One step with an element of the action space."""
         self.steps += 1
-        action = copy.deepcopy(action)
-        with self._checking():
-            returned = self._call("step", self.env.step, action)
-            names = ("observation", "reward", "terminated", "truncated", "info")
-            observation, reward, terminated, truncated, _ = items(returned, "step", names)
+        returned = self._call("step", self.env.step, copy.deepcopy(action))
+        try:
+            observation, reward, terminated, truncated, _ = items(returned, "step", _STEP)
             return EnvStep(
                 element(self.observation_space, observation, "observation"),
                 number(reward, "reward"),
                 flag(terminated, "terminated"),
                 flag(truncated, "truncated"),
             )
+        except WrongValueError as error:
+            raise self._error(str(error)) from None
 
     def render(self) -> Any:
         """What the environment draws, None where it draws nothing; a failure is a note."""
@@ -176,7 +179,7 @@ class GuardedEnv:
             with (
                 warnings.catch_warnings(),
                 self._shared.seeded(mixed(self._key, self.steps)),
-                _time_limit(self._step_seconds),
+                nullcontext() if self._step_seconds is None else _time_limit(self._step_seconds),
             ):
                 # Warnings address authors of environments.
                 warnings.simplefilter("ignore")
@@ -194,13 +197,6 @@ class GuardedEnv:
         finally:
             if _watching is not None:
                 _watching(None)
-
-    @contextmanager
-    def _checking(self) -> Iterator[None]:
-        try:
-            yield
-        except WrongValueError as error:
-            raise self._error(str(error)) from None
 
     @property
     def _place(self) -> str:
@@ -225,9 +221,9 @@ def _draws(spec: Any) -> bool:
 
 
 @contextmanager
-def _time_limit(seconds: float | None) -> Iterator[None]:
-    """Raises _Overdue within, after `seconds`; no limit for None, or beside the main thread."""
-    if seconds is None or threading.current_thread() is not threading.main_thread():
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises _Overdue within, after `seconds`; no limit in another thread than the main one."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 

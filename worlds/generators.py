@@ -7,9 +7,13 @@ rows share would let one row, or an imagined step, change what happens in anothe
 
 from __future__ import annotations
 
+import inspect
 import random
+import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,9 +21,15 @@ from numpy.random import mtrand
 
 _PYTHON = random.getstate.__self__  # type: ignore[attr-defined]
 """Python's global generator."""
+_IMPORT = re.compile(r"^.*\b(import|from)\b.*\brandom\b|\bimport_module\b|__import__", re.MULTILINE)
+_KNOWN = {*sys.stdlib_module_names, "gymnasium", "numpy", "worlds"} - {"__main__"}
+"""Packages that do not draw from Python's generator in an environment's place."""
+_MODULES_MAX = 100
 _MASK = 0xFFFFFFFFFFFFFFFF
 _TWISTER = np.random.MT19937()
 """Numpy's global generator while an environment runs, seeded anew for each call."""
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while the global generators are an environment's."""
 
 
 def mixed(key: int, count: int) -> int:
@@ -42,6 +52,8 @@ class SharedGenerators:
 
     def __init__(self, env: Any = None) -> None:
         self._others = [] if env is None else list(_of_module_and_class(env))
+        # Saving Python's generator takes as long as a step of a small environment.
+        self._draws_python = env is None or any(map(_imports_random, _classes(env)))
         self._seed = 0
 
     def seeded(self, seed: int) -> SharedGenerators:
@@ -50,8 +62,11 @@ class SharedGenerators:
         return self
 
     def __enter__(self) -> None:
-        self._python, self._numpy = random.getstate(), mtrand.get_bit_generator()
-        random.seed(self._seed)
+        _ONE_AT_A_TIME.acquire()
+        if self._draws_python:
+            self._python = random.getstate()
+            random.seed(self._seed)
+        self._numpy = mtrand.get_bit_generator()
         _TWISTER._legacy_seeding(self._seed & 0xFFFFFFFF)
         mtrand.set_bit_generator(_TWISTER)
         for number, generator in enumerate(self._others):
@@ -59,7 +74,9 @@ class SharedGenerators:
 
     def __exit__(self, *raised: object) -> None:
         mtrand.set_bit_generator(self._numpy)
-        random.setstate(self._python)
+        if self._draws_python:
+            random.setstate(self._python)
+        _ONE_AT_A_TIME.release()
 
 
 def seed_own(copied: Iterable[Any], seed: int) -> None:
@@ -78,21 +95,52 @@ def _seed(generator: Any, seed: int) -> None:
         generator.state = type(generator)(seed).state
 
 
+def _classes(env: Any) -> Iterator[type]:
+    """The classes of an environment and its wrappers, those of Gymnasium and Python left out."""
+    while env is not None:
+        for kind in type(env).__mro__:
+            if kind.__module__.partition(".")[0] not in _KNOWN:
+                yield kind
+        env = getattr(env, "__dict__", {}).get("env")
+
+
 def _of_module_and_class(env: Any) -> Iterator[Any]:
     """Generators that the modules and classes of an environment and its wrappers hold."""
     taken: set[int] = set()
-    while env is not None:
-        for kind in type(env).__mro__:
-            if kind.__module__.partition(".")[0] in ("builtins", "typing", "gymnasium"):
-                continue
-            module = sys.modules.get(kind.__module__)
-            for value in [*vars(kind).values(), *vars(module or object).values()]:
-                if isinstance(value, np.random.Generator):
-                    value = value.bit_generator
-                elif isinstance(value, np.random.RandomState):
-                    value = value._bit_generator
-                shared = isinstance(value, np.random.BitGenerator) or type(value) is random.Random
-                if shared and value is not _PYTHON and id(value) not in taken:
-                    taken.add(id(value))
-                    yield value
-        env = getattr(env, "__dict__", {}).get("env")
+    for kind in _classes(env):
+        module = sys.modules.get(kind.__module__)
+        for value in [*vars(kind).values(), *vars(module or object).values()]:
+            if isinstance(value, np.random.Generator):
+                value = value.bit_generator
+            elif isinstance(value, np.random.RandomState):
+                value = value._bit_generator
+            shared = isinstance(value, np.random.BitGenerator) or type(value) is random.Random
+            if shared and value is not _PYTHON and id(value) not in taken:
+                taken.add(id(value))
+                yield value
+
+
+@cache
+def _imports_random(kind: type) -> bool:
+    """Whether the module of a class, or one that it refers to, imports Python's `random`.
+
+    True where that cannot be decided: without source, or where they are many.
+    """
+    waiting, known = [kind.__module__], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in known or name.partition(".")[0] in _KNOWN:
+            continue
+        known.add(name)
+        module = sys.modules.get(name)
+        try:
+            source = inspect.getsource(module) if module is not None else "import random"
+        except (OSError, TypeError):
+            source = "import random"
+        if len(known) > _MODULES_MAX or _IMPORT.search(source):
+            return True
+        for value in list(vars(module).values()):
+            named = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", "")
+            if isinstance(named, str) and named in sys.modules:
+                waiting.append(named)
+    return False

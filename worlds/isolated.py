@@ -131,9 +131,14 @@ class IsolatedWorld(SeededWorld):
         return header["value"], received
 
     def _wait(self, call: str) -> None:
-        """Waits for a reply. Raises WorldError where foreign code takes longer than it may."""
+        """Waits for a reply. Raises WorldError where foreign code takes longer than it may, and
+        EOFError where a process that is to close does not answer.
+        """
+        if call == "close":
+            if not self._connection.poll(_CLOSE_S):
+                raise EOFError
+            return
         if self._step_seconds is None:
-            self._connection.poll(_CLOSE_S if call == "close" else None)
             return
         # The process itself interrupts code in Python after `step_seconds`, and can name more.
         limit = self._step_seconds + 0.5
@@ -155,9 +160,9 @@ class IsolatedWorld(SeededWorld):
     def _ended(self, call: str) -> WorldError:
         where = self._where(call)
         try:
-            code = self._process.wait(_CLOSE_S)
+            code = self._process.wait(0 if call == "close" else _CLOSE_S)
         except subprocess.TimeoutExpired:
-            code = 0
+            code = -signal.SIGKILL
         self._end()
         how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
         return WorldError(

@@ -132,7 +132,7 @@ def _difference(first: list[Any], again: list[Any], when: str) -> str | None:
             pairs = {name: (getattr(one, name), getattr(other, name, None)) for name in one._fields}
         for name, (a, b) in pairs.items():
             if not _equal(a, b):
-                return f"{name} {shown(b)} instead of {shown(a)} {when}, {number} steps on"
+                return f"{name} {shown(b)} instead of {shown(a)} {when}, at step {number}"
     return None
 
 

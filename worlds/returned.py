@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 _LARGEST = float(np.finfo(np.float32).max)
-"""Signals are float32: a larger reward would become infinite."""
+"""Observations and signals are float32: a larger number would become infinite."""
 
 
 class WrongValueError(Exception):
@@ -116,13 +116,13 @@ def _numbers(
             got = f"shape {list(array.shape)}"
             raise WrongValueError(field, f"numbers of shape {list(shape)}", got)
         array = array.reshape(shape)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not (np.abs(array) <= np.float32(_LARGEST)).all():
         raise _not_finite(array, field)
     if array.dtype == dtype:
         return array.copy()
     with np.errstate(all="ignore"):
         converted = array.astype(dtype)
-    if dtype.kind == "f" and not np.isfinite(converted).all():
+    if dtype == np.float16 and not np.isfinite(converted).all():
         raise _not_finite(converted, field)
     if dtype.kind != "f" and not np.array_equal(converted, array):
         odd = array[converted != array].ravel()[0]
@@ -131,6 +131,6 @@ def _numbers(
 
 
 def _not_finite(array: np.ndarray[Any, Any], field: str) -> WrongValueError:
-    place = np.argwhere(~np.isfinite(array))[0].tolist()
+    place = np.argwhere(~(np.abs(array) <= np.float32(_LARGEST)))[0].tolist()
     entry = f" at {place}" if place else ""
     return WrongValueError(field, "finite numbers", f"{array[tuple(place)]}{entry}")

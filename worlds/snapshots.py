@@ -13,10 +13,13 @@ import zlib
 from typing import Any
 
 from modules.messages import WorldError
+from modules.strange_files import plain_json
 
 _MAGIC = b"SXTW"
 _VERSION = 1
 _DIGEST_BYTES = 32
+MOST_BLOB = 1 << 26
+"""The largest state of an environment, bytes."""
 _HEAD = struct.Struct("<4sHI")
 
 
@@ -51,15 +54,41 @@ def unseal(data: bytes, identity: dict[str, Any]) -> tuple[dict[str, Any], list[
         raise WorldError(
             f"snapshot: expected version {_VERSION} or older, got {version}; update sextet"
         )
-    header = json.loads(body[_HEAD.size : _HEAD.size + length])
+    facts, sizes, stored = _header(body[_HEAD.size : _HEAD.size + length])
     for name, expected in identity.items():
-        if header["identity"].get(name) != expected:
+        if stored.get(name) != expected:
             raise WorldError(
-                f"snapshot {name}: expected {expected!r}, got {header['identity'].get(name)!r}; "
+                f"snapshot {name}: expected {expected!r}, got {stored.get(name)!r}; "
                 "restore it into an environment with the settings it was taken with"
             )
     blobs, offset = [], _HEAD.size + length
-    for size in header["sizes"]:
-        blobs.append(zlib.decompress(body[offset : offset + size]))
+    for size in sizes:
+        blobs.append(_blob(body[offset : offset + size]))
         offset += size
-    return header["facts"], blobs
+    if offset != len(body):
+        raise WorldError(f"snapshot: expected {offset} bytes, got {len(body)}")
+    return facts, blobs
+
+
+def _header(text: bytes) -> tuple[dict[str, Any], list[int], dict[str, Any]]:
+    """Facts, sizes of the blobs, and identity. Raises WorldError."""
+    try:
+        header = plain_json(text)
+        facts, sizes, stored = header["facts"], header["sizes"], header["identity"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WorldError(f"snapshot: expected a header, got {error}") from None
+    whole = isinstance(sizes, list) and all(type(size) is int and size >= 0 for size in sizes)
+    if not (isinstance(facts, dict) and whole and isinstance(stored, dict)):
+        raise WorldError("snapshot: expected facts, sizes and an identity, got others")
+    return facts, sizes, stored
+
+
+def _blob(packed: bytes) -> bytes:
+    opened = zlib.decompressobj()
+    try:
+        data = opened.decompress(packed, MOST_BLOB)
+    except zlib.error as error:
+        raise WorldError(f"snapshot: expected compressed bytes, got {error}") from None
+    if not opened.eof:
+        raise WorldError(f"snapshot: expected at most {MOST_BLOB:,} bytes a blob, got more")
+    return data

@@ -29,7 +29,7 @@ from agent.learning.offline_training import (
     recorded_world,
     require_same_world,
 )
-from agent.learning.resumable import require_resumable
+from agent.learning.resumable import require_resumable, resumable_forms
 from agent.learning.training import Progress, Training
 from agent.recording import checkpoint
 from agent.recording.atomic import remove_left, write_json
@@ -213,22 +213,25 @@ def continue_from(
     folder = RunFolder.open(place)
     remove_left(folder.path)
     checkpoint.recover(folder.checkpoints)
-    latest = _saved(folder, observer, from_step)
     tree = folder.read_config()
     require_named(tree, plugins, f"run {place}")
-    traces = [] if latest is not None else _begun_with(folder)
-    if latest is None:
-        observer.report("no checkpoint was written yet: begins at step 0, with its settings")
+    begun = checkpoint.numbers(folder.checkpoints) or from_step is not None
+    traces = [] if begun else _begun_with(folder)
     if steps is not None:
-        if latest is not None:
-            require_steps(steps, tree, latest[1])
         tree = merge(tree, {"training": {"steps": steps}})
     with _assembled(tree, plugins) as (assembly, evaluator):
-        if latest is None:
-            learner = _new_learner(assembly, observer, traces)
-        else:
+        latest = None
+        if begun:
             learner = _learner(assembly)
+            # The forms of a checkpoint are compared with the modules before it is read.
+            fits = resumable_forms(learner, assembly.world.num_envs)
+            latest = _saved(folder, observer, from_step, fits)
             require_resumable(latest[1], learner, assembly.world.num_envs)
+            if steps is not None:
+                require_steps(steps, tree, latest[1])
+        else:
+            observer.report("no checkpoint was written yet: begins at step 0, with its settings")
+            learner = _new_learner(assembly, observer, traces)
         with running(folder.path):
             if latest is not None:
                 _set_newer_aside(folder, latest, "damaged" if from_step is None else "newer")
@@ -239,11 +242,12 @@ def continue_from(
 
 
 def _saved(
-    folder: RunFolder, observer: Observer, from_step: int | None
-) -> tuple[Path, checkpoint.Checkpoint] | None:
-    """The newest checkpoint of a run, or that at `from_step`; None where none was written yet.
+    folder: RunFolder, observer: Observer, from_step: int | None, fits: checkpoint.Fits
+) -> tuple[Path, checkpoint.Checkpoint]:
+    """The newest checkpoint of a run that can be read, or that at `from_step`.
 
-    Raises ConfigError, one line, where there is no such one, or all are damaged.
+    `fits` as in `checkpoint.load`. Raises ConfigError, one line, where there is no such one, or all
+    are damaged.
     """
     steps = checkpoint.numbers(folder.checkpoints)
     shown = ", ".join(map(str, steps)) or "none"
@@ -254,16 +258,14 @@ def _saved(
                 f"{from_step}"
             )
         place = folder.checkpoints / str(from_step)
-        return place, checkpoint.load(place)
-    newest = checkpoint.newest(
-        folder.checkpoints, warn=lambda why: observer.report(f"passed over: {why}")
-    )
-    if newest is None and steps:
-        raise ConfigError(
-            f"run: expected a checkpoint to resume from in '{folder.path}', got damaged ones "
-            f"alone ({shown}); start another training"
-        )
-    if newest is not None and int(newest[0].name) < steps[-1]:
+        return place, checkpoint.load(place, fits=fits)
+    lines: list[str] = []
+    newest = checkpoint.newest(folder.checkpoints, warn=lines.append, fits=fits)
+    if newest is None:
+        raise ConfigError(f"{lines[0]}; start another training (the same holds for all: {shown})")
+    for line in lines:
+        observer.report(f"passed over: {line}")
+    if lines:
         observer.report(f"falls back to the checkpoint at step {newest[0].name}")
     return newest
 

@@ -22,6 +22,7 @@ import torch
 
 from agent.agent import Agent
 from agent.assembly.merge import ConfigTree, merge
+from agent.assembly.parameters import bounded_parameters
 from agent.assembly.replay_memory import ReplayMemory, replay_memory
 from agent.assembly.resolve import (
     Kinds,
@@ -193,7 +194,8 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
     )
     try:
         replay = replay_memory(config, world.spec, training)
-        agent = build_agent(config, world)
+        with bounded_parameters():
+            agent = build_agent(config, world)
         # Importing a plugin may have changed a drive.
         registered = {**SHIPPED, **kinds.drive_hashes}
         require_same(registered, drive_hashes(agent), "config cost.drives")

@@ -6,6 +6,7 @@ numbers of its own and changes no weight, so training is the same without it.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -34,6 +35,15 @@ MAX_ACTION_SHARE = 0.99
 
 MAX_PREFERRED_SHARE = 0.8
 """Greatest share of an action that the critic prefers in every state; exploration takes others."""
+
+MAX_OUTSIDE_SHARE = 0.1
+"""Greatest share of states whose target the critic's range does not reach."""
+
+
+def _round_up(value: float) -> int:
+    """The next of 1, 2, 3, 5, 10, 20, … that is not below `value`."""
+    scale = 10 ** math.floor(math.log10(max(value, 1)))
+    return next(int(step * scale) for step in (1, 2, 3, 5, 10) if step * scale >= value)
 
 
 def effective_rank(latents: Tensor) -> float:
@@ -80,7 +90,7 @@ class CollapseMonitor:
         self._perception(latents[:, 0])
         directive = m.configurator.initial(len(latents))
         energies = m.cost.energy(encoded_states(experience, latents)[0]).at_best_action(directive)
-        self._critic(energies)
+        self._critic(energies, float(experience.terminated.float().mean()))
         policy = f"policy {type(getattr(m.actor, 'policy', m.actor)).__name__}"
         self._preferred_action(policy, energies, directive.v)
         self._actions(policy)
@@ -111,7 +121,7 @@ class CollapseMonitor:
                 f"{name}: representation collapsed: effective rank {rank:.1f} of {size}"
             )
 
-    def _critic(self, energies: Energy) -> None:
+    def _critic(self, energies: Energy, end_rate: float) -> None:
         cost, values = self.agent.modules.cost, energies.critic
         assert values is not None
         name = f"critic {type(getattr(cost, 'critic', cost)).__name__}"
@@ -125,7 +135,9 @@ class CollapseMonitor:
         bounds = bounds / (1 - self.agent.discount)  # |Σ γ^i IC| <= max |IC| / (1 - γ)
         if not torch.isfinite(values).all():
             self.warnings.append(f"{name}: is not finite")
-        elif bool(active.any()) and cost.is_initialised():
+            return
+        self._critic_range(name, energies, end_rate, bounds)
+        if bool(active.any()) and cost.is_initialised():
             if bool((deviation < MIN_DEVIATION * magnitude)[active].all()):
                 self.warnings.append(
                     f"{name}: collapsed: the same value for every state "
@@ -139,6 +151,31 @@ class CollapseMonitor:
                     f"{float(magnitude[worst]):.3g}, where at most {float(bounds[worst]):.3g} is "
                     "possible"
                 )
+
+    def _critic_range(self, name: str, energies: Energy, end_rate: float, bounds: Tensor) -> None:
+        """Warns where targets IC + γ·TC leave the range that a critic of bins can represent: then
+        all states that are worse have the same value.
+
+        Targets follow the critic slowly, so their mean is also foreseen, as mean IC / (1 - γ(1-p))
+        where a share p = `end_rate` of steps ends an episode. `bounds` [L]: the largest |TC|
+        possible.
+        """
+        cost, values, discount = self.agent.modules.cost, energies.critic, self.agent.discount
+        limit = getattr(getattr(getattr(cost, "critic", cost), "head", None), "limit", math.inf)
+        assert values is not None
+        columns = dict(zip(cost.drives, energies.intrinsic.unbind(-1), strict=True))
+        every = energies.intrinsic.sum(-1)
+        intrinsic = torch.stack([columns.get(head, every) for head in cost.heads], -1)
+        reached = (intrinsic + discount * values).abs().quantile(1 - MAX_OUTSIDE_SHARE, 0)
+        foreseen = intrinsic.mean(0).abs() / (1 - discount * (1 - end_rate))
+        largest, head = torch.maximum(reached, foreseen).max(0)
+        if float(largest) > limit:
+            bound = float(bounds[head])
+            self.warnings.append(
+                f"{name}: range too small: targets of '{cost.heads[int(head)]}' reach "
+                f"{float(largest):.3g}, its bins end at {limit:.4g}; up to {bound:.3g} is "
+                f"possible, try --cost.critic.v_max={_round_up(bound)}"
+            )
 
     def _preferred_action(self, name: str, energies: Energy, v: Tensor) -> None:
         # Where no head has weight before a task is known, no action is preferred.

@@ -427,14 +427,18 @@ class Learner:
 
     def require(self, weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
         """Raises ConfigError for the first tensor whose name, shape or type is not that of this
-        learner's own; forms suffice (`modules.tensor_file`). An optimiser that is given another
-        shape reads beyond its memory.
+        learner's own, or that is not finite.
         """
-        own = named_weights(self.online_modules)
-        expected = {f"weights {name}": tensor for name, tensor in own.items()}
-        got = {f"weights {name}": tensor for name, tensor in weights.items()}
+        self.require_weights(weights)
+        self.require_state(tensors)
+
+    def require_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """As `require`, of what continuing needs besides the weights; forms suffice
+        (`modules.tensor_file`). An optimiser that is given another shape reads beyond its memory.
+        """
+        expected, own = dict[str, Tensor](), named_weights(self.online_modules)
         if under(tensors, "now"):
-            expected |= {f"now/{name}": tensor for name, tensor in own.items()}
+            expected = {f"now/{name}": tensor for name, tensor in own.items()}
         if under(tensors, "first"):
             expected |= {
                 f"first/{port}/{number}": value
@@ -448,7 +452,15 @@ class Learner:
                 parameter, place = parameters[int(number)], f"adam/{int(number)}"
                 expected |= {f"{place}/exp_avg": parameter, f"{place}/exp_avg_sq": parameter}
                 expected[f"{place}/step"] = parameter.new_zeros(())
-        got |= tensors
+        self._require(expected, tensors)
+
+    def require_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """As `require`, of the weights alone; forms suffice."""
+        prefixed = {f"weights/{name}": tensor for name, tensor in weights.items()}
+        own = named_weights(self.online_modules)
+        self._require({f"weights/{name}": tensor for name, tensor in own.items()}, prefixed)
+
+    def _require(self, expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
         if differing := difference(expected, got):
             raise ConfigError(
                 f"checkpoint: {differing}; resume with the settings it was written with"

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from agent.learning.learner import Learner
-from agent.recording.checkpoint import Checkpoint
-from modules.messages import ConfigError
+from agent.recording.checkpoint import Checkpoint, Fits
+from modules.messages import ConfigError, MessageError
 from modules.validation import LARGEST, validated
 
 
@@ -52,9 +52,31 @@ class TrainingFacts(BaseModel):
     traces: list[str] = []
 
 
+def resumable_forms(learner: Learner, rows: int) -> Fits:
+    """A check of the forms of a checkpoint's tensors against a learner in `rows` environments,
+    before they are read; it raises ConfigError. The agent is reset.
+    """
+    # The forms of a memory's state are known once it is reset, as a training does anyway.
+    learner.agent.reset(rows, learner.seed)
+    memory = learner.agent.modules.memory
+
+    def fits(group: str, forms: Mapping[str, Tensor]) -> None:
+        if group == "weights":
+            learner.require_weights(forms)
+        elif group == "learner":
+            learner.require_state(forms)
+        elif group == "memory" and isinstance(memory, _FormsKnown):
+            try:
+                memory.require(forms)
+            except MessageError as error:
+                raise ConfigError(f"{error}; resume with its own settings") from None
+
+    return fits
+
+
 def require_resumable(saved: Checkpoint, learner: Learner, rows: int) -> None:
-    """Raises ConfigError or MessageError, one line, where a checkpoint is not one of the training
-    of this learner in `rows` environments. The agent is reset.
+    """Raises ConfigError, one line, where a checkpoint is not of the training of this learner in
+    `rows` environments.
     """
     for group in ("weights", "learner", "memory"):
         if group not in saved.tensors:
@@ -63,10 +85,6 @@ def require_resumable(saved: Checkpoint, learner: Learner, rows: int) -> None:
             )
     learner.require(saved.tensors["weights"], saved.tensors["learner"])
     modules, world = learner.agent.modules, learner.agent.world
-    # The forms of a memory's state are known once it is reset, as a training does anyway.
-    learner.agent.reset(rows, learner.seed)
-    if isinstance(modules.memory, _FormsKnown):
-        modules.memory.require(saved.tensors["memory"])
     facts = validated(TrainingFacts, saved.facts, "checkpoint facts.json ")
     health = facts.health
     counts = {

@@ -295,11 +295,11 @@ def _require_forms(place: Path, manifest: _Manifest, groups: Collection[str], fi
     for file in manifest.sha256:
         stem, _, suffix = file.rpartition(".")
         if suffix == "safetensors" and stem in groups and file not in within:
-            forms[stem] = forms_in(place / file)
+            forms[stem] = _forms(place, file)
     for piece in manifest.pieces:
         if piece.group not in groups:
             continue
-        parts = [forms_in(place / file) for file in piece.files]
+        parts = [_forms(place, file) for file in piece.files]
         if any(part.keys() != {piece.name} for part in parts) or piece.name in forms[piece.group]:
             raise ValueError(f"{piece.name}: expected one tensor in each of its pieces")
         alike = {(part[piece.name].dtype, part[piece.name].shape[1:]) for part in parts}
@@ -312,6 +312,13 @@ def _require_forms(place: Path, manifest: _Manifest, groups: Collection[str], fi
         forms[piece.group][piece.name] = torch.empty(rows, *shape, dtype=kind, device="meta")
     for group, named in forms.items():
         fits(group, current_weights(named))
+
+
+def _forms(place: Path, file: str) -> dict[str, Tensor]:
+    try:
+        return forms_in(place / file)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _joined(place: Path, manifest: _Manifest, piece: _Piece) -> Tensor:

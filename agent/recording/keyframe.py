@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from agent.agent import Agent
 from modules.messages import MessageError, Moment, TraceError
+from modules.tensor_file import unpacked
 
 _PREFIX = "memory."
 
@@ -51,7 +51,7 @@ def restore_agent(agent: Agent, rows: int, seed: int, data: bytes) -> Moment:
     agent.reset(rows, seed)
     memory = agent.modules.memory
     try:
-        tensors = load(data)
+        tensors = unpacked(data)
         agent.steps_done = int(tensors.pop("steps_done"))
         stored = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
         if isinstance(memory, ActingMemory):
@@ -59,6 +59,6 @@ def restore_agent(agent: Agent, rows: int, seed: int, data: bytes) -> Moment:
         else:
             memory.load_tensors(stored)
         return memory.last_written().check(agent.dims)
-    except (SafetensorError, MessageError, KeyError, ValueError, RuntimeError) as error:
+    except (MessageError, KeyError, ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())
         raise TraceError(f"keyframe: expected one of this agent, got {line:.200}") from None

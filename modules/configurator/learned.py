@@ -7,21 +7,20 @@ return minus a price per model call, by evolution or from recorded runs (`agent.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from modules import chance
 from modules.configurator.base_directive import BaseDirective, replanned
 from modules.configurator.running_stats import STATE, planning_stats
 from modules.messages import ConfigError, Directive, Frozen, Situation
+from modules.strange_files import TEXT_BYTES, plain_json, read_file
+from modules.tensor_file import unpacked
 
 FEATURES = ("surprise", "disagreement", "novelty", "energy now", "critic value", "uncertainty",
             "episode step", "steps since planning", "plan under way", "steps left of it",
@@ -32,6 +31,9 @@ OUTPUTS = ("plan", "replan", "commit", "calls")
 """Outputs: log odds of planning where no plan is under way and of replanning where one is; log2 of
 commitment and budget against their settings, squashed.
 """
+
+_MOST_BYTES = 1 << 24
+"""The largest file of weights that is read."""
 
 PRIOR = (2.0, -2.0, 0.0, 0.0)
 """Added to the outputs: untrained, it plans whenever no plan is under way, carries a plan out for
@@ -85,6 +87,12 @@ class Learned:
                 raise ConfigError(
                     f"config configurator.weights: {where}: {name}: expected {expected}, got "
                     f"{shape}; use the width and latent_features it was trained with"
+                )
+        for name, tensor in weights.items():
+            if not bool(tensor.isfinite().all()):
+                raise ConfigError(
+                    f"config configurator.weights: {where}: {name}: expected finite numbers, got "
+                    "others; tune again"
                 )
         self.weights = {name: weights[name].detach().float().clone() for name in self.weights}
 
@@ -216,16 +224,16 @@ def _read(place: Path) -> tuple[dict[str, Tensor], str]:
             "`sextet tune` wrote"
         )
     try:
-        data = path.read_bytes()
+        data = read_file(path, _MOST_BYTES, links=True)
         manifest = path.parent / "manifest.json"
         if manifest.is_file():
-            recorded = json.loads(manifest.read_bytes())["sha256"].get(path.name)
+            recorded = plain_json(read_file(manifest, TEXT_BYTES))["sha256"].get(path.name)
             if recorded is not None and hashlib.sha256(data).hexdigest() != recorded:
                 raise ConfigError(
                     f"config configurator.weights: '{path}' is damaged (its SHA-256 differs)"
                 )
-        return load_tensors(data), str(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        return unpacked(data), str(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         line = " ".join(str(error).split())
         raise ConfigError(
             f"config configurator.weights: '{path}' is not readable ({line})"

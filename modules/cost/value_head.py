@@ -14,10 +14,12 @@ from modules.nets.normalisation import symlog
 class ValueHead(Protocol):
     """How the network outputs of one critic head encode an energy, and the loss on them.
 
-    `size` outputs encode one energy. A target c + γ·V(s') is encoded in the same form.
+    `size` outputs encode one energy, of at most `limit` in magnitude. A target c + γ·V(s') is
+    encoded in the same form.
     """
 
     size: int
+    limit: float
 
     def value(self, logits: Tensor) -> Tensor:
         """The energies [...] that outputs [... size] encode; 0 where all outputs are 0."""
@@ -39,6 +41,7 @@ class ScalarHead(nn.Module):
     """One number, trained by squared error (LeCun 2022, §3.3)."""
 
     size = 1
+    limit = math.inf
 
     def value(self, logits: Tensor) -> Tensor:
         """The number itself."""
@@ -77,7 +80,7 @@ class CategoricalHead(nn.Module):
 
     def __init__(self, num_bins: int, v_max: float) -> None:
         super().__init__()
-        self.size = num_bins
+        self.size, self.limit = num_bins, v_max
         half = num_bins // 2
         self.bin_width = math.log1p(v_max) / half
         steps = torch.arange(1, half + 1, dtype=torch.float64)

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modules import chance
-from modules.messages import Frozen, Moment, Recollection, State, WorldSpec
+from modules.messages import ConfigError, Frozen, Moment, Recollection, State, WorldSpec
 
 Floats = npt.NDArray[np.float32]
 
@@ -23,6 +23,9 @@ _STATS_WINDOW = 10_000
 
 _PROJECTION_SEED = 20220627
 """The same in every run, so that stored keys keep their meaning."""
+
+_MOST_SLOTS = 1 << 20
+"""Slots of all rows together: their keys take 128 MB, and every step compares with all of them."""
 
 _MAX_DISSIMILARITY = 50
 """Beyond it e^{-m} changes no float32 sum; the denormal numbers further on would only be slow."""
@@ -95,6 +98,11 @@ class Associative:
         top_k: int = Field(default=4, ge=1, le=64)
 
     def __init__(self, *, config: Config, world: WorldSpec, rows: int, latent_size: int) -> None:
+        if rows * config.slots > _MOST_SLOTS:
+            raise ConfigError(
+                f"config memory.recall.slots: expected at most {_MOST_SLOTS // rows} for {rows} "
+                f"rows, got {config.slots}"
+            )
         self.config = config
         self.top_k = min(config.top_k, config.slots)
         self.value_size = len(world.signals) + world.actions.size

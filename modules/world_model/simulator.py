@@ -69,8 +69,8 @@ class _SimulatorModel(ABC):
         if not isinstance(live_world, Simulator):
             raise ConfigError(
                 "config world_model.kind: expected a world that can be imagined from, got "
-                f"{world.id!r} as {type(live_world).__name__}; choose world_model.kind=jepa or "
-                "rows of single emulators"
+                f"{world.id!r} as {type(live_world).__name__}; choose world_model.kind=jepa, "
+                "rows of single emulators or world.isolate=false"
             )
         live_world.require_simulation()
         self.simulator: Simulator = live_world

@@ -12,6 +12,7 @@ from agent.cli import gather_overrides, run
 from agent.learning.offline_training import recorded_steps, remember
 from agent.modules import initial_moment
 from agent.recording.trace import Trace
+from modules.messages import Moment, TraceError
 
 SMALL = ("--perception.kind=vectors", "--perception.width=16", "--no-live", "--json")
 
@@ -132,3 +133,21 @@ def test_several_traces_are_named_after_one_flag():
     assert gather_overrides(["train", "W", "--from-traces", "a", "--x.y=1"]) == [
         "train", "W", "--from-traces", "a", "--set", "x.y=1",
     ]  # fmt: skip
+
+
+def test_a_recorded_run_with_numbers_that_are_not_finite_is_named(monkeypatch):
+    """As a run of version 0.1 could write them."""
+    trace, select = recorded("spoiled"), Moment.select
+
+    def spoiled(moment, index):
+        own = select(moment, index)
+        if moment.step == 40:
+            own.state.signals[0, 0] = torch.inf
+        return own
+
+    monkeypatch.setattr(Moment, "select", spoiled)
+    with pytest.raises(TraceError) as refused:
+        filled(trace)
+    assert str(refused.value) == (
+        f"trace {trace}: step 40: Moment.state.signals, row 0: expected finite numbers, got inf"
+    )

@@ -181,9 +181,13 @@ class _NothingThere(BaseException):
 
 
 @contextmanager
-def _at_fault(fault: Fault, rng: random.Random) -> Iterator[None]:
-    """Agents made within answer wrongly as `fault` says."""
-    after = rng.randrange(SAVED_EVERY + 2, STEPS - SAVED_EVERY)
+def at_fault(fault: Fault, seed: object) -> Iterator[None]:
+    """Agents made within answer wrongly as `fault` says, from a step or update on that `seed`
+    draws.
+    """
+    rng = random.Random(str(seed))
+    rows = 2 if "world.num_envs=2" in PRESETS[fault.preset][1] else 1
+    after = rng.randrange(SAVED_EVERY + 2, STEPS - 2) // rows
     updates = rng.randrange(7, 15)  # the first checkpoint holds 5
 
     def faulty_gate(port: str, module: Any, *others: Any) -> Any:
@@ -271,13 +275,13 @@ class _InLearning:
 
 def case(number: int, seed: int) -> Outcome:
     """A training at fault and its continuation; every fifth fault of an output in playing."""
-    fault, rng = FAULTS[number], random.Random(f"{seed} {number}")
+    fault = FAULTS[number]
     world, settings = PRESETS[fault.preset]
     with tempfile.TemporaryDirectory() as place, torch.random.fork_rng():
         folder = Path(place) / "run"
         plays = fault.kind == "output" and number % 5 == 0
         try:
-            with _at_fault(fault, rng):
+            with at_fault(fault, f"{seed} {number}"):
                 if plays:
                     play(world, *settings, seed=seed, steps=2 * STEPS, run=folder)
                 else:

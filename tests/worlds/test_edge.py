@@ -13,6 +13,7 @@ from gymnasium import spaces
 from modules.messages import WorldError
 from tests.worlds import foreign
 from worlds import edge
+from worlds.generators import SharedGenerators
 from worlds.make import make_world
 from worlds.pictures import Pictures
 from worlds.returned import WrongValueError, element, flag, number
@@ -206,6 +207,8 @@ def test_elements(space, value):
         (FLOATS, [[1, 2]], "observation"),
         (FLOATS, [1e300, 0], "observation"),
         (FLOATS, [[1], [1, 2]], "observation"),
+        (spaces.Box(-np.inf, np.inf, (2,), np.float64), [0, 1e300], "observation"),
+        (spaces.Box(-np.inf, np.inf, (2,), np.float16), [0, 1e5], "observation"),
         (spaces.Discrete(3, start=-1), 2, "observation"),
         (spaces.Discrete(3), 0.5, "observation"),
         (spaces.MultiDiscrete([2, 3]), [2, 0], "observation"),
@@ -282,6 +285,15 @@ def test_a_copy_that_shares_its_state_is_no_simulator(monkeypatch):
     monkeypatch.setattr(foreign.Plain, "__deepcopy__", lambda self, memo: self, raising=False)
     with pytest.raises(WorldError, match="expected a world that can be imagined from"):
         world.require_simulation()
+
+
+def test_python_s_generator_is_left_alone_where_nothing_draws_from_it():
+    """Saving it takes as long as a step; a module that imports `random` may draw from it."""
+    draws = {
+        id: SharedGenerators(gymnasium.make(id))._draws_python
+        for id in ("CartPole-v1", "sextet/Orchard-v0", "ForeignPlain-v0")
+    }
+    assert draws == {"CartPole-v1": False, "sextet/Orchard-v0": False, "ForeignPlain-v0": True}
 
 
 def test_gymnasium_make_gives_the_same_episodes():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from agent.recording.plain_json import dumps
 from agent.recording.renames import FIELDS
+from agent.recording.trace.sqlite_file import MOST_VALUE
 from modules.field_path import MESSAGES
 from modules.messages import Message, Moment
+from modules.strange_files import plain_json
 
 FORMAT_VERSION = 2
 """Incremented when older readers cannot read the file. In 1, `dense` is not compressed."""
@@ -25,6 +27,13 @@ RECOLLECTED = 256
 """Keys or values of a recollection of more numbers than this a row are left out."""
 
 _CRC_BYTES = 4
+
+_MOST_COMPRESSION = 1032
+"""The largest ratio that zlib reaches."""
+
+_DTYPES = frozenset(
+    ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+)
 
 _DENSE = {
     "observation.vector",
@@ -179,12 +188,16 @@ class Layout(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Layout:
         """The layout that `record_of` wrote as `text`."""
-        stored, entries, sizes = json.loads(text), dict[str, Entry](), dict[str, int]()
+        stored, entries, sizes = plain_json(text), dict[str, Entry](), dict[str, int]()
         for line in stored:
             line[0] = FIELDS.get(line[0], line[0])
             path, column, dtype, shape = line
-            size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
+            if dtype not in _DTYPES or not all(type(n) is int and n >= 0 for n in shape):
+                raise ValueError(f"{path}: expected a dtype and a shape, got {dtype} {shape}")
+            size = np.dtype(dtype).itemsize * math.prod(shape)
             at = sizes.get(column, 0)
+            if at + size > MOST_VALUE:
+                raise ValueError(f"{column}: expected at most {MOST_VALUE} bytes a moment")
             entries[path] = Entry(path, column, dtype, tuple(shape), at, size)
             sizes[column] = at + size
         return cls(dumps(stored), zlib.crc32(text.encode()), entries, sizes)
@@ -210,8 +223,19 @@ def verified(blob: bytes, size: int, checksum: Callable[[bytes], int]) -> bytes:
 
 def decompressed(blob: bytes, size: int) -> bytes:
     """The `size` bytes of a compressed blob. Raises ValueError where it holds more or fewer."""
+    if size > len(blob) * _MOST_COMPRESSION + 64:
+        raise ValueError(f"expected {size} bytes compressed, got fewer")
     opened = zlib.decompressobj()
     data = opened.decompress(blob, size + 1)
     if len(data) != size or not opened.eof:
         raise ValueError(f"expected {size} bytes compressed, got more or fewer")
+    return data
+
+
+def inflated(blob: bytes) -> bytes:
+    """The bytes of a compressed blob of unknown size. Raises ValueError beyond MOST_VALUE bytes."""
+    opened = zlib.decompressobj()
+    data = opened.decompress(blob, MOST_VALUE)
+    if not opened.eof:
+        raise ValueError(f"expected at most {MOST_VALUE} bytes compressed, got more, or an end")
     return data

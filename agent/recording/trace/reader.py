@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import struct
 import zlib
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, Self
-from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -24,11 +22,14 @@ from agent.recording.trace.layout import (
     Layout,
     Record,
     decompressed,
+    inflated,
     timeline_checksum,
     verified,
 )
+from agent.recording.trace.sqlite_file import Database, open_database
 from modules.field_path import MESSAGES
 from modules.messages import MessageError, Moment, TraceError, WorldSpec
+from modules.strange_files import plain_json
 
 _MOST_ROWS = 65_536
 """A trace with more rows is considered damaged."""
@@ -80,7 +81,7 @@ class Trace:
     def __init__(
         self,
         path: Path,
-        database: sqlite3.Connection,
+        database: Database,
         meta: Mapping[str, Any],
         damage: Sequence[str] = (),
     ) -> None:
@@ -105,15 +106,9 @@ class Trace:
             file = file / "trace.sqlite"
         if not file.is_file():
             raise TraceError(f"trace {file}: expected a recorded run, got no such file")
-        # A writer that was killed while it closed leaves a journal of the first page, to be rolled
-        # back by a writer; what it had recorded was complete before.
-        closed = file.with_name(f"{file.name}-journal").exists()
-        mode = "mode=ro&immutable=1" if closed else "mode=ro"
-        database = sqlite3.connect(
-            f"file:{quote(str(file.resolve()))}?{mode}", uri=True, check_same_thread=False
-        )
+        database: Database | None = None
         try:
-            damage = _prepare(database)
+            database, damage = open_database(file)
             meta = _meta(database, damage)
             version = meta["format_version"]
             if version > FORMAT_VERSION:
@@ -122,11 +117,11 @@ class Trace:
                     " read it with a newer Sextet"
                 )
             return cls(file, database, meta, damage)
-        except TraceError:
-            database.close()
-            raise
-        except DAMAGE as error:
-            database.close()
+        except (TraceError, *DAMAGE) as error:
+            if database is not None:
+                database.close()
+            if isinstance(error, TraceError):
+                raise
             line = " ".join(repr(error).split())
             raise TraceError(f"trace {file}: expected a Sextet trace, got {line:.200}") from None
 
@@ -142,7 +137,7 @@ class Trace:
 
     def _ask(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         try:
-            return self._db.execute(query, values).fetchall()
+            return list(self._db.rows(query, values))
         except (sqlite3.Error, OverflowError) as error:
             raise TraceError(f"trace {self.path}: could not be read: {error}") from None
 
@@ -201,7 +196,7 @@ class Trace:
             layout.sizes.get("timeline", 0),
             lambda data: timeline_checksum(data, layout.checksum, step, reasons),
         )
-        return Line(step, number, numbers, tuple(map(str, json.loads(reasons))))
+        return Line(step, number, numbers, tuple(map(str, plain_json(reasons))))
 
     def _rest(self, number: int, column: str, blob: bytes) -> bytes:
         """The verified `dense` or `plans` of a moment. Raises one of DAMAGE."""
@@ -264,6 +259,8 @@ class Trace:
         query = "SELECT step, layout, timeline, reasons FROM moments WHERE step > ? ORDER BY step"
         for row in self._ask(query, (self._known[-1].step if self._known else -1,)):
             with self._reading(f"step {row[0]}"):
+                if self._known and row[0] <= self._known[-1].step:
+                    raise ValueError(f"it follows step {self._known[-1].step}")
                 self._known.append(self._line(*row))
         return self._known
 
@@ -365,7 +362,7 @@ class Trace:
             ((at, *parts),) = rows
             step = at - 1
             try:
-                keyframe = Keyframe(at, *map(zlib.decompress, parts))
+                keyframe = Keyframe(at, *map(inflated, parts))
             except DAMAGE:
                 continue
             yield keyframe
@@ -383,28 +380,13 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _prepare(database: sqlite3.Connection) -> list[str]:
-    """Prepares a connection to an untrusted file; returns its damage as a whole, in lines."""
-    database.text_factory = lambda data: data.decode("utf-8", "replace")
-    for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1"):
-        database.execute(f"PRAGMA {pragma}")
-    try:
-        database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    except sqlite3.DatabaseError:
-        # SQLite refuses a file that was cut short unless its schema is writable.
-        database.execute("PRAGMA writable_schema=1")
-        database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-        return ["the file is shorter than it says, or its first page is damaged"]
-    return []
-
-
-def _meta(database: sqlite3.Connection, damage: list[str]) -> dict[str, Any]:
+def _meta(database: Database, damage: list[str]) -> dict[str, Any]:
     """The description of the run; damage to optional entries is added to `damage`."""
-    stored = dict(database.execute("SELECT key, value FROM meta").fetchall())
+    stored = dict(database.rows("SELECT key, value FROM meta LIMIT 1000"))
     meta: dict[str, Any] = {"config": {}, "drive_hashes": {}, "checksums": {}}
     for key, text in stored.items():
         try:
-            value = json.loads(text)
+            value = plain_json(text)
             if key in meta and not isinstance(value, dict):
                 raise ValueError(f"{key} is no mapping")
             meta[key] = value

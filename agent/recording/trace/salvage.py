@@ -70,9 +70,9 @@ class SalvagedTrace:
         rows, whole = self._run(f"{_QUERY} ORDER BY step")
         if not whole:
             rows += self._behind(rows)
-        lines, lost = list[Line](), dict[int, str]()
+        lines, lost, most = list[Line](), dict[int, str](), self._most
         for row in sorted(rows, key=lambda row: row[0]):
-            if lines and lines[-1].step == row[0]:
+            if not 0 <= row[0] < most or (lines and lines[-1].step == row[0]):
                 continue
             try:
                 lines.append(self.trace._line(*row))
@@ -84,7 +84,7 @@ class SalvagedTrace:
         """The rows up to the first damage, and whether there is no damage."""
         rows: list[_Row] = []
         try:
-            rows.extend(self.trace._db.execute(query, values))
+            rows.extend(self.trace._db.rows(query, values))
         except _UNREADABLE:
             return rows, False
         return rows, True
@@ -103,10 +103,14 @@ class SalvagedTrace:
         ends = [0]
         for table in tables:
             with suppress(*_UNREADABLE):
-                last = self.trace._db.execute(f"SELECT MAX(step) FROM {table}").fetchone()[0]
+                ((last,),) = self.trace._db.rows(f"SELECT MAX(step) FROM {table}")
                 ends.append(0 if type(last) is not int else last + 1)
-        most = self.trace.path.stat().st_size // _LEAST_BYTES
-        return min(max(ends) if any(ends) else most, most)
+        return min(max(ends) if any(ends) else self._most, self._most)
+
+    @property
+    def _most(self) -> int:
+        """More moments than the file has room for."""
+        return self.trace._db.size // _LEAST_BYTES + 1
 
     def _gaps(self, lost: Mapping[int, str]) -> tuple[DamagedSpan, ...]:
         """The unreadable steps up to the last, adjacent ones with the same reason as one gap."""

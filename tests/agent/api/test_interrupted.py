@@ -174,7 +174,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(whole, capsys):
         place.write_text("{")
     assert run(["train", "--resume", "r", "--no-live"]) == 2
     *_, line = capsys.readouterr().err.splitlines()
-    assert "damaged ones alone (20, 40, 60)" in line
+    assert "the same holds for all: 20, 40, 60" in line
 
 
 def test_the_best_weights_are_found_while_they_are_replaced(whole, capsys):

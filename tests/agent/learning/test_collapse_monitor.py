@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
-from small_training import learner_of, made
+from small_training import SMALL, learner_of, made
 from torch import nn
 
-from agent.assembly.build import Assembly
+from agent.assembly.build import Assembly, assemble, known_kinds
+from agent.assembly.merge import merge
 from agent.learning.collapse_monitor import CollapseMonitor, effective_rank
+from agent.learning.training import Training
 from agent.live import live
 
 
@@ -102,3 +106,62 @@ def test_a_policy_that_does_one_thing_is_dead():
         monitor.add(torch.tensor([[0.0, 1.0]]), torch.zeros(1, len(monitor.max_intrinsic)))
     monitor.examine(100)
     assert "policy Greedy: dead: action 1 in 100% of 300 steps" in monitor.warnings
+
+
+class Arms(gymnasium.Env):
+    """At each of 50 steps one action pays 1.5 of the scale and the other half of it."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, render_mode=None, scale=1.0):
+        self.render_mode, self.scale = render_mode, scale
+
+    def _observed(self):
+        self.kind = int(self.np_random.integers(3))
+        return np.eye(3, dtype=np.float32)[self.kind]
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._observed(), {}
+
+    def step(self, action):
+        reward = self.scale * (1.5 if action == self.kind % 2 else 0.5)
+        return self._observed(), reward, False, False, {}
+
+
+@pytest.fixture
+def arms():
+    names = {scale: f"TestArms{scale}-v0" for scale in (1, 10)}
+    for scale, name in names.items():
+        gymnasium.register(name, Arms, kwargs={"scale": scale}, max_episode_steps=50)
+    yield names
+    for name in names.values():
+        del gymnasium.registry[name]
+
+
+@pytest.mark.parametrize(("scale", "named"), [(10, True), (1, False)])
+def test_a_critic_whose_range_the_targets_leave_is_named(arms, tmp_path, scale, named):
+    """Rewards of 5 to 15 are energies of -1.8 to -2.8, up to 277 in sum; the bins end at 100."""
+    critic = {"kind": "actions-categorical", "num_bins": 101, "v_max": 100}
+    tree = merge(
+        merge(SMALL, {"cost": {"critic": critic}}),
+        {"world": {"id": arms[scale]}, "discount": 0.99, "learner": {"replay_ratio": 1}},
+    )
+    assembly = assemble(tree, known_kinds(), training=True)
+    training = Training(
+        assembly.agent,
+        assembly.world,
+        learner_of(assembly),
+        tmp_path,
+        Training.Config(steps=124, report_every=0, evaluate_every=0),
+        evaluate=lambda: [1.0],
+        seed=0,
+    )
+    *_, progress = training.run()
+    lines = [line for line in progress.warnings if "range" in line]
+    assert len(lines) == named
+    if named:
+        assert "targets of 'score'" in lines[0]
+        assert "bins end at 100" in lines[0]
+        assert lines[0].endswith("--cost.critic.v_max=300")

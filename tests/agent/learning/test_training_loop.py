@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 
+import pytest
 from small_training import learner_of, made, trained
 
 from agent.learning.training import Training
 from agent.recording import checkpoint
+from modules.messages import SextetError
 
 
 def test_resumed_life_is_the_uninterrupted_one_bit_for_bit(tmp_path):
@@ -98,3 +101,44 @@ def test_an_evaluation_that_was_told_to_stop_is_made_up_for(tmp_path):
     values = [(line["steps"], line["evaluation"]) for line in lines if "evaluation" in line]
     assert values == [(20, 5.0), (40, 7.0)]
     assert second.progress.best == 7.0
+
+
+def test_an_evaluation_that_is_no_number_is_never_the_best(tmp_path):
+    assembly = made()
+    evaluations = iter([[math.nan, 1.0], [2.0], [math.inf], [], [3.0]])
+    training = Training(
+        assembly.agent, assembly.world, learner_of(assembly), tmp_path,
+        Training.Config(steps=50, report_every=0, evaluate_every=10, checkpoint_every=0),
+        evaluate=lambda: next(evaluations), seed=3,
+    )  # fmt: skip
+    for _ in training.run():
+        pass
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    lines = [line for line in map(json.loads, text.splitlines()) if "evaluation" in line]
+    assert [line["evaluation"] for line in lines] == [None, 2.0, None, None, 3.0]
+    assert [line["best"] for line in lines] == [None, 2.0, 2.0, 2.0, 3.0]
+    assert checkpoint.load(tmp_path / "checkpoints" / "best").facts["best"] == 3.0
+
+
+def test_a_checkpoint_that_is_not_finite_is_refused(tmp_path):
+    training = trained(tmp_path, 60)
+    learner, memory = training.learner, training.agent.modules.memory
+    for part, of_part in (("weights", learner.weights), ("learner", learner.tensors)):
+        number = next(t for t in of_part().values() if t.is_floating_point()).view(-1)[:1]
+        before = number.clone()
+        number.fill_(math.nan)
+        with pytest.raises(
+            SextetError, match=f"^checkpoint 61: {part} .*: expected finite numbers"
+        ):
+            training.save("61")
+        number.copy_(before)
+    memory._fields["signals"][7, 0] = math.inf
+    with pytest.raises(SextetError, match=r"^checkpoint 61: memory signals: .*got inf"):
+        training.save("61")
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "50",
+        "60",
+        "best",
+    ]

@@ -1,0 +1,42 @@
+"""A few cases of the tortures of strange files, in every run of the tests."""
+
+import pytest
+
+from tests.torture import checkpoints, configs, hostile, traces
+from tests.torture.harness import run_case
+
+QUICK = {
+    "yaml: bomb of merge keys", "config: fifo", "config: plugin", "config: world of a package",
+    "seeds: plugin of a training of several", "study: plugin of a study's folder",
+    "checkpoint: pickle as weights", "checkpoint: path outside", "checkpoint: data of gigabytes",
+    "checkpoint: moments in another shape", "checkpoint: updates without end",
+    "checkpoint: all weights damaged", "trace: view without end", "trace: computed gigabytes",
+    "trace: gigabytes in keyframes", "trace: world of a package",
+}  # fmt: skip
+NUMBERS = [number for number, (name, *_) in enumerate(hostile.HOSTILE) if name in QUICK]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: hostile.HOSTILE[number][0])
+def test_a_hostile_file_is_refused_and_nothing_is_executed(number: int):
+    assert run_case("hostile", number, 0)["fault"] == ""
+
+
+def test_all_quick_cases_are_there():
+    assert len(NUMBERS) == len(QUICK)
+    assert hostile.CASES >= 50
+
+
+@pytest.mark.parametrize("number", range(1, 1 + 2 * len(checkpoints.CHANGES), 5))
+def test_a_changed_checkpoint_is_refused_or_valid(number: int):
+    assert run_case("checkpoints", number, 1)["fault"] == ""
+
+
+@pytest.mark.parametrize("number", range(1, len(traces.CHANGES)))
+def test_a_changed_trace_is_refused_or_read(number: int):
+    assert run_case("traces", number, 1)["fault"] == ""
+
+
+@pytest.mark.parametrize("number", range(2, 10))
+def test_a_changed_configuration_is_refused_or_plays(number: int):
+    assert configs.CASES > 100
+    assert run_case("configs", number, 1)["fault"] == ""
