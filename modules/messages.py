@@ -35,7 +35,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
@@ -126,7 +125,7 @@ _SLACK = 1e-4
 """Rounding may take a fraction this far beyond its range."""
 
 _SHORT = 16
-"""Up to this many numbers are compared one by one, which is faster than NumPy."""
+"""Up to this many numbers are compared one by one: in the loop that takes 2 µs, `aminmax` 9 µs."""
 
 
 class Shape:
@@ -160,33 +159,24 @@ class Shape:
     def allows(self, value: Tensor) -> bool:
         """Whether all numbers of `value` are in the range.
 
-        Most messages of the loop are a few short arrays, which NumPy compares in about 1 µs;
-        `torch.isfinite(value).all()` takes 7 µs. A tensor that was allowed last time and has not
-        changed is not read again: many directives and plans are made of the same tensors.
+        A tensor that was allowed last time and has not changed is not read again: many directives
+        and plans are made of the same tensors.
         """
-        if not (self.is_bounded or value.dtype.is_floating_point):
+        if not (self.is_bounded or value.dtype.is_floating_point) or value.numel() == 0:
             return True
         last, version = self._last
         if value is last and not value.is_inference() and value._version == version:
             return True
-        try:
-            array = value.numpy()
-        except (RuntimeError, TypeError):  # it has a gradient, is on a device, or is bfloat16
-            array = value.detach().double().cpu().numpy()
-        if self._allows(array):
-            self._last = value, 0 if value.is_inference() else value._version
-            return True
-        return False
-
-    def _allows(self, array: npt.NDArray[Any]) -> bool:
         low, high = self._low, self._high
-        if array.size <= _SHORT:
-            return all(low <= number <= high for number in array.ravel().tolist())
-        if not (self.is_bounded or self.infinite) and math.isfinite(np.vdot(array, array)):
-            return True
-        # A NaN is the least and the largest of its array, and in no range.
-        least, most = np.minimum.reduce(array, None), np.maximum.reduce(array, None)
-        return low <= float(least) and float(most) <= high
+        if value.numel() <= _SHORT:
+            allowed = all(low <= number <= high for number in value.flatten().tolist())
+        else:
+            # A NaN is the least and the largest of its tensor, and in no range.
+            least, most = torch.aminmax(value)
+            allowed = low <= float(least) and float(most) <= high
+        if allowed:
+            self._last = value, 0 if value.is_inference() else value._version
+        return allowed
 
     def refusal(self, message: str, field: str, value: Tensor) -> MessageError:
         """The error of a `value` that is not allowed, with its first number out of range."""
