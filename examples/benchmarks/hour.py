@@ -127,11 +127,11 @@ def train_sextet(job: Job, options: argparse.Namespace, log: Path) -> dict[str, 
         best = max(so_far, key=lambda one: evaluated[one[1]])[2]
         judged = {}
         for protocol in PROTOCOLS:
-            found = sextet(
+            scores = sextet(
                 log, "eval", str(best), "--protocol", protocol, "--episodes",
                 str(options.episodes), "--num-envs", "10", "--seed", str(job.seed + HELD_SEED),
             )  # fmt: skip
-            judged[protocol] = {**score(found["returns"])._asdict(), "returns": found["returns"]}
+            judged[protocol] = {**score(scores["returns"])._asdict(), "returns": scores["returns"]}
         points.append({"minutes": mark, "cpu": minutes, "steps": steps, **judged})
     return {
         "learner": job.learner, "game": job.game, "seed": job.seed, "preset": options.preset,
@@ -196,8 +196,8 @@ def at_mark(results: list[dict[str, Any]], learner: str, game: str, mark: int) -
 def figure(points: list[Any], protocol: str) -> tuple[float, float, float]:
     """Mean and 95 % interval: over seeds where there are several, else over episodes."""
     if len(points) > 1:
-        found = score([point[protocol]["mean"] for point in points])
-        return found.mean, found.low, found.high
+        over_seeds = score([point[protocol]["mean"] for point in points])
+        return over_seeds.mean, over_seeds.low, over_seeds.high
     one = points[0][protocol]
     return one["mean"], one["low"], one["high"]
 
@@ -255,8 +255,8 @@ def draw(results: list[dict[str, Any]], place: Path) -> None:
         for learner, colour in zip(LEARNERS, ("#0b7285", "#e8590c", "#7b8794"), strict=True):
             known = [mark for mark in MARKS if at_mark(results, learner, game, mark)]
             if known:
-                found = [figure(at_mark(results, learner, game, m), "100k") for m in known]
-                mean, low, high = zip(*found, strict=True)
+                scores = [figure(at_mark(results, learner, game, m), "100k") for m in known]
+                mean, low, high = zip(*scores, strict=True)
                 panel.plot(known, mean, "o-", color=colour, label=learner, markersize=4)
                 panel.fill_between(known, low, high, color=colour, alpha=0.15, linewidth=0)
         panel.set(title=game, xlabel="CPU minutes", xlim=(0, 62))

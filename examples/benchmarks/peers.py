@@ -138,9 +138,9 @@ def train(model: Any, name: str, game: str, seed: int, minutes: float) -> list[S
         def _on_step(self) -> bool:
             if cpu_minutes() < every * (len(snapshots) + 1):
                 return True
-            found = returns(model, game, "100k", OWN_EPISODES, seed + OWN_SEED)
+            values = returns(model, game, "100k", OWN_EPISODES, seed + OWN_SEED)
             weights = copy.deepcopy(model.policy.state_dict())
-            mean = float(np.mean(found))
+            mean = float(np.mean(values))
             snapshots.append(Snapshot(cpu_minutes(), model.num_timesteps, mean, weights))
             print(f"{name} {game} {seed}: {snapshots[-1].minutes:.1f} min "
                   f"{model.num_timesteps} steps {mean:.4g}", flush=True)  # fmt: skip
@@ -184,12 +184,12 @@ def main() -> int:
 
     def judge(snapshot: Snapshot) -> dict[str, Any]:
         model.policy.load_state_dict(snapshot.weights)
-        found = {}
+        figures = {}
         for protocol in ("100k", "v5"):
             seed = chosen.seed + HELD_SEED
             values = returns(model, chosen.game, protocol, chosen.episodes, seed)
-            found[protocol] = {**score(values)._asdict(), "returns": values}
-        return found
+            figures[protocol] = {**score(values)._asdict(), "returns": values}
+        return figures
 
     marks = [float(mark) for mark in chosen.marks.split(",")]
     write_json(
