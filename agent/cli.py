@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -222,6 +223,7 @@ def study(
     quick: Annotated[bool, Option("--quick", help="As small as it still works.")] = False,
     run: Folder = None,
     resume: Annotated[Path | None, Option(help="Continue the folder of a study.")] = None,
+    plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Paired-seed experiments: worlds × arms × seeds, and a report with intervals and figures."""
@@ -324,6 +326,8 @@ def run(arguments: Sequence[str]) -> int:
     # is slower, sometimes tenfold. Set before torch is first imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     command = typer.main.get_command(app)
+    log, notes = logging.getLogger("sextet"), _Notes()
+    log.addHandler(notes)
     try:
         # Not by its `main`, which handles Ctrl-C and a closed pipe in its own way.
         with command.make_context("sextet", gather_overrides(arguments)) as context:
@@ -338,7 +342,16 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     except Exception as error:
         return _explain(error)
+    finally:
+        log.removeHandler(notes)
     return 0
+
+
+class _Notes(logging.Handler):
+    """Prints what the program logs for the user, a line each, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"note      {' '.join(record.getMessage().split())}", file=sys.stderr)
 
 
 def _explain(error: Exception) -> int:

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from modules.messages import (
@@ -23,6 +22,7 @@ from modules.messages import (
     Shape,
     State,
 )
+from modules.plain_yaml import plain_yaml
 from modules.suggest import not_one_of, suggestion
 
 MESSAGES: Mapping[str, type[Message]] = {
@@ -223,8 +223,8 @@ def place_on_axis(word: str, size: int, names: Sequence[str], where: str) -> int
 def read_value(text: str) -> Any:
     """A value as YAML reads it, else the text itself."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return plain_yaml(text)
+    except ValueError:
         return text.strip()
 
 

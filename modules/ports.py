@@ -128,8 +128,14 @@ class World(Protocol):
         or of a world made with other settings.
         """
 
+    def rehearse(self) -> str | None:
+        """Why a snapshot will not restore the world, one line; None where no reason is known.
+
+        A test before the first `reset`, which must follow it.
+        """
+
     def render(self) -> Tensor:
-        """Pictures for a person, [B H W 3] uint8."""
+        """Pictures for a person, [B H W 3] uint8, all of one size."""
 
     def close(self) -> None:
         """Frees processes, windows and memory; the world is not used afterwards."""
@@ -164,6 +170,11 @@ class Simulator(Protocol):
 
         With `seed` None the row's own random numbers are used (*clairvoyant*: it foresees chance);
         else the random numbers of the step are drawn from `seed` (*fair*).
+        """
+
+    def require_simulation(self) -> None:
+        """Raises WorldError where imagined steps would not follow the rules of the world, or would
+        change where it stands. Called before the first `reset`.
         """
 
     def render_observation(self, handle: Any) -> Any:
@@ -288,6 +299,11 @@ class Memory(Protocol):
 
     def last_written(self) -> Moment:
         """The last moment as it was written, also in rows whose episode ended there."""
+
+    def cut_episodes(self) -> None:
+        """Ends the episode of every row with the last step, as truncated, where it has not ended:
+        the observation that follows is of another.
+        """
 
     def sample(self, batch: int, window: int, key: Tensor) -> Experience:
         """`batch` windows of up to `window` steps, drawn by the random key [1] (int64).

@@ -12,6 +12,9 @@ from modules.suggest import suggestion
 
 Model = TypeVar("Model", bound=BaseModel)
 
+LARGEST = 2.0**53
+"""The largest number of a setting: up to it every integer is also a float."""
+
 
 def validated(
     model: type[Model],
@@ -29,9 +32,13 @@ def validated(
     part of it.
     """
     try:
-        return model.model_validate(dict(values))
+        checked = model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+    else:
+        dot = "" if not where or where[-1] in " ." else "."
+        require_plain_numbers(checked, values, f"{where}{dot}")
+        return checked
     location = [str(part) for part in first["loc"]]
     space = "" if not where or where[-1] in " ." or not location else "."
     path = f"{where}{space}{'.'.join(location)}"
@@ -58,6 +65,33 @@ def validated(
     if not location and first["type"] == "value_error":  # two fields disagree
         raise ConfigError(f"{path.rstrip(': ')}: {expected}")
     raise ConfigError(f"{path}: {first['input']!r:.80} is not {expected}{limits}{guess}")
+
+
+def require_plain_numbers(checked: object, raw: object, path: str) -> None:
+    """Raises ConfigError for the first number of `checked` that was given as something else, such
+    as text or a truth value, is not finite or is beyond LARGEST.
+
+    `raw`: what `checked` was made from. `path`: of the place, ending in a dot where it is inside.
+    """
+    if isinstance(checked, bool):
+        return
+    if isinstance(checked, int | float):
+        here = path.rstrip(".")
+        if isinstance(raw, bool) or not isinstance(raw, int | float):
+            raise ConfigError(f"{here}: {raw!r:.80} is not a number; write it without quotes")
+        if not abs(checked) <= LARGEST:
+            raise ConfigError(
+                f"{here}: {raw!r:.80} is not a finite number (allowed: up to {LARGEST:.0f})"
+            )
+    elif isinstance(checked, BaseModel) and isinstance(raw, Mapping):
+        for name in checked.model_fields_set & raw.keys():
+            require_plain_numbers(getattr(checked, name), raw[name], f"{path}{name}.")
+    elif isinstance(checked, Mapping) and isinstance(raw, Mapping):
+        for name in checked.keys() & raw.keys():
+            require_plain_numbers(checked[name], raw[name], f"{path}{name}.")
+    elif isinstance(checked, list | tuple) and isinstance(raw, list | tuple):
+        for number, (one, text) in enumerate(zip(checked, raw, strict=False)):
+            require_plain_numbers(one, text, f"{path}{number}.")
 
 
 def _holder(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:

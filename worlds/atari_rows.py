@@ -421,6 +421,9 @@ class AtariRows(SeededWorld):
 
     # -- simulation -------------------------------------------------------------------------
 
+    def require_simulation(self) -> None:
+        """Emulators are simulated exactly."""
+
     def save_state(self, row: int) -> Handle:
         """The current state of row `row`."""
         self._require_seed()

@@ -66,6 +66,11 @@ def _is_listed(id: str, spec: Any) -> bool:
     )
 
 
+def is_game(id: str) -> bool:
+    """Whether `find` takes an id for an Atari game; imports no package that the id names."""
+    return (":" not in id or id.startswith("ale_py:")) and isinstance(find(id), Game)
+
+
 def find(id: str) -> Game | str:
     """The Atari game named by `id`, else the registered Gymnasium id itself.
 

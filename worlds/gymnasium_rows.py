@@ -2,56 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-import copyreg
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from modules import chance
-from modules.messages import SIGNALS, ConfigError, Observation, WorldError, WorldSpec
+from modules.messages import SIGNALS, Observation, SextetError, WorldError, WorldSpec
 from modules.ports import SimStep
+from worlds import rehearsal
+from worlds.edge import GuardedEnv, note
+from worlds.pictures import Pictures
 from worlds.protocols import Sensor
 from worlds.seeded import SeededWorld
 from worlds.snapshots import seal, unseal
 from worlds.spaces import ActionCodec, ObservationCodec, Percept
 
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Suppresses warnings, which address authors of environments; errors still propagate."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
-def _calling(id: str, call: str, hint: str = "") -> Iterator[None]:
-    """Runs an environment's own code, which may raise any error: it becomes a WorldError."""
-    try:
-        with _no_warnings():
-            yield
-    except Exception as error:
-        brief = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise WorldError(f"world {id}: {call} failed ({brief}){hint}") from error
+_EFFORT = SIGNALS.index("effort")
+EPISODE_STEPS = 10_000
+"""The episode limit, steps, of an environment that has no time limit of its own."""
 
 
 @dataclass(slots=True, eq=False)
 class Handle:
     """A state of one row: a copy of its environment that is never stepped."""
 
-    env: Any
+    env: GuardedEnv
     obs: Percept
-    steps: int
     ended: bool
 
 
@@ -59,7 +39,7 @@ class Handle:
 class _Row:
     """One environment, its last observation and, in `actions`, the actions of this episode."""
 
-    env: Any
+    env: GuardedEnv
     obs: Percept
     episode: int = 0
     actions: list[Any] = field(default_factory=list)
@@ -69,20 +49,16 @@ class _Row:
     truncated: bool = False
 
 
-def _construct(id: str) -> Any:
-    """An environment of a Gymnasium id, whose package `catalog.find` has imported."""
-    with _calling(id, "construction"):
-        spec = gymnasium.spec(id.rpartition(":")[2])
-        mode = "rgb_array" if "rgb_array" in _render_modes(spec) else None
-        return gymnasium.make(spec, render_mode=mode, disable_env_checker=True)
-
-
 class GymnasiumRows(SeededWorld):
     """B environments of one Gymnasium id with next-step autoreset, one seed an episode.
 
     Actions: Discrete or bounded Box. Observations: frames, vectors, Discrete, or a Dict of those
     with goals. A snapshot is each row's seed and the actions since, restored by replay: exact if
-    the environment is deterministic under its seed. The simulator steps copies of environments.
+    the environment is deterministic under its seed (`rehearse`). The simulator steps copies of
+    environments. Every call of an environment is guarded (`worlds.edge`).
+
+    `episode_steps`: the length at which an episode is truncated; None: the environment's own limit,
+    else EPISODE_STEPS. `step_seconds`: see `GuardedEnv`.
 
     Raises: ConfigError for unsupported spaces, WorldError if the environment cannot be constructed.
     """
@@ -95,19 +71,26 @@ class GymnasiumRows(SeededWorld):
         sensor: Sensor | None,
         episode_steps: int | None,
         observation_signals: tuple[int, ...],
+        step_seconds: float | None,
     ) -> None:
         self._observation_signals = observation_signals
-        self.num_envs, self._episode_steps = num_envs, episode_steps
-        first = _construct(id)
+        self.num_envs, self._step_seconds = num_envs, step_seconds
+        empty = Percept(np.zeros(0), None)
+        first = GuardedEnv(id, "row 0", step_seconds)
+        self._rows = [_Row(first, empty)]
         try:
             self._actions = ActionCodec(id, first.action_space)
             self._observations = ObservationCodec(id, first.observation_space, sensor)
-        except ConfigError:
-            first.close()
+            for row in range(1, num_envs):
+                self._rows.append(_Row(GuardedEnv(id, f"row {row}", step_seconds), empty))
+        except SextetError:
+            self.close()
             raise
-        empty = Percept(np.zeros(0), None)
-        self._rows = [_Row(env=first, obs=empty)]
-        self._rows += [_Row(env=_construct(id), obs=empty) for _ in range(num_envs - 1)]
+        self._is_limited = episode_steps is not None or first.time_limit is not None
+        self._limit = episode_steps if self._is_limited else EPISODE_STEPS
+        self._film = Pictures()
+        self._rehearsed = False
+        self._replay_fault: str | None = None
         self.spec = WorldSpec(
             id=id,
             pixels=self._observations.pixels,
@@ -136,6 +119,11 @@ class GymnasiumRows(SeededWorld):
         Raises: WorldError with the environment's own error.
         """
         self._seed = seed
+        if not self._is_limited:
+            note(
+                f"world {self.spec.id}: has no time limit; its episodes are truncated after "
+                f"{EPISODE_STEPS} steps (world.episode_steps)"
+            )
         for index, row in enumerate(self._rows):
             row.episode = 0
             self._start_episode(index, row)
@@ -160,9 +148,7 @@ class GymnasiumRows(SeededWorld):
 
     def _start_episode(self, index: int, row: _Row) -> None:
         key = int(chance.keys(self._require_seed(), index + 1, row.episode)[index])
-        with _calling(self.spec.id, "reset"):
-            observation, _ = row.env.reset(seed=key % 2**31)
-        row.obs, row.actions = self._observations.encode(observation), []
+        row.obs, row.actions = self._observations.encode(row.env.reset(key)), []
         row.signals = (*(0.0,) * len(SIGNALS), *self._appended(row.obs))
         row.first, row.terminated, row.truncated = True, False, False
 
@@ -170,19 +156,18 @@ class GymnasiumRows(SeededWorld):
         element = self._actions.to_env(native)
         row.actions.append(element)
         row.obs, row.signals, row.terminated, row.truncated = self._step_env(
-            row.env, element, self._actions.effort(native), len(row.actions)
+            row.env, element, self._actions.effort(native)
         )
         row.first = False
 
     def _step_env(
-        self, env: Any, element: Any, effort: float, steps: int
+        self, env: GuardedEnv, element: Any, effort: float
     ) -> tuple[Percept, tuple[float, ...], bool, bool]:
-        with _calling(self.spec.id, "step"):
-            observation, reward, terminated, truncated, _ = env.step(element)
-        obs = self._observations.encode(observation)
-        signals = (float(reward), 0.0, 0.0, float(terminated), effort, 0.0, *self._appended(obs))
-        truncated = not terminated and (bool(truncated) or steps == self._episode_steps)
-        return obs, signals, bool(terminated), truncated
+        step = env.step(element)
+        obs, end = self._observations.encode(step.observation), float(step.terminated)
+        signals = (step.reward, 0.0, 0.0, end, effort, 0.0, *self._appended(obs))
+        truncated = not step.terminated and (step.truncated or env.steps == self._limit)
+        return obs, signals, step.terminated, truncated
 
     def _appended(self, obs: Percept) -> tuple[float, ...]:
         """The signals after `SIGNALS`: entries of the vector, then the achieved goal."""
@@ -204,20 +189,11 @@ class GymnasiumRows(SeededWorld):
         )
 
     def render(self) -> Tensor:
-        """Pictures [B H W 3] uint8: the environment's own, else the observed frame, else bars.
-
-        Bars show the numbers of a vector observation, through tanh.
+        """Pictures [B H W 3] uint8 of one size: the environment's own, else the observed frame,
+        else bars, which show the numbers of a vector observation through tanh.
         """
         self._require_seed()
-        pictures = []
-        for row in self._rows:
-            picture = np.zeros(0)
-            # An error: a renderer that is not installed.
-            if row.env.render_mode == "rgb_array":
-                with suppress(Exception), _no_warnings():
-                    picture = np.asarray(row.env.render())
-            usable = picture.ndim == 3 and picture.dtype == np.uint8
-            pictures.append(picture if usable else _picture(row.obs.array))
+        pictures = [self._film.picture(row.env.render(), row.obs.array) for row in self._rows]
         return torch.from_numpy(np.stack(pictures))
 
     def close(self) -> None:
@@ -229,7 +205,7 @@ class GymnasiumRows(SeededWorld):
     # -- snapshots --------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
-        """Each row's episode number, its actions since the reset, and the last observation."""
+        """Each row's episode number, the actions since its reset, last observation and signals."""
         seed, facts, blobs = self._require_seed(), [], list[bytes]()
         for row in self._rows:
             actions = np.array(row.actions, self._actions.dtype)
@@ -241,7 +217,7 @@ class GymnasiumRows(SeededWorld):
         """Restores a snapshot by replay of each row's episode and returns its observation.
 
         Raises: WorldError if `data` is damaged, of an environment with other settings, or if the
-        replay ends in another observation: the environment is not deterministic under its seed.
+        replay ends in another observation or other signals: it is not deterministic under its seed.
         """
         facts, blobs = unseal(data, self._identity)
         self._seed = facts["seed"]
@@ -250,19 +226,34 @@ class GymnasiumRows(SeededWorld):
             packed, signals, values = blobs[3 * index : 3 * index + 3]
             actions = np.frombuffer(packed, self._actions.dtype).reshape(-1, *self._actions.shape)
             self._start_episode(index, row)
+            recorded = np.frombuffer(signals)
             for element in actions:
                 action = int(element) if self._actions.spec.discrete else element.copy()
                 row.actions.append(action)
-                row.obs = self._step_env(row.env, action, 0.0, len(row.actions))[0]
-            if row.obs.array.tobytes() != values:
+                row.obs, row.signals, *_ = self._step_env(row.env, action, recorded[_EFFORT])
+            same = row.obs.array.tobytes() == values
+            if not same or not np.array_equal(row.signals, recorded):
                 raise WorldError(
-                    f"snapshot of {self.spec.id}: expected the recorded observation, got another "
-                    f"after the replay of row {index}: not deterministic under its seed; reset "
-                    "instead"
+                    f"snapshot of {self.spec.id}: expected the recorded "
+                    f"{'signals' if same else 'observation'}, got another after the replay of row "
+                    f"{index}: not deterministic under its seed; reset instead"
                 )
-            row.signals = tuple(np.frombuffer(signals).tolist())
+            row.signals = tuple(recorded.tolist())
             row.first, row.terminated, row.truncated = progress[2:]
         return self._observe()
+
+    def rehearse(self) -> str | None:
+        """Why a replay does not restore this world, tested once; None where it does.
+
+        It is tested in environments of its own where more can be opened. Needs `reset` afterwards.
+        """
+        if not self._rehearsed:
+            self._rehearsed = True
+            self._replay_fault = rehearsal.replay_fault(self._open, self._rows[0].env)
+        return self._replay_fault
+
+    def _open(self) -> GuardedEnv:
+        return GuardedEnv(self.spec.id, "rehearsal", self._step_seconds)
 
     # -- simulation -------------------------------------------------------------------------
 
@@ -272,15 +263,9 @@ class GymnasiumRows(SeededWorld):
         Raises: WorldError if the environment cannot be copied.
         """
         self._require_seed()
-        _share_pygame_objects()
         at = self._rows[row]
         ended = at.terminated or at.truncated
-        return Handle(self._copy(at.env), at.obs, len(at.actions), ended)
-
-    def _copy(self, env: Any) -> Any:
-        # An environment may hold objects that cannot be copied.
-        with _calling(self.spec.id, "copy", "; choose world_model.kind=jepa"):
-            return copy.deepcopy(env)
+        return Handle(at.env.copy(None, f"row {row}, imagined"), at.obs, ended)
 
     def simulate(self, handle: Handle, action: Any, seed: int | None) -> SimStep:
         """One step of a copy, from `handle` with a native action (int or array [A]).
@@ -290,50 +275,26 @@ class GymnasiumRows(SeededWorld):
         """
         if handle.ended:
             return SimStep(handle, (0.0,) * len(self.spec.signals), True)
-        env = self._copy(handle.env)
-        if seed is not None:
-            env.unwrapped.np_random = np.random.default_rng(seed % 2**63)
+        env = handle.env.copy(seed, handle.env.where)
         obs, signals, terminated, truncated = self._step_env(
-            env, self._actions.to_env(action), self._actions.effort(action), handle.steps + 1
+            env, self._actions.to_env(action), self._actions.effort(action)
         )
         ended = terminated or truncated
-        return SimStep(Handle(env, obs, handle.steps + 1, ended), signals, ended)
+        return SimStep(Handle(env, obs, ended), signals, ended)
+
+    def require_simulation(self) -> None:
+        """Raises WorldError where copies of the environment do not follow its rules and leave it
+        as it is: no such copy can be made, or its random numbers cannot be seeded.
+        """
+        fault = rehearsal.simulation_fault(self._open, self._rows[0].env)
+        if fault is not None:
+            raise WorldError(
+                f"world {self.spec.id}: expected a world that can be imagined from, got {fault}; "
+                "choose world_model.kind=jepa"
+            )
 
     def render_observation(self, handle: Handle) -> NDArray[Any]:
         """The observation of a handle, not a copy: pixels [H W C] in the sensor's format (in
         the environment's own without a sensor), or a vector [N] float32.
         """
         return handle.obs.array
-
-
-def _share_pygame_objects() -> None:
-    """Makes copies of environments share pygame's surfaces, clocks and fonts.
-
-    pygame cannot copy them. Sharing is safe: only the original renders, and redraws everything.
-    """
-    if (pygame := sys.modules.get("pygame")) is not None:
-        for kind in (pygame.Surface, pygame.time.Clock, pygame.font.Font):
-            copyreg.pickle(kind, lambda shared: (lambda: shared, ()))
-
-
-def _render_modes(spec: Any) -> tuple[str, ...]:
-    """The render modes an environment's class declares."""
-    entry = spec.entry_point
-    maker = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
-    metadata = getattr(maker, "metadata", None)
-    return tuple(metadata.get("render_modes", ())) if isinstance(metadata, dict) else ()
-
-
-def _picture(observed: NDArray[Any]) -> NDArray[np.uint8]:
-    """[H W 3]: an observed frame in three channels, or an observed vector as bars."""
-    if observed.ndim == 3:
-        frame = observed if observed.dtype.kind != "f" else (observed.clip(0, 1) * 255).round()
-        frame = frame.astype(np.uint8)[:, :, :3]
-        return frame if frame.shape[2] == 3 else frame[:, :, :1].repeat(3, axis=2)
-    height, bar = 64, 12
-    picture = np.zeros((height, bar * observed.size, 3), np.uint8)
-    for index, value in enumerate(np.tanh(observed).tolist()):
-        reach = round(value * (height // 2 - 1))
-        top, bottom = sorted((height // 2, height // 2 - reach))
-        picture[top : bottom + 1, bar * index + 1 : bar * (index + 1) - 1] = (90, 170, 250)
-    return picture

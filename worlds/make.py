@@ -10,7 +10,7 @@ from typing import Any
 from modules.messages import ConfigError, WorldSpec
 from modules.ports import World
 from modules.validation import validated
-from worlds.catalog import Game, find, list_games, list_worlds
+from worlds.catalog import Game, find, is_game, list_games, list_worlds
 from worlds.protocols import Sensor, protocol_named
 
 __all__ = ["list_games", "list_worlds", "make_world", "world_spec"]
@@ -26,16 +26,20 @@ def make_world(
     episode_steps: int | None = None,
     chapter_steps: int | None = None,
     observation_signals: tuple[int, ...] = (),
+    step_seconds: float | None = None,
+    isolate: bool = False,
 ) -> World:
     """B = `num_envs` copies of an environment, stepped side by side.
 
     id: an Atari game or a Gymnasium id, see `worlds.catalog.find`. protocol: `v5` (default) or
     `100k`, Atari only. training: applies the protocol's rules for training. sensor: the format of
     frames; None: the environment's own. vector: Atari in threads, with the same observations
-    but without a simulator. episode_steps: truncates episodes after this many steps.
+    but without a simulator. episode_steps: truncates episodes after this many steps; None: by the
+    environment's own limit, else after `gymnasium_rows.EPISODE_STEPS`.
     chapter_steps: see `worlds.atari_rng`; 0 gives each episode its own seed. observation_signals:
     indices of entries of a vector observation that are also signals, named `observation_0` etc.;
-    not in Atari.
+    not in Atari. step_seconds: the longest that one call of an environment may take, not in Atari.
+    isolate: environments other than Atari in a process of their own, see `worlds.isolated`.
 
     Raises: ConfigError in one line for an invalid setting, WorldError if the environment cannot be
     constructed.
@@ -51,6 +55,19 @@ def make_world(
     rules = protocol_named(protocol)
     if isinstance(sensor, Mapping):
         sensor = validated(Sensor, sensor, "sensor ")
+    if isolate and not is_game(id):
+        from worlds.isolated import IsolatedWorld
+
+        if protocol is not None:
+            raise _no_protocol(id, protocol)
+        return IsolatedWorld(
+            id=id,
+            num_envs=num_envs,
+            sensor=None if sensor is None else sensor.model_dump(),
+            episode_steps=episode_steps,
+            observation_signals=observation_signals,
+            step_seconds=step_seconds,
+        )
     target = find(id)
     if isinstance(target, Game):
         from worlds.atari_rng import CHAPTER_STEPS
@@ -68,10 +85,7 @@ def make_world(
         )
         world: World = AtariVector(settings) if vector else AtariRows(settings)
     elif protocol is not None:
-        raise ConfigError(
-            f"protocol: expected none in {id}, which is no Atari game, got "
-            f"{protocol!r}; leave it out"
-        )
+        raise _no_protocol(id, protocol)
     else:
         from worlds.gymnasium_rows import GymnasiumRows
 
@@ -81,6 +95,7 @@ def make_world(
             sensor=sensor,
             episode_steps=episode_steps,
             observation_signals=observation_signals,
+            step_seconds=step_seconds,
         )
     size = world.spec.vector or 0
     for entry in observation_signals:
@@ -94,19 +109,25 @@ def make_world(
     return world
 
 
-def world_spec(id: str, protocol: str | None = None) -> WorldSpec:
-    """The spec of `make_world(id, protocol=protocol)`.
+def _no_protocol(id: str, protocol: str) -> ConfigError:
+    return ConfigError(
+        f"protocol: expected none in {id}, which is no Atari game, got {protocol!r}; leave it out"
+    )
 
-    That of an Atari game is computed once a process, since loading a ROM takes .1 s; another id may
-    be registered anew.
+
+def world_spec(id: str, protocol: str | None = None, isolate: bool = False) -> WorldSpec:
+    """The spec of `make_world(id, protocol=protocol, isolate=isolate)`.
+
+    That of an Atari game is computed once a process, since loading a ROM takes .1 s, and that of an
+    isolated world, since a process takes seconds; another id may be registered anew.
     """
-    spec = _atari_spec if isinstance(find(id), Game) else _spec
-    return spec(id, protocol)
+    spec = _cached_spec if isolate or is_game(id) else _spec
+    return spec(id, protocol, isolate)
 
 
-def _spec(id: str, protocol: str | None) -> WorldSpec:
-    with closing(make_world(id, protocol=protocol)) as world:
+def _spec(id: str, protocol: str | None, isolate: bool) -> WorldSpec:
+    with closing(make_world(id, protocol=protocol, isolate=isolate)) as world:
         return world.spec
 
 
-_atari_spec = cache(_spec)
+_cached_spec = cache(_spec)

@@ -11,6 +11,10 @@ class SeededWorld:
     spec: WorldSpec
     _seed: int | None = None
 
+    def rehearse(self) -> str | None:
+        """None: a snapshot restores the environment exactly."""
+        return None
+
     def _require_seed(self) -> int:
         """The run's seed. Raises WorldError before the first `reset`, and after `close`."""
         if self._seed is None:

@@ -67,6 +67,7 @@ def evaluate(
     agent: AgentName | None = None,
     *overrides: str,
     episodes: int = 10,
+    on_note: Callable[[str], object] = lambda line: None,
     on_progress: Callable[[EvaluationProgress], object] = lambda progress: None,
     **options: Unpack[AgentOptions],
 ) -> Scores:
@@ -74,8 +75,9 @@ def evaluate(
 
     `agent`: what `train` returned, a run folder, a bundled agent (None: the showpiece), or a world.
     `overrides` are settings as "actor.policy.epsilon=0". `on_progress` is called after every turn
-    of the loop. Raises ConfigError or WorldError where the agent cannot be assembled,
-    RunFailedError where an episode fails.
+    of the loop, `on_note` with a line for each damaged checkpoint that is passed over. Raises
+    ConfigError or WorldError where the agent cannot be assembled, RunFailedError where an episode
+    fails.
 
     >>> evaluate("cartpole", episodes=3).mean_return
     500.0
@@ -83,7 +85,7 @@ def evaluate(
     seed = options.get("seed")
     seed = EVALUATION_SEED if seed is None else seed
     request = request_for(agent, overrides, episodes=episodes, **options)
-    assembly = prepared(request)
+    assembly = prepared(request, on_note)
     world, steps = assembly.world, assembly.config.settings.steps
     try:
         evaluation = whole_episodes(

@@ -7,7 +7,6 @@ each, `summary.json` the result.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from agent.api.training import (
     start,
 )
 from agent.assembly.merge import ConfigTree, merge
+from agent.assembly.trust import packages, require_named
 from agent.engines.engine import Engine, Job, Report, SerialEngine
 from agent.engines.processes import ProcessEngine
 from agent.learning.evaluation import score
@@ -34,6 +34,7 @@ from agent.recording.atomic import write_json
 from agent.recording.renames import current_settings
 from agent.recording.run_folder import RunFolder
 from modules.messages import ConfigError, SextetError
+from modules.strange_files import TEXT_BYTES, plain_json, read_file
 
 SEEDS = "seeds.json"
 
@@ -96,20 +97,29 @@ def start_seeds(
         "traces": [str(path) for path in traces],
     }  # fmt: skip
     write_json(folder / SEEDS, order)
-    return continue_seeds(folder, None, observer, jobs)
+    return continue_seeds(folder, None, observer, jobs, (*plugins, *packages(tree)))
 
 
 def continue_seeds(
-    place: Path, steps: int | None, observer: Observer, jobs: int = 1
+    place: Path,
+    steps: int | None,
+    observer: Observer,
+    jobs: int = 1,
+    plugins: Sequence[str] = (),
 ) -> MultiSeedRun:
-    """Continues all seeds of a folder that are not finished; raises as `start_seeds`."""
+    """Continues all seeds of a folder that are not finished; raises as `start_seeds`.
+
+    `plugins`: the packages that may be imported.
+    """
     try:
-        order = json.loads((place / SEEDS).read_text(encoding="utf-8"))
+        order = plain_json(read_file(place / SEEDS, TEXT_BYTES))
         seeds: list[int] = order["seeds"]
         tree: ConfigTree = current_settings(order["config"])
         order["config"] = tree
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"run {place}: {SEEDS} cannot be read ({error})") from None
+    require_named({**tree, "plugins": order.get("plugins")}, plugins, f"run {place}")
+    order["plugins"] = list(plugins)
     if steps is not None:
         for seed in seeds:
             newest = checkpoint.newest(_folder(place, seed) / "checkpoints", only=())

@@ -43,6 +43,7 @@ def play(
     run: str | Path | None = None,
     on_start: Callable[[Player, Path], object] | None = None,
     on_moment: Callable[[Moment], object] | None = None,
+    on_note: Callable[[str], object] = lambda line: None,
     **options: Unpack[AgentOptions],
 ) -> PlayedRun:
     """Plays `steps` steps, summed over environments, or until `episodes` have ended: the
@@ -50,11 +51,12 @@ def play(
 
     `agent` and `overrides` as in `evaluate`. `run`: the new folder; None: the next free one under
     `runs/`. `on_start` receives the player and the folder before the first moment, `on_moment` each
-    moment before its action is carried out. All is checked before the folder is created. Raises
+    moment before its action is carried out, `on_note` a line for each damaged checkpoint that is
+    passed over. All is checked before the folder is created. Raises
     ConfigError or WorldError before, RunFailedError after that; Ctrl-C raises RunInterrupted, a
     KeyboardInterrupt with the run so far.
     """
-    assembly = prepared(request_for(agent, overrides, episodes=episodes, **options))
+    assembly = prepared(request_for(agent, overrides, episodes=episodes, **options), on_note)
     world, settings = assembly.world, assembly.config.settings
     try:
         folder = RunFolder.create(run, f"play-{settings.world.id}")

@@ -54,7 +54,7 @@ def train(
         _only_steps(world, overrides, {**options, "run": run, "seeds": seeds, "traces": recorded})
         folder, steps = Path(resume), options.get("steps")
         if is_multi_seed(folder):
-            return continue_seeds(folder, steps, observer, jobs)
+            return continue_seeds(folder, steps, observer, jobs, plugins)
         return continue_from(folder, steps, observer, plugins)
     if world is None and not recorded:
         raise ConfigError(

@@ -18,6 +18,7 @@ from agent.assembly.build import Assembly, assemble, known_kinds, learning_devic
 from agent.assembly.load import RunRequest, configure, init_from
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset, settings_of
+from agent.assembly.trust import require_named
 from agent.learning.evaluation import EvaluationProgress, whole_episodes
 from agent.learning.learner import Learner
 from agent.learning.metrics import TensorBoard, require_tensorboard
@@ -27,6 +28,7 @@ from agent.learning.offline_training import (
     recorded_world,
     require_same_world,
 )
+from agent.learning.resumable import require_resumable
 from agent.learning.training import Progress, Training
 from agent.recording import checkpoint
 from agent.recording.atomic import write_json
@@ -147,7 +149,7 @@ def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigT
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
         where = settings_of(tree).world
-        spec = world_spec(where.id, where.protocol)
+        spec = world_spec(where.id, where.protocol, where.isolate)
         name = "learn-actions" if spec.actions.discrete else "learn-model"
         if spec.pixels is not None:
             name = "atari-small" if spec.goal is None else "learn-tasks"
@@ -201,25 +203,29 @@ def continue_from(
     if newest is None:
         raise ConfigError(f"run: expected a checkpoint to resume from in '{place}', got none")
     tree = folder.read_config()
+    require_named(tree, plugins, f"run {place}")
     if steps is not None:
         require_steps(steps, tree, newest[1])
         tree = merge(tree, {"training": {"steps": steps}})
-    with (
-        _assembled(tree, (*tree.get("plugins", ()), *plugins)) as (assembly, evaluator),
-        running(folder.path),
-    ):
+    with _assembled(tree, plugins) as (assembly, evaluator):
         learner = _learner(assembly)
-        checkpoint.set_aside(folder.checkpoints, newest[0])
-        if steps is not None:
-            folder.write_config(assembly.config.tree())
-        return _learn(assembly, evaluator, learner, folder, newest[1], observer, ())
+        require_resumable(newest[1], learner, assembly.world.num_envs)
+        with running(folder.path):
+            checkpoint.set_aside(folder.checkpoints, newest[0])
+            if steps is not None:
+                folder.write_config(assembly.config.tree())
+            return _learn(assembly, evaluator, learner, folder, newest[1], observer, ())
 
 
 def require_steps(steps: int, tree: ConfigTree, saved: checkpoint.Checkpoint) -> None:
     """Raises ConfigError where a checkpoint is already beyond `steps`."""
-    done, rows = int(saved.facts["steps"]), int(tree.get("world", {}).get("num_envs", 1))
+    # Both are checked when they are used.
+    try:
+        done, rows = int(saved.facts["steps"]), int(tree.get("world", {}).get("num_envs", 1))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return
     # The last turn takes a step in every environment, so it may lead beyond `steps`.
-    if -(-steps // rows) * rows < done:
+    if rows > 0 and -(-steps // rows) * rows < done:
         raise ConfigError(f"train --steps: expected at least the {done} that are done, got {steps}")
 
 
@@ -312,7 +318,7 @@ def _learn(
     parts: dict[str, Any] = {
         "agent": assembly.agent, "world": assembly.world, "learner": learner,
         "folder": folder.path, "evaluate": evaluate, "seed": settings.seed, "metrics": metrics,
-        "config": plan,
+        "config": plan, "on_note": observer.report,
     }  # fmt: skip
     training = OfflineTraining(traces=traces, **parts) if traces else Training(**parts)
     (folder.path / RESULT).unlink(missing_ok=True)

@@ -32,6 +32,7 @@ from agent.assembly.resolve import (
     resolve_swapped,
     settings_of,
 )
+from agent.assembly.trust import require_named
 from agent.modules import Modules
 from agent.recording.drive_guard import SHIPPED, drive_hashes, require_same
 from agent.recording.recorder import RunRecorder
@@ -142,12 +143,7 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
     Raises ConfigError or WorldError, one line, before anything has been written.
     """
     settings = settings_of(tree)
-    for package in settings.plugins:
-        if package not in kinds.plugged:
-            raise ConfigError(
-                f"config plugins: {package!r} was used here and is not imported by itself; "
-                f"give --plugin {package}"
-            )
+    require_named({"plugins": settings.plugins}, kinds.plugged, "config plugins")
     learning_device(settings.device)
     config = describe(tree, kinds)
     sensor = getattr(config.slots["perception"].settings, "sensor", None)
@@ -170,6 +166,9 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
         sensor=sensor,
         training=training,
         vector=training and settings.training.vectorized_env and not simulates,
+        episode_steps=where.episode_steps,
+        step_seconds=where.step_seconds,
+        isolate=where.isolate,
         observation_signals=config.observation_signals,
     )
     try:
@@ -202,7 +201,7 @@ def learning_device(name: str) -> torch.device | None:
 def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
     """The complete configuration, with the defaults that depend on the world."""
     where = settings_of(tree).world
-    spec = world_spec(where.id, where.protocol)
+    spec = world_spec(where.id, where.protocol, where.isolate)
     # The world's own name for itself and its rules: `pong` is `ALE/Pong-v5`, under `v5`.
     known = {"id": spec.id, "protocol": spec.protocol}
     config = resolve(merge(tree, {"world": known}), spec, kinds)

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
@@ -18,15 +18,16 @@ from typing import Any, TypedDict, Unpack
 from torch import Tensor
 
 from agent.agent import Agent
-from agent.assembly.build import Assembly, assemble, describe, known_kinds
+from agent.assembly.build import Assembly, assemble, known_kinds
 from agent.assembly.merge import ConfigTree, dotted, merge, read_yaml
 from agent.assembly.resolve import BUNDLED, ResolvedConfig, preset, settings_of
+from agent.assembly.trust import packages, require_named
 from agent.live import live
 from agent.recording import checkpoint
 from agent.recording.drive_guard import drive_hashes, require_same
 from agent.recording.run_folder import RunFolder
 from agent.recording.trace import Trace
-from agent.recording.weights import load_weights, parametric_modules, under
+from agent.recording.weights import load_weights, parametric_modules, require_weights, under
 from modules.messages import ConfigError, Moment, Observation, TraceError
 from modules.ports import World
 
@@ -175,6 +176,7 @@ def _layers(request: RunRequest, evaluating: bool) -> tuple[ConfigTree, Path | N
         # The argument has precedence over a file, an explicit --world.id over both.
         return merge(merge(above, {"world": {"id": name}}), layers[-1]), None
     beneath = RunFolder(folder).read_config()
+    require_named(beneath, {*request.plugins, *packages(above)}, f"run {folder}")
     place = Path(name) if (Path(name) / "manifest.json").is_file() else folder
     if not evaluating:
         first = name if _is_trained(place) else None
@@ -193,21 +195,25 @@ def _layers(request: RunRequest, evaluating: bool) -> tuple[ConfigTree, Path | N
 
 
 def resolved(request: RunRequest) -> ResolvedConfig:
-    """The complete configuration of a request; only its world is made, and closed again."""
-    tree, _ = configure(request)
-    return describe(tree, known_kinds(request.plugins))
+    """The complete configuration of a request that can be played: its world and its agent are made,
+    and closed again. Raises ConfigError or WorldError, one line.
+    """
+    assembly = prepared(request)
+    assembly.world.close()
+    return assembly.config
 
 
-def prepared(request: RunRequest) -> Assembly:
+def prepared(request: RunRequest, on_note: Callable[[str], object] = lambda line: None) -> Assembly:
     """World and agent of a request, with trained weights if there are any.
 
-    Raises ConfigError or WorldError, one line; nothing has been written.
+    `on_note` gets a line for each damaged checkpoint that is passed over. Raises ConfigError or
+    WorldError, one line; nothing has been written.
     """
     tree, folder = configure(request)
     assembly = assemble(tree, known_kinds(request.plugins))
     if folder is not None:
         try:
-            trained = _load_trained(assembly.agent, folder)
+            trained = _load_trained(assembly.agent, folder, on_note)
         except BaseException:
             assembly.world.close()
             raise
@@ -215,14 +221,18 @@ def prepared(request: RunRequest) -> Assembly:
     return assembly
 
 
-def _load_trained(agent: Agent, folder: Path) -> Path | None:
+def _load_trained(agent: Agent, folder: Path, on_note: Callable[[str], object]) -> Path | None:
     """Loads the weights of a checkpoint folder, or of the newest checkpoint in a run folder; that
     checkpoint, None if there is none. Raises ConfigError if the drives differ.
     """
     drives = drive_hashes(agent)
     if (recorded := recorded_drives(folder)) is not None:
         require_same(recorded, drives, f"run {folder}")
-    if (trained := trained_weights(folder)) is None:
+
+    def fits(_: str, forms: Mapping[str, Tensor]) -> None:
+        require_weights(agent.modules, forms, str(folder))
+
+    if (trained := trained_weights(folder, fits, on_note)) is None:
         return None
     where, saved = trained
     require_same(saved.facts.get("drives", {}), drives, f"checkpoint {where}")
@@ -230,13 +240,31 @@ def _load_trained(agent: Agent, folder: Path) -> Path | None:
     return where
 
 
-def trained_weights(folder: Path) -> tuple[Path, checkpoint.Checkpoint] | None:
-    """The weights of a checkpoint folder, or the best or newest ones in a run folder, if any."""
+def trained_weights(
+    folder: Path,
+    fits: checkpoint.Fits = lambda group, forms: None,
+    on_note: Callable[[str], object] = lambda line: None,
+) -> tuple[Path, checkpoint.Checkpoint] | None:
+    """The weights of a checkpoint folder, or the best or newest ones in a run folder, if any.
+
+    `fits` as in `checkpoint.load`. `on_note` gets a line for each damaged checkpoint that is passed
+    over. Raises ConfigError where all are damaged: an untrained agent is not what was asked for.
+    """
+    if (folder / "manifest.json").is_file():
+        return folder, checkpoint.load(folder, ("weights",), fits)
+    lines: list[str] = []
     best = folder / "checkpoints" / "best"
-    if (folder / "manifest.json").is_file() or best.is_dir():
-        where = best if best.is_dir() else folder
-        return where, checkpoint.load(where, only=("weights",))
-    return checkpoint.newest(folder / "checkpoints", only=("weights",))
+    if best.is_dir() and not best.is_symlink():
+        try:
+            return best, checkpoint.load(best, ("weights",), fits)
+        except ConfigError as error:
+            lines.append(str(error))
+    newest = checkpoint.newest(folder / "checkpoints", ("weights",), lines.append, fits)
+    if newest is None and lines:
+        raise ConfigError(lines[0])
+    for line in lines:
+        on_note(f"passed over: {line}")
+    return newest
 
 
 def recorded_drives(run: Path) -> dict[str, str] | None:

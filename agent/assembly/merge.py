@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from modules.messages import ConfigError
+from modules.plain_yaml import MOST_CHARACTERS, plain_yaml
+from modules.strange_files import read_file
 
 ConfigTree = dict[str, Any]
 
@@ -87,8 +87,8 @@ def dotted(overrides: Iterable[str]) -> ConfigTree:
                 f"config {override!r}: expected an override like actor.planner.kind=cem"
             )
         try:
-            value: Any = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value: Any = plain_yaml(text)
+        except ValueError:
             value = text
         for name in reversed(names):
             value = {name: value}
@@ -99,16 +99,13 @@ def dotted(overrides: Iterable[str]) -> ConfigTree:
 def read_yaml(path: Path) -> ConfigTree:
     """The dictionary in a YAML file. Raises ConfigError, one line."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = plain_yaml(read_file(path, 4 * MOST_CHARACTERS, links=True).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"config {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"config {path}: is not UTF-8 text; expected YAML") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f", line {mark.line + 1}"
-        what = getattr(error, "problem", None) or "nested too deeply"
-        raise ConfigError(f"config {path}{where}: is not YAML ({one_line(what)})") from None
+    except ValueError as error:
+        raise ConfigError(f"config {path}: expected YAML, got {error}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict) or not all(isinstance(name, str) for name in tree):

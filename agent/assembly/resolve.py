@@ -144,7 +144,10 @@ class Kinds:
                 f"config plugins: {package!r} cannot be imported ({one_line(error)}); give the "
                 "name of an installed package or module that holds MODULES"
             ) from None
-        self.add(package, module)
+        if not hasattr(module, "MODULES") and _registers_worlds(package):
+            self.plugged.add(package)
+        else:
+            self.add(package, module)
 
     def plug_installed(self) -> None:
         """Adds what installed packages offer under the entry-point group."""
@@ -189,6 +192,15 @@ class Kinds:
                     raise ConfigError(f"{here}: expected a class with a nested pydantic Config")
                 self._classes[slot][kind] = cls
                 self._from[slot, kind] = package
+
+
+def _registers_worlds(package: str) -> bool:
+    """Whether an imported package has registered environments with Gymnasium."""
+    from gymnasium import registry
+
+    makers = (spec.entry_point for spec in registry.values())
+    modules = (m.partition(":")[0] if isinstance(m, str) else m.__module__ for m in makers if m)
+    return any(f"{module}.".startswith(f"{package}.") for module in modules)
 
 
 def inner_slots(slot: str, cls: type) -> tuple[str, ...]:

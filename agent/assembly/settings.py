@@ -14,13 +14,19 @@ from modules.configurator.base_directive import DirectiveSettings
 
 class WorldSettings(BaseModel):
     """`id`: the world. `num_envs`: copies of it side by side (rows). `protocol`: the rules of an
-    Atari game, such as `100k`; None: the default.
+    Atari game, such as `100k`; None: the default. `episode_steps`: the length at which an episode
+    is truncated; None: the world's own limit, or 10,000 where it has none. `step_seconds`: the
+    longest that a step of a world other than Atari may take, seconds; None: no limit. `isolate`:
+    such a world runs in a process of its own, whose end or silence does not end this one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str
     num_envs: int = Field(default=1, ge=1, le=1024)
     protocol: str | None = None
+    episode_steps: int | None = Field(default=None, ge=1)
+    step_seconds: float | None = Field(default=None, gt=0, le=86_400)
+    isolate: bool = False
 
 
 class TokenSettings(BaseModel):

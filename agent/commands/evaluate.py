@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent.api.evaluate import evaluate as call
-from agent.commands.text import bounds, number
+from agent.commands.text import bounds, note, number
 from agent.reporting.score_table import compared_columns
 from agent.view.progress import EvaluationView
 from worlds.scores import human_normalised, published_score
@@ -28,7 +28,7 @@ def evaluate(
     """
     columns = compared_columns(compare)
     with EvaluationView() as view:
-        scores = call(agent, *overrides, on_progress=view.show, **options)
+        scores = call(agent, *overrides, on_progress=view.show, on_note=note, **options)
     figures = scores.as_dict()
     returns = figures.pop("returns")
     compared = {column: _published(scores.world, column) for column in columns}

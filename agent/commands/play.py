@@ -13,7 +13,7 @@ from agent.api.failure import RunInterrupted, running
 from agent.api.play import PlayedRun
 from agent.api.play import play as call
 from agent.assembly.load import Player
-from agent.commands.text import number
+from agent.commands.text import note, number
 from agent.commands.video import Film
 from agent.recording.run_folder import RunFolder
 from agent.reporting.run_picture import picture
@@ -56,7 +56,7 @@ def play(
 
         try:
             run = call(agent, *overrides, on_start=open_views,
-                       on_moment=lambda moment: [show(moment) for show in views],
+                       on_moment=lambda moment: [show(moment) for show in views], on_note=note,
                        **options)  # fmt: skip
         except RunInterrupted as interrupted:
             run = interrupted.run

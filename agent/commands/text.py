@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from modules.messages import ConfigError
@@ -26,3 +27,8 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
             raise ConfigError(f"{option}: expected numbers like 0,1,2 or 0-11, got {text!r}")
         numbers += range(int(first), int(last if dash else first) + 1)
     return tuple(numbers)
+
+
+def note(line: str) -> None:
+    """Prints a remark that is no error on stderr."""
+    print(f"note      {line}", file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -13,7 +12,7 @@ from agent.api.failure import RunInterrupted
 from agent.api.multi_seed import MultiSeedRun
 from agent.api.train import train as call
 from agent.api.training import TrainingRun
-from agent.commands.text import bounds, number, whole_numbers
+from agent.commands.text import bounds, note, number, whole_numbers
 from agent.learning.training import Progress
 from agent.view.progress import ProgressView, progress_view
 
@@ -46,9 +45,6 @@ def train(
                 view = progress_view(title, live and not side_by_side, prefix)
                 views[progress.run] = stack.enter_context(view)
             views[progress.run].show(progress)
-
-        def note(line: str) -> None:
-            print(f"note      {line}", file=sys.stderr)
 
         try:
             run = call(

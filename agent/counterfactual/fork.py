@@ -26,12 +26,13 @@ import torch
 from agent.agent import Agent
 from agent.assembly.build import assemble, build_agent, known_kinds
 from agent.assembly.load import trained_weights
+from agent.assembly.trust import require_named
 from agent.counterfactual.field_edit import PORTS, FieldEdit, field_edit
 from agent.modules import initial_moment
 from agent.recording.drive_guard import drive_hashes, require_same
 from agent.recording.keyframe import restore_agent
 from agent.recording.trace import Record, Trace, record_of
-from agent.recording.weights import load_weights
+from agent.recording.weights import load_weights, require_weights
 from modules.messages import (
     SIGNALS,
     ConfigError,
@@ -199,6 +200,7 @@ class Replay:
                     f"trace {self.trace.path}: expected the run's configuration, got none"
                 )
             self.folder = self.trace.path.parent
+            require_named(self.trace.config, plugins, f"run {self.folder}")
             assembly = assemble(self.trace.config, known_kinds(tuple(plugins)))
             self.config, self.world = assembly.config, assembly.world
             self.seed = assembly.config.settings.seed
@@ -211,7 +213,10 @@ class Replay:
                     f"trace {self.trace.path}: {self.trace.world.id} is another world here than "
                     "it was there; install what the run was recorded with"
                 )
-            self._trained = trained_weights(self.folder)
+            self._trained = trained_weights(
+                self.folder,
+                lambda _, forms: require_weights(assembly.agent.modules, forms, str(self.folder)),
+            )
             self.template = initial_moment(
                 assembly.agent.modules, self.world.spec, self.world.num_envs
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -19,6 +19,7 @@ from agent.recording.weights import named_weights, parametric_modules, under
 from modules import chance
 from modules.messages import ConfigError, Experience, MessageError
 from modules.ports import Batch, Learnable, Perception, encoded_states
+from modules.tensor_file import difference
 from modules.weights import known, subgoals
 
 
@@ -62,15 +63,15 @@ class Learner:
 
         model_config = ConfigDict(extra="forbid", frozen=True)
         train_modules: tuple[str, ...] = ()
-        batch: int = Field(default=32, ge=1)
-        online_steps: int = Field(default=1, ge=1)
-        learning_rate: float = Field(default=1e-3, gt=0)
-        weight_decay: float = Field(default=0.0, ge=0)
-        epsilon: float = Field(default=1e-8, gt=0)
+        batch: int = Field(default=32, ge=1, le=65_536)
+        online_steps: int = Field(default=1, ge=1, le=1024)
+        learning_rate: float = Field(default=1e-3, gt=0, le=1000)
+        weight_decay: float = Field(default=0.0, ge=0, le=1000)
+        epsilon: float = Field(default=1e-8, gt=0, le=1)
         max_grad_norm: float = Field(default=10.0, gt=0)
         ema_rate: float = Field(default=1.0, gt=0, le=1)
         precision: Literal["float32", "bfloat16"] = "float32"
-        replay_ratio: float = Field(default=1.0, ge=0)
+        replay_ratio: float = Field(default=1.0, ge=0, le=1024)
         warmup_steps: int = Field(default=500, ge=2)
         reset_every: int = Field(default=0, ge=0)
         shrink_perturb_alpha: float = Field(default=0.5, ge=0, le=1)
@@ -359,7 +360,11 @@ class Learner:
         return _on_cpu(named)
 
     def load(self, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-        """Continues from what `weights` and `tensors` returned."""
+        """Continues from what `weights` and `tensors` returned.
+
+        Raises ConfigError where they are not those of this learner; nothing is then changed.
+        """
+        self.require(weights, tensors)
         online = under(tensors, "now") or weights
         for port, module in self.online_modules.items():
             module.load_state_dict(under(online, port))
@@ -375,6 +380,40 @@ class Learner:
             number, _, moment = name.partition("/")
             state["state"].setdefault(int(number), {})[moment] = value
         self.optimiser.load_state_dict(state)
+
+    def require(self, weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+        """Raises ConfigError for the first tensor whose name, shape or type is not that of this
+        learner's own; forms suffice (`modules.tensor_file`). An optimiser that is given another
+        shape reads beyond its memory.
+        """
+        own = named_weights(self.online_modules)
+        expected = {f"weights {name}": tensor for name, tensor in own.items()}
+        got = {f"weights {name}": tensor for name, tensor in weights.items()}
+        if under(tensors, "now"):
+            expected |= {f"now/{name}": tensor for name, tensor in own.items()}
+        if under(tensors, "first"):
+            expected |= {
+                f"first/{port}/{number}": value
+                for port, initial in self._initial_weights.items()
+                for number, value in enumerate(initial)
+            }
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        # A parameter that no loss has reached has no moments yet, any other one has all three.
+        for number in {name.split("/")[1] for name in tensors if name.startswith("adam/")}:
+            if number.isdecimal() and int(number) < len(parameters) and len(number) < 10:
+                parameter, place = parameters[int(number)], f"adam/{int(number)}"
+                expected |= {f"{place}/exp_avg": parameter, f"{place}/exp_avg_sq": parameter}
+                expected[f"{place}/step"] = parameter.new_zeros(())
+        got |= tensors
+        if differing := difference(expected, got):
+            raise ConfigError(
+                f"checkpoint: {differing}; resume with the settings it was written with"
+            )
+        for name, tensor in got.items():
+            if not tensor.is_meta and not bool(tensor.isfinite().all()):
+                raise ConfigError(
+                    f"checkpoint: {name}: expected finite numbers, got others; take an older one"
+                )
 
 
 def _batch(experience: Experience, online: Tensor, target: Tensor) -> Batch:

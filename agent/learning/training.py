@@ -23,7 +23,8 @@ from agent.live import continue_from
 from agent.recording import checkpoint
 from agent.recording.drive_guard import drive_hashes, require_same
 from agent.recording.episode_stats import EpisodeStats
-from modules.messages import Moment
+from modules import chance
+from modules.messages import Moment, Observation, WorldError
 from modules.ports import World
 
 _PACE_S = 30.0
@@ -89,9 +90,10 @@ class Training:
     """Acts, learns, evaluates and writes checkpoints, by a schedule of steps.
 
     `evaluate` returns the returns of episodes with held-out seeds, or None where `stopping`
-    interrupted it; it must not change agent or world. `run` yields its progress after every turn of
-    the loop. Setting `stopping` ends it after the present turn, with a checkpoint;
-    `evaluation_due`: an evaluation was then running or due.
+    interrupted it; it must not change agent or world. `on_note` gets a line where the world cannot
+    be restored. `run` yields its progress after every turn of the loop. Setting `stopping` ends it
+    after the present turn, with a checkpoint; `evaluation_due`: an evaluation was then running or
+    due.
     """
 
     class Config(BaseModel):
@@ -107,7 +109,7 @@ class Training:
         steps: int = Field(default=100_000, ge=1)
         report_every: int = Field(default=1_000, ge=0)
         evaluate_every: int = Field(default=10_000, ge=0)
-        evaluate_episodes: int = Field(default=10, ge=1)
+        evaluate_episodes: int = Field(default=10, ge=1, le=1_000_000)
         checkpoint_every: int = Field(default=10_000, ge=0)
         init_from: str | None = None
         vectorized_env: bool = True
@@ -123,9 +125,11 @@ class Training:
         evaluate: Callable[[], Sequence[float] | None],
         seed: int,
         metrics: Sequence[Metrics] = (),
+        on_note: Callable[[str], object] | None = None,
     ) -> None:
         self.agent, self.world, self.learner = agent, world, learner
         self.folder, self.config, self.evaluate, self.seed = folder, config, evaluate, seed
+        self.on_note = on_note
         self.metrics: list[Metrics] = [JSONLines(folder / "metrics.jsonl"), *metrics]
         self.stats = EpisodeStats(world.spec.id, world.num_envs)
         self.monitor = CollapseMonitor(agent, seed)
@@ -179,13 +183,39 @@ class Training:
     def _turns(self, resume: checkpoint.Checkpoint | None) -> Iterator[None]:
         """Resets or restores everything; returns the turns of the loop, each with its updates."""
         self.agent.reset(self.world.num_envs, self.seed)
+        fault = self.world.rehearse()
         if resume is None:
+            if fault is not None:
+                self._note(
+                    f"replay does not restore it ({fault}); --resume will begin new episodes"
+                )
             observation = self.world.reset(self.seed)
         else:
-            self._restore(resume)
-            observation = self.world.step(self.agent.memory.last_written().plan.action)
+            observation = self._continued(resume, fault)
         left = self.config.steps - self.progress.steps
         return map(self._count, continue_from(self.agent, self.world, observation, left))
+
+    def _continued(self, resume: checkpoint.Checkpoint, fault: str | None) -> Observation:
+        """The next observation after a checkpoint, the first of new episodes where the world cannot
+        be restored, for which `fault` may be known as the reason.
+        """
+        memory, snapshot = self.agent.memory, resume.blobs.pop("world")
+        self._restore(resume)
+        if fault is None:
+            try:
+                self.world.restore(snapshot)
+                return self.world.step(memory.last_written().plan.action)
+            except WorldError as error:
+                fault = str(error)
+        self._note(f"not restored ({fault}); new episodes begin")
+        memory.cut_episodes()
+        self.stats.episodes.running.zero_()
+        # Other episodes than those that began with the training.
+        return self.world.reset(int(chance.keys(self.seed, 1, self.progress.steps)) % 2**31)
+
+    def _note(self, line: str) -> None:
+        if self.on_note is not None:
+            self.on_note(f"world {self.world.spec.id}: {line}")
 
     def _count(self, moment: Moment) -> None:
         """Counts a moment and makes the updates due."""
@@ -307,9 +337,8 @@ class Training:
         self.learner.load(saved.tensors.pop("weights"), saved.tensors.pop("learner"))
         self.learner.updates, self.learner.pending_updates = facts["updates"], facts["owed"]
         self.agent.memory.load_tensors(saved.tensors.pop("memory"))
+        self.agent.memory.last_written().check(self.agent.dims)
         self.agent.steps_done = facts["agent_steps"]
-        if "world" in saved.blobs:
-            self.world.restore(saved.blobs.pop("world"))
         progress.steps, progress.updates = facts["steps"], facts["updates"]
         progress.frames = self._frames()
         progress.episodes, progress.best = facts["episodes"], facts["best"]

@@ -16,24 +16,56 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load as load_tensors
+import torch
+from pydantic import BaseModel, Field
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from agent.recording.atomic import sync, sync_folder
 from agent.recording.renames import current_weights
-from modules.messages import ConfigError
+from modules.messages import ConfigError, Frozen
+from modules.strange_files import TEXT_BYTES, plain_json, read_file
+from modules.tensor_file import forms_in, unpacked
+from modules.validation import validated
 
 FORMAT = 2
 CHECKPOINTS = 3
 LARGE = 1 << 26
 PIECE = 1 << 22
+FACTS = "facts.json"
+MOST_BLOB = 1 << 26
+"""The largest snapshot of a world that is read, bytes."""
+MOST_TENSORS = 1 << 34
+"""The largest file of tensors that is read, bytes; their forms are checked before."""
+
+Fits = Callable[[str, Mapping[str, Tensor]], None]
+"""Checks the forms of a group of tensors; raises ConfigError."""
+
+_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,180}\.(safetensors|bin|json)")
+
+
+class _Piece(Frozen):
+    """A tensor of `rows` rows that was cut into `files`."""
+
+    group: str
+    name: str
+    rows: int = Field(ge=0, le=1 << 40)
+    files: tuple[str, ...] = Field(min_length=1, max_length=100_000)
+
+
+class _Manifest(BaseModel):
+    """`manifest.json`: the SHA-256 of each file, in hexadecimal digits."""
+
+    format: int = Field(ge=1)
+    sha256: dict[str, str]
+    pieces: tuple[_Piece, ...] = ()
 
 
 @dataclass
@@ -81,39 +113,50 @@ def save(folder: Path, name: str, checkpoint: Checkpoint, keep: int = CHECKPOINT
     return place
 
 
-def load(place: Path, only: Collection[str] | None = None) -> Checkpoint:
+def load(
+    place: Path, only: Collection[str] | None = None, fits: Fits = lambda group, forms: None
+) -> Checkpoint:
     """The checkpoint at `place`; with `only`, these groups of tensors and the facts alone.
 
-    Raises ConfigError, one line, where it is damaged or newer.
+    `fits` is called with each group and the forms of its tensors (`modules.tensor_file`) before any
+    of them is read, and raises ConfigError where they are not what will be loaded into. Raises
+    ConfigError, one line, where the checkpoint is damaged or newer.
     """
     try:
-        manifest = json.loads((place / "manifest.json").read_bytes())
-        if manifest["format"] > FORMAT:
-            raise NewerError(
-                f"checkpoint {place}: format {manifest['format']} is newer than {FORMAT}, which "
-                "this version reads; update sextet"
-            )
-        groups = {file.rpartition(".")[0] for file in manifest["sha256"]}
+        manifest = _manifest(place)
+        groups = {file.rpartition(".")[0] for file in manifest.sha256 if file != FACTS}
         groups = groups if only is None else groups & {*only}
-        loaded, pieces = Checkpoint(), manifest.get("pieces", [])
-        within = {file for piece in pieces for file in piece["files"]}
-        for file, digest in manifest["sha256"].items():
+        _require_forms(place, manifest, groups, fits)
+        loaded = Checkpoint()
+        within = {file for piece in manifest.pieces for file in piece.files}
+        for file, digest in manifest.sha256.items():
             stem, _, suffix = file.rpartition(".")
-            if file in within or not (suffix == "json" or stem in groups):
+            if file == FACTS:
+                loaded.facts = _facts(_verified(place, file, digest, TEXT_BYTES))
+            elif stem not in groups or file in within:
                 continue
-            data = _verified(place, file, digest)
-            if suffix == "safetensors":
-                loaded.tensors[stem] = load_tensors(data)
-            elif suffix == "bin":
-                loaded.blobs[stem] = data
+            elif suffix == "safetensors":
+                loaded.tensors[stem] = unpacked(_verified(place, file, digest))
             else:
-                loaded.facts = json.loads(data)
-        for piece in pieces:
-            if piece["group"] in groups:
-                loaded.tensors[piece["group"]][piece["name"]] = _joined(place, manifest, piece)
+                loaded.blobs[stem] = _verified(place, file, digest, MOST_BLOB)
+        for piece in manifest.pieces:
+            if piece.group in groups:
+                loaded.tensors[piece.group][piece.name] = _joined(place, manifest, piece)
+    except ConfigError as error:
+        line = str(error)
+        if line.startswith("checkpoint "):
+            raise
+        raise ConfigError(f"checkpoint {place}: {line}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ConfigError(f"checkpoint {place}: unreadable ({error})") from None
+        line = " ".join(str(error).split())
+        raise ConfigError(f"checkpoint {place}: unreadable ({line:.300})") from None
     loaded.tensors = {group: current_weights(named) for group, named in loaded.tensors.items()}
+    for name, tensor in loaded.tensors.get("weights", {}).items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ConfigError(
+                f"checkpoint {place}: weights {name}: expected finite numbers, got others; take an "
+                "older checkpoint"
+            )
     return loaded
 
 
@@ -121,15 +164,17 @@ def newest(
     folder: Path,
     only: Collection[str] | None = None,
     warn: Callable[[str], None] = lambda why: None,
+    fits: Fits = lambda group, forms: None,
 ) -> tuple[Path, Checkpoint] | None:
     """The newest undamaged checkpoint in `folder`, or None.
 
-    `warn` is called with a line for each damaged one. `only` as in `load`. Raises ConfigError for a
-    checkpoint of a newer format: resuming from an older one would discard its progress.
+    `warn` is called with a line for each damaged one. `only` and `fits` as in `load`. Raises
+    ConfigError for a checkpoint of a newer format: resuming from an older one would discard its
+    progress.
     """
     for place in reversed(_numbered(folder)):
         try:
-            return place, load(place, only)
+            return place, load(place, only, fits)
         except NewerError:
             raise
         except ConfigError as error:
@@ -191,25 +236,76 @@ def _files(
     yield "facts.json", json.dumps(checkpoint.facts, indent=1, sort_keys=True).encode(), False
 
 
-def _joined(place: Path, manifest: Mapping[str, Any], piece: Mapping[str, Any]) -> Tensor:
-    """A tensor that was cut into pieces."""
+def _manifest(place: Path) -> _Manifest:
+    values = plain_json(read_file(place / "manifest.json", TEXT_BYTES))
+    newer = values.get("format") if isinstance(values, dict) else None
+    if type(newer) is int and newer > FORMAT:
+        raise NewerError(
+            f"checkpoint {place}: format {newer} is newer than {FORMAT}, which this version reads; "
+            "update sextet"
+        )
+    if not isinstance(values, dict):
+        raise ValueError("manifest.json: expected a mapping")
+    manifest = validated(_Manifest, values, "manifest.json ")
+    for file in (*manifest.sha256, *(file for piece in manifest.pieces for file in piece.files)):
+        if not _FILE.fullmatch(file):
+            raise ValueError(f"{file!r:.80} lies elsewhere, or is no file of a checkpoint")
+    return manifest
+
+
+def _facts(data: bytes) -> dict[str, Any]:
+    facts = plain_json(data)
+    if not isinstance(facts, dict):
+        raise ValueError("facts.json: expected a mapping")
+    drives = facts.get("drives", {})
+    if not isinstance(drives, dict) or not all(isinstance(h, str) for h in drives.values()):
+        raise ValueError("facts.json: drives: expected a hash for each name")
+    return facts
+
+
+def _require_forms(place: Path, manifest: _Manifest, groups: Collection[str], fits: Fits) -> None:
+    """Reads the headers of all files of tensors in `groups` and has them checked by `fits`."""
+    within = {file for piece in manifest.pieces for file in piece.files}
+    forms: dict[str, dict[str, Tensor]] = {}
+    for file in manifest.sha256:
+        stem, _, suffix = file.rpartition(".")
+        if suffix == "safetensors" and stem in groups and file not in within:
+            forms[stem] = forms_in(place / file)
+    for piece in manifest.pieces:
+        if piece.group not in groups:
+            continue
+        parts = [forms_in(place / file) for file in piece.files]
+        if any(part.keys() != {piece.name} for part in parts) or piece.name in forms[piece.group]:
+            raise ValueError(f"{piece.name}: expected one tensor in each of its pieces")
+        alike = {(part[piece.name].dtype, part[piece.name].shape[1:]) for part in parts}
+        rows = sum(len(part[piece.name]) for part in parts)
+        if len(alike) != 1 or rows != piece.rows:
+            raise ValueError(
+                f"{piece.name} has {rows} of {piece.rows} steps, or pieces that differ"
+            )
+        ((kind, shape),) = alike
+        forms[piece.group][piece.name] = torch.empty(rows, *shape, dtype=kind, device="meta")
+    for group, named in forms.items():
+        fits(group, current_weights(named))
+
+
+def _joined(place: Path, manifest: _Manifest, piece: _Piece) -> Tensor:
+    """A tensor that was cut into pieces, whose forms were checked."""
     whole: Tensor | None = None
-    at, name = 0, piece["name"]
-    for file in piece["files"]:
-        part = load_tensors(_verified(place, file, manifest["sha256"][file]))[name]
+    at = 0
+    for file in piece.files:
+        part = unpacked(_verified(place, file, manifest.sha256[file]))[piece.name]
         if whole is None:
-            whole = part.new_empty(piece["rows"], *part.shape[1:])
+            whole = part.new_empty(piece.rows, *part.shape[1:])
         whole[at : at + len(part)] = part
         at += len(part)
     if whole is None or at != len(whole):
-        raise ValueError(f"{name} has {at} of {piece['rows']} steps")
+        raise ValueError(f"{piece.name} has {at} of {piece.rows} steps")
     return whole
 
 
-def _verified(place: Path, file: str, digest: str) -> bytes:
-    if Path(file).name != file:
-        raise ValueError(f"{file!r} lies elsewhere")
-    data = (place / file).read_bytes()
+def _verified(place: Path, file: str, digest: str, most: int = MOST_TENSORS) -> bytes:
+    data = read_file(place / file, most)
     if hashlib.sha256(data).hexdigest() != digest:
         raise ConfigError(f"checkpoint {place}: {file} is damaged (its SHA-256 differs)")
     return data
@@ -217,8 +313,8 @@ def _verified(place: Path, file: str, digest: str) -> bytes:
 
 def _hashes(place: Path) -> dict[str, str]:
     try:
-        hashes = json.loads((place / "manifest.json").read_bytes())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        hashes = plain_json(read_file(place / "manifest.json", TEXT_BYTES))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
         return {}
     return hashes if isinstance(hashes, dict) else {}
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from modules.messages import Moment
+from modules.plain_yaml import plain_yaml
 
 SETTINGS: dict[str, str] = {
     "literal_cost": "sum_critic_every_step",
@@ -202,8 +203,8 @@ def _current_intervention(text: str) -> str:
     """`swap:STEP={kind: …}` with the settings of its configurator under their present names."""
     head, _, value = text.partition("=")
     try:
-        settings = yaml.safe_load(value) if head.startswith("swap:") else None
-    except yaml.YAMLError:
+        settings = plain_yaml(value) if head.startswith("swap:") else None
+    except ValueError:
         settings = None
     if not isinstance(settings, Mapping) or "directive" in settings:
         return text

@@ -12,6 +12,8 @@ import yaml
 from agent.recording.atomic import write_text
 from agent.recording.renames import current_settings
 from modules.messages import ConfigError
+from modules.plain_yaml import MOST_CHARACTERS, plain_yaml
+from modules.strange_files import read_file
 
 
 class RunFolder:
@@ -65,8 +67,9 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """The resolved configuration. Raises ConfigError where it is unreadable."""
         try:
-            config = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            text = read_file(self.config, 4 * MOST_CHARACTERS).decode("utf-8")
+            config = plain_yaml(text)
+        except (OSError, ValueError) as error:
             line = " ".join(str(error).split())
             raise ConfigError(f"config {self.config}: expected YAML, got {line}") from None
         if not isinstance(config, dict):

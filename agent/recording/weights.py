@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from agent.modules import Modules
 from modules.messages import ConfigError
+from modules.tensor_file import difference
 
 
 def parametric_modules(modules: Modules) -> dict[str, nn.Module]:
@@ -47,23 +48,18 @@ def load_weights(modules: Modules, weights: Mapping[str, Tensor], where: str) ->
     """Loads `weights`, named `port/parameter`, into the modules.
 
     Weights of a port without trainable parameters are ignored, so that a simulator can replace a
-    learned world model. Raises ConfigError, naming `where`, if names or shapes differ.
+    learned world model. Raises ConfigError, naming `where`, if names, shapes or types differ.
     """
-    targets = parametric_modules(modules)
-    expected = {name: tuple(tensor.shape) for name, tensor in named_weights(targets).items()}
-    received = {
-        name: tuple(tensor.shape)
-        for name, tensor in weights.items()
-        if name.partition("/")[0] in targets
-    }
-    differing = sorted(
-        name for name in expected | received if expected.get(name) != received.get(name)
-    )
-    if differing:
-        name = differing[0]
-        raise ConfigError(
-            f"checkpoint {where}: weights {name}: expected {expected.get(name, 'none')}, got "
-            f"{received.get(name, 'none')}; use the kinds and sizes it was trained with"
-        )
-    for port, module in targets.items():
+    require_weights(modules, weights, where)
+    for port, module in parametric_modules(modules).items():
         module.load_state_dict(under(weights, port))
+
+
+def require_weights(modules: Modules, weights: Mapping[str, Tensor], where: str) -> None:
+    """Raises ConfigError, as `load_weights` does, before anything is loaded; forms suffice."""
+    targets = parametric_modules(modules)
+    own = {name: tensor for name, tensor in weights.items() if name.partition("/")[0] in targets}
+    if differing := difference(named_weights(targets), own):
+        raise ConfigError(
+            f"checkpoint {where}: weights {differing}; use the kinds and sizes it was trained with"
+        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.api.failure import RunInterrupted, running
+from agent.assembly.trust import require_named
 from agent.studies.findings import Findings
 from agent.studies.report import write_report
 from agent.studies.runner import StudyProgress, begin, reopen, run_study
@@ -39,13 +40,15 @@ def study(
     jobs: int | None = None,
     run: str | Path | None = None,
     resume: str | Path | None = None,
+    plugins: Sequence[str] = (),
     on_progress: Callable[[StudyProgress], object] | None = None,
 ) -> StudyRun:
     """Runs every arm of a study in every world with every seed, and writes its report.
 
     `name`: a study of the package or a YAML file; or `resume`: the folder of one to continue.
     `quick`: reduced, to see that it works. `seeds`, `worlds` replace those of the study. `jobs`:
-    runs at a time, None: one a core. `run`: the new folder. Raises ConfigError before the folder
+    runs at a time, None: one a core. `run`: the new folder. `plugins`: the packages that a resumed
+    study may import. Raises ConfigError before the folder
     is created, RunFailedError at the first run that fails; Ctrl-C raises RunInterrupted, a
     KeyboardInterrupt with the findings so far. What is finished stays.
 
@@ -57,6 +60,7 @@ def study(
     if resume is not None:
         folder = Path(resume)
         plan = reopen(folder)
+        require_named(plan.model_dump(mode="json"), plugins, f"study {folder}")
     else:
         assert name is not None
         plan = chosen(

@@ -185,7 +185,7 @@ def check(study: Study) -> None:
 def _spec_of(tree: ConfigTree) -> WorldSpec:
     """The spec of the world of a configuration."""
     settings = settings_of(tree).world
-    return world_spec(settings.id, settings.protocol)
+    return world_spec(settings.id, settings.protocol, settings.isolate)
 
 
 def _require_weights(configurator: Slot) -> None:

@@ -6,6 +6,8 @@ past steps for the learner. Retrieval by similarity is delegated to `recall` (§
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from modules.messages import (
     State,
     WorldSpec,
 )
+from modules.tensor_file import difference
 
 Numbers = npt.NDArray[Any]
 
@@ -79,7 +82,7 @@ class Ring:
                 f"config memory.capacity: expected at least {rows * (self.context + 2)} for {rows} "
                 f"rows, got {config.capacity}"
             )
-        self.actions, self.associative = world.actions, recall
+        self.world, self.actions, self.associative = world, world.actions, recall
 
     # -- by time ----------------------------------------------------------------------------
 
@@ -152,6 +155,15 @@ class Ring:
         self._over = observation.ended.numpy()
         self._last, self._previous = moment, None
         self.associative.write(moment)
+
+    def cut_episodes(self) -> None:
+        """Marks the last step of every row as truncated, unless its episode ended with it."""
+        observation = self._last.observation
+        truncated = ~observation.terminated
+        self._last = self._last.replace(observation=observation.replace(truncated=truncated))
+        self._over, self._previous = observation.ended.numpy() | truncated.numpy(), None
+        place = ((self.steps - 1) % self.slots) * self.rows
+        self._fields["truncated"][place : place + self.rows] = truncated.numpy()
 
     def _grow(self, values: dict[str, Numbers]) -> None:
         """Allocates more steps, each of the size of one step's `values`."""
@@ -332,28 +344,38 @@ class Ring:
     def load_acting(self, tensors: dict[str, Tensor]) -> None:
         """Restores what `acting_tensors` returned, after `reset`: acting continues exactly, and
         experience begins empty.
+
+        Raises MessageError where they are of another memory.
         """
-        last = Message.from_bytes(tensors["now.last"].numpy().tobytes())
+        recalled = {
+            name.removeprefix("recall."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("recall.")
+        }
+        if differing := difference(self.associative.tensors(), recalled):
+            raise MessageError("Recollection", "recall", "this memory's tensors", differing)
+        packed = tensors.get("now.last", torch.empty(0))
+        if packed.dtype != torch.uint8 or packed.dim() != 1:
+            raise MessageError("Moment", "now.last", "bytes", f"{packed.dtype} {packed.dim()}-d")
+        last = Message.from_bytes(packed.numpy().tobytes())
         if not isinstance(last, Moment):
             raise MessageError("Moment", "now.last", "Moment", type(last).__name__)
+        if last.batch != self.rows:
+            raise MessageError("Moment", "now.last", f"{self.rows} rows", f"{last.batch} rows")
         self.reset(self._initial)
         self._last, self._previous = last, None
         self._over = last.observation.ended.numpy().copy()
-        self.associative.load_tensors(
-            {n.removeprefix("recall."): t for n, t in tensors.items() if n.startswith("recall.")}
-        )
+        self.associative.load_tensors(recalled)
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Restores what `tensors` returned, after `reset`.
 
-        Raises MessageError where it is of a memory of other rows or capacity.
+        Raises MessageError where it is of a memory of other rows, capacity or world.
         """
+        self.require(tensors)
         steps = int(tensors["now.steps"])
         filled = min(steps, self.slots) * self.rows
-        for name, tensor in tensors.items():
-            if "." not in name and len(tensor) != filled:
-                expected = f"{filled} steps ({self.rows} rows, {self.slots} each)"
-                raise MessageError("Experience", name, expected, f"{len(tensor)}")
+        self._require_values(tensors, steps)
         self.load_acting(tensors)
         self.steps, self._allocated = steps, min(steps, self.slots)
         self._began = tensors["now.began"].numpy().copy()
@@ -366,3 +388,86 @@ class Ring:
         if self._tree is not None and "priorities" in tensors:
             self._tree.put(np.arange(filled), tensors["priorities"].numpy())
             self._max_priority = float(tensors["now.top"])
+
+    def require(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raises MessageError where the names, shapes or types of `tensors` are not those of this
+        memory; forms suffice (`modules.tensor_file`).
+        """
+        entries = len(tensors["signals"]) if tensors.get("signals", _NONE).dim() else 0
+        if entries > self.slots * self.rows or entries % self.rows:
+            expected = f"at most {self.slots * self.rows} steps ({self.rows} rows)"
+            raise MessageError("Experience", "signals", expected, f"{entries}")
+        forms = self._forms(entries, tensors)
+        stored = {name: t for name, t in tensors.items() if not name.startswith("recall.")}
+        stored.pop("now.last", None)
+        if differing := difference(forms, stored):
+            raise MessageError("Experience", "memory", "the tensors of this memory", differing)
+
+    def _forms(self, entries: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The form of each field with `entries` entries, and of the state of the memory."""
+
+        def form(kind: torch.dtype, *shape: int) -> Tensor:
+            return torch.empty(shape, dtype=kind, device="meta")
+
+        world, number = self.world, torch.float32
+        forms = {
+            "now.began": form(torch.int64, self.rows),
+            "now.over": form(torch.bool, self.rows),
+            "now.steps": form(torch.int64),
+        }
+        if self._tree is not None and "priorities" in tensors:
+            forms |= {
+                "priorities": form(torch.float64, entries),
+                "now.top": form(torch.float64),
+            }
+        if not entries:
+            return forms
+        discrete = self.actions.discrete
+        forms |= {
+            "signals": form(number, entries, len(world.signals)),
+            "actions": form(torch.int16, entries)
+            if discrete
+            else form(number, entries, self.actions.size),
+            "began": form(torch.int64, entries),
+            **{name: form(torch.bool, entries) for name in ("planned", "terminated", "truncated")},
+        }
+        if world.pixels is not None:
+            kind = tensors.get("frames", _NONE).dtype
+            forms["frames"] = form(kind, entries, *world.pixels)
+        for name, size in (("vectors", world.vector), ("goals", world.goal)):
+            if size is not None:
+                forms[name] = form(number, entries, size)
+        if "tokens" in tensors:
+            tokens = self._initial.directive.tokens
+            forms["tokens"] = form(tokens.dtype, entries, *tokens.shape[1:])
+        return forms
+
+    def _require_values(self, tensors: Mapping[str, Tensor], steps: int) -> None:
+        """Raises MessageError where a number of `tensors` could not be one of this memory."""
+        filled = min(steps, self.slots) * self.rows
+        entries = len(tensors["signals"]) if "signals" in tensors else 0
+        actions = tensors.get("actions", _NONE)
+        places = {
+            "now.steps": steps >= 0 and entries == filled,
+            "now.began": _between(tensors["now.began"], 0, steps),
+            "began": _between(tensors.get("began", _NONE), 0, steps),
+            "actions": not self.actions.discrete or _between(actions, 0, self.actions.size - 1),
+            "priorities": _between(tensors.get("priorities", _NONE), 0, math.inf),
+            "recall.used": _between(tensors.get("recall.used", _NONE), -1, 2**53),
+        }
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and "." not in name:
+                places[name] = places.get(name, True) and bool(tensor.isfinite().all())
+        for name, holds in places.items():
+            if not holds:
+                expected = f"what a memory of {filled} entries after {steps} steps can hold"
+                raise MessageError("Experience", name, expected, "other numbers")
+
+
+_NONE = torch.empty(0)
+"""In place of a tensor that is not there."""
+
+
+def _between(values: Tensor, least: float, most: float) -> bool:
+    """Whether all numbers lie between two."""
+    return not values.numel() or bool(((values >= least) & (values <= most)).all())

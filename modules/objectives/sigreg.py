@@ -41,8 +41,8 @@ class SIGReg(Squared):
         """
 
         weight: float = Field(default=10.0, ge=0)
-        num_slices: int = Field(default=256, ge=1)
-        num_points: int = Field(default=17, ge=3)
+        num_slices: int = Field(default=256, ge=1, le=65_536)
+        num_points: int = Field(default=17, ge=3, le=4096)
 
     def __init__(self, *, config: Config) -> None:
         self.config = config

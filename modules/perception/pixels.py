@@ -102,7 +102,7 @@ class Pixels(nn.Module):
         learning. subtract_mean_frame: the network's input is the difference from the mean frame.
         """
 
-        latent_size: int = Field(default=512, ge=8)
+        latent_size: int = Field(default=512, ge=8, le=8192)
         width_multiplier: int = Field(default=1, ge=1, le=16)
         frame_stack: int = Field(default=4, ge=1, le=16)
         frame_size: int = Field(default=84, ge=0, le=512)
@@ -282,7 +282,7 @@ class PixelsSmall(Pixels):
     class Config(Pixels.Config):
         """Settings of `pixels-small`: those of `Pixels`, with a smaller latent."""
 
-        latent_size: int = Field(default=256, ge=8)
+        latent_size: int = Field(default=256, ge=8, le=8192)
 
 
 class PixelsNature(Pixels):

@@ -16,7 +16,7 @@ class PixelsTiny(Pixels):
     class Config(Pixels.Config):
         """Settings of `pixels-tiny`: those of `Pixels`; one frame in the world's own size."""
 
-        latent_size: int = Field(default=16, ge=8)
+        latent_size: int = Field(default=16, ge=8, le=8192)
         frame_stack: int = Field(default=1, ge=1, le=16)
         frame_size: int = Field(default=0, ge=0, le=512)
         grayscale: bool = False

@@ -39,8 +39,8 @@ class Vectors(nn.Module):
         features: number of learned features. width: of the two hidden layers.
         """
 
-        features: int = Field(default=16, ge=1)
-        width: int = Field(default=128, ge=8)
+        features: int = Field(default=16, ge=1, le=4096)
+        width: int = Field(default=128, ge=8, le=8192)
 
         sensor: ClassVar[None] = None
 

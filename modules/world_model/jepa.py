@@ -68,10 +68,10 @@ class JEPA(nn.Module):
         from; encoding their later steps is the larger part of an update's cost.
         """
 
-        width: int = Field(default=256, ge=16)
+        width: int = Field(default=256, ge=16, le=8192)
         blocks: int = Field(default=2, ge=1, le=16)
         ensemble_size: int = Field(default=3, ge=1, le=16)
-        unroll_steps: int = Field(default=5, ge=1)
+        unroll_steps: int = Field(default=5, ge=1, le=1024)
         prediction_weight: float = Field(default=1.0, ge=0)
         invariance_weight: float = Field(default=0.0, ge=0)
         signals_weight: float = Field(default=1.0, ge=0)

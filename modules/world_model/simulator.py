@@ -72,6 +72,7 @@ class _SimulatorModel(ABC):
                 f"{world.id!r} as {type(live_world).__name__}; choose world_model.kind=jepa or "
                 "rows of single emulators"
             )
+        live_world.require_simulation()
         self.simulator: Simulator = live_world
         self.latent_size, self.actions, self.encode_frame = latent_size, world.actions, encode_frame
         self._clear()

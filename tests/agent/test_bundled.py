@@ -70,7 +70,7 @@ def test_the_emulator_can_stand_in_for_the_model_that_was_learned():
     assert int(player.moment.plan.mode) == 2
     # What was expected is what came: no learned model is so right.
     assert float(player.moment.surprise) < 1e-6
-    with pytest.raises(ConfigError, match=r"expected \(256, 128\), got \(256, 256\)"):
+    with pytest.raises(ConfigError, match=r"expected \(256, 128\) of float32, got \(256, 256\)"):
         load("pong", "world_model.width=128")
 
 

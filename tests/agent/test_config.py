@@ -309,13 +309,13 @@ def test_a_world_must_be_named():
 @pytest.mark.parametrize(
     ("content", "wanted"),
     [
-        (b"a: [1, 2", "line 1: is not YAML"),
-        (b"a: 1\n\tb: 2", "line 2: is not YAML"),
+        (b"a: [1, 2", "expected YAML, got line 1: "),
+        (b"a: 1\n\tb: 2", "expected YAML, got line 2: "),
         (b"\xff\xfe\x00", "UTF-8"),
         (b"- 1\n- 2", "got list"),
         (b"just text", "got str"),
         (b"1: 2", "expected settings"),
-        (b"a: !!python/object/apply:os.getcwd []", "is not YAML"),
+        (b"a: !!python/object/apply:os.getcwd []", "expected YAML, got line 1: "),
     ],
 )
 def test_an_unreadable_file_is_one_line(tmp_path: Path, content: bytes, wanted: str):
@@ -329,7 +329,7 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path, content: bytes, wanted: 
 def test_a_missing_file_is_one_line(tmp_path: Path):
     with pytest.raises(ConfigError, match="cannot be read"):
         read_yaml(tmp_path / "none.yaml")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="got a folder"):
         read_yaml(tmp_path)
 
 

@@ -98,7 +98,7 @@ def test_frames_of_any_size_layout_and_dtype(register, space, pixels):
     assert observation.pixels.shape == (2, *pixels)
     assert observation.pixels.numpy().dtype == space.dtype
     plain = gymnasium.make(world.spec.id)
-    seed = int(world._rows[0].env.np_random_seed)
+    seed = int(world._rows[0].env.env.np_random_seed)
     expected = plain.reset(seed=seed)[0]
     ordered = expected.transpose(1, 2, 0) if space.shape[0] in (1, 3) else expected
     assert (observation.pixels[0].numpy() == ordered.reshape(pixels)).all()
@@ -156,7 +156,7 @@ def test_goals_and_achieved_goals(register):
     observation = world.reset(0)
     assert (world.spec.vector, world.spec.goal) == (6, 2)
     assert observation.goal.shape == (1, 2)
-    plain = gymnasium.make(world.spec.id).reset(seed=int(world._rows[0].env.np_random_seed))[0]
+    plain = gymnasium.make(world.spec.id).reset(seed=int(world._rows[0].env.env.np_random_seed))[0]
     assert np.allclose(observation.goal[0], plain["desired_goal"])
     assert np.allclose(observation.vector[0, 4:], plain["achieved_goal"])
     # The drive `goal` compares the goal with the achieved goal alone, not with the latent.
@@ -196,13 +196,13 @@ def test_actions_are_elements_of_the_action_space(register):
     offset = make_world(register(action=spaces.Discrete(3, start=5)), 1)
     offset.reset(0)
     offset.step(torch.tensor([[0.0, 0.0, 1.0]]))
-    assert offset._rows[0].env.unwrapped.actions == [7]
+    assert offset._rows[0].env.env.unwrapped.actions == [7]
     low, high = np.array([[0, -2]], np.float32), np.array([[1, 6]], np.float32)
     box = make_world(register(action=spaces.Box(low, high)), 1)
     assert box.spec.actions.size == 2
     box.reset(0)
     signals = box.step(torch.tensor([[-1.0, 0.5]])).signals[0]
-    assert np.allclose(box._rows[0].env.unwrapped.actions, [[[0, 4]]])
+    assert np.allclose(box._rows[0].env.env.unwrapped.actions, [[[0, 4]]])
     assert signals[4] == pytest.approx((1 + 0.25) / 2)
     box.step(torch.tensor([[9.0, -9.0]]))
 
@@ -220,7 +220,7 @@ def test_next_step_autoreset_against_a_plain_loop(register, truncates):
             for action in actions[:base]:
                 world.step(action)
             plain = gymnasium.make(world.spec.id)
-            expected, _ = plain.reset(seed=int(world._rows[row].env.np_random_seed))
+            expected, _ = plain.reset(seed=int(world._rows[row].env.env.np_random_seed))
             assert np.allclose(observed[base].vector[row], expected)
             assert bool(observed[base].first[row])
             for at in range(base, base + 4):
@@ -313,11 +313,11 @@ def test_environments_with_pygame_objects_can_be_simulated(register, monkeypatch
     monkeypatch.setitem(sys.modules, "pygame", drawing)
     world = make_world(register(), 1)
     world.reset(0)
-    env = world._rows[0].env.unwrapped
+    env = world._rows[0].env.env.unwrapped
     env.screen, env.images = Surface(), [Clock(), Font()]
     handle = world.save_state(0)
-    assert handle.env.unwrapped is not env
-    assert handle.env.unwrapped.screen is env.screen
+    assert handle.env.env.unwrapped is not env
+    assert handle.env.env.unwrapped.screen is env.screen
     assert world.simulate(handle, 1, None).signals[4] == 1
     for kind in (Surface, Clock, Font):
         copyreg.dispatch_table.pop(kind)
