@@ -30,7 +30,8 @@ def quantised_entropy(samples: Numbers, clusters: int, seed: int = 0) -> float:
 
     centres, codes = kmeans2(samples, clusters, minit="++", rng=np.random.default_rng(seed))
     within = float(np.sqrt(np.square(samples - centres[codes]).mean()))
-    return code_entropy(codes, clusters) + samples.shape[1] * math.log(math.sqrt(12) * within)
+    dimensions: int = samples.shape[1]
+    return code_entropy(codes, clusters) + dimensions * math.log(math.sqrt(12) * within)
 
 
 def gaussian_entropy(covariance: Numbers) -> float:
