@@ -29,6 +29,7 @@ RANKS: dict[str, int] = {
     "modules.weights": 1,
     "modules.nets": 2,
     "modules.objectives": 2,
+    "modules.measures": 2,
     "modules.perception": 3,
     "modules.world_model": 3,
     "modules.cost": 3,

@@ -36,7 +36,8 @@ def games() -> dict[str, Game]:
     import ale_py
     import gymnasium
 
-    import worlds.orchard  # noqa: F401
+    import worlds.orchard
+    import worlds.road  # noqa: F401
 
     gymnasium.register_envs(ale_py)
     by_name = {}
