@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agent.agent import Agent
 from modules import chance
+from modules.measures.spread import effective_rank
 from modules.messages import Energy
 from modules.ports import encoded_states
 
@@ -44,20 +45,6 @@ def _round_up(value: float) -> int:
     """The next of 1, 2, 3, 5, 10, 20, … that is not below `value`."""
     scale = 10 ** math.floor(math.log10(max(value, 1)))
     return next(int(step * scale) for step in (1, 2, 3, 5, 10) if step * scale >= value)
-
-
-def effective_rank(latents: Tensor) -> float:
-    """The number of directions that `latents` [M D] use, 1 to D; 0 where all are the same.
-
-    The exponential of the entropy of the normalised singular values of the centred latents (Roy &
-    Vetterli 2007).
-    """
-    values = torch.linalg.svdvals((latents - latents.mean(0)).double())
-    total = values.sum()
-    if float(total) <= 1e-9 * latents.numel():
-        return 0.0
-    share = values / total
-    return float(torch.special.entr(share).sum().exp())
 
 
 class CollapseMonitor:
