@@ -36,6 +36,7 @@ def games() -> dict[str, Game]:
     import ale_py
     import gymnasium
 
+    import worlds.fork
     import worlds.orchard
     import worlds.road  # noqa: F401
 
