@@ -228,11 +228,19 @@ class Message(Frozen):
     _nested: ClassVar[tuple[str, ...]] = ()
     _others: ClassVar[tuple[str, ...]] = ()
     _names: ClassVar[frozenset[str]] = frozenset()
+    _all_set: ClassVar[set[str]] = set()
+    _defaults: ClassVar[Mapping[str, Any]] = {}
     _required: ClassVar[frozenset[str]] = frozenset()
     _by_row: ClassVar[tuple[str, ...]] = ()
     __slots__ = ("_axes", "_is_checked")
 
     def __init__(self, **fields: Any) -> None:
+        values = {**self._defaults, **fields}
+        if (axes := self._axes_of_known_form(values)) is not None:
+            self._set_fields(values)
+            _set(self, "_axes", axes)
+            _set(self, "_is_checked", False)
+            return
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -269,7 +277,12 @@ class Message(Frozen):
             for name, shape in tensors
             if shape.is_bounded or shape.kind in ("float", "any")
         )
-        cls._names = frozenset(cls.model_fields)
+        cls._names, cls._all_set = frozenset(cls.model_fields), set(cls.model_fields)
+        cls._defaults = {
+            name: field.get_default()
+            for name, field in cls.model_fields.items()
+            if not field.is_required()
+        }
         cls._required = frozenset(n for n, f in cls.model_fields.items() if f.is_required())
         constant = {name for name, shape in tensors if shape.axes[0] != "B"}
         cls._by_row = tuple(name for name in cls.model_fields if name not in constant)
@@ -281,18 +294,43 @@ class Message(Frozen):
     def __hash__(self) -> int:
         return id(self)
 
-    def _known_axes(self) -> Mapping[str, int]:
-        """The length of every axis, checked once for each form: the shapes and dtypes of tensors
-        and the rows of messages decide whether the fields agree. It takes a third of the check.
+    def _set_fields(self, values: dict[str, Any]) -> None:
+        """Sets all fields without a check, as pydantic keeps them."""
+        _set(self, "__dict__", values)
+        _set(self, "__pydantic_fields_set__", self._all_set)
+        _set(self, "__pydantic_extra__", None)
+        _set(self, "__pydantic_private__", None)
+
+    @classmethod
+    def _form(cls, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What decides whether the fields agree: shapes and dtypes of tensors, kinds and rows of
+        messages.
         """
-        values, form = self.__dict__, list[Any]()
-        for name, _ in self._tensors:
+        form: list[Any] = [cls]
+        for name, _ in cls._tensors:
             value = values[name]
             form.append(None if value is None else (value.shape, value.dtype))
-        for name in self._nested:
+        for name in cls._nested:
             value = values[name]
-            form.append(None if value is None or not value._tensors else value.batch)
-        key = (type(self), *form)
+            rows = None if value is None or not value._tensors else value.batch
+            form += (type(value), rows)
+        return tuple(form)
+
+    @classmethod
+    def _axes_of_known_form(cls, values: Mapping[str, Any]) -> Mapping[str, int] | None:
+        """The axes of fields whose form was checked before; None where it is new, or where other
+        fields than tensors and messages are to be checked each time.
+        """
+        if cls._others or len(values) != len(cls._names):
+            return None
+        try:
+            return _AXES.get(cls._form(values))
+        except (KeyError, AttributeError, TypeError):  # a field is missing, or is no tensor
+            return None
+
+    def _known_axes(self) -> Mapping[str, int]:
+        """The length of every axis, checked once for each form. It takes a third of the check."""
+        key = self._form(self.__dict__)
         if (axes := _AXES.get(key)) is None:
             if len(_AXES) == _FORMS_MAX:
                 _AXES.clear()
@@ -373,7 +411,9 @@ class Message(Frozen):
             name = min(cls._required.difference(fields) or fields.keys() - cls._names)
             known = ", ".join(cls.model_fields)
             raise MessageError(cls.__name__, name, f"fields {known}", ", ".join(fields))
-        return cls.model_construct(**fields)
+        message = cls.__new__(cls)
+        message._set_fields({**cls._defaults, **fields})
+        return message
 
     def replace(self, **changes: Any) -> Self:
         """A checked copy with some fields changed."""
