@@ -173,7 +173,7 @@ class Shape:
         else:
             # A NaN is the least and the largest of its tensor, and in no range.
             least, most = torch.aminmax(value)
-            allowed = low <= float(least) and float(most) <= high
+            allowed = low <= least.item() and most.item() <= high
         if allowed:
             self._last = value, 0 if value.is_inference() else value._version
         return allowed
