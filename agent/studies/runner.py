@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import shutil
 import statistics
 from collections import Counter, defaultdict
@@ -34,6 +33,7 @@ from agent.studies.grid import (
 from agent.studies.study import OLD_FOLDERS, Study, present_names, study_of
 from agent.studies.worker import PARTIAL, RESULT, carry_out, train_arm, tune_arm
 from modules.messages import ConfigError
+from modules.strange_files import TEXT_BYTES, plain_json, read_file
 
 STUDY = "study.yaml"
 
@@ -75,12 +75,19 @@ def reopen(folder: Path) -> Study:
 
 
 def results_in(folder: Path) -> list[dict[str, Any]]:
-    """The results of all finished runs of a study's folder, in the order of their names."""
-    return [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted((folder / "runs").glob(f"*/{RESULT}"))
-        if not path.parent.name.startswith(".")
-    ]
+    """The results of all finished runs of a study's folder, in the order of their names.
+
+    Raises ConfigError, one line, where one of them is damaged.
+    """
+    places = sorted((folder / "runs").glob(f"*/{RESULT}"))
+    return [_result(path) for path in places if not path.parent.name.startswith(".")]
+
+
+def _result(path: Path) -> dict[str, Any]:
+    try:
+        return dict(plain_json(read_file(path, TEXT_BYTES)))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"study {path}: expected the result of a run, got {error}") from None
 
 
 def run_study(study: Study, folder: Path, jobs: int, on_progress: OnProgress) -> None:

@@ -39,6 +39,7 @@ from agent.recording.run_folder import RunFolder
 from agent.tuning.from_traces import Tunable, learn_from
 from modules import chance
 from modules.messages import SIGNALS, ConfigError
+from modules.strange_files import TEXT_BYTES, plain_json, read_file
 
 SPREAD = 0.3
 """Standard deviation of the candidates around the mean, in each weight."""
@@ -176,8 +177,8 @@ def _require_same_order(folder: Path, order: Mapping[str, Any]) -> None:
             raise ConfigError(f"tune: expected a new folder, got '{folder}', which exists")
         return
     try:
-        before = json.loads(notes.read_text(encoding="utf-8"))["asked"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        before = dict(plain_json(read_file(notes, TEXT_BYTES))["asked"])
+    except (ConfigError, OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"tune {notes}: is not readable ({error!r:.80})") from None
     for name, value in json.loads(dumps(order)).items():
         if before.get(name) != value:
