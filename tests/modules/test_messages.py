@@ -408,3 +408,25 @@ def test_surprise_is_zero_exactly_where_the_state_is_the_expected_one():
     surprise = surprising.surprise(calm)
     assert surprise[0] == 0
     torch.testing.assert_close(surprise[1], 1 + torch.tensor(1.0).tanh())
+
+
+def test_a_known_form_is_no_way_around_the_checks():
+    """After a message of one form was constructed, others are checked as before."""
+    fields = {
+        "latent": torch.zeros(2, 3), "hidden": torch.zeros(2, 0), "signals": torch.zeros(2, 6),
+        "ended": torch.zeros(2), "uncertainty": torch.zeros(2),
+    }  # fmt: skip
+    known = State(**fields)
+    again = State(**fields)
+    assert again.check({"B": 2, "D": 3}) is again
+    assert again.model_dump().keys() == known.model_dump().keys()
+    assert State.unchecked(**fields).goal is None
+    for wrong in (
+        {**fields, "ended": np.zeros(2, np.float32)},
+        {**fields, "ended": torch.zeros(3)},
+        {**fields, "ended": torch.zeros(2, dtype=torch.int64)},
+        {**fields, "unknown": torch.zeros(2)},
+        {name: value for name, value in fields.items() if name != "ended"},
+    ):
+        with pytest.raises(MessageError):
+            State(**wrong)
