@@ -75,6 +75,7 @@ class TraceWriter:
         with self._writing():
             _create(self.path, texts)
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
         self._layouts: dict[str, tuple[int, int]] = {}
         self._moments: list[tuple[int, int, bytes, str, bytes, bytes]] = []
@@ -172,7 +173,9 @@ def _create(place: Path, meta: Mapping[str, str]) -> None:
         with closing(sqlite3.connect(partial, isolation_level=None)) as database:
             # A row is some 3 KB: larger pages waste less of their end.
             database.execute("PRAGMA page_size=16384")
-            database.execute("PRAGMA journal_mode=WAL")
+            # Without a log that is copied as the connection closes, where errors are not raised. A
+            # file that is not whole is removed.
+            database.execute("PRAGMA journal_mode=OFF")
             database.execute("BEGIN")
             for statement in _SCHEMA.split(";")[:-1]:
                 database.execute(statement)
