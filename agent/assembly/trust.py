@@ -6,6 +6,7 @@ of a world `package:Env-v0`, run their code when they are imported.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -37,6 +38,16 @@ def world_packages(world: str) -> Iterator[str]:
     package, colon, _ = world.partition(":")
     if colon and package.partition(".")[0] not in INSTALLED and package not in sys.modules:
         yield package
+
+
+def plugin_options(tree: Mapping[str, Any]) -> str:
+    """The options that a command needs to open a run of these settings in another process, as
+    ` --plugin package`; empty where it needs none.
+    """
+    world = tree.get("world", {}).get("id", "").partition(":")
+    own = [world[0]] if world[1] and world[0].partition(".")[0] not in INSTALLED else []
+    names = dict.fromkeys([*tree.get("plugins", ()), *own])
+    return "".join(f" --plugin {shlex.quote(name)}" for name in names)
 
 
 def require_named(tree: Mapping[str, Any], named: Collection[str], where: str) -> None:

@@ -12,9 +12,11 @@ from agent.api.failure import RunInterrupted
 from agent.api.multi_seed import MultiSeedRun
 from agent.api.train import train as call
 from agent.api.training import TrainingRun
+from agent.assembly.trust import plugin_options
 from agent.commands.text import bounds, note, number, whole_numbers
 from agent.learning.training import Progress
 from agent.recording.plain_json import dumps
+from agent.recording.run_folder import RunFolder
 from agent.view.progress import ProgressView, progress_view
 
 
@@ -73,9 +75,10 @@ def _print(run: TrainingRun | MultiSeedRun) -> None:
     if run.evaluation is not None:
         print(f"eval      {number(run.evaluation)} {bounds(run.interval)}, best {number(run.best)}")
     place, more = shlex.quote(run.run), "" if run.stopped else f" --steps {2 * run.steps}"
-    print(f"next      sextet eval {place} --episodes 20")
-    print(f"          sextet play {place}")
-    print(f"          sextet train --resume {place}{more}")
+    options = plugin_options(RunFolder(run.folder).read_config())
+    print(f"next      sextet eval {place} --episodes 20{options}")
+    print(f"          sextet play {place}{options}")
+    print(f"          sextet train --resume {place}{more}{options}")
 
 
 def _print_seeds(run: MultiSeedRun) -> None:

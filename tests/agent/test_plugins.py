@@ -131,3 +131,47 @@ def test_a_constructor_that_asks_for_the_moon_is_refused(
     assert "actor.policy" in line
     assert "'moon'" in line
     assert not (tmp_path / "none").exists()
+
+
+WORLD = """
+import gymnasium
+import numpy as np
+
+class Still(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(1, np.float32), 1.0, self.steps == 5, False, {}
+
+gymnasium.register("Still-v0", Still)
+"""
+
+
+def test_the_commands_that_a_training_proposes_open_its_run(tmp_path):
+    """A world of a module of one's own is imported only where the command names the module."""
+    (tmp_path / "still.py").write_text(WORLD)
+
+    def sextet(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "agent.cli", *words], cwd=tmp_path, capture_output=True,
+            text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+
+    trained = sextet(
+        "train", "still:Still-v0", "--steps", "20", "--run", "r", "--no-live",
+        "--learner.warmup_steps=10", "--learner.batch=4", "--training.evaluate_episodes=1",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    (proposed,) = [line for line in trained.stdout.splitlines() if line.startswith("next")]
+    words = proposed.split()[2:]
+    assert words == ["eval", "r", "--episodes", "20", "--plugin", "still"]
+    opened = sextet(*words)
+    assert opened.returncode == 0, opened.stderr
+    assert sextet(*words[:-2]).returncode == 2
