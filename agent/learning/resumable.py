@@ -84,6 +84,11 @@ def require_resumable(saved: Checkpoint, learner: Learner, rows: int) -> None:
                 f"checkpoint: expected tensors of {group}, got none; resume from a numbered one"
             )
     learner.require(saved.tensors["weights"], saved.tensors["learner"])
+    for name, tensor in saved.tensors["memory"].items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ConfigError(
+                f"checkpoint: memory {name}: expected finite numbers, got others; take an older one"
+            )
     modules, world = learner.agent.modules, learner.agent.world
     facts = validated(TrainingFacts, saved.facts, "checkpoint facts.json ")
     health = facts.health
