@@ -58,11 +58,18 @@ class Database(sqlite3.Connection):
         size = self.size
         self._end = time.monotonic() + _SECONDS + size / _BYTES_PER_S
         left = size + _ROOM
-        for row in self.execute(query, values):
+        for row in self._decoded(query, values):
             left -= 16 + sum(len(value) for value in row if isinstance(value, bytes | str))
             if left < 0:
                 raise sqlite3.DatabaseError("gives more than the file can hold")
             yield row
+
+    def _decoded(self, query: str, values: Sequence[object]) -> Iterator[Any]:
+        """The rows of a query, as SQLite gives them."""
+        try:
+            yield from self.execute(query, values)
+        except UnicodeDecodeError as error:  # of an error that quotes what the file says
+            raise sqlite3.DatabaseError(f"names that are no text: {error.reason}") from None
 
 
 def open_database(file: Path) -> tuple[Database, list[str]]:
