@@ -116,11 +116,11 @@ def test_an_episode_without_an_end_is_truncated(notes, monkeypatch):
 
 
 def test_a_hanging_step_is_ended():
-    world = make_world("ForeignFault-hang-5-v0", 1, step_seconds=0.05)
+    world = make_world("ForeignFault-hang-5-v0", 1, step_seconds=0.5)
     began = time.monotonic()
-    with pytest.raises(WorldError, match=r"step 5: step: expected an answer within 0.05 s"):
+    with pytest.raises(WorldError, match=r"step 5: step: expected an answer within 0.5 s"):
         steps(world)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 50
 
 
 def test_a_film_keeps_its_size_and_colours():

@@ -42,21 +42,21 @@ def test_it_is_the_same_world():
         ("die", "got the end of its process (exit code 3)"),
         pytest.param("kill", "got the end of its process (signal SIGKILL)", marks=pytest.mark.slow),
         pytest.param("exit", "step failed (SystemExit: 0)", marks=pytest.mark.slow),
-        pytest.param("hang", "step: expected an answer within 0.2 s", marks=pytest.mark.slow),
+        pytest.param("hang", "step: expected an answer within 1 s", marks=pytest.mark.slow),
         # The process cannot interrupt C code; this one ends the process.
-        ("stuck", "step: expected an answer within 0.2 s"),
+        ("stuck", "step: expected an answer within 1 s"),
     ],
 )
 def test_a_fault_is_one_line(fault, line):
     id = f"{HERE}:ForeignFault-{fault}-5-v0"
-    world = make_world(id, 1, isolate=True, step_seconds=0.2)
+    world = make_world(id, 1, isolate=True, step_seconds=1)
     world.reset(0)
     for _ in range(4):
         world.step(torch.zeros(1, 2))
     began = time.monotonic()
     with pytest.raises(WorldError) as caught:
         world.step(torch.zeros(1, 2))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 50
     assert str(caught.value).startswith(f"world {id}: row 0, step 5: step")
     assert line in str(caught.value)
     world.close()
