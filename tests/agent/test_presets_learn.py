@@ -163,7 +163,7 @@ def test_a_preset_learns_and_does_not_without_its_mechanism(preset: str, tmp_pat
     learn-tasks    2.8, 11.8 (c)   −.2, −.75 (c)       1
     distil         500, 500        24, 23            150
     atari-small    0.75, 1.0       −0.7, ?             0
-    atari-hour     ?, ?            ?, ?               0
+    atari-hour     > 0, ?          < 0, ?             0
     atari-large    0.35, 1.0 (d)   −0.7 (d), ?         0
 
     (a) After 3000 steps, not 4000. (b) Seed 0 whole over 10 episodes, without over 3. (c) As in
