@@ -30,7 +30,7 @@ Request = tuple[dict[str, Any], bytes]
 
 
 class _Notes(logging.Handler):
-    """Keeps the lines that are to be said by the process that started this one."""
+    """Keeps the lines that the process which started this one will print."""
 
     def __init__(self) -> None:
         super().__init__()
