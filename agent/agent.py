@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from agent.imagination import Imagination
+from agent.imagination import Imagination, PlanCost
 from agent.modules import Modules, initial_moment
 from modules import chance
 from modules.messages import (
@@ -37,21 +37,10 @@ class Agent:
     `imagination` joins world model and cost under the directive. Memory holds the history and
     the learner the optimiser; the agent holds a count of steps, from which, with the seed, every
     random number of acting derives.
-
-    `discount` γ, `sum_critic_every_step`, `td_lambda`: see `agent.imagination.Imagination`.
     """
 
-    def __init__(
-        self,
-        modules: Modules,
-        world: WorldSpec,
-        *,
-        discount: float,
-        sum_critic_every_step: bool,
-        td_lambda: float,
-    ) -> None:
-        self.modules, self.world, self.discount = modules, world, discount
-        self.sum_critic_every_step, self.td_lambda = sum_critic_every_step, td_lambda
+    def __init__(self, modules: Modules, world: WorldSpec, plan_cost: PlanCost) -> None:
+        self.modules, self.world, self.plan_cost = modules, world, plan_cost
 
     def reset(self, rows: int, seed: int) -> None:
         """Begins a run in `rows` rows: memory is empty, every row is before its first episode."""
@@ -75,15 +64,7 @@ class Agent:
 
     def imagination(self, situation: Situation, directive: Directive) -> Imagination:
         """What planners use: the agent's world model and cost under a directive."""
-        return Imagination(
-            self.world_model,
-            self.cost,
-            situation,
-            directive,
-            discount=self.discount,
-            sum_critic_every_step=self.sum_critic_every_step,
-            td_lambda=self.td_lambda,
-        )
+        return Imagination(self.world_model, self.cost, situation, directive, self.plan_cost)
 
     @torch.no_grad()
     def step(self, observation: Observation) -> Moment:
@@ -138,7 +119,7 @@ class Agent:
             state=state,
             recollection=recollection,
             energies=energies,
-            surprise=state.surprise(previous.expected) * ~observation.first,
+            surprise=self.world_model.surprise(previous.expected, state) * ~observation.first,
             episode_model_calls=previous.episode_model_calls + previous.plan.model_calls,
             episode_step=previous.episode_step + 1,
             rng_key=chance.keys(self.seed, rows, self.steps_done),

@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-UNDOTTED = ("--discount", "--sum_critic_every_step", "--td_lambda", "--device")
+UNDOTTED = ("--discount", "--sum_critic_every_step", "--td_lambda", "--branch_steps", "--device")
 """Settings of no module, which may be overridden without a dot."""
 
 TRACES = "--from-traces"

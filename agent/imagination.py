@@ -1,22 +1,43 @@
-"""Imagination: world model and cost under one directive (LeCun 2022, §3.1.2 steps 3 and 4)."""
+"""Imagination: world model and cost under one directive (LeCun 2022, §3.1.2, §4.8)."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from modules import chance
 from modules.messages import Directive, Situation, State
-from modules.ports import IMAGINED_METHODS, Cost, Futures, WorldModel, gate
+from modules.ports import (
+    IMAGINED_METHODS,
+    Cost,
+    Futures,
+    LatentVariableModel,
+    WorldModel,
+    gate,
+)
+
+
+@dataclass(frozen=True)
+class PlanCost:
+    """How the cost of a plan is summed (`Imagination`): γ per step, whether the critic counts at
+    every step, λ, and the first steps in which latent variables are drawn, 0: all.
+    """
+
+    discount: float
+    sum_critic_every_step: bool = False
+    td_lambda: float = 1.0
+    branch_steps: int = 0
 
 
 class Imagination:
     """Imagined futures of B situations, and what they cost.
 
-    The cost of a plan of H actions, lower is better:
+    The cost of H actions in one future, lower is better:
 
         F_H = Σ_{t=1..H} γ^{t-1} p_t E(s_t) + γ^H p_{H+1} v·TC(s_H)
         E(s) = u·IC(s) + risk·uncertainty(s),   p_t = Π_{k<t} (1 - ended_k)
@@ -31,8 +52,22 @@ class Imagination:
 
     because the error of a model grows with the horizon and that of a critic does not.
 
-    `model_calls` [B] int64 counts each row, candidate and step imagined. Tensors are unchecked,
-    and differentiable in actions and z: planners that need no gradient use `torch.no_grad()`.
+    Where the world model has a latent variable z, a plan has as many futures K as the directive
+    says, and costs (§4.8, §5)
+
+        mean F + risk · std F,   or max F where the directive is `adversarial`.
+
+    z is drawn from the model's p(z | s, a) in each of the first `branch_steps` steps (0: in all),
+    behind them it is the most likely one. All candidates of a row have the same luck: future k of
+    each is drawn from the same uniform numbers, so that plans differ in what they do and not in
+    their fortune; and the K numbers of a step are spread evenly, (π(k) + U) / K with a random
+    permutation π for each step, so that few futures show each branch about as often as it happens.
+    Futures are a function of the row's random key: the page imagines the same ones again.
+
+    `model_calls` [B] int64 counts each row, candidate, future and step imagined. Tensors are
+    unchecked, and differentiable in actions and z: planners that need no gradient use
+    `torch.no_grad()`. Rows have the same number of futures, the largest of theirs; the actor plans
+    for rows with different numbers apart.
     """
 
     def __init__(
@@ -41,15 +76,10 @@ class Imagination:
         cost: Cost,
         situation: Situation,
         directive: Directive,
-        *,
-        discount: float,
-        sum_critic_every_step: bool,
-        td_lambda: float,
+        plan_cost: PlanCost,
     ) -> None:
         self.world_model, self.cost_module = world_model, cost
-        self.situation, self.directive = situation, directive
-        self.discount = discount
-        self.sum_critic_every_step, self.td_lambda = sum_critic_every_step, td_lambda
+        self.situation, self.directive, self.plan_cost = situation, directive, plan_cost
         self.model_calls = torch.zeros(situation.batch, dtype=torch.int64)
         self._whole: tuple[Imagination, Tensor] | None = None
         self._last_values: tuple[State, Tensor | None] | None = None
@@ -73,10 +103,17 @@ class Imagination:
             gate("cost", self.cost_module, dims, IMAGINED_METHODS),
             self.situation,
             self.directive,
-            discount=self.discount,
-            sum_critic_every_step=self.sum_critic_every_step,
-            td_lambda=self.td_lambda,
+            self.plan_cost,
         )
+
+    @property
+    def num_futures(self) -> Tensor:
+        """Futures of each candidate of a row, [B] int64: as the directive says, at most one a model
+        call; 1 where the world model has no latent variable.
+        """
+        if self.world_model.latent is None:
+            return torch.ones_like(self.model_calls)
+        return self.directive.futures.minimum(self.directive.model_calls).clamp_min(1)
 
     # -- states -----------------------------------------------------------------------------
 
@@ -85,7 +122,7 @@ class Imagination:
         return self.world_model.start(self.situation, self.directive)
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
-        """The states after `action` [M A]; M = B·N, the N candidates of a row side by side."""
+        """The states after `action` [M A] under latent variables `z` [M Z]; M = B·N·K."""
         self._count(torch.full_like(self.model_calls, len(action) // self.situation.batch))
         after = self.world_model.step(state, action, z)
         return self.world_model.complete(after) if self.cost_module.needs_latent() else after
@@ -110,7 +147,7 @@ class Imagination:
     # -- energies of states -----------------------------------------------------------------
 
     def _per_candidate(self, weights: Tensor, candidates: int) -> Tensor:
-        """Weights of each row [B ...] repeated for its candidates, [M ...]."""
+        """Weights of each row [B ...] repeated for the futures of its candidates, [M ...]."""
         return weights.repeat_interleave(candidates // len(weights), 0)
 
     def energy(self, state: State) -> Tensor:
@@ -126,16 +163,22 @@ class Imagination:
         """
         if not self.cost_module.is_initialised():
             return state.ended.new_zeros(len(state.ended))
-        if (values := self.action_values(state)) is not None:
+        if (values := self._action_values(state)) is not None:
             return values.amin(-1)
         state = self.world_model.complete(state)
         v = self._per_candidate(self.directive.v, len(state.ended))
         return self.cost_module.critic_value(state, v)
 
-    def action_values(self, state: State) -> Tensor | None:
-        """v·TC(s, a) of each discrete action, [M A], by which a greedy policy acts; None where
-        the critic has no action values or no update yet.
+    def action_values(self, futures: Futures) -> Tensor | None:
+        """v·TC(s, a) of each discrete action, by which a greedy policy acts, the mean over the
+        futures of each candidate, [B N A]; None where the critic has no action values or no update
+        yet.
         """
+        values = self._action_values(futures.state)
+        return None if values is None else values.view(*futures.costs.shape, -1).mean(2)
+
+    def _action_values(self, state: State) -> Tensor | None:
+        """v·TC(s, a) in each of the states [M ...], [M A], or None."""
         if not self.cost_module.is_initialised():
             return None
         # Planners read the values of one state up to three times: as step cost, as final value
@@ -149,55 +192,99 @@ class Imagination:
     # -- costs of plans ---------------------------------------------------------------------
 
     def begin(self, candidates: int) -> Futures:
-        """`candidates` N futures of each row, of 0 steps."""
-        rows = self.situation.batch
-        zero = torch.zeros(rows, candidates, dtype=torch.float64)
-        state = self.start().select(torch.arange(rows).repeat_interleave(candidates))
-        return Futures(state, cost=zero, survival=zero + 1, steps=0)
+        """The futures of `candidates` N of each row, of 0 steps."""
+        rows, futures = self.situation.batch, int(self.num_futures.amax())
+        zero = torch.zeros(rows, candidates, futures, dtype=torch.float64)
+        state = self.start().select(torch.arange(rows).repeat_interleave(candidates * futures))
+        return Futures(state, costs=zero, survivals=zero + 1, steps=0)
 
-    def extend(self, futures: Futures, action: Tensor, z: Tensor | None = None) -> Futures:
-        """The futures after one more `action` [M A] under the latent z [M Z], M = B·N."""
-        t, survival, cost = futures.steps, futures.survival, futures.cost
+    def extend(self, futures: Futures, action: Tensor) -> Futures:
+        """The futures after one more `action` of each candidate, [B·N A]."""
+        t, survivals, costs = futures.steps, futures.survivals, futures.costs
         if t == 0:
-            cost = cost + self._first_action_cost(action).view(cost.shape)
-        state = self.step(futures.state, action, z)
-        cost = cost + self.discount**t * survival * self._step_cost(state, t).view(cost.shape)
-        survival = survival * (1 - state.ended.view(cost.shape))
-        return Futures(state, cost, survival, t + 1)
+            costs = costs + self._first_action_cost(action).view(*costs.shape[:2], 1)
+        action = action.repeat_interleave(costs.shape[2], 0) if costs.shape[2] > 1 else action
+        state = self.step(futures.state, action, self._draw(futures, action))
+        costs = costs + self.plan_cost.discount**t * survivals * self._step_cost(state, t).view(
+            costs.shape
+        )
+        survivals = survivals * (1 - state.ended.view(costs.shape))
+        return Futures(state, costs, survivals, t + 1)
 
-    def rollout(self, actions: Tensor, z: Tensor | None = None) -> Futures:
-        """The futures of sequences `actions` [B N H A] under latents `z` [B N H Z]."""
+    def rollout(self, actions: Tensor) -> Futures:
+        """The futures of sequences `actions` [B N H A]."""
         futures = self.begin(actions.shape[1])
         for t in range(actions.shape[2]):
-            latent = None if z is None else z[:, :, t].flatten(0, 1)
-            futures = self.extend(futures, actions[:, :, t].flatten(0, 1), latent)
+            futures = self.extend(futures, actions[:, :, t].flatten(0, 1))
         return futures
 
     def cost(self, futures: Futures) -> Tensor:
-        """Cost of plans that end where the futures stand, F_H or its λ-return, [B N] float64."""
-        final = self._final_cost(futures.state, futures.steps).view(futures.cost.shape)
-        return futures.cost + self.discount**futures.steps * futures.survival * final
+        """Cost of plans that end where the futures stand, [B N] float64: over the futures of each,
+        the mean and `risk` standard deviations of F_H or its λ-return, or the worst.
+        """
+        final = self._final_cost(futures.state, futures.steps).view(futures.costs.shape)
+        each = futures.costs + self.plan_cost.discount**futures.steps * futures.survivals * final
+        if each.shape[2] == 1:
+            return each[:, :, 0]
+        mean = each.mean(2, keepdim=True)
+        # The root has a finite slope where all futures cost the same.
+        spread = ((each - mean).square().mean(2) + 1e-12).sqrt() - 1e-6
+        averse = mean[:, :, 0] + self.directive.risk[:, None] * spread
+        return each.amax(2).where(self.directive.adversarial[:, None], averse)
+
+    # -- luck -------------------------------------------------------------------------------
+
+    def _draw(self, futures: Futures, action: Tensor) -> Tensor | None:
+        """The latent variables [B·N·K Z] of the next step under `action` [B·N·K A]; None where the
+        model has none, or where the most likely ones are to be taken.
+        """
+        if self.world_model.latent is None or 0 < self.plan_cost.branch_steps <= futures.steps:
+            return None
+        model = cast(LatentVariableModel, self.world_model)
+        luck = self._luck(futures.costs.shape[2], model.latent.luck, futures.steps)
+        luck = luck.unsqueeze(1).expand(-1, futures.costs.shape[1], -1, -1).flatten(0, 2)
+        temperature = self._per_candidate(self.directive.latent_temperature, len(action))
+        return model.sample_latent(futures.state, action, luck, temperature)
+
+    def _luck(self, futures: int, size: int, step: int) -> Tensor:
+        """Uniform numbers of each of K `futures` at a step, [B K size], the same for every
+        candidate of a row.
+        """
+        key = self.situation.rng_key
+        offset = chance.uniform(key, f"luck {step}", size, 1)
+        if futures == 1:
+            return offset.transpose(1, 2)
+        place = chance.uniform(key, f"luck order {step}", size, futures).argsort(-1)
+        return ((place + offset) / futures).transpose(1, 2)
 
     def _first_action_cost(self, action: Tensor) -> Tensor:
         """(1-λ) F_0 of plans that begin with `action` [M A], [M]."""
         values = self.situation.energies.action_values(self.directive)
-        if self.sum_critic_every_step or self.td_lambda == 1 or values is None:
+        if self.plan_cost.sum_critic_every_step or self.plan_cost.td_lambda == 1 or values is None:
             return action.new_zeros(len(action))
-        return (1 - self.td_lambda) * (action * self._per_candidate(values, len(action))).sum(-1)
+        return (1 - self.plan_cost.td_lambda) * (
+            action * self._per_candidate(values, len(action))
+        ).sum(-1)
 
     def _step_cost(self, state: State, t: int) -> Tensor:
         """What the state after step t, counted from 0, adds to a plan's cost before γ^t p_t."""
         energy = self.energy(state)
-        if self.sum_critic_every_step:
+        if self.plan_cost.sum_critic_every_step:
             return energy + self.critic_value(state)
-        if self.td_lambda == 1:
+        if self.plan_cost.td_lambda == 1:
             return energy
-        later = self.discount * (1 - state.ended) * self.critic_value(state)
-        return self.td_lambda ** (t + 1) * (energy + (1 - self.td_lambda) * later)
+        later = self.plan_cost.discount * (1 - state.ended) * self.critic_value(state)
+        return self.plan_cost.td_lambda ** (t + 1) * (
+            energy + (1 - self.plan_cost.td_lambda) * later
+        )
 
     def _final_cost(self, state: State, steps: int) -> Tensor:
         """What the critic adds after the last of `steps`, before γ^steps p_{steps+1}."""
-        if self.sum_critic_every_step:
+        if self.plan_cost.sum_critic_every_step:
             return state.ended.new_zeros(len(state.ended))
         value = self.critic_value(state)
-        return value if self.td_lambda == 1 else self.td_lambda ** (steps + 1) * value
+        return (
+            value
+            if self.plan_cost.td_lambda == 1
+            else self.plan_cost.td_lambda ** (steps + 1) * value
+        )

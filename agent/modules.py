@@ -45,5 +45,5 @@ def initial_moment(m: Modules, w: WorldSpec, rows: int) -> Moment:
         episode_step=zeros.long() - 1,
         directive=directive,
         plan=m.actor.initial(rows),
-        expected=state.replace(hidden=torch.zeros(rows, 0)),
+        expected=state.replace(hidden=torch.zeros(rows, m.world_model.hidden_size)),
     )

@@ -32,11 +32,11 @@ import math
 import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 SIGNALS: tuple[str, ...] = ("reward", "life_lost", "lives", "end", "effort", "novelty")
@@ -220,9 +220,11 @@ class Message(Frozen):
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     renamed: ClassVar[Mapping[str, str]] = {}
     """Name of a field in version 1 → its name now; bytes and traces of version 1 are read by it."""
+    added: ClassVar[Mapping[str, int | bool]] = {}
+    """Field [B] that version 2 did not have → its value in messages of that version."""
     _tensors: ClassVar[tuple[tuple[str, Shape], ...]] = ()
     _numeric: ClassVar[tuple[tuple[str, Shape], ...]] = ()
     _nested: ClassVar[tuple[str, ...]] = ()
@@ -415,6 +417,13 @@ class Message(Frozen):
         message._set_fields({**cls._defaults, **fields})
         return message
 
+    @classmethod
+    def with_added(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of an older message, with those that its version did not have (`added`)."""
+        rows = next((len(v) for v in fields.values() if isinstance(v, Tensor)), 0)
+        missing = cls.added.keys() - fields.keys()
+        return {**fields, **{name: torch.full((rows,), cls.added[name]) for name in missing}}
+
     def replace(self, **changes: Any) -> Self:
         """A checked copy with some fields changed."""
         return type(self)(**{**self.__dict__, **changes})
@@ -519,6 +528,8 @@ def _read(header: dict[str, Any], data: memoryview, at: int) -> tuple[Message, i
     if header["version"] < 2:
         stored = {kind.renamed.get(name, name): entry for name, entry in stored.items()}
     for name, _ in kind._tensors:
+        if header["version"] < 3 and name in kind.added and name not in stored:
+            continue
         if (entry := stored[name]) is None:
             fields[name] = None
             continue
@@ -542,7 +553,7 @@ def _read(header: dict[str, Any], data: memoryview, at: int) -> tuple[Message, i
     for name in kind._others:
         value = stored[name]
         fields[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**fields), at
+    return kind(**kind.with_added(fields)), at
 
 
 def _describe(value: object) -> str:
@@ -606,6 +617,19 @@ class ActionSpec(Frozen):
         return low + (encoded.clamp(-1, 1) + 1) / 2 * (high - low)
 
 
+class LatentSpec(Frozen):
+    """The latent variable z of a world model (LeCun 2022, §4.4): what a state and an action do not
+    determine.
+
+    `kind`: "categorical" (one-hot codes), "gaussian" or "sparse" (real numbers). `size`: the
+    numbers Z of one z. `luck`: the uniform numbers from which one z is drawn.
+    """
+
+    kind: Literal["categorical", "gaussian", "sparse"]
+    size: int = Field(ge=1)
+    luck: int = Field(ge=1)
+
+
 class WorldSpec(Frozen):
     """The observations, signals and actions of a world, the same in each of its rows.
 
@@ -661,7 +685,8 @@ class State(Message):
     """Perception, world model → all: an estimate of the state of the world, s in the paper.
 
     `latent`: the representation. `hidden`: context of the module that made the state, which no
-    other reads (perception: earlier frames; world model: tokens or simulator nodes). `signals`:
+    other reads (perception: earlier frames; world model: tokens, simulator nodes, or, in what it
+    expects, what the surprise will be measured from). `signals`:
     observed in a perceived state, predicted in an imagined one. `ended`: probability that the
     episode is over. `uncertainty`: >= 0, 0 where the state is certain. `goal`: of the episode.
     """
@@ -680,7 +705,7 @@ class State(Message):
         signals[:, SIGNALS.index("novelty")] = novelty
         return self.replace(signals=signals)
 
-    def surprise(self, expected: State) -> Tensor:
+    def distance(self, expected: State) -> Tensor:
         """The distance of this state from the `expected` one, [B], 0 where they are equal.
 
         |z - ẑ|² / (|z|² + |ẑ|²) of the latents (0 to 2), plus the largest |tanh(x) - tanh(x̂)| among
@@ -761,13 +786,16 @@ class Directive(Message):
     `mode`: 1 reacts, 2 plans. `horizon_steps`: depth of imagination. `model_calls`: budget of
     imagined steps for this step. `commit_steps`: actions of a plan carried out before the next
     planning (1: plan in every step). `u`, `v`: weights of drives and critic heads. `tokens`:
-    modulate perception, world model, policy and critic. `latent_temperature`: scale of the latent
-    variables z. `risk`: weight of uncertainty in the energy (> 0 averse). `configurator_state`:
-    context of the configurator, which no other module reads. `reason`: for these settings, a line
-    a row.
+    modulate perception, world model, policy and critic. `futures`: imagined futures of each plan,
+    each with latent variables z of its own. `latent_temperature`: of the distribution that z is
+    drawn from; 0: the most likely z. `risk`: weight of uncertainty in the cost of a plan (> 0
+    averse). `adversarial`: a plan costs what the worst of its futures costs (§5).
+    `configurator_state`: context of the configurator, which no other module reads. `reason`: for
+    these settings, a line a row.
     """
 
     renamed: ClassVar = {"carry": "configurator_state"}
+    added: ClassVar = {"futures": 1, "adversarial": False}
     mode: Annotated[Tensor, Shape("B", "int", least=1, most=2)]
     horizon_steps: Annotated[Tensor, Shape("B", "int", least=1, most=1000)]
     model_calls: Annotated[Tensor, Shape("B", "int", least=0, most=10_000_000)]
@@ -775,8 +803,10 @@ class Directive(Message):
     u: Annotated[Tensor, Shape("B K", least=-1e6, most=1e6)]
     v: Annotated[Tensor, Shape("B L", least=-1e6, most=1e6)]
     tokens: Annotated[Tensor, Shape("B T E", least=-1e6, most=1e6)]
+    futures: Annotated[Tensor, Shape("B", "int", least=1, most=1024)]
     latent_temperature: Annotated[Tensor, Shape("B", least=0, most=100)]
     risk: Annotated[Tensor, Shape("B", least=-1000, most=1000)]
+    adversarial: Annotated[Tensor, Shape("B", "bool")]
     configurator_state: Annotated[Tensor, Shape("B Q")]
     reason: tuple[str, ...]
 
@@ -810,9 +840,9 @@ class Plan(Message):
 class Moment(Message):
     """Loop → memory, trace, view: all messages of one step.
 
-    `step` counts from 0, -1 before the first. `surprise`: `State.surprise` of this state against
-    the last expectation. `episode_model_calls`, `episode_step`: model calls and steps before this
-    one in the episode. `expected`: the next state as the world model predicts it.
+    `step` counts from 0, -1 before the first. `surprise`: that of the world model at this state,
+    after its last expectation. `episode_model_calls`, `episode_step`: model calls and steps before
+    this one in the episode. `expected`: the next state as the world model predicts it.
     """
 
     renamed: ClassVar = {"spent": "episode_model_calls", "age": "episode_step"}

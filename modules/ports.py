@@ -19,6 +19,7 @@ from modules.messages import (
     Directive,
     Energy,
     Experience,
+    LatentSpec,
     Message,
     MessageError,
     Moment,
@@ -65,35 +66,50 @@ def encoded_states(experience: Experience, latents: Tensor) -> list[State]:
 
 
 class Futures(NamedTuple):
-    """N imagined futures of each of B rows, `steps` steps long.
+    """The imagined futures of N candidates of each of B rows, `steps` steps long.
 
-    `state`: where they stand, B·N rows, the futures of a row side by side. `cost` [B N] float64:
-    Σ of the discounted costs of their steps. `survival` [B N] float64: probability that the
-    episode lasts beyond the last step.
+    A candidate, a sequence of actions, has K futures, which differ in their latent variables z.
+    `state`: where they stand, B·N·K rows, the candidates of a row side by side, the futures of a
+    candidate within. `costs` [B N K] float64: Σ of the discounted costs of their steps. `survivals`
+    [B N K] float64: probability that the episode lasts beyond the last step.
     """
 
     state: State
-    cost: Tensor
-    survival: Tensor
+    costs: Tensor
+    survivals: Tensor
     steps: int
 
+    @property
+    def survival(self) -> Tensor:
+        """Probability that the episode of each candidate lasts beyond the last step, [B N]."""
+        return self.survivals.mean(-1)
+
     def select(self, index: Tensor) -> Futures:
-        """Of each row the futures `index` [B M]."""
-        rows = torch.arange(len(index))[:, None] * self.cost.shape[1]
-        state = self.state.select((rows + index).flatten())
+        """Of each row the candidates `index` [B M]."""
+        rows, candidates, futures = self.costs.shape
+        place = (torch.arange(rows) * candidates)[:, None] + index
+        place = place.unsqueeze(-1) * futures + torch.arange(futures)
+        whole = index.unsqueeze(-1).expand(-1, -1, futures)
         return Futures(
-            state, self.cost.gather(1, index), self.survival.gather(1, index), self.steps
+            self.state.select(place.flatten()),
+            self.costs.gather(1, whole),
+            self.survivals.gather(1, whole),
+            self.steps,
         )
 
     def where(self, mask: Tensor, other: Futures) -> Futures:
-        """These futures in the rows `mask` [B] (bool), `other` in the rest; N is 1."""
-        column = mask[:, None]
+        """These futures in the rows `mask` [B] (bool), `other` in the rest."""
+        column, per_row = mask[:, None, None], self.costs[0].numel()
         return Futures(
-            self.state.where(mask, other.state),
-            self.cost.where(column, other.cost),
-            self.survival.where(column, other.survival),
+            self.state.where(mask.repeat_interleave(per_row), other.state),
+            self.costs.where(column, other.costs),
+            self.survivals.where(column, other.survivals),
             self.steps,
         )
+
+    def ended(self) -> Futures:
+        """The same futures, their episodes over: what follows costs nothing."""
+        return self._replace(survivals=torch.zeros_like(self.survivals))
 
 
 @runtime_checkable
@@ -222,15 +238,29 @@ class Perception(Protocol):
 class WorldModel(Protocol):
     """State and action → possible next states, and what perception missed (§3, roles 1 and 2).
 
+    `latent` describes the latent variable z of a `LatentVariableModel`; None where a model has
+    none (`modules.world_model.deterministic.Deterministic`).
+
     A model whose imagined states have identities may also offer `state_ids(state) -> Tensor`: [M]
     int64, equal where states look alike. Planners then compare these instead of latents.
+
+    One that can show what it imagines offers `decode(state) -> Tensor`: the observations of states,
+    frames [M H Y C] uint8 or vectors [M N], as the world shows them.
+
+    `hidden_size`, R: what `predict` returns has a `hidden` [B R], which `surprise` and the next
+    `start`, in `situation.previous.expected`, may read; it is 0 where an episode begins.
     """
+
+    latent: LatentSpec | None
+    hidden_size: int
 
     def start(self, situation: Situation, directive: Directive) -> State:
         """The present state as `step` takes it, [B ...]: `hidden` is now the model's own."""
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
-        """The states [M ...] after the encoded actions [M A], under latent variables `z` [M Z]."""
+        """The states [M ...] after the encoded actions [M A], under latent variables `z` [M Z];
+        without `z` those under the most likely one.
+        """
 
     def complete(self, state: State) -> State:
         """The state with its latent, where `step` left computing it for later; else itself."""
@@ -238,8 +268,37 @@ class WorldModel(Protocol):
     def predict(self, situation: Situation, action: Tensor, directive: Directive) -> State:
         """The state expected after the chosen action [B A] (§3.1.1).
 
-        Its `hidden` is empty, [B 0]: the expectation is compared with the next state and no step
-        is imagined from it.
+        Its `hidden` [B R] is what the model itself carries on to `surprise` and to the next step.
+        """
+
+    def surprise(self, expected: State, state: State) -> Tensor:
+        """How far the present `state` is from what `predict` `expected`, [B] >= 0.
+
+        The distance of the two (`State.distance`); where there is a latent variable, that of the
+        least surprising z: F = min_z E (§4.4).
+        """
+
+
+@runtime_checkable
+class LatentVariableModel(WorldModel, Protocol):
+    """A world model whose next state depends on a latent variable z too (§4.4, §4.8)."""
+
+    latent: LatentSpec
+
+    def sample_latent(
+        self, state: State, action: Tensor, luck: Tensor, temperature: Tensor
+    ) -> Tensor:
+        """Latent variables [M Z] drawn from p(z | s, a), the Gibbs distribution of their
+        regulariser, for states [M ...] and encoded actions [M A].
+
+        `luck` [M U] in (0, 1) are the uniform numbers that a draw is a function of, U being
+        `latent.luck`: with equal luck two candidates have the same good or bad fortune.
+        `temperature` [M] >= 0: 0 draws the most likely z, 1 from p, more from a flatter one.
+        """
+
+    def infer_latent(self, state: State, action: Tensor, outcome: State) -> tuple[Tensor, Tensor]:
+        """argmin_z E, [M Z], and F = min_z E, [M] >= 0, of states [M ...], encoded actions [M A]
+        and the states [M ...] that followed: which z explains what happened (§4.4).
         """
 
 
@@ -329,11 +388,16 @@ class Memory(Protocol):
 class Imagination(Protocol):
     """World model and cost under a directive, for planners (§3.1.2 steps 3 and 4).
 
-    States are unchecked and have M = B·N rows, the N candidates of a row side by side. Every
-    `step` is counted in `model_calls` [B] int64. Differentiable in actions and z.
+    Every candidate has as many futures as the directive says, all of them behind `Futures`: a
+    planner sees candidates and what they cost. States are unchecked. Every future of a step is
+    counted in `model_calls` [B] int64. Differentiable in actions and z.
     """
 
     model_calls: Tensor
+
+    @property
+    def num_futures(self) -> Tensor:
+        """Futures of each candidate of a row, [B] int64 >= 1."""
 
     def select(self, index: Tensor) -> Imagination:
         """Imagination of the rows `index` [M] alone; its model calls are counted here too."""
@@ -342,7 +406,7 @@ class Imagination(Protocol):
         """The present states, B rows."""
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
-        """The next states, after the encoded `action` [M A]."""
+        """The next states [M ...], after the encoded `action` [M A]; M is a multiple of B."""
 
     def state_ids(self, state: State) -> Tensor | None:
         """Numbers [M], equal where states look alike; None where latents are to be compared."""
@@ -353,20 +417,24 @@ class Imagination(Protocol):
     def critic_value(self, state: State) -> Tensor:
         """v·TC(s), [M]; exactly 0 before the critic's first update."""
 
-    def action_values(self, state: State) -> Tensor | None:
-        """v·TC(s, a) of each discrete action, [M A]; None where the critic has none."""
+    def action_values(self, futures: Futures) -> Tensor | None:
+        """v·TC(s, a) of each discrete action where the futures stand, their mean for each
+        candidate, [B N A]; None where the critic has none.
+        """
 
     def begin(self, candidates: int) -> Futures:
-        """`candidates` futures of each row, of 0 steps."""
+        """The futures of `candidates` N of each row, of 0 steps."""
 
-    def extend(self, futures: Futures, action: Tensor, z: Tensor | None = None) -> Futures:
-        """The futures after one more action [M A], its discounted cost added."""
+    def extend(self, futures: Futures, action: Tensor) -> Futures:
+        """The futures after one more action of each candidate [B·N A], its discounted cost
+        added.
+        """
 
-    def rollout(self, actions: Tensor, z: Tensor | None = None) -> Futures:
+    def rollout(self, actions: Tensor) -> Futures:
         """The futures of N sequences of H actions for each row, [B N H A]."""
 
     def cost(self, futures: Futures) -> Tensor:
-        """Cost of plans that end where the futures stand, [B N] float64 (§3.1.2 step 4)."""
+        """Cost of plans that end where the futures stand, [B N] float64 (§3.1.2 step 4, §4.8)."""
 
 
 @runtime_checkable
@@ -429,7 +497,7 @@ Methods = Mapping[str, type[Message] | Shape]
 
 CHECKED_METHODS: Mapping[str, Methods] = {
     "perception": {"perceive": State},
-    "world_model": {"predict": State},
+    "world_model": {"predict": State, "surprise": Shape("B", least=0)},
     "cost": {"energy": Energy},
     "memory": {"previous": Moment, "recall": Recollection},
     "actor": {"act": Plan},

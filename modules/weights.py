@@ -16,8 +16,8 @@ DEFAULT_WEIGHTS: Mapping[str, float] = MappingProxyType(
 )
 """The weight of each shipped drive where no setting names it.
 
-A drive of a plugin has weight 1: the agent has it only because `cost.drives` names it. A sub-goal
-head has weight 0: it is set by the configurator.
+A signal and a drive of a plugin have weight 1: the agent has them only because `cost.drives` names
+them. A sub-goal head has weight 0: it is set by the configurator.
 """
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from agent.imagination import Imagination
+from agent.imagination import Imagination, PlanCost
 from modules import chance
 from modules.messages import (
     SIGNALS,
@@ -18,6 +18,7 @@ from modules.messages import (
     State,
     WorldSpec,
 )
+from modules.world_model.deterministic import Deterministic
 
 
 def spec(discrete: bool, size: int) -> WorldSpec:
@@ -107,6 +108,9 @@ def directive(
     calls: list[int] | int = 1000,
     commit: int = 1,
     risk: float = 0.0,
+    futures: int = 1,
+    latent_temperature: float = 1.0,
+    adversarial: bool = False,
 ) -> Directive:
     def each(value: list[int] | int) -> Tensor:
         return torch.tensor(value if isinstance(value, list) else [value] * rows)
@@ -119,8 +123,10 @@ def directive(
         u=torch.ones(rows, 1),
         v=torch.ones(rows, 1),
         tokens=torch.zeros(rows, 1, 1),
-        latent_temperature=torch.zeros(rows),
+        futures=torch.full((rows,), futures),
+        latent_temperature=torch.full((rows,), latent_temperature),
         risk=torch.full((rows,), risk),
+        adversarial=torch.full((rows,), adversarial),
         configurator_state=torch.zeros(rows, 0),
         reason=("test",) * rows,
     )
@@ -157,7 +163,7 @@ class LatentCost:
         return self.critic != 0
 
 
-class LatentModel:
+class LatentModel(Deterministic):
     """s' = f(s, a) on the latent, with the probability of an end after it."""
 
     def __init__(self, move, ended=None) -> None:
@@ -227,6 +233,7 @@ def imagine(
     discount: float = 0.95,
     sum_critic_every_step: bool = False,
     td_lambda: float = 1.0,
+    branch_steps: int = 0,
     seed: int = 0,
     **orders,
 ) -> tuple[Situation, Imagination, Directive]:
@@ -240,9 +247,7 @@ def imagine(
             cost,
             moment,
             orders,
-            discount=discount,
-            sum_critic_every_step=sum_critic_every_step,
-            td_lambda=td_lambda,
+            PlanCost(discount, sum_critic_every_step, td_lambda, branch_steps),
         ),
         orders,
     )

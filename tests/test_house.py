@@ -27,7 +27,7 @@ RANKS: dict[str, int] = {
     "modules.tensor_file": 2,
     "modules.validation": 1,
     "modules.weights": 1,
-    "modules.nets": 2,
+    "modules.nets": 1,
     "modules.objectives": 2,
     "modules.measures": 2,
     "modules.perception": 3,

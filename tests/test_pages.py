@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import gymnasium
 import pytest
 
 from agent.cli import run
+from agent.recording.trace import Trace
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -28,7 +30,9 @@ PLUGINS = {KIND.search(code)[2]: code for code in blocks("modules.md", "python")
 
 def test_there_is_an_example_for_each_port():
     slots = {KIND.search(code)[1] for code in PLUGINS.values()}
-    assert slots == {"perception", "world_model", "drive", "recall", "planner", "configurator"}
+    assert slots == {
+        "perception", "world_model", "objective", "drive", "recall", "planner", "configurator"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", PLUGINS)
@@ -39,7 +43,9 @@ def test_a_worked_example_keeps_its_contract_and_plays(kind, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert run(["check-module", kind, "--plugin", name]) == 0, capsys.readouterr()
     slot = KIND.search(PLUGINS[kind])[1]
-    path = {"recall": "memory.recall", "planner": "actor.planner"}.get(slot, slot)
+    path = {
+        "recall": "memory.recall", "planner": "actor.planner", "objective": "world_model.objective"
+    }.get(slot, slot)  # fmt: skip
     setting = f"--{path}.kind={kind}" if slot != "drive" else f"--cost.drives=[score,{kind}]"
     world = "Acrobot-v1" if slot == "drive" else "CartPole-v1"
     words = ["play", world, "--steps", "12", "--no-live", "--json", "--plugin", name]
@@ -54,14 +60,42 @@ def test_training_from_python(tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_the_command_with_a_sum_of_objectives(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (text,) = (code for code in blocks("train.md", "") if "objective.parts" in code)
+    words = shlex.split(text.replace("\\\n", " "))[1:]
+    small = ["--steps", "40", "--learner.warmup_steps=20", "--training.evaluate_episodes=1"]
+    assert run([*words, *small, "--run", "run", "--no-live"]) == 0, capsys.readouterr().err
+    metrics = Path("run/metrics.jsonl").read_text()
+    for name in ("variance", "covariance", "inverse dynamics", "smoothness"):
+        assert f'"world_model/{name}"' in metrics
+
+
 def test_the_environment_of_the_page_on_worlds(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
-    (code,) = blocks("worlds.md", "python")
-    Path("mine.py").write_text(code)
+    Path("mine.py").write_text(blocks("worlds.md", "python")[0])
     try:
         assert run(["play", "mine:Corridor-v0", "--steps", "12", "--no-live"]) == 0
         assert "cell: Discrete(10) → 10 (one-hot)" in capsys.readouterr().out
     finally:
         gymnasium.registry.pop("Corridor-v0", None)
         sys.modules.pop("mine", None)
+
+
+def test_the_signals_of_the_page_on_worlds(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    Path("cliff.py").write_text(blocks("worlds.md", "python")[1])
+    (command,) = re.findall(r"^sextet (play cliff:.*)$", (DOCS / "worlds.md").read_text(), re.M)
+    try:
+        assert run([*command.split(), "--steps", "20", "--no-live", "--run", "run"]) == 0
+        trace = Trace.open("run/trace.sqlite")
+        assert trace.world.signals[6:] == ("progress", "fall")
+        for moment in trace:
+            progress, fall = moment.observation.signals[0, 6:].tolist()
+            assert moment.energies.intrinsic[0].tolist() == [fall, -progress]
+            assert moment.directive.u[0].tolist() == [5, 1]
+    finally:
+        gymnasium.registry.pop("Cliff-v0", None)
+        sys.modules.pop("cliff", None)

@@ -40,16 +40,7 @@ CHECKING = re.compile(r"(^|/)(bench|contracts|check_module)(\.py|/|$)")
 
 EXEMPT = {
     "ActionSpec.names": "for people: page, words and field edits print them",
-    "Directive.latent_temperature": "read by the issue on uncertainty (HOUSE 3)",
-    "Directive.risk": "read where an uncertainty is not 0: the issue on uncertainty",
-    "Settings.latent_temperature": "see Directive.latent_temperature",
-    "Settings.risk": "see Directive.risk",
-    "DirectiveSettings.latent_temperature": "see Directive.latent_temperature",
-    "DirectiveSettings.risk": "see Directive.risk",
     "Energy.disagreement": "the issue on uncertainty trains more than one critic",
-    "WorldModel.step(z)": "the issue on uncertainty gives the model a latent variable",
-    "Imagination.step(z)": "see WorldModel.step(z)",
-    "Imagination.rollout(z)": "see WorldModel.step(z)",
     "Recollection.keys": "the issue on memory gives the recollection readers",
     "Recollection.values": "see Recollection.keys",
     "Recollection.weights": "see Recollection.keys",

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import FrameType
@@ -26,9 +26,19 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from modules.messages import WorldError
+from modules.messages import ConfigError, WorldError
+from modules.suggest import not_one_of
 from worlds.generators import SharedGenerators, mixed, seed_own
-from worlds.returned import WrongValueError, element, flag, items, number, shown
+from worlds.returned import (
+    WrongValueError,
+    declared_signals,
+    element,
+    flag,
+    items,
+    number,
+    shown,
+    signals_in,
+)
 
 _LOG = logging.getLogger("sextet")
 _LOG.addHandler(logging.NullHandler())
@@ -51,12 +61,16 @@ def watch_calls(watch: Callable[[str | None], None]) -> None:
 
 
 class EnvStep(NamedTuple):
-    """What one step returned: an element of the observation space, one finite number, two flags."""
+    """What one step returned: an element of the observation space, one finite number, two flags,
+    and the signals that the environment declares, by name. After a reset all but observation and
+    signals are 0.
+    """
 
     observation: Any
     reward: float
     terminated: bool
     truncated: bool
+    signals: Mapping[str, float]
 
 
 _REPEAT_S = 1.0
@@ -71,23 +85,47 @@ class GuardedEnv:
 
     `where` names it in errors. `step_seconds`: the longest that one call may take, None: no limit.
     A call that runs in C code ends late: only an environment in a process of its own
-    (`worlds.isolated`) can be stopped in any case. The limit needs the main thread.
+    (`worlds.isolated`) can be stopped in any case. The limit needs the main thread. `settings`:
+    arguments of the environment's constructor, by name.
 
-    Raises WorldError, as all methods do, where the environment fails.
+    `signals`: the names in the environment's `metadata["signals"]`; `info` has their values at each
+    step, and may lack them at a reset, where they are 0 then.
+
+    Raises WorldError, as all methods do, where the environment fails, and ConfigError for a name in
+    `settings` that its constructor does not have.
     """
 
-    def __init__(self, id: str, where: str, step_seconds: float | None) -> None:
+    def __init__(
+        self,
+        id: str,
+        where: str,
+        step_seconds: float | None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.id, self.where, self._step_seconds = id, where, step_seconds
+        self._settings = dict(settings or {})
         self.steps, self._key = 0, 0
         self._shared = SharedGenerators()
+        if self._settings:
+            _require_known(id, self._call("construction", self._spec), self._settings)
         self.env = self._call("construction", self._construct)
         self._shared = SharedGenerators(self.env)
         self.observation_space = self._space("observation_space")
         self.action_space = self._space("action_space")
+        try:
+            self.signals = declared_signals(
+                self._call("construction", lambda: getattr(self.env, "metadata", None))
+            )
+        except WrongValueError as error:
+            raise self._error(str(error)) from None
+
+    def _spec(self) -> Any:
+        return gymnasium.spec(self.id.rpartition(":")[2])
 
     def _construct(self) -> Any:
-        spec = gymnasium.spec(self.id.rpartition(":")[2])
-        arguments: dict[str, Any] = {"disable_env_checker": True}
+        spec = self._spec()
+        # A copy for each: a constructor may write into a list or dictionary among them.
+        arguments = {"disable_env_checker": True, **copy.deepcopy(self._settings)}
         if _draws(spec):
             try:
                 return gymnasium.make(spec, render_mode="rgb_array", **arguments)
@@ -112,13 +150,14 @@ class GuardedEnv:
             layer = getattr(layer, "__dict__", {}).get("env")
         return None
 
-    def reset(self, seed: int) -> Any:
-        """The first observation of an episode under `seed`."""
+    def reset(self, seed: int) -> EnvStep:
+        """The first observation of an episode under `seed`, and the signals there."""
         self.steps, self._key = 0, seed
         returned = self._call("reset", self.env.reset, seed=seed % 2**31)
         try:
-            observation, _ = items(returned, "reset", ("observation", "info"))
-            return element(self.observation_space, observation, "observation")
+            observation, info = items(returned, "reset", ("observation", "info"))
+            first = element(self.observation_space, observation, "observation")
+            return EnvStep(first, 0.0, False, False, signals_in(info, self.signals, 0.0))
         except WrongValueError as error:
             raise self._error(str(error)) from None
 
@@ -127,12 +166,13 @@ class GuardedEnv:
         self.steps += 1
         returned = self._call("step", self.env.step, copy.deepcopy(action))
         try:
-            observation, reward, terminated, truncated, _ = items(returned, "step", _STEP)
+            observation, reward, terminated, truncated, info = items(returned, "step", _STEP)
             return EnvStep(
                 element(self.observation_space, observation, "observation"),
                 number(reward, "reward"),
                 flag(terminated, "terminated"),
                 flag(truncated, "truncated"),
+                signals_in(info, self.signals),
             )
         except WrongValueError as error:
             raise self._error(str(error)) from None
@@ -206,10 +246,32 @@ class GuardedEnv:
         return WorldError(f"world {self.id}: {self._place}: {what}")
 
 
+def _maker(spec: Any) -> Any:
+    """The class or function that makes the environments of a `spec`."""
+    entry = spec.entry_point
+    return gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+
+
+def _require_known(id: str, spec: Any, settings: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a name in `settings` that the constructor of an environment does not
+    have, or that Sextet sets itself.
+    """
+    try:
+        parameters = inspect.signature(_maker(spec)).parameters.values()
+    except (TypeError, ValueError):
+        return
+    own = {"self", *inspect.signature(gymnasium.make).parameters, "render_mode"}
+    names = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    names = [name for name in names if name not in own]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in settings:
+        if name in own or not (takes_any or name in names):
+            raise ConfigError(f"config world.settings: {id}: {not_one_of(name, names)}")
+
+
 def _draws(spec: Any) -> bool:
     """Whether a constructor takes `render_mode`, and may know `rgb_array`."""
-    entry = spec.entry_point
-    maker = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+    maker = _maker(spec)
     metadata = getattr(maker, "metadata", None)
     if isinstance(metadata, dict) and "rgb_array" not in metadata.get("render_modes", ()):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from modules import chance
 from modules.messages import SIGNALS, Observation, SextetError, WorldError, WorldSpec
 from modules.ports import SimStep
 from worlds import rehearsal
-from worlds.edge import GuardedEnv, note
+from worlds.edge import EnvStep, GuardedEnv, note
 from worlds.pictures import Pictures
 from worlds.protocols import Reading, Sensor
 from worlds.seeded import SeededWorld
@@ -57,9 +58,10 @@ class GymnasiumRows(SeededWorld):
     environment is guarded (`worlds.edge`).
 
     `episode_steps`: the length at which an episode is truncated; None: the environment's own limit,
-    else EPISODE_STEPS. `step_seconds`: see `GuardedEnv`.
+    else EPISODE_STEPS. `step_seconds`, `settings`: see `GuardedEnv`.
 
-    Raises: ConfigError for unsupported spaces, WorldError if the environment cannot be constructed.
+    Raises: ConfigError for unsupported spaces and unknown settings, WorldError if the environment
+    cannot be constructed.
     """
 
     def __init__(
@@ -72,17 +74,20 @@ class GymnasiumRows(SeededWorld):
         observation_signals: tuple[int, ...],
         step_seconds: float | None,
         reading: Reading | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
+        self._settings = dict(settings or {})
         self._observation_signals = observation_signals
         self.num_envs, self._step_seconds = num_envs, step_seconds
         empty = Percept(np.zeros(0), None)
-        first = GuardedEnv(id, "row 0", step_seconds)
+        first = GuardedEnv(id, "row 0", step_seconds, self._settings)
         self._rows = [_Row(first, empty)]
         try:
             self._actions = ActionCodec(id, first.action_space)
             self._observations = ObservationCodec(id, first.observation_space, sensor, reading)
             for row in range(1, num_envs):
-                self._rows.append(_Row(GuardedEnv(id, f"row {row}", step_seconds), empty))
+                env = GuardedEnv(id, f"row {row}", step_seconds, self._settings)
+                self._rows.append(_Row(env, empty))
         except SextetError:
             self.close()
             raise
@@ -97,6 +102,7 @@ class GymnasiumRows(SeededWorld):
             vector=self._observations.vector,
             signals=(
                 *SIGNALS,
+                *first.signals,
                 *(f"observation_{entry}" for entry in observation_signals),
                 *self._observations.goal_signals,
             ),
@@ -111,6 +117,9 @@ class GymnasiumRows(SeededWorld):
             "sensor": None if sensor is None else sensor.model_dump(),
             "episode_steps": episode_steps,
         }
+        # Absent where there are none, as in snapshots from before there were any.
+        if self._settings:
+            self._identity["settings"] = self._settings
 
     # -- episodes ---------------------------------------------------------------------------
 
@@ -149,8 +158,9 @@ class GymnasiumRows(SeededWorld):
 
     def _start_episode(self, index: int, row: _Row) -> None:
         key = int(chance.keys(self._require_seed(), index + 1, row.episode)[index])
-        row.obs, row.actions = self._observations.encode(row.env.reset(key)), []
-        row.signals = (*(0.0,) * len(SIGNALS), *self._appended(row.obs))
+        step = row.env.reset(key)
+        row.obs, row.actions = self._observations.encode(step.observation), []
+        row.signals = (*(0.0,) * len(SIGNALS), *self._appended(step, row.obs))
         row.first, row.terminated, row.truncated = True, False, False
 
     def _step_row(self, row: _Row, native: Any) -> None:
@@ -164,14 +174,16 @@ class GymnasiumRows(SeededWorld):
         step = env.step(self._actions.to_env(native))
         obs, end = self._observations.encode(step.observation), float(step.terminated)
         effort = self._actions.effort(native)
-        signals = (step.reward, 0.0, 0.0, end, effort, 0.0, *self._appended(obs))
+        signals = (step.reward, 0.0, 0.0, end, effort, 0.0, *self._appended(step, obs))
         truncated = not step.terminated and (step.truncated or env.steps == self._limit)
         return obs, signals, step.terminated, truncated
 
-    def _appended(self, obs: Percept) -> tuple[float, ...]:
-        """The signals after `SIGNALS`: entries of the vector, then the achieved goal."""
+    def _appended(self, step: EnvStep, obs: Percept) -> tuple[float, ...]:
+        """The signals after `SIGNALS`: those that the environment declares, entries of the vector,
+        then the achieved goal.
+        """
         entries = (float(obs.array[entry]) for entry in self._observation_signals)
-        return (*entries, *obs.achieved)
+        return (*step.signals.values(), *entries, *obs.achieved)
 
     def _observe(self) -> Observation:
         rows = self._rows
@@ -251,7 +263,7 @@ class GymnasiumRows(SeededWorld):
         return self._replay_fault
 
     def _open(self) -> GuardedEnv:
-        return GuardedEnv(self.spec.id, "rehearsal", self._step_seconds)
+        return GuardedEnv(self.spec.id, "rehearsal", self._step_seconds, self._settings)
 
     # -- simulation -------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import closing
 from functools import cache
@@ -29,6 +30,7 @@ def make_world(
     step_seconds: float | None = None,
     isolate: bool = False,
     reading: Reading | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> World:
     """B = `num_envs` copies of an environment, stepped side by side.
 
@@ -42,7 +44,7 @@ def make_world(
     not in Atari. step_seconds: the longest that one call of an environment may take, not in Atari.
     isolate: environments other than Atari in a process of their own, see `worlds.isolated`.
     reading: whether observations are read as `pixels` or `vectors`; None: as the space suggests.
-    Atari shows pixels.
+    Atari shows pixels. settings: arguments of the environment's constructor by name, not in Atari.
 
     Raises: ConfigError in one line for an invalid setting, WorldError if the environment cannot be
     constructed.
@@ -58,6 +60,11 @@ def make_world(
     rules = protocol_named(protocol)
     if isinstance(sensor, Mapping):
         sensor = validated(Sensor, sensor, "sensor ")
+    if settings and is_game(id):
+        raise ConfigError(
+            f"config world.settings: expected none in {id}, an Atari game, got "
+            f"{', '.join(settings)}; try world.protocol or world.episode_steps"
+        )
     if isolate and not is_game(id):
         from worlds.isolated import IsolatedWorld
 
@@ -71,6 +78,7 @@ def make_world(
             observation_signals=observation_signals,
             step_seconds=step_seconds,
             reading=reading,
+            settings=dict(settings or {}),
         )
     target = find(id)
     if isinstance(target, Game):
@@ -78,7 +86,7 @@ def make_world(
         from worlds.atari_rows import AtariRows, AtariSettings
         from worlds.atari_vector import AtariVector
 
-        settings = AtariSettings(
+        of_game = AtariSettings(
             game=target,
             num_envs=num_envs,
             protocol=rules,
@@ -87,7 +95,7 @@ def make_world(
             episode_steps=episode_steps,
             chapter_steps=CHAPTER_STEPS if chapter_steps is None else chapter_steps,
         )
-        world: World = AtariVector(settings) if vector else AtariRows(settings)
+        world: World = AtariVector(of_game) if vector else AtariRows(of_game)
     elif protocol is not None:
         raise _no_protocol(id, protocol)
     else:
@@ -101,6 +109,7 @@ def make_world(
             observation_signals=observation_signals,
             step_seconds=step_seconds,
             reading=reading,
+            settings=settings,
         )
     size = world.spec.vector or 0
     for entry in observation_signals:
@@ -125,6 +134,7 @@ def world_spec(
     protocol: str | None = None,
     isolate: bool = False,
     reading: Reading | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> WorldSpec:
     """The spec of `make_world` with these arguments.
 
@@ -132,11 +142,17 @@ def world_spec(
     isolated world, since a process takes seconds; another id may be registered anew.
     """
     spec = _cached_spec if isolate or is_game(id) else _spec
-    return spec(id, protocol, isolate, reading)
+    return spec(id, protocol, isolate, reading, json.dumps(dict(settings or {})))
 
 
-def _spec(id: str, protocol: str | None, isolate: bool, reading: Reading | None) -> WorldSpec:
-    with closing(make_world(id, protocol=protocol, isolate=isolate, reading=reading)) as world:
+def _spec(
+    id: str, protocol: str | None, isolate: bool, reading: Reading | None, settings: str
+) -> WorldSpec:
+    with closing(
+        make_world(
+            id, protocol=protocol, isolate=isolate, reading=reading, settings=json.loads(settings)
+        )
+    ) as world:
         return world.spec
 
 

@@ -35,13 +35,13 @@ def replay_fault(open_another: Open, live: GuardedEnv) -> str | None:
     opened = _opened(open_another, 2)
     one, other = opened if len(opened) == 2 else (live, live)
     try:
-        began, first = time.monotonic(), list[EnvStep | Any]()
+        began, first = time.monotonic(), list[EnvStep]()
         while len(first) < _STEPS:
             if len(first) >= _LEAST and time.monotonic() - began > _SECONDS:
                 break
             first += _life(one, _SEED + len(first), _STEPS - len(first), began)
         _life(other, _OTHER_SEED, len(first), began)
-        again = list[EnvStep | Any]()
+        again = list[EnvStep]()
         while len(again) < len(first):
             again += _life(other, _SEED + len(again), len(first) - len(again), None)
         return _difference(first, again, "after a reset with the same seed")
@@ -108,12 +108,12 @@ def _choices(env: GuardedEnv) -> Any:
     return choices
 
 
-def _life(env: GuardedEnv, seed: int, steps: int, began: float | None) -> list[Any]:
+def _life(env: GuardedEnv, seed: int, steps: int, began: float | None) -> list[EnvStep]:
     """The first observation and the steps of one episode, at most `steps` in all.
 
     began: when the rehearsal began; after its time the episode is left. None: no such limit.
     """
-    life: list[Any] = [env.reset(seed)]
+    life = [env.reset(seed)]
     choices = _choices(env)
     while len(life) < steps:
         if began is not None and len(life) >= _LEAST and time.monotonic() - began > _SECONDS:
@@ -124,16 +124,21 @@ def _life(env: GuardedEnv, seed: int, steps: int, began: float | None) -> list[A
     return life
 
 
-def _difference(first: list[Any], again: list[Any], when: str) -> str | None:
+def _difference(first: list[EnvStep], again: list[EnvStep], when: str) -> str | None:
     """The first difference between two lives in words."""
     for number, (one, other) in enumerate(zip(first, again, strict=True)):
-        pairs = {"observation": (one, other)}
-        if isinstance(one, EnvStep):
-            pairs = {name: (getattr(one, name), getattr(other, name, None)) for name in one._fields}
-        for name, (a, b) in pairs.items():
-            if not _equal(a, b):
+        values = _values(other)
+        for name, a in _values(one).items():
+            if not _equal(a, b := values[name]):
                 return f"{name} {shown(b)} instead of {shown(a)} {when}, at step {number}"
     return None
+
+
+def _values(step: EnvStep) -> dict[str, Any]:
+    """What a step returned, by name, each signal by its own."""
+    values = step._asdict()
+    signals = values.pop("signals")
+    return values | {f"signal {name}": value for name, value in signals.items()}
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -13,6 +13,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from modules.messages import SIGNALS
+
+RESERVED = ("observation_", "achieved_")
+"""How the names of signals begin that a world makes itself."""
+
 _LARGEST = float(np.finfo(np.float32).max)
 """Observations and signals are float32: a larger number would become infinite."""
 
@@ -62,6 +67,32 @@ def flag(value: Any, field: str) -> bool:
     if array is None or array.size != 1 or array.reshape(()) not in (0, 1):
         raise WrongValueError(field, "one boolean", shown(value))
     return bool(array.reshape(()))
+
+
+def declared_signals(metadata: Any) -> tuple[str, ...]:
+    """The names in `metadata["signals"]` of an environment, whose values are in every `info`."""
+    field = "metadata['signals']"
+    names = metadata.get("signals", ()) if isinstance(metadata, Mapping) else ()
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        raise WrongValueError(field, "a tuple of names", shown(names))
+    for name in names:
+        if not name.isidentifier():
+            raise WrongValueError(field, "names of letters, digits and _", repr(name))
+        if name in SIGNALS or name.startswith(RESERVED):
+            taken = f"{', '.join(SIGNALS)}, {'…, '.join(RESERVED)}…"
+            raise WrongValueError(field, f"other names than {taken}", repr(name))
+        if names.count(name) > 1:
+            raise WrongValueError(field, "each name once", f"{name!r} twice")
+    return tuple(names)
+
+
+def signals_in(info: Any, names: tuple[str, ...], default: float | None = None) -> dict[str, float]:
+    """One finite number for each of `names`; `default` where `info` lacks it, None: refused."""
+    if not names:
+        return {}
+    if not isinstance(info, Mapping):
+        raise WrongValueError("info", f"a mapping with keys {', '.join(names)}", shown(info))
+    return {name: number(info.get(name, default), f"info.{name}") for name in names}
 
 
 def element(space: spaces.Space[Any], value: Any, field: str) -> Any:

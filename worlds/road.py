@@ -7,6 +7,7 @@ cannot be predicted at all (LeCun 2022, §4.5; the interview on it).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gymnasium
@@ -52,8 +53,43 @@ PERSON = 3
 TREES, LEAVES, RIPPLES = 4, 6, 6
 """Trees, phases of the leaves of each, and phases of the pond."""
 
-_TREE, _POND = (14, 14), (24, 14)
-"""Height and width of a tree and of the pond, pixels."""
+_TREE, _POND, _POND_TOP = 14, 24, 20
+"""Heights of a tree and of the pond, pixels, and the top edge of the pond."""
+
+_WIDE, _TREE_LEFT, _POND_LEFT = 14, 1, SIDE - 15
+"""The width of a tree and of the pond, pixels, and their left edges."""
+
+_DASH = 8
+"""Pixels after which the dashes between lanes repeat; half of them are white."""
+
+_GRASS, _ROAD, _WHITE = (60, 110, 50), 70, 170
+_LEAF, _RIPPLE = (70, 130, 40), (60, 90, 150)
+_PERSON_COLOUR, _CAR_COLOUR, _OWN_COLOUR = np.array(
+    [(240, 210, 80), (200, 60, 50), (235, 235, 240)], np.float32
+)
+
+
+def _grounds() -> NDArray[np.float32]:
+    """Grass, road and dashes, [8 64 64 3], for each remainder of the pixels travelled."""
+    grounds = np.empty((_DASH, SIDE, SIDE, 3), np.float32)
+    grounds[:] = _GRASS
+    grounds[:, :, LEFT : LEFT + LANES * LANE_WIDTH] = _ROAD
+    for travelled in range(_DASH):
+        dashes = (np.arange(SIDE) - travelled) % _DASH < _DASH // 2
+        for lane in range(1, LANES):
+            grounds[travelled, dashes, LEFT + lane * LANE_WIDTH] = _WHITE
+    return grounds
+
+
+_GROUNDS = _grounds()
+_COLUMN_PHASES = np.arange(_WIDE) * (2 * np.pi / 7)
+_COLOURS = np.array([_LEAF] * (TREES * LEAVES) + [_RIPPLE] * RIPPLES)[:, None]
+"""The colour of each band of leaves, then of ripples, [4·6 + 6, 1, 3]."""
+
+_LEAF_BANDS = np.arange(TREES)[:, None] * LEAVES + np.arange(_TREE) // -(-_TREE // LEAVES)
+"""The band of each row of each tree, [4 14]."""
+
+_SIDES = np.array((-1, 1))
 
 
 class Road(gymnasium.Env[NDArray[Any], np.int64]):
@@ -66,8 +102,8 @@ class Road(gymnasium.Env[NDArray[Any], np.int64]):
 
     Reward: own speed in pixels a step over the highest, minus `collision_cost` for each collision.
     A collision (the paths of this step overlap) takes the car or person off the road and stops the
-    agent's car to its lowest speed; the episode goes on. `info` has `progress` (the speed) and
-    `collision` (0 or 1).
+    agent's car to its lowest speed; the episode goes on. `info` has the signals `progress` (own
+    speed over the highest) and `collision` (0 or 1).
 
     `wind`: the deviation of a leaf's or ripple's turn in a step, radians; 1.5 cannot be predicted,
     .3 can for some steps. `leaves`: the contrast of leaves and ripples, 0 (still) to 1 (strong).
@@ -75,7 +111,11 @@ class Road(gymnasium.Env[NDArray[Any], np.int64]):
     All randomness is drawn from `np_random`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: dict[str, Any] = {
+        "render_modes": ["rgb_array"],
+        "render_fps": 10,
+        "signals": ("progress", "collision"),
+    }
 
     def __init__(
         self,
@@ -87,6 +127,9 @@ class Road(gymnasium.Env[NDArray[Any], np.int64]):
     ) -> None:
         if observation not in ("pixels", "state"):
             raise ValueError(f"observation: expected pixels or state, got {observation!r}")
+        for name, value in (("wind", wind), ("leaves", leaves), ("collision_cost", collision_cost)):
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
         self.render_mode, self.as_pixels = render_mode, observation == "pixels"
         self.wind, self.contrast, self.collision_cost = wind, leaves, collision_cost
         self.action_space = spaces.Discrete(9)
@@ -148,7 +191,7 @@ class Road(gymnasium.Env[NDArray[Any], np.int64]):
         """Moves the other cars relative to the agent's; whether one of them is hit."""
         rng = self.np_random
         chances, changes = rng.random((2, CARS)), rng.uniform(*CAR_SPEEDS, CARS)
-        side = rng.choice((-1, 1), CARS)
+        side = _SIDES[rng.integers(len(_SIDES), size=CARS)]
         wished = self.car_lane + side
         in_lane = self.car_left == self._left_of(self.car_lane)
         change = (chances[0] < LANE_CHANGE) & in_lane & (wished >= 0) & (wished < LANES)
@@ -206,47 +249,43 @@ class Road(gymnasium.Env[NDArray[Any], np.int64]):
         return np.concatenate([own, cars.ravel(), person]).astype(np.float32)
 
     def _observation(self) -> NDArray[Any]:
-        self.frame = self._draw()
-        return self.frame if self.as_pixels else self.state()
+        return self._draw() if self.as_pixels else self.state()
 
     def _draw(self) -> NDArray[np.uint8]:
-        frame = np.empty((SIDE, SIDE, 3), np.float32)
-        frame[:] = (60, 110, 50)
-        frame[:, LEFT : LEFT + LANES * LANE_WIDTH] = 70
-        rows = np.arange(SIDE)
-        dashes = (rows - self.travelled).astype(int) % 8 < 4
-        for lane in range(1, LANES):
-            frame[dashes, LEFT + lane * LANE_WIDTH] = 170
-        for tree, phases in enumerate(self.leaf_phases):
-            self._wave(frame, (tree * SIDE // TREES + 1, 1), _TREE, phases, (70, 130, 40))
-        self._wave(frame, (20, SIDE - 15), _POND, self.ripple_phases, (60, 90, 150))
+        """The frame, [64 64 3]. Floats until the end: sprites at fractions of a pixel overlap."""
+        frame: NDArray[np.float32] = _GROUNDS[int(self.travelled) % _DASH].copy()
+        self._draw_waves(frame)
         if self.person is not None:
-            _fill(frame, self.person[0], self.person[1], (PERSON, PERSON), (240, 210, 80))
-        for top, left in zip(self.car_top, self.car_left, strict=True):
-            _fill(frame, float(top), float(left), (CAR_LENGTH, CAR_WIDTH), (200, 60, 50))
-        left = float(self._left_of(self.lane))
-        _fill(frame, OWN_TOP, left, (CAR_LENGTH, CAR_WIDTH), (235, 235, 240))
-        return np.clip(frame, 0, 255).astype(np.uint8)
+            _fill(frame, self.person[0], self.person[1], (PERSON, PERSON), _PERSON_COLOUR)
+        for top, left in zip(self.car_top.tolist(), self.car_left.tolist(), strict=True):
+            _fill(frame, top, left, (CAR_LENGTH, CAR_WIDTH), _CAR_COLOUR)
+        _fill(frame, OWN_TOP, self._left_of(self.lane), (CAR_LENGTH, CAR_WIDTH), _OWN_COLOUR)
+        np.clip(frame, 0, 255, out=frame)
+        return frame.astype(np.uint8)
 
-    def _wave(
-        self,
-        frame: NDArray[np.float32],
-        place: tuple[int, int],
-        size: tuple[int, int],
-        phases: NDArray[np.float64],
-        colour: tuple[int, int, int],
-    ) -> None:
-        """Leaves or ripples: bands of light, one a phase, that shift with it."""
-        (top, left), (height, width) = place, size
-        band = -(-height // len(phases))
-        row = np.arange(height)
-        angle = phases[row // band][:, None] + np.arange(width) * (2 * np.pi / 7)
-        light = 1 + 0.8 * self.contrast * np.sin(angle)
-        frame[top : top + height, left : left + width] = light[..., None] * np.array(colour)
+    def _draw_waves(self, frame: NDArray[np.float32]) -> None:
+        """Draws leaves and ripples: bands of light, one a phase, that shift with it."""
+        phases = np.concatenate([self.leaf_phases.ravel(), self.ripple_phases])
+        light = 1 + 0.8 * self.contrast * np.sin(phases[:, None] + _COLUMN_PHASES)
+        bands = light[..., None] * _COLOURS
+        trees = frame.reshape(TREES, SIDE // TREES, SIDE, 3)
+        trees[:, 1 : 1 + _TREE, _TREE_LEFT : _TREE_LEFT + _WIDE] = bands.take(_LEAF_BANDS, 0)
+        ripples = bands[TREES * LEAVES :].repeat(_POND // RIPPLES, 0)
+        frame[_POND_TOP : _POND_TOP + _POND, _POND_LEFT : _POND_LEFT + _WIDE] = ripples
 
     def render(self) -> NDArray[np.uint8]:
         """[256 256 3] uint8: the frame, enlarged four times."""
-        return self.frame.repeat(4, 0).repeat(4, 1)
+        return self._draw().repeat(4, 0).repeat(4, 1)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Road:
+        """An independent copy, which shares the arrays: they are replaced, not written into."""
+        copy = object.__new__(Road)
+        copy.__dict__.update(self.__dict__)
+        if self._np_random is not None:
+            copy._np_random = np.random.Generator(np.random.PCG64())
+            copy._np_random.bit_generator.state = self._np_random.bit_generator.state
+        memo[id(self)] = copy
+        return copy
 
 
 def _fill(
@@ -254,15 +293,24 @@ def _fill(
     top: float,
     left: float,
     size: tuple[int, int],
-    colour: tuple[int, int, int],
+    colour: NDArray[np.float32],
 ) -> None:
     """Draws a rectangle at fractions of a pixel: its edges are mixed with what is below."""
-    rows = np.clip(np.minimum(np.arange(SIDE) + 1 - top, top + size[0] - np.arange(SIDE)), 0, 1)
-    columns = np.clip(
-        np.minimum(np.arange(SIDE) + 1 - left, left + size[1] - np.arange(SIDE)), 0, 1
-    )
-    cover = (rows[:, None] * columns)[..., None].astype(np.float32)
-    frame += cover * (np.array(colour, np.float32) - frame)
+    (rows, down), (columns, across) = _cover(top, size[0]), _cover(left, size[1])
+    if down and across:
+        below = frame[rows, columns]
+        cover = np.array(down, np.float32)[:, None] * np.array(across, np.float32)
+        below += cover[..., None] * (colour - below)
+
+
+def _cover(edge: float, length: int) -> tuple[slice, list[float]]:
+    """The pixels of one axis that `length` pixels from `edge` on lie in, and their share of each;
+    none where they are out of the frame.
+    """
+    first = math.floor(edge)
+    shares = [1 - (edge - first), *(1.0,) * (length - 1), edge - first]
+    start, stop = max(first, 0), max(min(first + len(shares), SIDE), first, 0)
+    return slice(start, stop), shares[start - first : stop - first]
 
 
 for _id, _settings in ((ID, {}), (STATE_ID, {"observation": "state"})):

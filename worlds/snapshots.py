@@ -55,10 +55,10 @@ def unseal(data: bytes, identity: dict[str, Any]) -> tuple[dict[str, Any], list[
             f"snapshot: expected version {_VERSION} or older, got {version}; update sextet"
         )
     facts, sizes, stored = _header(body[_HEAD.size : _HEAD.size + length])
-    for name, expected in identity.items():
-        if stored.get(name) != expected:
+    for name in dict.fromkeys((*identity, *stored)):
+        if stored.get(name) != identity.get(name):
             raise WorldError(
-                f"snapshot {name}: expected {expected!r}, got {stored.get(name)!r}; "
+                f"snapshot {name}: expected {identity.get(name)!r}, got {stored.get(name)!r}; "
                 "restore it into an environment with the settings it was taken with"
             )
     blobs, offset = [], _HEAD.size + length

@@ -7,7 +7,7 @@ its module, and is passed by name what it has further parameters for:
 perception · `context_frames` that it stacks before the present one · `drives`, `heads` their
 names · `intrinsic_cost`, the drives in this world · `token_shape` (T, E) · `discount` ·
 `horizon_max` the longest plan, steps · `base` the BaseDirective of a configurator · and the
-modules of its inner slots.
+modules of its inner slots, of a list of slots a list.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 
 from agent.agent import Agent
 from agent.assembly.merge import ConfigTree, merge
+from agent.assembly.objective import require_trainable_objective
 from agent.assembly.parameters import bounded_parameters
 from agent.assembly.replay_memory import ReplayMemory, replay_memory
 from agent.assembly.resolve import (
@@ -34,12 +35,13 @@ from agent.assembly.resolve import (
     settings_of,
 )
 from agent.assembly.trust import require_named
+from agent.imagination import PlanCost
 from agent.modules import Modules
 from agent.recording.drive_guard import SHIPPED, drive_hashes, require_same
 from agent.recording.recorder import RunRecorder
 from agent.recording.run_folder import RunFolder
 from modules.configurator import interventions
-from modules.configurator.base_directive import BaseDirective, DirectiveSettings
+from modules.configurator.base_directive import OF_LATENT, BaseDirective, DirectiveSettings
 from modules.configurator.fixed import Fixed
 from modules.cost.drives import DRIVES, IntrinsicCost
 from modules.messages import ConfigError, WorldSpec
@@ -58,6 +60,8 @@ KINDS: dict[str, dict[str, str]] = {
     },
     "world_model": {
         "jepa": "modules.world_model.jepa:JEPA",
+        "latent-jepa": "modules.world_model.latent_jepa:LatentJEPA",
+        "generative": "modules.world_model.generative:Generative",
         "clairvoyant": "modules.world_model.simulator:Clairvoyant",
         "fair": "modules.world_model.simulator:Fair",
         "persistence": "modules.world_model.persistence:Persistence",
@@ -66,7 +70,24 @@ KINDS: dict[str, dict[str, str]] = {
         "vicreg": "modules.objectives.vicreg:VICReg",
         "sigreg": "modules.objectives.sigreg:SIGReg",
         "cosine-centered": "modules.objectives.cosine_centered:CosineCentered",
+        "barlow": "modules.objectives.barlow:BarlowTwins",
+        "infonce": "modules.objectives.infonce:InfoNCE",
+        "inverse-dynamics": "modules.objectives.inverse_dynamics:InverseDynamics",
+        "smoothness": "modules.objectives.smoothness:Smoothness",
+        "straightening": "modules.objectives.straightening:Straightening",
+        "sum": "modules.objectives.sum:ObjectiveSum",
         "none": "modules.objectives.none:Unregularised",
+    },
+    "latent": {
+        "categorical": "modules.world_model.latents.categorical:CategoricalLatent",
+        "gaussian": "modules.world_model.latents.continuous:GaussianLatent",
+        "sparse": "modules.world_model.latents.continuous:SparseLatent",
+    },
+    "predictor": {
+        "mlp": "modules.world_model.predictors.mlp:MLPPredictor",
+        "gru": "modules.world_model.predictors.gru:GRUPredictor",
+        "conv": "modules.world_model.predictors.conv:ConvPredictor",
+        "transformer": "modules.world_model.predictors.transformer:TransformerPredictor",
     },
     "cost": {"cost": "modules.cost.cost:Cost"},
     "drive": {name: f"{cls.__module__}:{cls.__name__}" for name, cls in DRIVES.items()},
@@ -191,11 +212,14 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
         isolate=where.isolate,
         observation_signals=config.observation_signals,
         reading=config.slots["perception"].reads,
+        settings=where.settings,
     )
     try:
         replay = replay_memory(config, world.spec, training)
         with bounded_parameters():
             agent = build_agent(config, world)
+        if training:
+            require_trainable_objective(config, agent.modules.world_model)
         # Importing a plugin may have changed a drive.
         registered = {**SHIPPED, **kinds.drive_hashes}
         require_same(registered, drive_hashes(agent), "config cost.drives")
@@ -224,7 +248,8 @@ def learning_device(name: str) -> torch.device | None:
 def spec_of(tree: ConfigTree, kinds: Kinds) -> WorldSpec:
     """The spec of the world of a merged tree, its observations as the perception reads them."""
     where = settings_of(tree).world
-    return world_spec(where.id, where.protocol, where.isolate, reading_of(tree, kinds))
+    reading = reading_of(tree, kinds)
+    return world_spec(where.id, where.protocol, where.isolate, reading, where.settings)
 
 
 def describe(tree: ConfigTree, kinds: Kinds) -> ResolvedConfig:
@@ -271,7 +296,7 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     cost = construct("cost")
     facts["drives"], facts["heads"] = cost.drives, cost.heads
     construct("memory")
-    construct("world_model")
+    facts["has_latent"] = construct("world_model").latent is not None
     written = [interventions.read(text) for text in settings.interventions]
     directing = [(slots["configurator"], settings.directive), *config.others.values()]
     facts["horizon_max"] = max(
@@ -288,14 +313,17 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     return Agent(
         Modules(**modules),
         world.spec,
-        discount=settings.discount,
-        sum_critic_every_step=settings.sum_critic_every_step,
-        td_lambda=settings.td_lambda,
+        PlanCost(
+            discount=settings.discount,
+            sum_critic_every_step=settings.sum_critic_every_step,
+            td_lambda=settings.td_lambda,
+            branch_steps=settings.branch_steps,
+        ),
     )
 
 
 def _base_directive(settings: DirectiveSettings, facts: Mapping[str, Any]) -> BaseDirective:
-    names = ("drives", "heads", "token_shape", "horizon_max")
+    names = ("drives", "heads", "token_shape", "horizon_max", "has_latent")
     return BaseDirective(settings, **{name: facts[name] for name in names})
 
 
@@ -340,6 +368,11 @@ def _intervene(
     """An intervention around a configurator. Raises ConfigError for an unknown drive or head."""
     default = Fixed(config=Fixed.Config(), base=facts["base"]).initial(1)
     other = None
+    if written.path is not None and written.path.field in OF_LATENT and not facts["has_latent"]:
+        raise ConfigError(
+            f"config interventions {written.text!r}: expected a world model with a latent "
+            f"variable, got {config.slots['world_model'].kind!r}; try world_model.kind=latent-jepa"
+        )
     if written.kind == "swap":
         slot, directive = config.others[written.text]
         own = {**facts, "base": _base_directive(directive, facts)}
@@ -359,7 +392,11 @@ def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> An
     within = {
         name: _construct(inner, f"{path}.{name}", facts, seed) for name, inner in slot.inner.items()
     }
-    available: dict[str, Any] = {**facts, **within, "config": slot.settings}
+    lists = {
+        name: [_construct(one, f"{path}.{name}.{i}", facts, seed) for i, one in enumerate(several)]
+        for name, several in slot.lists.items()
+    }
+    available: dict[str, Any] = {**facts, **within, **lists, "config": slot.settings}
     arguments = {}
     for name, parameter in slot.parameters.items():
         if name in available:

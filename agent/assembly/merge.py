@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,50 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> ConfigTree:
 
     A branch whose `kind` changes loses its other settings, and those in `training.evaluation`
     for that branch. A string in place of a branch that has a kind is short for that kind.
-    `evaluation: {}` removes all settings of the evaluation.
+    `evaluation: {}` removes all settings of the evaluation. Over a list, a branch of numbers, as
+    `parts.0.weight` gives, changes the elements at these places (`merge_list`).
     """
     for path in _changed_kinds(base, overlay):
         base = _without(base, ("training", "evaluation", *path))
     return _merged(base, overlay)
 
 
-def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> ConfigTree:
+def merge_list(below: Sequence[Any], overlay: Mapping[str, Any], path: str) -> list[Any]:
+    """The list `below` with the elements of `overlay`, by number from 0, merged into its own; the
+    number after its last adds an element.
+
+    Raises ConfigError, beginning with `path`, for a name that is no such number.
+    """
+    merged = list(below)
+    for name, value in overlay.items():
+        # A number that YAML has read is an integer.
+        digits = str(name)
+        number = int(digits) if digits.isdecimal() and len(digits) < 10 else -1
+        if not 0 <= number <= len(merged):
+            raise ConfigError(
+                f"config {path}.{name}: no such element; expected a number from 0 to {len(merged)}"
+            )
+        if number == len(merged):
+            merged.append(None)
+        element = merged[number]
+        if isinstance(value, Mapping) and isinstance(element, str):
+            element = {"kind": element}
+        merged[number] = _merged({name: element}, {name: value}, f"{path}.")[name]
+    return merged
+
+
+def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any], path: str = "") -> ConfigTree:
     merged = dict(base)
     for name, value in overlay.items():
         below = merged.get(name)
         value = _branch(below, value)
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and isinstance(below, list | tuple) and _numbered(value):
+            value = merge_list(below, value, f"{path}{name}")
+        elif isinstance(value, Mapping):
             fresh = not isinstance(below, Mapping) or _changes_kind(below, value)
             if fresh or (name == "evaluation" and not value):
                 below = {}
-            value = _merged(below or {}, value)
+            value = _merged(below or {}, value, f"{path}{name}.")
         merged[name] = value
     return merged
 
@@ -44,6 +71,11 @@ def _branch(below: object, value: object) -> object:
     if isinstance(value, str) and isinstance(below, Mapping) and "kind" in below:
         return {"kind": value}
     return value
+
+
+def _numbered(tree: Mapping[str, Any]) -> bool:
+    """Whether all names of a branch are numbers, as in `parts.0.weight=2`."""
+    return bool(tree) and all(str(name).isdecimal() for name in tree)
 
 
 def _changes_kind(below: Mapping[str, Any], value: Mapping[str, Any]) -> bool:

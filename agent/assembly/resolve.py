@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import takewhile
@@ -23,11 +23,11 @@ from typing import Any, cast
 import yaml
 from pydantic import BaseModel
 
-from agent.assembly.merge import ConfigTree, merge, one_line, read_yaml
+from agent.assembly.merge import ConfigTree, merge, merge_list, one_line, read_yaml
 from agent.assembly.settings import RunSettings
 from agent.recording.renames import KINDS, SETTINGS
 from modules.configurator.base_directive import DirectiveSettings
-from modules.cost.drives import Drive, drives_in, observation_signals, register
+from modules.cost.drives import Drive, drives_in, observation_signals, register, signal_drive
 from modules.messages import ConfigError, WorldSpec
 from modules.suggest import not_one_of, suggestion
 from modules.validation import validated
@@ -35,13 +35,16 @@ from worlds.protocols import Reading
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "perception": (),
-    "world_model": ("objective",),
+    "world_model": ("objective", "predictor", "latent"),
     "cost": ("critic",),
     "memory": ("recall",),
     "actor": ("policy", "planner"),
     "configurator": (),
 }
 """The slots of an agent, and the slots a module there may have within (if its class asks)."""
+
+LISTS: dict[str, dict[str, str]] = {"objective": {"parts": "objective"}}
+"""The lists of slots that a module may have within (if its class asks), and the slot of each."""
 
 SLOT_NAMES: tuple[str, ...] = (
     *SLOTS,
@@ -55,13 +58,21 @@ ENTRY_POINTS = "sextet.modules"
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot with its class, validated settings and inner slots."""
+    """A slot with its class, validated settings, inner slots and lists of slots."""
 
     name: str
     kind: str
     cls: type
     settings: BaseModel
     inner: dict[str, Slot]
+    lists: dict[str, tuple[Slot, ...]] = field(default_factory=dict)
+
+    def everything(self) -> Iterator[Slot]:
+        """The slot itself and all within it."""
+        yield self
+        for within in (self.inner.values(), *self.lists.values()):
+            for slot in within:
+                yield from slot.everything()
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -83,7 +94,9 @@ class Slot:
     def tree(self) -> ConfigTree:
         """The settings as a plain dictionary, `kind` first."""
         own = self.settings.model_dump(mode="json")
-        return {"kind": self.kind, **own, **{n: s.tree() for n, s in self.inner.items()}}
+        inner = {name: slot.tree() for name, slot in self.inner.items()}
+        lists = {name: [slot.tree() for slot in slots] for name, slots in self.lists.items()}
+        return {"kind": self.kind, **own, **inner, **lists}
 
 
 @dataclass(frozen=True)
@@ -217,6 +230,12 @@ def inner_slots(slot: str, cls: type) -> tuple[str, ...]:
     return tuple(name for name in SLOTS.get(slot, ()) if name in parameters)
 
 
+def _lists_within(slot: str, cls: type) -> dict[str, str]:
+    """The lists of slots of a class, and the slot of each: parameters named like one."""
+    parameters = inspect.signature(cls).parameters
+    return {name: of for name, of in LISTS.get(slot, {}).items() if name in parameters}
+
+
 def _reads(perception: type) -> Reading | None:
     return cast(Reading | None, getattr(perception, "reads", None))
 
@@ -237,6 +256,8 @@ def default_kind(slot: str, world: WorldSpec) -> str:
         "perception": "vectors" if world.pixels is None else "pixels-small",
         "world_model": "jepa",
         "objective": "none" if world.pixels is None else "vicreg",
+        "latent": "categorical",
+        "predictor": "mlp",
         "cost": "cost",
         "critic": "actions" if discrete else "scalar",
         "memory": "ring",
@@ -302,10 +323,8 @@ def resolve(tree: Mapping[str, Any], world: WorldSpec, kinds: Kinds) -> Resolved
     drives = dict[str, Drive]()
     if (names := getattr(slots["cost"].settings, "drives", None)) is not None:
         in_world = drives_in(world, names, kinds.names("drive"))
-        drives = {name: kinds.find("drive", name)() for name in in_world}
-    chosen = [
-        (one.name, one.kind) for slot in slots.values() for one in (slot, *slot.inner.values())
-    ]
+        drives = {name: signal_drive(name) or kinds.find("drive", name)() for name in in_world}
+    chosen = [(one.name, one.kind) for slot in slots.values() for one in slot.everything()]
     chosen += [("drive", name) for name in drives]
     used = {origin for one in chosen if (origin := kinds.origin(*one)) is not None}
     plugins = tuple(dict.fromkeys((*settings.plugins, *sorted(used))))
@@ -365,9 +384,9 @@ def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds
             raise ConfigError(f"config {path}.kind: {kind!r} is called {new!r} now; write that")
         raise ConfigError(f"config {path}.kind: {not_one_of(kind, allowed)}")
     cls = kinds.find(slot, kind)
-    within = inner_slots(slot, cls)
+    within, lists = inner_slots(slot, cls), _lists_within(slot, cls)
     model: type[BaseModel] = cls.Config  # type: ignore[attr-defined]
-    others = (*within, *({"kind"} - model.model_fields.keys()))
+    others = (*within, *lists, *({"kind"} - model.model_fields.keys()))
     own = {name: value for name, value in tree.items() if name not in others}
     settings = validated(
         model, own, f"config {path}", others=others,
@@ -378,7 +397,36 @@ def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds
         name: _slot(name, f"{path}.{name}", _with_kind(name, tree, f"{path}.", world), world, kinds)
         for name in within
     }
-    return Slot(slot, kind, cls, settings, inner)
+    several = {
+        name: _slots(of, f"{path}.{name}", tree.get(name, {}), world, kinds)
+        for name, of in lists.items()
+    }
+    return Slot(slot, kind, cls, settings, inner, several)
+
+
+def _slots(slot: str, path: str, value: object, world: WorldSpec, kinds: Kinds) -> tuple[Slot, ...]:
+    """The slots of a list of kinds or settings. A mapping by number changes or extends the default,
+    one slot of the default kind.
+    """
+    if isinstance(value, Mapping):
+        default = [{"kind": default_kind(slot, world)}]
+        value = merge_list(default, value, path)
+    if not isinstance(value, list | tuple) or not value:
+        raise ConfigError(
+            f"config {path}: expected a list of at least one kind or set of settings, got "
+            f"{value!r:.80}; try {path}=[{default_kind(slot, world)}]"
+        )
+    trees = {str(number): one for number, one in enumerate(value)}
+    for number in trees:
+        if "kind" not in _branch(number, trees, f"{path}."):
+            raise ConfigError(
+                f"config {path}.{number}.kind: is missing; it is one of "
+                f"{', '.join(kinds.names(slot))}"
+            )
+    return tuple(
+        _slot(slot, f"{path}.{number}", _branch(number, trees, f"{path}."), world, kinds)
+        for number in trees
+    )
 
 
 def _with_kind(name: str, tree: Mapping[str, Any], path: str, world: WorldSpec) -> ConfigTree:

@@ -5,7 +5,7 @@ The settings of a module are fields of its own `Config`.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from agent.learning.learner import Learner
 from agent.learning.training import Training
@@ -18,6 +18,7 @@ class WorldSettings(BaseModel):
     is truncated; None: the world's own limit, or 10,000 where it has none. `step_seconds`: the
     longest that a step of a world other than Atari may take, seconds; None: no limit. `isolate`:
     such a world runs in a process of its own, whose end or silence does not end this one.
+    `settings`: arguments of the constructor of such a world, by name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,6 +28,7 @@ class WorldSettings(BaseModel):
     episode_steps: int | None = Field(default=None, ge=1)
     step_seconds: float | None = Field(default=None, gt=0, le=86_400)
     isolate: bool = False
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class TokenSettings(BaseModel):
@@ -44,7 +46,8 @@ class RunSettings(BaseModel):
     where the modules learn, cpu or cuda; the loop runs on the CPU. `discount`: γ of plans and
     critics, per step. `sum_critic_every_step`: the cost of a plan sums the critic over its steps,
     as the paper writes it. `td_lambda`: λ of a plan's cost; below 1 it is the λ-mixture over all
-    depths (`agent.imagination`). `tokens`: the size of the directive's tokens. `directive`: the
+    depths (`agent.imagination`). `branch_steps`: the first steps of a plan, in which futures draw
+    latent variables; 0: all. `tokens`: the size of the directive's tokens. `directive`: the
     directive of every configurator, unless it has a reason to depart from it. `interventions`:
     around the configurator, the first innermost, as `clamp:mode=1`. `plugins`: packages whose
     modules are used.
@@ -59,6 +62,7 @@ class RunSettings(BaseModel):
     discount: float = Field(default=0.99, gt=0, le=1)
     sum_critic_every_step: bool = False
     td_lambda: float = Field(default=1.0, ge=0, le=1)
+    branch_steps: int = Field(default=0, ge=0, le=1000)
     tokens: TokenSettings = TokenSettings()
     directive: DirectiveSettings = DirectiveSettings()
     interventions: tuple[str, ...] = ()

@@ -220,7 +220,7 @@ class Handwritten:
         critic = cast(ActionCritic, cast(Cost, m.cost).critic)
         self.online = Encoder(perception)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
-        trunk = model.trunk
+        trunk = cast(Any, model.trunk)
         self.predict = nn.Sequential(
             copy.deepcopy(trunk.first),
             *(Block(*of) for of in zip(trunk.norms, trunk.inner, trunk.outer, strict=True)),

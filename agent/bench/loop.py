@@ -40,7 +40,8 @@ from modules.cost.cost import Cost
 from modules.memory.associative import Associative
 from modules.memory.ring import Ring
 from modules.messages import SIGNALS, Directive, Moment, Observation, State, WorldSpec
-from modules.perception.pixels import Pixels, as_bytes
+from modules.nets.frames import as_bytes
+from modules.perception.pixels import Pixels
 from modules.ports import World
 from modules.world_model.jepa import JEPA
 

@@ -130,6 +130,7 @@ def moment(rows: int, step: int) -> Moment:
             commit_steps=ones.long(),
             u=ones[:, None],
             v=ones[:, None],
+            futures=ones.long(),
             latent_temperature=ones,
             reason=("bench",) * rows,
         ),

@@ -1,9 +1,10 @@
-"""Steps a second: Atari worlds of this package against ale-py's `AtariVectorEnv`; Orchard."""
+"""Steps a second: Atari worlds of this package against ale-py's `AtariVectorEnv`; our own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import gymnasium
 import numpy as np
 import torch
 
@@ -21,7 +22,8 @@ def run(steps: int = 40, turns: int = 60) -> dict[str, float]:
     around it. `single_rows_steps_per_s`: rows of single emulators, one thread. All play the same
     games with the same seeds and actions in one process, in turns of `steps` agent steps, so that
     other work on the machine disturbs all alike. Medians; `ratio` is the median over turns of
-    training world to raw. `orchard_steps_per_s`: one Orchard by itself.
+    training world to raw. `orchard_steps_per_s`, `road_steps_per_s`, `fork_steps_per_s`: one
+    environment of this package by itself.
     """
     from ale_py.vector_env import AtariVectorEnv
 
@@ -72,14 +74,21 @@ def run(steps: int = 40, turns: int = 60) -> dict[str, float]:
         "ratio": float(np.median(spans["raw"] / spans["training_world"])),
         **{f"{name}_steps_per_s": steps * ROWS / float(np.median(span))
            for name, span in spans.items()},
-        "orchard_steps_per_s": _orchard(),
+        **{f"{name}_steps_per_s": _alone(f"sextet/{name.title()}-v0")
+           for name in ("orchard", "road", "fork")},
     }  # fmt: skip
 
 
-def _orchard(steps: int = 5000) -> float:
-    from worlds.orchard import Orchard
-
-    env = Orchard()
+def _alone(id: str, steps: int = 5000) -> float:
+    """Steps a second of one environment of pixels, resets at the ends of episodes included."""
+    env = gymnasium.make(id, disable_env_checker=True)
     env.reset(seed=0)
-    played = duration(lambda: [env.step(np.int64(step % 5)) for step in range(steps)])
-    return steps / played.wall
+    actions = np.random.default_rng(0).integers(env.action_space.n, size=steps)  # type: ignore[attr-defined]
+
+    def play() -> None:
+        for action in actions:
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+
+    return steps / duration(play).wall

@@ -71,7 +71,7 @@ def check_slot(slot: str, kind: str, kinds: Kinds) -> list[Result]:
     results: list[Result] = []
     refusals: list[str] = []
     more = {"drive": GOAL_WORLD} | dict.fromkeys(
-        ("perception", "world_model", "memory"), PIXEL_WORLD
+        ("perception", "world_model", "predictor", "memory"), PIXEL_WORLD
     )
     for world in (*VECTOR_WORLDS, *([more[slot]] if slot in more else [])):
         promise = "the loop runs with it, its messages well-formed"

@@ -100,7 +100,11 @@ def running(
 def settings(slot: str, kind: str, world: str) -> ConfigTree:
     """The configuration of `running`; short horizons and few model calls keep it quick."""
     port = port_of(slot)
-    inner = {"drives": [kind]} if slot == "drive" else {slot: {"kind": kind}}
+    inner: ConfigTree = {"drives": [kind]} if slot == "drive" else {slot: {"kind": kind}}
+    directive = {"horizon_steps": HORIZON, "model_calls": CALLS}
+    if slot == "latent":
+        inner["kind"] = "latent-jepa"
+        directive["futures"] = 2
     tree: ConfigTree = {port: {"kind": kind} if port == slot else inner}
     configurator: ConfigTree = {"kind": kind} if slot == "configurator" else {"kind": "surprise"}
     if slot in ("policy", "planner"):
@@ -109,7 +113,7 @@ def settings(slot: str, kind: str, world: str) -> ConfigTree:
         "world": {"id": world, "num_envs": ROWS},
         "seed": SEED,
         "configurator": configurator,
-        "directive": {"horizon_steps": HORIZON, "model_calls": CALLS},
+        "directive": directive,
     }
     return merge(tree, rest)
 

@@ -59,6 +59,21 @@ def completing_twice_changes_nothing(subject: Subject) -> None:
     require_equal(once, model.complete(once))
 
 
+def decodes_what_the_world_shows(subject: Subject) -> None:
+    """What `decode` returns, where it is offered, has the form of the world's observations."""
+    decode = getattr(subject.module, "decode", None)
+    if decode is None:
+        return
+    actions = subject.random_actions(ROWS, "decode")
+    decoded = decode(subject.module.step(_start(subject), actions))
+    spec = subject.assembly.agent.world
+    if spec.pixels is not None:
+        require(decoded.dtype == torch.uint8, f"expected uint8, got {decoded.dtype}")
+    expected, got = (ROWS, *(spec.pixels or (spec.vector,))), tuple(decoded.shape)
+    require(got == expected, f"expected {expected}, got {got}")
+    require(decoded.double().isfinite().all(), "it is not finite")
+
+
 def leaves_the_world_unchanged(subject: Subject) -> None:
     """Imagining does not change the environment."""
     model, world = subject.module, subject.assembly.world
@@ -70,15 +85,55 @@ def leaves_the_world_unchanged(subject: Subject) -> None:
 
 
 def predict_agrees_with_step(subject: Subject) -> None:
-    """`predict` returns the latent that `start` and `step` lead to, with an empty `hidden`."""
+    """`predict` returns the latent that `start` and `step` lead to, `hidden` of `hidden_size`."""
     model, actions = subject.module, subject.random_actions(ROWS, "predict")
     with torch.no_grad():
         predicted = model.predict(subject.situation(), actions, subject.last.directive)
         predicted.check(subject.dims)
-        require(predicted.hidden.shape == (ROWS, 0), "its hidden is not empty")
+        expected = (ROWS, model.hidden_size)
+        got = tuple(predicted.hidden.shape)
+        require(got == expected, f"hidden: expected {expected}, got {got}")
         imagined = model.complete(model.step(_start(subject), actions))
     same = torch.allclose(predicted.latent, imagined.latent, rtol=1e-3, atol=1e-4)
     require(same, "predict and step disagree")
+
+
+def surprise_is_a_distance(subject: Subject) -> None:
+    """`surprise` is 0 where what was expected happened, finite and not below 0 elsewhere."""
+    model, actions = subject.module, subject.random_actions(ROWS, "surprise")
+    with torch.no_grad():
+        predicted = model.predict(subject.situation(), actions, subject.last.directive)
+        same = model.surprise(predicted, predicted)
+        other = model.surprise(predicted, subject.last.state)
+    require(same.shape == (ROWS,), f"expected [{ROWS}], got {list(same.shape)}")
+    require((same.abs() <= 1e-4).all(), "what was expected surprises")
+    require(bool(other.isfinite().all() and (other >= 0).all()), "a surprise is not a distance")
+
+
+def latent_variables_are_functions_of_luck(subject: Subject) -> None:
+    """With a latent variable: a draw has its size, is finite, and follows from luck alone; what
+    explains an outcome is at least as near to it as any draw.
+    """
+    model = subject.module
+    if model.latent is None:
+        return
+    start, actions = _start(subject), subject.random_actions(ROWS, "luck")
+    luck = chance.uniform(chance.keys(SEED, ROWS, 0), "luck", model.latent.luck)
+    with torch.no_grad():
+        z = model.sample_latent(start, actions, luck, torch.ones(ROWS))
+        again = model.sample_latent(start, actions, luck, torch.ones(ROWS))
+        require(z.shape == (ROWS, model.latent.size), f"z has the shape {list(z.shape)}")
+        require(bool(z.isfinite().all()), "z is not finite")
+        require(torch.equal(z, again), "equal luck draws another z")
+        outcome = model.complete(model.step(start, actions, z))
+        best, energy = model.infer_latent(start, actions, outcome)
+        require(best.shape == z.shape, f"the inferred z has the shape {list(best.shape)}")
+        require(bool((energy >= 0).all()), "an energy is below 0")
+        reached = model.complete(model.step(start, actions, best))
+        usual = model.complete(model.step(start, actions))
+        near = (reached.latent - outcome.latent).norm(dim=-1)
+        far = (usual.latent - outcome.latent).norm(dim=-1)
+    require(bool((near <= far + 1e-3).all()), "the inferred z explains an outcome worse than none")
 
 
 def gradients_reach_the_action(subject: Subject) -> None:

@@ -119,7 +119,7 @@ class CollapseMonitor:
         bounds = torch.stack([most.get(head, self.max_intrinsic.sum()) for head in cost.heads])
         # A head whose drives were always 0 has nothing to predict.
         active = bounds > 0
-        bounds = bounds / (1 - self.agent.discount)  # |Σ γ^i IC| <= max |IC| / (1 - γ)
+        bounds = bounds / (1 - self.agent.plan_cost.discount)  # |Σ γ^i IC| <= max |IC| / (1 - γ)
         if not torch.isfinite(values).all():
             self.warnings.append(f"{name}: is not finite")
             return
@@ -147,7 +147,11 @@ class CollapseMonitor:
         where a share p = `end_rate` of steps ends an episode. `bounds` [L]: the largest |TC|
         possible.
         """
-        cost, values, discount = self.agent.modules.cost, energies.critic, self.agent.discount
+        cost, values, discount = (
+            self.agent.modules.cost,
+            energies.critic,
+            self.agent.plan_cost.discount,
+        )
         limit = getattr(getattr(getattr(cost, "critic", cost), "head", None), "limit", math.inf)
         assert values is not None
         columns = dict(zip(cost.drives, energies.intrinsic.unbind(-1), strict=True))

@@ -6,6 +6,8 @@ the same losses apply.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ from agent.imagination import Imagination
 from agent.modules import Modules, initial_moment
 from modules import chance
 from modules.messages import Directive, Experience, Moment, Situation, State
-from modules.ports import Batch
+from modules.ports import Batch, LatentVariableModel, WorldModel
 
 
 def first_moment(agent: Agent, state: State) -> Moment:
@@ -38,10 +40,22 @@ def begun_at(state: State, modules: Modules, previous: Moment, rng_key: Tensor) 
     )
 
 
+def sampled_latent(model: WorldModel, state: State, action: Tensor, key: Tensor) -> Tensor | None:
+    """A latent variable of each state [M ...] after its action [M A], [M Z], drawn by the random
+    keys [M]; None where the model has none.
+    """
+    if model.latent is None:
+        return None
+    luck = chance.uniform(key, "luck", model.latent.luck)
+    ones = torch.ones(len(action))
+    return cast(LatentVariableModel, model).sample_latent(state, action, luck, ones)
+
+
 class ImaginedExperience:
     """Rollouts of `horizon` steps by `modules`, the averaged ones of `agent`.
 
-    No gradient reaches perception, world model or actor. `rollouts_per_state` continue each state.
+    No gradient reaches perception, world model or actor. Where the world model has a latent
+    variable, each rollout draws its own. `rollouts_per_state` continue each state.
     With a critic of actions the first action of each is uniformly random: recorded experience has
     little about the actions that were not taken.
     """
@@ -77,7 +91,8 @@ class ImaginedExperience:
                 action = nn.functional.one_hot(random.squeeze(-1), action.shape[-1]).float()
             states.append(state)
             actions.append(action)
-            state = m.world_model.complete(m.world_model.step(state, action))
+            z = sampled_latent(m.world_model, state, action, situation.rng_key)
+            state = m.world_model.complete(m.world_model.step(state, action, z))
         states.append(state)
         actions.append(torch.zeros_like(actions[-1]))
         ended = torch.stack([s.ended > 0.5 for s in states], 1)
@@ -104,7 +119,5 @@ class ImaginedExperience:
             self.modules.cost,
             situation,
             directive,
-            discount=self.agent.discount,
-            sum_critic_every_step=self.agent.sum_critic_every_step,
-            td_lambda=self.agent.td_lambda,
+            self.agent.plan_cost,
         )

@@ -21,6 +21,7 @@ from modules.messages import ConfigError, Experience, MessageError, latents_of
 from modules.ports import (
     LEARNING_METHODS,
     Batch,
+    LatentVariableModel,
     Learnable,
     Perception,
     encoded_states,
@@ -352,7 +353,12 @@ class Learner:
         stop = cost.window_steps()
         losses: list[Tensor] = []
         for t in range(1, min(self.config.critic_unroll_steps, stop - 2) + 1):
-            state = model.complete(model.step(state, experience.actions[:, t - 1]))
+            action, z = experience.actions[:, t - 1], None
+            if model.latent is not None:
+                # What is imagined must be what was recorded, not another branch.
+                outcome = targets[t].replace(signals=experience.signals[:, t])
+                z, _ = cast(LatentVariableModel, model).infer_latent(state, action, outcome)
+            state = model.complete(model.step(state, action, z))
             named, _ = cost.losses(
                 Batch(experience.slice_steps(t, stop), [state], targets[t:stop]), key
             )

@@ -15,7 +15,7 @@ import torch
 
 from agent.agent import Agent
 from modules import chance
-from modules.cost.drives import DRIVES, IntrinsicCost, probe_hash
+from modules.cost.drives import DRIVES, SIGNAL, IntrinsicCost, SignalDrive, probe_hash
 from modules.messages import ConfigError, State, WorldSpec
 
 SHIPPED: Mapping[str, str] = {
@@ -24,8 +24,17 @@ SHIPPED: Mapping[str, str] = {
     "effort": "9af64d15a68e491f9ef0f70daf0a494f8f39440a946bcaacbf704aa3f2bf776e",
     "novelty": "322d9f617ea3786d212ee1e2b9c229a85342816b9a942c904cf34781c4b19260",
     "goal": "c80e59eb1214ef092349e40fe4166de56d16193d48be3448f87176b161503592",
+    "signal:reward": "ff1b43dbda41c83e191bfe0b1d70d7b89d6aa8030bb6c9453b803633a8a9800c",
+    "signal:-reward": "29e484f21009c2a83d617aa2a960c3fcc630b10479207830730a2801316ccc0c",
 }
-"""The probe hash of every drive of this package."""
+"""The probe hash of every drive of this package; of the drives that are a signal, one of each
+sign, which stands for all.
+"""
+
+_SIGNS = {
+    "signal:reward": SignalDrive("reward", 1.0),
+    "signal:-reward": SignalDrive("reward", -1.0),
+}
 
 PROBES, TOLERANCE = 64, 1e-4
 """States on which a cost is compared with its drives, and the largest difference."""
@@ -35,7 +44,8 @@ def drive_hashes(agent: Agent) -> dict[str, str]:
     """The probe hash of each drive of an agent's cost, by name.
 
     Where the cost's energies differ from those of its drive of that name, or no such drive is
-    known, the hash is that of the cost's energies.
+    known, the hash is that of the cost's energies. Beside a drive that is a signal stand those that
+    SHIPPED has for all of them.
     """
     cost = agent.modules.cost
     own: IntrinsicCost | None = getattr(cost, "intrinsic_cost", None)
@@ -43,7 +53,8 @@ def drive_hashes(agent: Agent) -> dict[str, str]:
     probes = _probes(agent.modules.perception.latent_size, agent.world)
     with torch.no_grad():
         energies = cost.intrinsic(probes)
-        hashes = dict[str, str]()
+        signs = _SIGNS if any(name.startswith(SIGNAL) for name in cost.drives) else {}
+        hashes = {name: probe_hash(name, drive) for name, drive in signs.items()}
         for column, name in enumerate(cost.drives):
             energy = energies[:, column].double()
             if name in known:

@@ -34,10 +34,11 @@ from torch import Tensor
 
 from agent.agent import Agent
 from agent.assembly.load import RunRequest, prepared
-from agent.imagination import Imagination
+from agent.imagination import Imagination, PlanCost
 from modules import chance
 from modules.actor.planner import one_hot
 from modules.messages import ConfigError, Directive, Moment, Situation, State, WorldError
+from modules.ports import Futures as ImaginedFutures
 from modules.ports import World, WorldModel
 from modules.world_model.simulator import Clairvoyant
 
@@ -84,7 +85,7 @@ def imagine_every_action(
         result.states.append(state)
         result.energies.append(imagination.energy(state).view(rows, choices))
         result.totals.append(imagination.cost(futures))
-        action = one_hot(action_values(imagination, state).argmin(-1), choices)
+        action = one_hot(action_values(imagination, futures).argmin(-1), choices)
         if noise:
             name = f"life {life} {step}"
             action = with_noise(action, noise, imagination.situation.rng_key, name)
@@ -99,14 +100,16 @@ def with_noise(action: Tensor, noise: float, key: Tensor, name: str) -> Tensor:
     return torch.where(random.unsqueeze(-1), one_hot(other, choices), action)
 
 
-def action_values(imagination: Imagination, state: State) -> Tensor:
-    """v·TC(s, a) in states [M], [M A]. Raises ConfigError where the critic has none."""
-    values = imagination.action_values(state)
+def action_values(imagination: Imagination, futures: ImaginedFutures) -> Tensor:
+    """v·TC(s, a) where N futures of each row stand, [B·N A]. Raises ConfigError where the critic
+    has none.
+    """
+    values = imagination.action_values(futures)
     if values is None:
         raise ConfigError(
             "agent: expected a critic trained on action values, got none; name a trained agent"
         )
-    return values
+    return values.flatten(0, 1)
 
 
 def correlation(one: Tensor, other: Tensor) -> float:
@@ -144,7 +147,7 @@ class Foresight:
         real = imagine_every_action(imagined(emulator()), reach)
         own = imagine_every_action(learned, max(self.depths))
         same = imagine_every_action(learned, max(self.depths), real.actions)
-        critic = action_values(learned, learned.start())
+        critic = action_values(learned, learned.begin(1))
         lives = [real]
         if self.noise:
             lives = [
@@ -213,9 +216,7 @@ def imagination(
         player.modules.cost,
         situation,
         directive,
-        discount=player.discount,
-        sum_critic_every_step=False,
-        td_lambda=1.0,
+        PlanCost(player.plan_cost.discount),
     )
 
 

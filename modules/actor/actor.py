@@ -140,7 +140,8 @@ class Actor(nn.Module):
         steps = (before.steps - 1).where(holding, initial.steps + 1)
         commit = (before.remaining_commit - 1).where(holding, initial.remaining_commit)
         # The only wait for a device once some row plans.
-        groups, all_hold = self._groups(searching, holding, directive)
+        futures = imagination.num_futures
+        groups, all_hold = self._groups(searching, holding, directive, futures)
         if not all_hold:
             reaction = self.policy.act(situation, directive)
             actions[:, 0] = actions[:, 0].where(holding[:, None], reaction)
@@ -172,21 +173,25 @@ class Actor(nn.Module):
         )
 
     def _groups(
-        self, searching: Tensor, holding: Tensor, directive: Directive
+        self, searching: Tensor, holding: Tensor, directive: Directive, futures: Tensor
     ) -> tuple[list[tuple[int, int, list[int]]], bool]:
         """Horizon, budget and rows of each search of equal size among the rows `searching` [B], and
         whether all rows are `holding` [B].
+
+        The budget is in candidate steps: what the directive allows divided by the `futures` [B] of
+        each candidate.
         """
         horizons = directive.horizon_steps.clamp_max(self.horizon_max)
-        table = torch.stack([searching.long(), holding.long(), horizons, directive.model_calls])
+        budgets = directive.model_calls // futures
+        table = torch.stack([searching.long(), holding.long(), horizons, budgets, futures])
         size_of = getattr(self.planner, "size", None)
         groups: dict[tuple[int, ...], tuple[int, int, list[int]]] = {}
         columns = table.T.tolist()
-        for row, (search, _, horizon, budget) in enumerate(columns):
+        for row, (search, _, horizon, budget, count) in enumerate(columns):
             if search:
                 size = size_of(horizon, budget) if size_of else (horizon, budget)
-                groups.setdefault(size, (horizon, budget, []))[2].append(row)
-        return list(groups.values()), all(hold for _, hold, _, _ in columns)
+                groups.setdefault((count, *size), (horizon, budget, []))[2].append(row)
+        return list(groups.values()), all(hold for _, hold, *_ in columns)
 
     @staticmethod
     def _proposals(rest: Tensor, left: Tensor, reaction: Tensor) -> Tensor:

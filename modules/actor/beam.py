@@ -147,10 +147,10 @@ class Beam:
         noise = chance.uniform(key, f"beam fan {futures.steps}", width, self.choices)
         order = noise.argsort(-1)
         beam = futures.select(torch.arange(width).expand(rows, -1))
-        values = imagination.action_values(beam.state)
+        values = imagination.action_values(beam)
         if values is not None:
             # Actions of equal value stay in random order.
-            shuffled = values.view(rows, width, -1).gather(-1, order)
+            shuffled = values.gather(-1, order)
             order = order.gather(-1, shuffled.sort(stable=True, dim=-1).indices)
         return order[:, :, :branching_factor].flatten(1)
 
@@ -196,9 +196,8 @@ class Beam:
                 budget -= self.refine_samples * part.shape[-1]
                 if bool((futures.survival <= _MIN_SURVIVAL).all()):
                     # No later decision matters, also where the plan before lasted longer.
-                    over = futures._replace(survival=torch.zeros_like(futures.survival))
                     later = decisions[first + len(passed) :]
-                    passed += [over._replace(steps=step) for step in later]
+                    passed += [futures.ended()._replace(steps=step) for step in later]
                     break
             total, which = imagination.cost(futures._replace(steps=horizon)).min(-1)
             better = total <= best + 1e-9

@@ -61,7 +61,8 @@ class Rollout:
         horizon, branching_factor = self.size(proposals.shape[2], budget)
         futures = imagination.begin(1)
         action = chance.uniform(key, "rollout", self.choices).argsort(-1)
-        critic = imagination.action_values(futures.state)
+        values = imagination.action_values(futures)
+        critic = None if values is None else values[:, 0]
         if critic is not None:
             critic, order = critic.gather(-1, action).sort(stable=True, dim=-1)
             action = action.gather(-1, order)
@@ -71,8 +72,8 @@ class Rollout:
         for _ in range(horizon):
             path.append(action)
             futures = imagination.extend(futures, one_hot(action.flatten(), self.choices))
-            if (values := imagination.action_values(futures.state)) is not None:
-                action = values.argmin(-1).view(action.shape)
+            if (values := imagination.action_values(futures)) is not None:
+                action = values.argmin(-1)
         total = imagination.cost(futures)
         if critic is not None:
             gap = total - critic[:, :branching_factor]

@@ -27,8 +27,13 @@ Weights = dict[str, Annotated[float, _within("u")]]
 HorizonSteps = Annotated[int, _within("horizon_steps")]
 ModelCalls = Annotated[int, _within("model_calls")]
 CommitSteps = Annotated[int, _within("commit_steps")]
+Futures = Annotated[int, _within("futures")]
 LatentTemperature = Annotated[float, _within("latent_temperature")]
 Risk = Annotated[float, _within("risk")]
+
+
+OF_LATENT = ("futures", "latent_temperature", "adversarial")
+"""The fields of a directive that only a world model with a latent variable reads."""
 
 
 class DirectiveSettings(Frozen):
@@ -39,9 +44,11 @@ class DirectiveSettings(Frozen):
     head of a world with a single task has 1. Simulators and `persistence` predict no novelty: in
     their plans `u.novelty` counts through the critic alone. `horizon_steps`: length of imagined
     plans. `model_calls`: imagined steps a row may spend on one plan. `commit_steps`: actions of a
-    plan that are carried out before the next plan. `latent_temperature`: of the world model's
-    latent variable z; no world model has one yet. `risk`: weight of predicted uncertainty,
-    > 0 averse.
+    plan that are carried out before the next plan. `futures`: imagined futures of each plan, each
+    with latent variables z of its own. `latent_temperature`: of the distribution of z, 0: its most
+    likely value. `risk`: weight of the deviation over futures and of predicted uncertainty, > 0
+    averse. `adversarial`: a plan costs what the worst of its futures costs. Only a world model with
+    a latent variable, such as `latent-jepa`, has several futures.
     """
 
     u: Weights = Field(default_factory=dict)
@@ -50,8 +57,10 @@ class DirectiveSettings(Frozen):
     horizon_steps: HorizonSteps = 48
     model_calls: ModelCalls = 800
     commit_steps: CommitSteps = 8
+    futures: Futures = 1
     latent_temperature: LatentTemperature = 1.0
     risk: Risk = 0.0
+    adversarial: bool = False
 
 
 class DirectiveChange(Frozen):
@@ -63,16 +72,19 @@ class DirectiveChange(Frozen):
     horizon_steps: HorizonSteps | None = None
     model_calls: ModelCalls | None = None
     commit_steps: CommitSteps | None = None
+    futures: Futures | None = None
     latent_temperature: LatentTemperature | None = None
     risk: Risk | None = None
+    adversarial: bool | None = None
 
 
 class BaseDirective:
     """The directive that the block `directive:` describes, for any number of rows.
 
     `drives` [K] and `heads` [L]: names on the axes of u and v. `token_shape`: (T, E); tokens are 0.
-    `horizon_max`: the longest plan that a `Plan` has room for, steps. Raises ConfigError for a
-    weight of an unknown drive or head and for a horizon beyond `horizon_max`.
+    `horizon_max`: the longest plan that a `Plan` has room for, steps. `has_latent`: whether the
+    world model has a latent variable. Raises ConfigError for a weight of an unknown drive or head,
+    for a horizon beyond `horizon_max`, and for settings of a latent variable that is not there.
     """
 
     def __init__(
@@ -83,13 +95,21 @@ class BaseDirective:
         heads: tuple[str, ...],
         token_shape: tuple[int, int],
         horizon_max: int,
+        has_latent: bool,
     ) -> None:
         if settings.horizon_steps > horizon_max:
             raise ConfigError(
                 f"config directive.horizon_steps: expected at most {horizon_max}, got "
                 f"{settings.horizon_steps}; plans have no room for more"
             )
-        self.settings = settings
+        for name in OF_LATENT:
+            value, usual = getattr(settings, name), DirectiveSettings.model_fields[name].default
+            if value != usual and not has_latent:
+                raise ConfigError(
+                    f"config directive.{name}: expected {usual} where the world model has no "
+                    f"latent variable, got {value}; try world_model.kind=latent-jepa"
+                )
+        self.settings, self.has_latent = settings, has_latent
         self.u = weights(settings.u, drives, "directive.u")
         head_weights = dict(zip(drives, self.u.tolist(), strict=True))
         if subgoal(0) in heads and subgoal(1) not in heads:
@@ -110,6 +130,7 @@ class BaseDirective:
             heads=self.heads,
             token_shape=self.token_shape,
             horizon_max=self.horizon_max,
+            has_latent=self.has_latent,
         )
 
     def fields(self, rows: int) -> dict[str, Tensor]:

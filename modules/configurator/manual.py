@@ -91,13 +91,10 @@ class Manual:
     def set(self, **changes: Any) -> str:
         """Changes fields of the directive from the next step on; what changed, in words.
 
-        `mode`, `u`, `v` (by name), `horizon_steps`, `model_calls`, `commit_steps`, `risk`. Raises
-        ConfigError and changes nothing if one is unknown or out of range.
+        `mode`, `u`, `v` (by name), `horizon_steps`, `model_calls`, `commit_steps`, `futures`,
+        `latent_temperature`, `risk`, `adversarial`. Raises ConfigError and changes nothing if one
+        is unknown or out of range.
         """
-        if "latent_temperature" in changes:
-            raise ConfigError(
-                "configurator.set latent_temperature: no world model has a latent variable yet"
-            )
         change = validated(DirectiveChange, changes, "configurator.set ")
         with self._lock:
             return self._replace(self._present.changed(change))

@@ -17,7 +17,8 @@ class Cost(nn.Module):
     class Config(Frozen):
         """Drives and a critic.
 
-        `drives`: of score, pain, effort, novelty and those that plugins add; `goal` is added in
+        `drives`: of score, pain, effort, novelty, those that plugins add, and signals of the
+        world: `signal:collision`, or `signal:-progress` where more is better. `goal` is added in
         every world that sets goals. Their weights are the directive's u.
         """
 

@@ -1,8 +1,9 @@
 """The immutable drives IC_i of the intrinsic cost (LeCun 2022, §3.2, eq. 2).
 
 A drive maps signals of the world to an energy. It has no parameters and no memory, so nothing can
-train or configure it; only its weight u is set from outside. A plugin adds a drive as
-`MODULES = {"drive": {"upright": Upright}}`, and `cost.drives` names it. `probe_hash` identifies
+train or configure it; only its weight u is set from outside. A signal is a drive by its name alone,
+`signal:collision` or `signal:-progress`. A plugin adds others as
+`MODULES = {"drive": {"upright": Upright}}`, and `cost.drives` names them. `probe_hash` identifies
 what a drive computes, so that two programs can be compared.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from modules import chance
 from modules.messages import SIGNALS, ConfigError, State, WorldSpec
 from modules.nets.normalisation import symlog
+from modules.suggest import suggestion
 from modules.weights import known
 
 ACHIEVED = "achieved_"
@@ -28,12 +31,17 @@ ACHIEVED = "achieved_"
 OBSERVATION = re.compile(r"observation_(\d+)")
 """The name of a signal that is one entry of the observed vector."""
 
+SIGNAL = "signal:"
+"""The names of drives that are one signal begin so."""
+
 PROBES, PROBE_SIZE, PROBE_RANGE = 64, 4, 4.0
 """States that a drive is hashed on, the size of their goals, and the bound of their numbers."""
 
 
 class Drive(Protocol):
-    """IC_i, one term of the intrinsic cost. Its class is constructed without arguments."""
+    """IC_i, one term of the intrinsic cost. The class of a plugin's is constructed without
+    arguments.
+    """
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -110,6 +118,31 @@ class GoalDrive:
         return (achieved - goal).square().mean(-1)
 
 
+@dataclass(frozen=True)
+class SignalDrive:
+    """One signal as an energy, in its own units: itself, or minus it where more of it is better."""
+
+    signal: str
+    sign: float
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signal alone."""
+        return (self.signal,)
+
+    def energy(self, value: Tensor) -> Tensor:
+        """Energies [M]."""
+        return self.sign * value
+
+
+def signal_drive(name: str) -> SignalDrive | None:
+    """The drive of the name `signal:NAME` or `signal:-NAME`; None for other names."""
+    if not name.startswith(SIGNAL):
+        return None
+    signal = name.removeprefix(SIGNAL)
+    return SignalDrive(signal.removeprefix("-"), -1.0 if signal.startswith("-") else 1.0)
+
+
 DRIVES: Mapping[str, type[Drive]] = MappingProxyType(
     {
         "score": ScoreDrive,
@@ -159,9 +192,12 @@ class IntrinsicCost:
 def drives_in(world: WorldSpec, names: Sequence[str], known_drives: Sequence[str]) -> list[str]:
     """The drives of an agent in a world: those named, and `goal` where the world sets one.
 
-    Raises ConfigError for an unknown name, a repeated one, or none at all.
+    Raises ConfigError for an unknown name, a repeated one, or none at all. Signals are looked up by
+    `observation_signals`.
     """
-    known(names, known_drives, "cost.drives")
+    others = [name for name in names if not name.startswith(SIGNAL)]
+    own = (SIGNAL + signal for signal in world.signals[len(SIGNALS) :])
+    known(others, (*known_drives, *own), "cost.drives")
     drives = list(names)
     if world.goal is not None and "goal" not in drives:
         drives.append("goal")
@@ -196,6 +232,7 @@ def observation_signals(drives: Mapping[str, Drive], world: WorldSpec) -> tuple[
                 raise ConfigError(
                     f"config cost.drives: drive {name!r} expected the signal {signal!r}, got a "
                     f"world, {world.id}, with {', '.join(world.signals)}{entry}; leave it out"
+                    f"{suggestion(signal, world.signals)}"
                 )
             entries.add(int(match[1]))
     return tuple(sorted(entries))
@@ -205,10 +242,13 @@ def register(name: str, cls: type) -> str:
     """The probe hash of a drive that a plugin adds.
 
     Raises ConfigError where the class is not a drive: it cannot be constructed without arguments,
-    lacks `signals` or `energy`, has parameters, or does not map signals [M] to finite energies [M].
+    lacks `signals` or `energy`, has parameters, or does not map signals [M] to finite energies [M];
+    and for a name that is a signal's.
     """
     here = f"drive {name!r}"
     try:
+        if name.startswith(SIGNAL):
+            raise ValueError(f"expected a name that does not begin with {SIGNAL}")
         drive = cls()
         signals = drive.signals
         if not isinstance(signals, tuple) or not all(isinstance(s, str) for s in signals):

@@ -41,7 +41,9 @@ def hsic_p_value(x: Numbers, y: Numbers, seed: int, permutations: int = PERMUTAT
 
 def pearson_p_value(x: Numbers, y: Numbers, seed: int, permutations: int = PERMUTATIONS) -> float:
     """P value of `pearson` against independence, by permutations of the samples of y."""
-    return _p_value(lambda order: pearson(x, y[order]), len(x), seed, permutations)
+    # Norms do not change with the order.
+    a, b = x - x.mean(), y - y.mean()
+    return _p_value(lambda order: abs(float(a @ b[order])), len(x), seed, permutations)
 
 
 def mutual_information(x: Numbers, y: Numbers, neighbours: int = 3) -> float:
@@ -56,13 +58,8 @@ def mutual_information(x: Numbers, y: Numbers, neighbours: int = 3) -> float:
     x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
     joint = cKDTree(np.concatenate([x, y], 1))
     distance = joint.query(joint.data, neighbours + 1, p=np.inf)[0][:, -1]
-    # Strictly nearer than the neighbour, in each space alone.
-    radius = np.nextafter(distance, 0)
-    near_x, near_y = (
-        cKDTree(one).query_ball_point(one, radius, p=np.inf, return_length=True) for one in (x, y)
-    )
     # A point is counted among its own neighbours, which is the +1 of the formula.
-    counts = digamma(near_x) + digamma(near_y)
+    counts = digamma(_nearer(x, distance)) + digamma(_nearer(y, distance))
     return float(digamma(neighbours) + digamma(len(x)) - counts.mean())
 
 
@@ -84,6 +81,23 @@ def _p_value(
         statistic(rng.permutation(size)) >= observed * (1 - 1e-12) for _ in range(permutations)
     )
     return (1 + reached) / (1 + permutations)
+
+
+def _nearer(points: Numbers, distance: Numbers) -> NDArray[np.int64]:
+    """How many of `points` [M D] are strictly nearer to each than `distance` [M], itself too."""
+    from scipy.spatial import cKDTree
+
+    if points.shape[1] > 1:
+        near = cKDTree(points).query_ball_point(
+            points, np.nextafter(distance, 0), p=np.inf, return_length=True
+        )
+        return np.asarray(near, dtype=np.int64)
+    # Thirty times as fast as the tree. `distance` is that of some point, which rounding must not
+    # bring in.
+    values, radius = points[:, 0] - points[:, 0].mean(), distance * (1 - 1e-9)
+    ordered = np.sort(values)
+    low = np.searchsorted(ordered, values - radius, "left")
+    return np.asarray(np.searchsorted(ordered, values + radius, "right") - low, dtype=np.int64)
 
 
 def _norm(features: Numbers) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from modules.messages import Frozen
+from modules.objectives.objective import Encodings
 
 
 class CosineCentered:
@@ -20,12 +23,15 @@ class CosineCentered:
     class Config(Frozen):
         """`cosine-centered` has no settings."""
 
+    online_steps: ClassVar[int] = 1
+    compares_views: ClassVar[bool] = False
+
     def error(self, predicted: Tensor, target: Tensor, unit: Tensor) -> Tensor:
         """0 to 4, [M K], of `predicted` [M K D] and `target` [M D]; `unit` is not used."""
         centre = target.mean(0)
         towards = (target - centre).unsqueeze(1)
         return 2 - 2 * cosine_similarity(predicted - centre, towards, dim=2, eps=1e-6)
 
-    def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
+    def penalties(self, encodings: Encodings, key: Tensor) -> dict[str, Tensor]:
         """None."""
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from modules.messages import Frozen
-from modules.objectives.objective import Squared
+from modules.objectives.objective import Encodings, Squared
 
 
 class Unregularised(Squared):
@@ -19,6 +19,6 @@ class Unregularised(Squared):
     class Config(Frozen):
         """`none` has no settings."""
 
-    def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
+    def penalties(self, encodings: Encodings, key: Tensor) -> dict[str, Tensor]:
         """None."""
         return {}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from modules import chance
 from modules.messages import Frozen
-from modules.objectives.objective import Squared
+from modules.objectives.objective import Encodings, Squared
 
 
 def epps_pulley(samples: Tensor, num_points: int, t_max: float = 4.0) -> Tensor:
@@ -47,10 +47,11 @@ class SIGReg(Squared):
     def __init__(self, *, config: Config) -> None:
         self.config = config
 
-    def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
-        """`gaussian`, a weighted scalar, of `latents` [M D] along directions drawn from `key` [1];
-        0 where M < 2.
+    def penalties(self, encodings: Encodings, key: Tensor) -> dict[str, Tensor]:
+        """`gaussian`, a weighted scalar, of the latents [M D] along directions drawn from `key`
+        [1]; 0 where M < 2.
         """
+        latents = encodings.latents
         if len(latents) < 2:
             return {"gaussian": torch.zeros((), device=latents.device)}
         lines = chance.normal(key, "sigreg", latents.shape[1], self.config.num_slices)[0]

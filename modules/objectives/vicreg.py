@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modules.messages import Frozen
-from modules.objectives.objective import Squared
+from modules.objectives.objective import Encodings, Squared
 
 
 def variance_hinge(latents: Tensor, target_std: float) -> Tensor:
@@ -46,8 +46,9 @@ class VICReg(Squared):
     def __init__(self, *, config: Config) -> None:
         self.config = config
 
-    def penalties(self, latents: Tensor, key: Tensor) -> dict[str, Tensor]:
-        """`variance` and `covariance`, weighted scalars, of `latents` [M D]; 0 where M < 2."""
+    def penalties(self, encodings: Encodings, key: Tensor) -> dict[str, Tensor]:
+        """`variance` and `covariance`, weighted scalars, of the latents [M D]; 0 where M < 2."""
+        latents = encodings.latents
         if len(latents) < 2:
             zero = torch.zeros((), device=latents.device)
             return {"variance": zero, "covariance": zero}

@@ -20,24 +20,11 @@ from modules.messages import (
     WorldSpec,
 )
 from modules.nets.conv import CNN, ImpalaCNN, NatureCNN, SmallCNN, TinyCNN
+from modules.nets.frames import as_bytes
 from modules.nets.normalisation import RunningScale, unit_rms
 
 _BATCH_VARIANCE_EPS = 1e-6
 _STD_EPS = 1e-3
-
-
-def as_bytes(frames: Tensor) -> Tensor:
-    """Frames of any dtype as uint8, the dtype of memory and of `State.hidden`.
-
-    Floats and bools are read as 0 to 1, other integers as 0 to 255; values outside are clipped.
-    """
-    if frames.dtype is torch.uint8:
-        return frames
-    if frames.dtype.is_floating_point:
-        return (frames.clamp(0, 1) * 255).round().to(torch.uint8)
-    if frames.dtype is torch.bool:
-        return frames.to(torch.uint8) * 255
-    return frames.to(torch.int64).clamp(0, 255).to(torch.uint8)
 
 
 def shifted(frames: Tensor, offsets: Tensor) -> Tensor:
@@ -252,6 +239,8 @@ class Pixels(nn.Module):
         if step_mask is None:
             step_mask = torch.ones(rows, steps, dtype=torch.bool, device=device)
         row, step = step_mask.nonzero().unbind(1)
+        if not len(row):
+            return torch.zeros(rows, steps, self.latent_size, device=device)
         # Frames t to t + stack - 1 of a window are the stack of its step t.
         index = (row * length + step)[:, None] + torch.arange(self.frame_stack, device=device)
         planes, brightness = as_bytes(frames), None

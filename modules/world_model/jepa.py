@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -11,17 +13,29 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from modules import chance
-from modules.messages import Directive, Experience, Frozen, Situation, State, WorldSpec, latents_of
-from modules.nets.mlp import MLP, ResidualMLP
+from modules.messages import (
+    Directive,
+    Experience,
+    Frozen,
+    MessageError,
+    Situation,
+    State,
+    WorldSpec,
+    latents_of,
+)
+from modules.nets.mlp import MLP
 from modules.nets.normalisation import RunningScale, symexp, symlog
-from modules.objectives.objective import Objective
+from modules.objectives.objective import Objective, encodings_of
 from modules.ports import Batch
+from modules.world_model.deterministic import Deterministic
+from modules.world_model.predictors.mlp import MLPPredictor
+from modules.world_model.predictors.predictor import Predictor, PredictorSize
 
 _INITIAL_END_LOGIT = -5.0
 """Logit of `ended` in a fresh model: an episode ends at a step with probability .007."""
 
 
-def _scale_gradient(x: Tensor, factor: float) -> Tensor:
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
     """`x` itself; its gradient is multiplied by `factor`."""
     return x if factor == 1 else x * factor + x.detach() * (1 - factor)
 
@@ -31,20 +45,23 @@ def _places(mask: Tensor) -> Tensor:
     return mask.flatten().nonzero().flatten()
 
 
-class _Prediction(NamedTuple):
+class Prediction(NamedTuple):
     """One predicted step of M rows.
 
     The latents of each of K heads [M K D], their mean [M D] and spread [M]; the mean change in
-    units of the usual one [M D].
+    units of the usual one [M D]; the predictor's recurrent state after the step [M R].
+    `terms`: in learning, further losses of each row [M] by name.
     """
 
     heads: Tensor
     latent: Tensor
     uncertainty: Tensor
     change: Tensor
+    hidden: Tensor
+    terms: Mapping[str, Tensor] = MappingProxyType({})
 
 
-class JEPA(nn.Module):
+class JEPA(Deterministic, nn.Module):
     """State and action → the next state, in latent space: s' = s + σ_Δ · f((s - μ) / σ, a).
 
     The predictor f is trained on its own predictions, `unroll_steps` deep. μ, σ and σ_Δ are running
@@ -54,7 +71,10 @@ class JEPA(nn.Module):
     s' = s.
 
     The imagined state's `hidden` holds the directive's tokens, which modulate the predictor (§6: a
-    generic model, a small part of it modulated for the task).
+    generic model, a small part of it modulated for the task), and behind them the predictor's
+    recurrent state [M R], if it has one. That state is carried from step to step by
+    `State.hidden` in imagination and by `Moment.expected.hidden` in acting; it is 0 at the first
+    step of an episode and of a window in learning.
     """
 
     class Config(Frozen):
@@ -62,21 +82,31 @@ class JEPA(nn.Module):
 
         width, blocks: of the predictor. ensemble_size: number of heads, whose disagreement is
         `uncertainty`; with 1 head it is 0. unroll_steps: depth of the training rollout.
+        teacher_forced_steps: after these first ones of it the rollout continues from the encoded
+        latent and not from the predicted one: so a recurrent predictor learns to carry what it saw,
+        as in acting.
         prediction_weight, invariance_weight, signals_weight, ended_weight: of the losses.
         encoder_grad_scale: factor of the gradient that these losses and the objective send into
         the perception. batch_fraction: fraction of a batch's windows that the predictor learns
-        from; encoding their later steps is the larger part of an update's cost.
+        from; encoding their later steps is the larger part of an update's cost. target_grad_scale:
+        above 0, predictions are judged by the online encodings of later steps, and this fraction of
+        the gradient reaches the encoder through these too, as in VICReg and PLDM: it learns to
+        leave out what cannot be predicted. Needs an objective against collapse and
+        `learner.online_steps` of `unroll_steps` + 1. At 0 the targets are the EMA encoder's,
+        without gradient.
         """
 
         width: int = Field(default=256, ge=16, le=8192)
         blocks: int = Field(default=2, ge=1, le=16)
         ensemble_size: int = Field(default=3, ge=1, le=16)
         unroll_steps: int = Field(default=5, ge=1, le=1024)
+        teacher_forced_steps: int = Field(default=0, ge=0, le=1024)
         prediction_weight: float = Field(default=1.0, ge=0)
         invariance_weight: float = Field(default=0.0, ge=0)
         signals_weight: float = Field(default=1.0, ge=0)
         ended_weight: float = Field(default=1.0, ge=0)
         encoder_grad_scale: float = Field(default=1.0, ge=0, le=1)
+        target_grad_scale: float = Field(default=0.0, ge=0, le=1)
         batch_fraction: float = Field(default=1.0, gt=0, le=1)
 
     def __init__(
@@ -87,14 +117,25 @@ class JEPA(nn.Module):
         latent_size: int,
         token_shape: tuple[int, int],
         objective: Objective,
+        predictor: Predictor | None = None,
+        variable_size: int = 0,
     ) -> None:
+        """`predictor`: None for `MLPPredictor`. `variable_size`: numbers of a latent variable that
+        the predictor takes beside the action.
+        """
         super().__init__()
         self.config, self.objective = config, objective
         width, heads = config.width, config.ensemble_size
         self.with_factors = world.actions.with_factors
         action_size = world.actions.size + world.actions.factor_matrix().shape[1]
-        self.trunk = ResidualMLP(latent_size + action_size, width, config.blocks, token_shape)
-        self.change = nn.Linear(width, heads * latent_size)
+        self.trunk = (predictor or MLPPredictor()).network(
+            PredictorSize(
+                latent_size, action_size + variable_size, width, config.blocks, token_shape
+            )
+        )
+        self.hidden_size = self._carried_size = self.trunk.hidden_size
+        self._token_size = math.prod(token_shape)
+        self.change = self.trunk.readout(heads)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
         inputs, outputs = 2 * latent_size + action_size, len(world.signals) + 1
@@ -104,7 +145,8 @@ class JEPA(nn.Module):
             if heads > 1:
                 # Heads with equal weights stay equal where there is no data; their mean still
                 # predicts no change.
-                noise = torch.randn(heads, latent_size, width) * 0.1 * width**-0.5
+                rows, fan_in = self.change.weight.shape
+                noise = torch.randn(heads, rows // heads, fan_in) * 0.1 * fan_in**-0.5
                 self.change.weight.copy_((noise - noise.mean(0)).flatten(0, 1))
         self.latent_stats = RunningScale(latent_size)
         self.delta_stats = RunningScale(latent_size)
@@ -123,9 +165,17 @@ class JEPA(nn.Module):
         """Root mean square of the change of each dimension in one step, [D]."""
         return torch.maximum(self.delta_stats.magnitude(), 1e-3 * self._latent_std())
 
-    def _predict_latent(self, latent: Tensor, action: Tensor, tokens: Tensor | None) -> _Prediction:
-        standard = (latent - self.latent_stats.centre) / self._latent_std()
-        features = self.trunk(torch.cat([standard, self.with_factors(action)], -1), tokens)
+    def _standard(self, latent: Tensor) -> Tensor:
+        """Latents [M D] in units of their deviation from the mean."""
+        return (latent - self.latent_stats.centre) / self._latent_std()
+
+    def _predict_latent(
+        self, latent: Tensor, condition: Tensor, tokens: Tensor | None, hidden: Tensor
+    ) -> Prediction:
+        """The step from `latent` [M D] under a `condition` [M C]: the action with its factors, and
+        a latent variable where there is one.
+        """
+        features, hidden = self.trunk(self._standard(latent), condition, tokens, hidden)
         heads = self.config.ensemble_size
         change = self.change(features).unflatten(1, (heads, latent.shape[1]))
         unit = self._delta_rms()
@@ -135,11 +185,12 @@ class JEPA(nn.Module):
             mean = change.mean(1)
             # The standard deviation, with a finite gradient where all heads agree.
             spread = ((change - mean.unsqueeze(1)).square().mean((1, 2)) + 1e-12).sqrt()
-        return _Prediction(
+        return Prediction(
             heads=latent.unsqueeze(1) + unit * change,
             latent=latent + unit * mean,
             uncertainty=spread,
             change=mean,
+            hidden=hidden,
         )
 
     def _predict_signals(
@@ -151,14 +202,24 @@ class JEPA(nn.Module):
         an episode makes the latents' predictions worse (CartPole, 5 steps: .13 of the error of
         `persistence` against .09).
         """
-        standard = (latent - self.latent_stats.centre) / self._latent_std()
-        inputs = torch.cat([standard, self.with_factors(action), change], -1)
+        inputs = torch.cat([self._standard(latent), self.with_factors(action), change], -1)
         outputs = self.signal_head(inputs, tokens)
         return outputs[:, :-1], outputs[:, -1]
 
     def start(self, situation: Situation, directive: Directive) -> State:
-        """The perceived state [B ...], its `hidden` the directive's tokens [B T·E] for `step`."""
-        return situation.state.replace(hidden=directive.tokens.flatten(1))
+        """The perceived state [B ...], its `hidden` for `step`: the directive's tokens and the
+        recurrent state of `situation.previous.expected` [B T·E+R].
+
+        Raises MessageError where that has another size.
+        """
+        hidden = directive.tokens.flatten(1)
+        if self._carried_size:
+            carried = situation.previous.expected.hidden
+            if carried.shape[1] != self.hidden_size:
+                expected = f"[B {self.hidden_size}]"
+                raise MessageError("State", "expected.hidden", expected, str(list(carried.shape)))
+            hidden = torch.cat([hidden, carried[:, : self._carried_size]], 1)
+        return situation.state.replace(hidden=hidden)
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The state after an encoded action [M A] (relaxed ones too), differentiable in both.
@@ -166,12 +227,26 @@ class JEPA(nn.Module):
         `uncertainty` [M] is the standard deviation over heads in units of the usual change.
         Deterministic: there is no latent variable, `z` is not used.
         """
-        prediction = self._predict_latent(state.latent, action, state.hidden)
-        signals, end = self._predict_signals(state.latent, action, prediction.change, state.hidden)
+        tokens, hidden = self._split(state)
+        condition = self.with_factors(action)
+        return self._after(
+            state, action, self._predict_latent(state.latent, condition, tokens, hidden)
+        )
+
+    def _split(self, state: State) -> tuple[Tensor, Tensor]:
+        """The tokens [M T·E] and the recurrent state [M R] in the `hidden` of a state."""
+        return state.hidden[:, : self._token_size], state.hidden[:, self._token_size :]
+
+    def _after(self, state: State, action: Tensor, prediction: Prediction) -> State:
+        """The predicted state after an action [M A] in `state`."""
+        tokens, _ = self._split(state)
+        signals, end = self._predict_signals(state.latent, action, prediction.change, tokens)
         scale = self.signal_stats.deviation().clamp_min(1e-2)
         return State.unchecked(
             latent=prediction.latent,
-            hidden=state.hidden,
+            hidden=torch.cat([tokens, prediction.hidden], 1)
+            if self._carried_size
+            else state.hidden,
             signals=symexp(self.signal_stats.centre + scale * signals),
             ended=end.sigmoid(),
             uncertainty=prediction.uncertainty,
@@ -183,11 +258,11 @@ class JEPA(nn.Module):
         return state
 
     def predict(self, situation: Situation, action: Tensor, directive: Directive) -> State:
-        """The expected next state [B ...] after the action [B A] just chosen (§3.1.1), with an
-        empty `hidden` [B 0].
+        """The expected next state [B ...] after the action [B A] just chosen (§3.1.1), its `hidden`
+        the predictor's recurrent state [B R], from which the next `start` continues.
         """
         after = self.step(self.start(situation, directive), action)
-        return after.replace(hidden=after.latent.new_zeros(len(action), 0))
+        return after.replace(hidden=after.hidden[:, self._token_size :])
 
     # -- learning ---------------------------------------------------------------------------
 
@@ -195,14 +270,15 @@ class JEPA(nn.Module):
         """Named scalar losses; no priorities.
 
         `prediction`: the objective's error of each head's latents over up to `unroll_steps` steps
-        of open-loop rollout from `states[0]`, against `targets` (no gradient). Its unit in
+        of open-loop rollout from `states[0]`, against `targets` (no gradient), or against `states`
+        where `target_grad_scale` is above 0. Its unit in
         dimension d is √(σ_d σ_Δd), or the root mean square error of one step where that is larger,
         so that noise between two views of one frame does not dominate. `invariance`: the same error
         of `states[0]` about its target, another view of the same step, in units of σ (VICReg's
         third term). `signals`: mean squared error of standardised symlog signals; those of step t+1
         are the consequence of the action at t. `ended`: cross entropy of `terminated`. Then the
-        objective's penalties on all valid online latents, also of windows outside `batch_fraction`:
-        statistics of spread need many.
+        objective's penalties on the encodings of all windows, also of those outside
+        `batch_fraction`: statistics of spread need many.
 
         Steps behind an end, or where `experience.mask` is false, do not count; windows count by
         `experience.importance_weights`. Like a batch norm in training, this updates the running
@@ -215,18 +291,22 @@ class JEPA(nn.Module):
         over = experience.terminated | experience.truncated
         mask, over = torch.stack([experience.mask, over]).cpu()
         latents = latents_of(states).flatten(0, 1)
-        all_latents = _scale_gradient(
+        all_latents = scale_gradient(
             latents[_places(mask[:, : len(states)]).to(device)], grad_scale
         )
+        windows = scale_gradient(latents_of(states), grad_scale)
+        encodings = encodings_of(batch, all_latents, windows, mask, over)
         if self.config.batch_fraction < 1:
             subset = self._subset(mask)
             mask, over, chosen = mask[subset], over[subset], subset.to(device)
             experience = experience.select(chosen)
             states, targets = ([s.select(chosen) for s in of] for of in (states, targets))
-        window = self.window_steps()
+        window = self.config.unroll_steps + 1
         valid, over = mask[:, :window], over[:, :window]
-        online = _scale_gradient(latents_of(states), grad_scale)
+        online = scale_gradient(latents_of(states), grad_scale)
         target = latents_of(targets[:window]).detach()
+        if config.target_grad_scale:  # one encoder for both ends of a transition
+            target = scale_gradient(online[:, :window], config.target_grad_scale)
         signals = symlog(experience.signals[:, :window])
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
         first = self._first_statistics_step()
@@ -243,28 +323,38 @@ class JEPA(nn.Module):
         reached = usable.cumprod(1).bool()
         window_tokens = experience.tokens
         latent, row_on_cpu = online[:, 0], torch.arange(len(valid))
-        predictions: list[_Prediction] = []
+        hidden = latent.new_zeros(len(latent), self._carried_size)
+        predictions: list[Prediction] = []
         sources: list[tuple[Tensor, Tensor, Tensor]] = []
         for t in range(valid.shape[1] - 1):
             # Rows that ended are dropped, not multiplied by 0: what follows an end may be NaN.
             alive = _places(reached[row_on_cpu, t])
             row_on_cpu = row_on_cpu[alive]
-            latent, row = latent[alive.to(device)], row_on_cpu.to(device)
+            alive, row = alive.to(device), row_on_cpu.to(device)
+            latent, hidden = latent[alive], hidden[alive]
             tokens = None if window_tokens is None else window_tokens[row, t + 1]
-            predictions.append(self._predict_latent(latent, experience.actions[row, t], tokens))
+            predictions.append(
+                self._learn_step(
+                    latent,
+                    experience.actions[row, t],
+                    tokens,
+                    hidden,
+                    target[row, t + 1].detach(),
+                    chance.keys(int(key), 1, t),
+                )
+            )
             # Signals shape the percept (§4.5.2) through the first latent, not the predictions.
             source = latent if t == 0 else latent.detach()
             sources.append((source, row, torch.full_like(row, t + 1)))
-            latent = predictions[-1].latent
+            latent, hidden = predictions[-1].latent, predictions[-1].hidden
+            if t < config.teacher_forced_steps:
+                latent = target[row, t + 1]
         # All steps' errors at once: many small products cost more than one large one.
         before, row, after = (torch.cat(parts) for parts in zip(*sources, strict=True))
         predicted, reference = torch.cat([step.heads for step in predictions]), target[row, after]
         one_step = slice(len(predictions[0].latent))
         error = predicted[one_step].detach() - reference[one_step].unsqueeze(1)
         self.error_stats.update(error.flatten(0, 1))
-        unit = torch.maximum(
-            (self._latent_std() * self._delta_rms()).sqrt(), self.error_stats.magnitude()
-        )
         predicted_signals, end = self._predict_signals(
             before,
             experience.actions[row, after - 1],
@@ -273,7 +363,7 @@ class JEPA(nn.Module):
         )
         target_signals = (signals[row, after] - self.signal_stats.centre) / signal_scale
         ends = experience.terminated[row, after].float()
-        head_errors = self.objective.error(predicted, reference, unit)
+        head_errors = self._prediction_errors(predicted, reference, experience, row, after)
         errors = {
             "prediction": (config.prediction_weight, (head_errors * head_weights[row]).mean(1)),
             "signals": (
@@ -281,6 +371,10 @@ class JEPA(nn.Module):
                 (predicted_signals - target_signals).square().mean(1),
             ),
             "ended": (config.ended_weight, cross_entropy(end, ends, reduction="none")),
+            **{
+                name: (1.0, torch.cat([step.terms[name] for step in predictions]))
+                for name in predictions[0].terms
+            },
         }
         share = experience.importance_weights[row] / max(len(row), 1)
         losses = {name: weight * (share * error).sum() for name, (weight, error) in errors.items()}
@@ -288,7 +382,36 @@ class JEPA(nn.Module):
             distance = self.objective.error(online[:, :1], target[:, 0], self._latent_std())
             weighted = experience.importance_weights * distance.squeeze(1) * experience.mask[:, 0]
             losses["invariance"] = self.config.invariance_weight * weighted.mean()
-        return losses | self.objective.penalties(all_latents, key), None
+        return losses | self.objective.penalties(encodings, key), None
+
+    def _prediction_errors(
+        self, predicted: Tensor, target: Tensor, experience: Experience, row: Tensor, step: Tensor
+    ) -> Tensor:
+        """Errors [M K] of the latents [M K D] that each head predicts of `step` [M] in the windows
+        `row` [M] of `experience`, whose targets are `target` [M D].
+        """
+        return self.objective.error(predicted, target, self._error_unit())
+
+    def _error_unit(self) -> Tensor:
+        """The unit of an error in each dimension, [D]: √(σ_d σ_Δd), or the root mean square error
+        of one step where that is larger.
+        """
+        usual = (self._latent_std() * self._delta_rms()).sqrt()
+        return torch.maximum(usual, self.error_stats.magnitude())
+
+    def _learn_step(
+        self,
+        latent: Tensor,
+        action: Tensor,
+        tokens: Tensor | None,
+        hidden: Tensor,
+        target: Tensor,
+        key: Tensor,
+    ) -> Prediction:
+        """The prediction of a step in learning, where the next latents `target` [M D] are known,
+        with the model's own terms; `key` [1] is a random key.
+        """
+        return self._predict_latent(latent, self.with_factors(action), tokens, hidden)
 
     def _bootstrap_weights(self, index: Tensor) -> Tensor:
         """The weight of each window in each head's loss, [B K]: 0 or 2 with equal probability.
@@ -310,7 +433,7 @@ class JEPA(nn.Module):
 
     def window_steps(self) -> int:
         """Steps of experience that `losses` reads, W."""
-        return self.config.unroll_steps + 1
+        return max(self.config.unroll_steps + 1, self.objective.online_steps)
 
     def _first_statistics_step(self) -> int:
         """The first step whose target enters the statistics. Step 0 may be another view of its
@@ -320,13 +443,18 @@ class JEPA(nn.Module):
 
     def target_mask(self, experience: Experience, steps: int) -> Tensor:
         """The steps whose target latents `losses` reads, [B W] bool: those predicted, and step 0
-        where `invariance` compares two views of it.
+        where `invariance` or the objective compares two views of it.
         """
         step = torch.arange(experience.mask.shape[1], device=experience.mask.device)
         first = 0 if self.config.invariance_weight else self._first_statistics_step()
         read = experience.mask & (step >= first) & (step <= self.config.unroll_steps)
+        if self.config.target_grad_scale:
+            read = read & (step == 0) & bool(self.config.invariance_weight)
         subset = self._subset(read)
-        return torch.zeros_like(read).index_copy_(0, subset, read[subset])
+        read = torch.zeros_like(read).index_copy_(0, subset, read[subset])
+        if self.objective.compares_views:
+            read[:, 0] = experience.mask[:, 0]
+        return read
 
     def _subset(self, mask: Tensor) -> Tensor:
         """The windows of `mask` [B W] that the predictor learns from, int64, spread evenly."""

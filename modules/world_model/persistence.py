@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from modules.messages import SIGNALS, Directive, Frozen, Situation, State
+from modules.world_model.deterministic import Deterministic
 
 _LIVES = SIGNALS.index("lives")
 
 
-class Persistence:
+class Persistence(Deterministic):
     """Predicts the present state, and signals of 0 except `lives`.
 
     The baseline of a learned world model, and the world model of a model-free agent.

@@ -18,6 +18,7 @@ from torch import Tensor
 from modules import chance
 from modules.messages import ConfigError, Directive, Frozen, Situation, State, WorldSpec
 from modules.ports import Simulator
+from modules.world_model.deterministic import Deterministic
 
 EncodeFrame = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Encodes percepts: (frames [M H W C] or vectors [M N], hidden [M R], tokens [M T E]) to
@@ -54,7 +55,7 @@ class _Root:
     num_nodes: int = 1
 
 
-class _SimulatorModel(ABC):
+class _SimulatorModel(Deterministic, ABC):
     """A table of the states imagined in this step of the agent.
 
     `hidden` [M 1] of an imagined state is its place in the table; its latent is NaN until

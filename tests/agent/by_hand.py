@@ -84,8 +84,10 @@ def moment(step: int, rows: int, pixels: tuple[int, int, int] | None, seed: int)
             u=torch.ones(rows, 2),
             v=torch.ones(rows, 2),
             tokens=torch.zeros(rows, 2, 4),
+            futures=torch.ones(rows, dtype=torch.int64),
             latent_temperature=torch.ones(rows),
             risk=torch.zeros(rows),
+            adversarial=torch.zeros(rows, dtype=torch.bool),
             configurator_state=torch.zeros(rows, 2),
             reason=tuple(
                 f"row {row}: surprise 3.1 above its usual 2.0, plan" for row in range(rows)

@@ -325,6 +325,8 @@ def change_drive(monkeypatch, name: str) -> None:
 
 def test_the_hashes_of_the_shipped_drives():
     hashes = {name: drives.probe_hash(name, drive()) for name, drive in drives.DRIVES.items()}
+    for name in ("signal:reward", "signal:-reward"):
+        hashes[name] = drives.probe_hash(name, drives.signal_drive(name))
     assert hashes == dict(SHIPPED)
 
 

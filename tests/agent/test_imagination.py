@@ -124,7 +124,7 @@ def test_risk_weighs_uncertainty():
     costs = []
     for risk in (0.0, 0.5):
         _, imagination, _ = imagine(model, cost, torch.zeros(1, 1), WORLD, mind(), risk=risk)
-        costs.append(imagination.rollout(actions).cost)
+        costs.append(imagination.rollout(actions).costs)
     lasts = imagination.rollout(actions).survival
     assert lasts.tolist() == [[1.0]]
     torch.testing.assert_close(costs[1], costs[0] + 0.5 * 2.0 * (1 + 0.95 + 0.95**2))
@@ -172,8 +172,8 @@ def test_a_critic_without_updates_is_not_evaluated():
     assert isinstance(imagination, Imagination)
     futures = imagination.rollout(torch.eye(3)[torch.zeros(1, 1, 2, dtype=torch.int64)])
     assert imagination.critic_value(futures.state).tolist() == [0.0]
-    assert imagination.action_values(futures.state) is None
-    assert imagination.cost(futures).equal(futures.cost)
+    assert imagination.action_values(futures) is None
+    assert imagination.cost(futures).equal(futures.costs[:, :, 0])
     assert not calls
 
 
@@ -189,9 +189,9 @@ def test_the_critic_is_evaluated_once_a_state():
     _, imagination, _ = imagine(model, cost, torch.zeros(2, 1), WORLD, mind(), td_lambda=0.5)
     calls.clear()
     futures = imagination.extend(imagination.begin(1), torch.eye(3)[:2])
-    least = imagination.action_values(futures.state).amin(-1)
+    least = imagination.action_values(futures)[:, 0].amin(-1)
     torch.testing.assert_close(imagination.critic_value(futures.state), least)
-    final = (imagination.cost(futures) - futures.cost)[:, 0]
+    final = (imagination.cost(futures) - futures.costs[:, :, 0])[:, 0]
     torch.testing.assert_close(final, 0.95 * futures.survival[:, 0] * 0.25 * least)
     assert calls == [2]
     other = imagination.step(futures.state, torch.eye(3)[:2])

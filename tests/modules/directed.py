@@ -5,6 +5,7 @@ from typing import Any
 from modules.configurator.base_directive import BaseDirective, DirectiveSettings
 
 FACTS = ("drives", "heads", "token_shape", "horizon_max")
+HAS_LATENT = True
 
 
 def directed(kind: type, **values: Any) -> Any:
@@ -14,5 +15,5 @@ def directed(kind: type, **values: Any) -> Any:
     facts = {name: values.pop(name) for name in FACTS}
     shared = {name: values.pop(name) for name in DirectiveSettings.model_fields if name in values}
     own = {name: values.pop(name) for name in kind.Config.model_fields if name in values}  # type: ignore[attr-defined]
-    base = BaseDirective(DirectiveSettings(**shared), **facts)
+    base = BaseDirective(DirectiveSettings(**shared), **facts, has_latent=HAS_LATENT)
     return kind(config=kind.Config.model_validate(own), base=base, **values)  # type: ignore[attr-defined]

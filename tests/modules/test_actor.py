@@ -2,7 +2,7 @@ import pytest
 import torch
 from analytic import directive, imagine, linear_quadratic, maze, situation, spec
 
-from agent.imagination import Imagination
+from agent.imagination import Imagination, PlanCost
 from modules.actor.actor import Actor
 from modules.actor.beam import Beam
 from modules.actor.gradient import Gradient
@@ -59,9 +59,7 @@ def act(mind, rows, before=None, surprise=0.0, ended=None, seed=0, step=0, **ord
         cost,
         moment,
         orders,
-        discount=0.95,
-        sum_critic_every_step=False,
-        td_lambda=1.0,
+        PlanCost(0.95),
     )
     return mind.act(moment, imagination, orders), model
 

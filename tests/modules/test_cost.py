@@ -266,6 +266,7 @@ def weighing(v: Tensor) -> Directive:
     return Directive(
         mode=whole, horizon_steps=whole, model_calls=whole, commit_steps=whole, u=v * 2, v=v,
         tokens=torch.zeros(rows, 0, 0), latent_temperature=torch.ones(rows),
+        futures=whole, adversarial=whole < 0,
         risk=torch.zeros(rows), configurator_state=torch.zeros(rows, 0), reason=("",) * rows,
     )  # fmt: skip
 

@@ -308,6 +308,49 @@ def test_targets_get_no_gradient_and_the_first_state_does() -> None:
     assert online.grad[:, 0].abs().max() > 0
 
 
+def test_with_a_gradient_into_targets_both_ends_of_a_transition_are_online_encodings() -> None:
+    model, experience = jepa(unroll_steps=1, target_grad_scale=1), windows(4, 2)
+    online = torch.randn(4, 2, LATENT, requires_grad=True)
+    target = torch.randn(4, 2, LATENT, requires_grad=True)
+    losses, _ = model.losses(Batch(experience, states_of(online), states_of(target)), LEARNING_KEY)
+    got = torch.autograd.grad(losses["prediction"], online)[0]
+    assert target.grad is None
+    start = states_of(online)[0].replace(hidden=torch.zeros(4, 6))
+    error = model.step(start, experience.actions[:, 0]).latent - online[:, 1]
+    expected = (error / model._error_unit()).square().mean()
+    assert losses["prediction"].item() == pytest.approx(expected.item(), rel=1e-4)
+    torch.testing.assert_close(got, torch.autograd.grad(expected, online)[0])
+    assert got[:, 1].abs().min() > 0
+    assert not model.target_mask(experience, 2).any()
+    views = jepa(unroll_steps=1, target_grad_scale=1, invariance_weight=1)
+    assert views.target_mask(experience, 2).tolist() == [[True, False]] * 4
+
+
+def test_a_share_of_the_gradient_reaches_the_encoding_of_what_is_predicted() -> None:
+    experience, latents, slopes = windows(5, 2), torch.randn(5, 2, LATENT), {}
+    for share in (0.25, 1.0):
+        model = jepa(unroll_steps=1, target_grad_scale=share)
+        ours = latents.clone().requires_grad_(True)
+        batch = Batch(experience, states_of(ours), states_of(latents))
+        losses, _ = model.losses(batch, LEARNING_KEY)
+        (slope,) = torch.autograd.grad(losses["prediction"], ours)
+        slopes[share] = slope
+    torch.testing.assert_close(slopes[0.25][:, 1], 0.25 * slopes[1.0][:, 1])
+    torch.testing.assert_close(slopes[0.25][:, 0], slopes[1.0][:, 0])
+
+
+def test_the_gradient_through_the_target_is_scaled_as_that_through_the_start() -> None:
+    experience, latents, gradients = windows(6, 4), torch.randn(6, 4, LATENT), []
+    for share in (1.0, 0.25):
+        model = jepa(unroll_steps=3, target_grad_scale=1, encoder_grad_scale=share)
+        online = latents.clone().requires_grad_(True)
+        losses, _ = model.losses(
+            Batch(experience, states_of(online), states_of(latents)), LEARNING_KEY
+        )
+        gradients.append(torch.autograd.grad(losses["prediction"], online)[0])
+    torch.testing.assert_close(gradients[1], 0.25 * gradients[0])
+
+
 def test_shaping_is_the_share_of_the_gradient_that_goes_on_into_the_perception() -> None:
     experience, found = windows(6, 4), {}
     latents = torch.randn(6, 4, LATENT)

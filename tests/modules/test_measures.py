@@ -122,6 +122,26 @@ def test_mutual_information_of_a_gaussian(correlation):
     assert mutual_information(x, y) == pytest.approx(truth, abs=0.06)
 
 
+def test_neighbours_of_one_dimension_are_those_of_a_tree():
+    """In the maximum norm a doubled coordinate changes no distance, so no count either."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal(400) + 100
+    y = np.sin(2 * x) + 0.1 * rng.standard_normal(400)
+    doubled = np.stack([x, x], 1)
+    assert mutual_information(x, y) == mutual_information(doubled, y)
+    assert mutual_information(y, x) == mutual_information(y, doubled)
+
+
+def test_the_null_of_a_correlation_is_that_of_correlations_written_out():
+    rng = np.random.default_rng(6)
+    x, y = rng.standard_normal((2, 50))
+    y += 0.2 * x
+    orders = np.random.default_rng(9)
+    reached = sum(pearson(x, y[orders.permutation(50)]) >= pearson(x, y) for _ in range(99))
+    assert 0 < reached < 99
+    assert pearson_p_value(x, y, 9, 99) == (1 + reached) / 100
+
+
 # -- probes ------------------------------------------------------------------------------------
 
 

@@ -217,8 +217,10 @@ def moment_of_two_rows():
             u=torch.ones(2, 2),
             v=torch.ones(2, 2),
             tokens=torch.zeros(2, 1, 4),
+            futures=torch.ones(2, dtype=torch.int64),
             latent_temperature=torch.ones(2),
             risk=torch.zeros(2),
+            adversarial=torch.zeros(2, dtype=torch.bool),
             configurator_state=torch.zeros(2, 0),
             reason=("one", "two"),
         ),
@@ -375,8 +377,8 @@ def test_bytes_of_version_1_are_read_under_their_old_names(moment_of_two_rows):
 def test_foreign_headers_are_refused():
     header, blobs = header_of(state().to_bytes())
     assert Message.from_bytes(joined(header, blobs)).latent.shape == (2, 3)
-    with pytest.raises(MessageError, match=r"State\.version: expected 2 or older, got 3"):
-        Message.from_bytes(joined({**header, "version": 3}, blobs))
+    with pytest.raises(MessageError, match=r"State\.version: expected 3 or older, got 4"):
+        Message.from_bytes(joined({**header, "version": 4}, blobs))
     with pytest.raises(MessageError):
         Message.from_bytes(joined({**header, "message": "Nothing"}, blobs))
     fields = {**header["fields"], "latent": ["float32", [2, -3]]}
@@ -400,12 +402,12 @@ def test_total_energy_is_the_weighted_sum(moment_of_two_rows):
     torch.testing.assert_close(action_values.total(directive), expected)
 
 
-def test_surprise_is_zero_exactly_where_the_state_is_the_expected_one():
+def test_the_distance_is_zero_exactly_where_the_state_is_the_expected_one():
     calm = state(latent=torch.tensor([[1.0, 0, 0], [1.0, 0, 0]]))
     signals = torch.zeros(2, 6)
     signals[1, 0] = 1.0
     surprising = calm.replace(signals=signals, latent=torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]))
-    surprise = surprising.surprise(calm)
+    surprise = surprising.distance(calm)
     assert surprise[0] == 0
     torch.testing.assert_close(surprise[1], 1 + torch.tensor(1.0).tanh())
 

@@ -11,11 +11,17 @@ import torch
 from modules import chance
 from modules.objectives.cosine_centered import CosineCentered
 from modules.objectives.none import Unregularised
-from modules.objectives.objective import Objective
+from modules.objectives.objective import Encodings, Objective
 from modules.objectives.sigreg import SIGReg, epps_pulley
 from modules.objectives.vicreg import VICReg
 
 KEY = torch.tensor([7])
+
+
+def encodings_of_latents(latents: torch.Tensor) -> Encodings:
+    """`latents` [M D] alone: M windows of one step, whose other view is the same."""
+    valid = torch.ones(len(latents), 1, dtype=torch.bool)
+    return Encodings(latents, latents.unsqueeze(1), valid, torch.zeros(len(latents), 0, 2), latents)
 
 
 def vicreg(**settings: float) -> VICReg:
@@ -34,7 +40,7 @@ def test_every_objective_keeps_the_protocol(kind: Callable[[], Objective]) -> No
     objective = kind()
     assert isinstance(objective, Objective)
     for rows in (0, 1, 16):
-        for loss in objective.penalties(torch.randn(rows, 4), KEY).values():
+        for loss in objective.penalties(encodings_of_latents(torch.randn(rows, 4)), KEY).values():
             assert loss.shape == ()
             assert torch.isfinite(loss)
         error = objective.error(torch.randn(rows, 2, 4), torch.randn(rows, 4), torch.ones(4))
@@ -103,7 +109,9 @@ def test_vicreg_is_its_hinge_and_its_covariance() -> None:
 
     hinge = sum(max(0.0, 1.2 - math.sqrt(covariance(d, d) + 1e-4)) for d in range(size)) / size
     off = sum(covariance(i, j) ** 2 for i in range(size) for j in range(size) if i != j) / size
-    got = vicreg(std_coeff=3.0, cov_coeff=0.5, target_std=1.2).penalties(latents, KEY)
+    got = vicreg(std_coeff=3.0, cov_coeff=0.5, target_std=1.2).penalties(
+        encodings_of_latents(latents), KEY
+    )
     assert got["variance"].item() == pytest.approx(3.0 * hinge)
     assert got["covariance"].item() == pytest.approx(0.5 * off)
 
@@ -128,7 +136,9 @@ def test_sigreg_is_its_integral() -> None:
             heights.append(abs(found - gauss) ** 2 * gauss)
         step = 4.0 / (knots - 1)
         total += step * (sum(heights) - (heights[0] + heights[-1]) / 2)
-    got = sigreg(weight=2.0, num_slices=5, num_points=knots).penalties(latents, KEY)
+    got = sigreg(weight=2.0, num_slices=5, num_points=knots).penalties(
+        encodings_of_latents(latents), KEY
+    )
     assert got["gaussian"].item() == pytest.approx(2.0 * total / 5, rel=1e-4)
 
 
@@ -148,18 +158,20 @@ def test_sigreg_sees_what_a_covariance_does_not() -> None:
     torch.manual_seed(0)
     cloud = torch.randn(512, 2)
     blind = vicreg()
-    assert sum(blind.penalties(ring, KEY).values()).item() < 1e-3
+    assert sum(blind.penalties(encodings_of_latents(ring), KEY).values()).item() < 1e-3
     sighted = sigreg()
-    seen = sighted.penalties(ring, KEY)["gaussian"]
-    assert seen > 10 * sighted.penalties(cloud, KEY)["gaussian"]
+    seen = sighted.penalties(encodings_of_latents(ring), KEY)["gaussian"]
+    assert seen > 10 * sighted.penalties(encodings_of_latents(cloud), KEY)["gaussian"]
 
 
 def test_sigreg_draws_new_lines_for_a_new_key() -> None:
     latents = torch.randn(16, 8).exp()
     objective = sigreg(num_slices=4)
-    first = objective.penalties(latents, KEY)["gaussian"]
-    assert torch.equal(first, objective.penalties(latents, KEY)["gaussian"])
-    assert not torch.equal(first, objective.penalties(latents, KEY + 1)["gaussian"])
+    first = objective.penalties(encodings_of_latents(latents), KEY)["gaussian"]
+    assert torch.equal(first, objective.penalties(encodings_of_latents(latents), KEY)["gaussian"])
+    assert not torch.equal(
+        first, objective.penalties(encodings_of_latents(latents), KEY + 1)["gaussian"]
+    )
 
 
 @pytest.mark.parametrize("objective", [vicreg(), sigreg(num_slices=64)])
@@ -170,7 +182,9 @@ def test_descending_undoes_a_collapse(objective: Objective) -> None:
     descent = torch.optim.Adam([latents], lr=0.05)
     for update in range(150):
         descent.zero_grad()
-        sum(objective.penalties(latents, torch.tensor([update])).values()).backward()  # type: ignore[union-attr]
+        sum(
+            objective.penalties(encodings_of_latents(latents), torch.tensor([update])).values()
+        ).backward()  # type: ignore[union-attr]
         descent.step()
     spectrum = torch.linalg.svdvals(latents.detach() - latents.detach().mean(0))
     assert spectrum[-1] > 0.4 * spectrum[0]

@@ -87,8 +87,11 @@ def _wrong_numbers(shape: Shape) -> Iterator[float]:
         yield shape.least - 6
 
 
-def _fields(kind: type[Message], nested: bool) -> Iterator[tuple[str, Shape]]:
-    """The fields of a message with numbers, by dotted path."""
+def _fields(kind: type[Message] | Shape, nested: bool) -> Iterator[tuple[str, Shape]]:
+    """The fields of a message with numbers, by dotted path; a tensor is a field without a name."""
+    if isinstance(kind, Shape):
+        yield "", kind
+        return
     yield from kind._numeric
     if nested:
         for name in kind._nested:

@@ -264,7 +264,30 @@ class Drawn(Episodes):
         return drawings[self.t]
 
 
-for kind in (Episodes, Plain, Never, Levels, Arm, Reused, Easy, Drawn):
+class Signals(Episodes):
+    """Declares two signals; `hit` is not in the `info` of a reset. `odd` replaces the `info` of
+    step 5, `declared` what the class declares.
+    """
+
+    metadata = {"render_modes": [], "signals": ("height", "hit")}
+
+    def __init__(self, render_mode=None, odd=None, declared=None):
+        self.odd = odd
+        if declared is not None:
+            self.metadata = {**self.metadata, "signals": declared}
+
+    def reset(self, seed=None, options=None):
+        return super().reset(seed=seed)[0], {"height": 0.5, "words": "no signal"}
+
+    def step(self, action):
+        *step, _ = super().step(action)
+        info = {"height": self.np_random.uniform(), "hit": np.bool_(self.t % 3 == 0), "more": None}
+        if self.t == 5 and self.odd is not None:
+            info = self.odd(info)
+        return *step, info
+
+
+for kind in (Signals, Episodes, Plain, Never, Levels, Arm, Reused, Easy, Drawn):
     gymnasium.register(f"Foreign{kind.__name__}-v0", kind)
 gymnasium.register("ForeignFunction-v0", plain)
 gymnasium.register("ForeignPassing-v0", passing)

@@ -3,10 +3,11 @@
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
 from worlds.fork import ID, PAYS, RATES, STATE_ID, VERTICES, ForkedPath
-from worlds.make import list_worlds
+from worlds.make import list_worlds, make_world
 
 
 def episode(env, route, seed):
@@ -22,6 +23,26 @@ def episode(env, route, seed):
 def test_it_is_registered_and_passes_gymnasiums_checks(id):
     assert id in list_worlds()
     check_env(gymnasium.make(id, render_mode="rgb_array").unwrapped)
+
+
+@pytest.mark.parametrize("id", [ID, STATE_ID])
+def test_it_is_seeded_and_restored_by_replay(id):
+    world, restored = make_world(id, 2), make_world(id, 2)
+    assert world.rehearse() is None
+    world.require_simulation()
+    world.reset(4)
+    for route in (0, 1, 2):
+        observed = world.step(torch.eye(3)[[route, 2]])
+    assert shown(restored.restore(world.snapshot())) == shown(observed)
+    for _ in range(9):
+        steps = [shown(one.step(torch.eye(3)[[1, 0]])) for one in (world, restored)]
+        assert steps[0] == steps[1]
+
+
+def shown(observation):
+    """The numbers of an observation; its signals are those of every world: no branch."""
+    assert observation.signals.shape[1] == 6
+    return [None if values is None else values.tolist() for _, values in observation.tensors()]
 
 
 def test_branches_come_at_their_rates_and_pay_what_they_say():

@@ -242,7 +242,9 @@ class Trace:
             for name in ("pixels", "vector", "goal"):
                 fields["observation"].setdefault(name, None)
             fields["directive"]["reason"] = line.reasons
-            parts: dict[str, Any] = {part: kind(**fields[part]) for part, kind in MESSAGES.items()}
+            parts: dict[str, Any] = {
+                part: kind(**kind.with_added(fields[part])) for part, kind in MESSAGES.items()
+            }
             return Moment(step=step, **own, **parts)
 
     def record(self, step: int) -> Record:

@@ -2,13 +2,15 @@
 
 A trace has the actions and energies of the candidates, not their states. Where the world model is
 a simulator, the world is restored to the moment and each candidate is simulated again. Where it is
-learned, each candidate is imagined again, and each of its states is shown by the frame of the
-recorded state with the nearest latent. The page says which of the two it shows.
+learned, each candidate is imagined again; a model that can decode its states shows the frames it
+predicts, of another each state is shown by the frame of the recorded state with the nearest latent.
+The page says which of these it shows.
 """
 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,12 +21,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agent.agent import Agent
 from agent.counterfactual.fork import Replay
+from agent.imagination import Imagination
+from agent.modules import initial_moment
+from agent.recording.keyframe import restore_agent
 from agent.recording.trace.reader import one_line
 from agent.reporting.text import Words
 from agent.view.page.data import Pack, Recording, as_bytes, plain
 from modules import chance
-from modules.messages import Plan, SextetError, State, TraceError
+from modules.messages import Moment, Plan, SextetError, Situation, State, TraceError
 from modules.ports import Simulator
 
 Frames = list[NDArray[np.uint8]]
@@ -33,21 +39,29 @@ S = TypeVar("S")
 PICTURES = 12
 """The most states shown of a future, evenly spaced."""
 
+STRIPS = 4
+"""The most futures shown of a candidate."""
+
+Strip = tuple[tuple[int, NDArray[np.uint8]], ...]
+"""Frames of a future, each with its number of steps ahead."""
+
 
 @dataclass(frozen=True)
 class Future:
     """One candidate: its encoded actions [H A], its predicted energy, and its frames.
 
-    `frames` are pairs of a number of steps ahead and the frame of that state; `ended` is the number
-    of steps after which the episode ends, if it does.
+    `ended` is the number of steps after which the episode ends, if it does. `others`: frames of
+    further futures of this candidate, where the world model has a latent variable; the energy is
+    that of all of them together.
     """
 
     actions: NDArray[np.float32]
     energy: float
-    frames: tuple[tuple[int, NDArray[np.uint8]], ...] = ()
+    frames: Strip = ()
     score: float | None = None
     ended: int | None = None
     note: str = ""
+    others: tuple[Strip, ...] = ()
 
 
 class FutureFrames(Protocol):
@@ -104,6 +118,7 @@ class Imagined:
                 "ended": future.ended,
                 "note": future.note,
                 **strip(future.frames),
+                "others": [strip(other) for other in future.others],
             }
             for future in futures
         ]
@@ -123,7 +138,11 @@ class Imagined:
         model = replay.config.slots["world_model"]
         if model.simulates:
             return Resimulated(self.recording, replay, clairvoyant=model.kind == "clairvoyant")
-        return Remembered(self.recording, replay)
+        agent = replay.agent()
+        replay.close()
+        decodes = hasattr(agent.modules.world_model, "decode")
+        source = Decoded if decodes else Remembered
+        return source(self.recording, agent, replay.seed)
 
 
 def candidates(plan: Plan, row: int) -> tuple[list[Future], str]:
@@ -244,57 +263,123 @@ class Resimulated:
         return replace(shown, score=sum(rewards))
 
 
-class Remembered:
-    """Frames of candidates imagined again by the learned world model from the recorded state.
+class _Reimagined(ABC):
+    """Candidates imagined again by the learned world model from the recorded state."""
 
-    Each imagined state is shown by the frame of the recorded state with the nearest latent.
-    """
+    how: str
 
-    how = "imagined again by the world model; each state shown by the nearest recorded one"
+    def __init__(self, recording: Recording, agent: Agent, seed: int) -> None:
+        self.recording, self.agent, self.seed = recording, agent, seed
 
-    def __init__(self, recording: Recording, replay: Replay) -> None:
-        self.recording, self.agent, self.seed = recording, replay.agent(), replay.seed
-        replay.close()
-        self._known: tuple[int, NDArray[np.int64], Tensor] | None = None
+    @abstractmethod
+    def frame(self, state: State, row: int) -> tuple[NDArray[np.uint8] | None, float]:
+        """The frame of an imagined state of one row, and its distance from that state."""
+
+    def note(self, distances: Sequence[float]) -> str:
+        """A remark on a future whose frames have these distances."""
+        return ""
 
     @torch.no_grad()
     def show(self, step: int, row: int, futures: Sequence[Future]) -> list[Future]:
-        """The futures with recorded frames; `note` has the distance of these."""
-        moment = self.recording.moment(step)
-        before = self.recording.moment(step - 1) if step > self.recording.first else moment
+        """The futures with the frames of their states."""
+        moment, situation = self._situation(step)
         model = self.agent.modules.world_model
-        key = chance.keys(self.seed, self.recording.rows, step)
-        situation = moment.situation(before, key)
         expected = model.predict(situation, moment.plan.action, moment.directive)
         if not _alike(expected.latent[row], moment.expected.latent[row]):
             raise TraceError(
                 "the weights of this run folder predict another state than was recorded"
             )
-        start = model.start(situation, moment.directive)
-        return [self._imagine(start.select(torch.tensor([row])), row, future) for future in futures]
+        cost, plan_cost = self.agent.modules.cost, self.agent.plan_cost
+        imagination = Imagination(model, cost, situation, moment.directive, plan_cost)
+        # With the random keys of the moment, these are the futures that the plan was chosen by.
+        alone = imagination.select(torch.tensor([row]))
+        return [self._imagine(alone, row, future) for future in futures]
 
-    def _imagine(self, state: State, row: int, future: Future) -> Future:
+    def _situation(self, step: int) -> tuple[Moment, Situation]:
+        """A recorded moment and its situation, with what a recurrent model carried to it."""
+        recording = self.recording
+        moment = recording.moment(step)
+        before = recording.moment(step - 1) if step > recording.first else moment
+        if getattr(self.agent.modules.world_model, "hidden_size", 0):
+            before = _carrying(before, self._carried(step))
+        return moment, moment.situation(before, self._key(step))
+
+    def _carried(self, step: int) -> Tensor:
+        """The recurrent state of the world model before a step, [B R].
+
+        A trace does not have it: the model predicts the recorded steps again from the keyframe
+        before, which has it, or from the beginning of the run.
+        """
+        recording, m, first = self.recording, self.agent.modules, self.recording.first
+        before = initial_moment(m, self.agent.world, recording.rows)
+        key = recording.keyframe(step - 1) if step > first else None
+        if key is not None and key.agent:
+            restore_agent(self.agent, recording.rows, self.seed, key.agent)
+            first, before = key.step + 1, m.memory.previous()
+        for number in range(first, step):
+            moment = recording.moment(number)
+            situation = moment.situation(before, self._key(number))
+            hidden = m.world_model.predict(situation, moment.plan.action, moment.directive).hidden
+            before = _carrying(moment, torch.where(moment.observation.ended[:, None], 0, hidden))
+        return before.expected.hidden
+
+    def _key(self, step: int) -> Tensor:
+        return chance.keys(self.seed, self.recording.rows, step)
+
+    def _imagine(self, imagination: Imagination, row: int, future: Future) -> Future:
         model = self.agent.modules.world_model
-        steps, known = self._latents(row)
         distances: list[float] = []
+        ahead, reached = imagination.begin(1), list[State]()
+        for action in torch.from_numpy(future.actions)[:, None]:
+            ahead = imagination.extend(ahead, action)
+            reached.append(ahead.state)
 
-        def states() -> Iterator[tuple[State, bool]]:
-            ahead = state
-            for action in torch.from_numpy(future.actions)[:, None]:
-                ahead = model.step(ahead, action)
-                yield ahead, float(ahead.ended[0]) >= 0.5
+        def frame(state: State) -> NDArray[np.uint8] | None:
+            picture, distance = self.frame(model.complete(state), row)
+            distances.append(distance)
+            return picture
 
-        def frame(ahead: State) -> NDArray[np.uint8] | None:
-            latent = model.complete(ahead).latent
-            scale = known.square().sum(-1) + latent.square().sum(-1)
-            relative = (known - latent).square().sum(-1) / scale.clamp_min(1e-8)
-            nearest = int(relative.argmin())
-            distances.append(float(relative[nearest]))
-            return self.recording.frame(int(steps[nearest]), row)
+        strips = []
+        for number in range(min(ahead.costs.shape[2], STRIPS)):
+            index = torch.tensor([number])
+            states = (state.select(index) for state in reached)
+            passed = ((state, float(state.ended[0]) >= 0.5) for state in states)
+            strips.append(with_frames(future, passed, frame))
+        note = self.note(distances)
+        if (count := ahead.costs.shape[2]) > 1:
+            note = ", ".join(filter(None, (f"{len(strips)} of {count} futures", note)))
+        return replace(strips[0], note=note, others=tuple(one.frames for one in strips[1:]))
 
-        shown = with_frames(future, states(), frame)
-        note = f"nearest recorded states, distance {np.mean(distances):.2g} of 2"
-        return replace(shown, note=note)
+
+class Decoded(_Reimagined):
+    """Frames that the world model itself predicts (`modules.ports.WorldModel`)."""
+
+    how = "imagined again by the world model, and decoded by it"
+
+    def frame(self, state: State, row: int) -> tuple[NDArray[np.uint8] | None, float]:
+        """The decoded frame; distance 0."""
+        model: Any = self.agent.modules.world_model
+        return model.decode(state)[0].numpy(), 0.0
+
+
+class Remembered(_Reimagined):
+    """Each imagined state is shown by the frame of the recorded state with the nearest latent."""
+
+    how = "imagined again by the world model; each state shown by the nearest recorded one"
+
+    _known: tuple[int, NDArray[np.int64], Tensor] | None = None
+
+    def frame(self, state: State, row: int) -> tuple[NDArray[np.uint8] | None, float]:
+        """The recorded frame, and the distance of its latent, 0 to 2."""
+        steps, known = self._latents(row)
+        scale = known.square().sum(-1) + state.latent.square().sum(-1)
+        relative = (known - state.latent).square().sum(-1) / scale.clamp_min(1e-8)
+        nearest = int(relative.argmin())
+        return self.recording.frame(int(steps[nearest]), row), float(relative[nearest])
+
+    def note(self, distances: Sequence[float]) -> str:
+        """Their mean distance."""
+        return f"nearest recorded states, distance {np.mean(distances):.2g} of 2"
 
     def _latents(self, row: int) -> tuple[NDArray[np.int64], Tensor]:
         if self._known is None or self._known[0] != row:
@@ -303,6 +388,11 @@ class Remembered:
                 raise TraceError("no latent of this run can be read")
             self._known = (row, steps, torch.from_numpy(latents))
         return self._known[1:]
+
+
+def _carrying(moment: Moment, hidden: Tensor) -> Moment:
+    """The moment with the recurrent state [B R] that its expectation carries."""
+    return moment.replace(expected=moment.expected.replace(hidden=hidden))
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -17,6 +17,7 @@ from modules.configurator.fixed import Fixed
 from modules.memory.ring import Ring
 from modules.messages import ConfigError
 from modules.perception.vectors import Vectors
+from modules.world_model.generative import Generative
 
 EVERY = [(slot, kind) for slot in SLOT_NAMES for kind in KINDS[slot]]
 
@@ -74,7 +75,18 @@ class TooLong(Fixed):
         return directive.replace(horizon_steps=directive.horizon_steps + 500)
 
 
+class Enlarging(Generative):
+    """Decodes more than the world shows."""
+
+    class Config(Generative.Config):
+        kind: Literal["enlarging"] = "enlarging"
+
+    def decode(self, state):
+        return torch.cat([super().decode(state)] * 2, -1)
+
+
 BROKEN = {
+    "enlarging": ("world_model", Enlarging, "What `decode` returns"),
     "leaking": ("perception", Leaking, "A row alone is encoded as in the batch"),
     "counting": ("perception", Counting, "The same seed gives the same run"),
     "doubling": ("policy", Doubling, "Actions are one-hot"),

@@ -211,7 +211,8 @@ def test_the_unrolled_critic_learns_from_recorded_energies_and_its_gradient_reac
     loss = learner._unrolled_critic_loss(Batch(experience, states, targets), cost, key)
     latent, by_hand = states[0].latent, []
     for t in (1, 2):
-        latent = model._predict_latent(latent, experience.actions[:, t - 1], None).latent
+        none = latent.new_zeros(8, 0)  # no recurrent state
+        latent = model._predict_latent(latent, experience.actions[:, t - 1], None, none).latent
         there = states[0].replace(latent=latent)
         missed, _ = cost.losses(
             Batch(experience.slice_steps(t, stop), [there], targets[t:stop]), LEARNING_KEY

@@ -131,6 +131,7 @@ class Futures {
       head.append(make("span", "dim", notes.join(", ")));
       row.append(head, make("div", "acts", runsOf(future.actions)));
       this.strip(row, arrays.frames, future.frames, future.at);
+      for (const other of future.others) this.strip(row, arrays.frames, other.frames, other.at);
       this.body.append(row);
     });
     if (recorded.frames.length && futures.length) {
