@@ -83,13 +83,14 @@ class Imagination:
         self.model_calls = torch.zeros(situation.batch, dtype=torch.int64)
         self._whole: tuple[Imagination, Tensor] | None = None
         self._last_values: tuple[State, Tensor | None] | None = None
+        self._lucks: dict[int, Tensor] = {}
 
     def select(self, index: Tensor) -> Imagination:
         """Imagination of the rows `index` [M] alone; its model calls are counted here too."""
         part = copy.copy(self)
         part.situation, part.directive = self.situation.select(index), self.directive.select(index)
         part.model_calls = torch.zeros(len(index), dtype=torch.int64)
-        part._whole, part._last_values = (self, index), None
+        part._whole, part._last_values, part._lucks = (self, index), None, {}
         return part
 
     def checked(self, dims: Mapping[str, int]) -> Imagination:
@@ -241,7 +242,11 @@ class Imagination:
         if self.world_model.latent is None or 0 < self.plan_cost.branch_steps <= futures.steps:
             return None
         model = cast(LatentVariableModel, self.world_model)
-        luck = self._luck(futures.costs.shape[2], model.latent.luck, futures.steps)
+        # A planner extends many candidates by the same step.
+        if futures.steps not in self._lucks:
+            number = futures.costs.shape[2]
+            self._lucks[futures.steps] = self._luck(number, model.latent.luck, futures.steps)
+        luck = self._lucks[futures.steps]
         luck = luck.unsqueeze(1).expand(-1, futures.costs.shape[1], -1, -1).flatten(0, 2)
         temperature = self._per_candidate(self.directive.latent_temperature, len(action))
         return model.sample_latent(futures.state, action, luck, temperature)
@@ -271,20 +276,15 @@ class Imagination:
         energy = self.energy(state)
         if self.plan_cost.sum_critic_every_step:
             return energy + self.critic_value(state)
-        if self.plan_cost.td_lambda == 1:
+        if (λ := self.plan_cost.td_lambda) == 1:
             return energy
         later = self.plan_cost.discount * (1 - state.ended) * self.critic_value(state)
-        return self.plan_cost.td_lambda ** (t + 1) * (
-            energy + (1 - self.plan_cost.td_lambda) * later
-        )
+        return λ ** (t + 1) * (energy + (1 - λ) * later)
 
     def _final_cost(self, state: State, steps: int) -> Tensor:
         """What the critic adds after the last of `steps`, before γ^steps p_{steps+1}."""
         if self.plan_cost.sum_critic_every_step:
             return state.ended.new_zeros(len(state.ended))
+        λ = self.plan_cost.td_lambda
         value = self.critic_value(state)
-        return (
-            value
-            if self.plan_cost.td_lambda == 1
-            else self.plan_cost.td_lambda ** (steps + 1) * value
-        )
+        return value if λ == 1 else λ ** (steps + 1) * value

@@ -13,11 +13,6 @@ from modules.world_model.latents.categorical import CategoricalLatent
 from modules.world_model.latents.latent import Error, LatentVariable
 from modules.world_model.predictors.predictor import Predictor
 
-_CODE_SCALE = 6.0
-"""Size of a code beside the action's numbers. Codes that hardly differ at first learn the same: at
-1 two of three branches had one code in 3 of 5 trainings of `examples/fork.py`.
-"""
-
 
 class LatentJEPA(JEPA):
     """State, action and z → the next state: a JEPA whose predictor also takes a latent variable z,
@@ -73,8 +68,7 @@ class LatentJEPA(JEPA):
         return torch.cat([self._standard(latent), self.with_factors(action)], -1)
 
     def _condition(self, action: Tensor, z: Tensor) -> Tensor:
-        scale = _CODE_SCALE if self.latent.kind == "categorical" else 1.0
-        return torch.cat([self.with_factors(action), scale * z], -1)
+        return torch.cat([self.with_factors(action), self.z.input_scale * z], -1)
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The state after an encoded action [M A] (relaxed ones too) under `z` [M Z],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -77,11 +78,13 @@ class _Mixture(nn.Module):
 class _Continuous(nn.Module, ABC):
     """d numbers, inferred by a network (amortised inference) and refined by gradient steps."""
 
+    kind: ClassVar[str]
+    input_scale = 1.0
+
     def __init__(
         self,
         *,
         config: GaussianLatent.Config | SparseLatent.Config,
-        kind: str,
         world: WorldSpec,
         latent_size: int,
         token_shape: tuple[int, int],
@@ -89,7 +92,7 @@ class _Continuous(nn.Module, ABC):
         super().__init__()
         self.config, size, width = config, config.size, config.width
         inputs = input_size(world, latent_size)
-        self.spec = LatentSpec.model_validate({"kind": kind, "size": size, "luck": 1 + size})
+        self.spec = LatentSpec.model_validate({"kind": self.kind, "size": size, "luck": 1 + size})
         self.encoder = MLP(inputs + latent_size, width, size, 2, token_shape)
         self.prior = _Mixture(inputs, size, config.components, config.noise, width, token_shape)
 
@@ -177,17 +180,7 @@ class GaussianLatent(_Continuous):
         refine_steps: int = Field(default=5, ge=0, le=100)
 
     config: Config
-
-    def __init__(
-        self, *, config: Config, world: WorldSpec, latent_size: int, token_shape: tuple[int, int]
-    ) -> None:
-        super().__init__(
-            config=config,
-            kind="gaussian",
-            world=world,
-            latent_size=latent_size,
-            token_shape=token_shape,
-        )
+    kind = "gaussian"
 
     def _terms(
         self, inputs: Tensor, tokens: Tensor | None, mean: Tensor, z: Tensor
@@ -223,17 +216,7 @@ class SparseLatent(_Continuous):
         refine_steps: int = Field(default=5, ge=0, le=100)
 
     config: Config
-
-    def __init__(
-        self, *, config: Config, world: WorldSpec, latent_size: int, token_shape: tuple[int, int]
-    ) -> None:
-        super().__init__(
-            config=config,
-            kind="sparse",
-            world=world,
-            latent_size=latent_size,
-            token_shape=token_shape,
-        )
+    kind = "sparse"
 
     def _terms(
         self, inputs: Tensor, tokens: Tensor | None, mean: Tensor, z: Tensor

@@ -36,6 +36,8 @@ class LatentVariable(Protocol):
     """
 
     spec: LatentSpec
+    input_scale: float
+    """Factor of z where the predictor reads it, beside the numbers of the action."""
 
     def sample(
         self, inputs: Tensor, tokens: Tensor | None, luck: Tensor, temperature: Tensor
