@@ -10,6 +10,7 @@ the steps of a plan, W those of a window of experience. Sections and equations a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -46,22 +47,36 @@ class Batch(NamedTuple):
     targets: list[State]
 
 
-def encoded_states(experience: Experience, latents: Tensor) -> list[State]:
-    """The first T of W steps of `experience` as T states, from their `latents` [B T D].
+def encoded_state(experience: Experience, latents: Tensor) -> State:
+    """The first T of W steps of `experience` as one state of B·T rows, from their `latents`
+    [B T D], the steps of a window side by side.
 
-    `ended` is 1 where the episode ends at the step; `hidden` is empty [B 0], `uncertainty` 0.
+    `ended` is 1 where the episode ends at the step; `hidden` is empty [M 0], `uncertainty` 0.
     """
-    rows = len(latents)
+    steps, goals = latents.shape[1], experience.goals
+    flat = latents.flatten(0, 1)
+    return State.unchecked(
+        latent=flat,
+        hidden=flat.new_zeros(len(flat), 0),
+        signals=experience.signals[:, :steps].flatten(0, 1),
+        ended=(experience.terminated | experience.truncated)[:, :steps].flatten().float(),
+        uncertainty=flat.new_zeros(len(flat)),
+        goal=None if goals is None else goals[:, :steps].flatten(0, 1),
+    )
+
+
+def encoded_states(experience: Experience, latents: Tensor) -> list[State]:
+    """The state of `encoded_state` as T states of B rows, one a step."""
+    rows, steps = latents.shape[:2]
+    state = encoded_state(experience, latents)
+    # Unbound at once: gradients of views taken one by one are each as large as all steps.
+    by_field = {
+        name: repeat(None) if value is None else value.view(rows, steps, *value.shape[1:]).unbind(1)
+        for name, value in state.tensors()
+    }
     return [
-        State.unchecked(
-            latent=latents[:, t],
-            hidden=latents.new_zeros(rows, 0),
-            signals=experience.signals[:, t],
-            ended=(experience.terminated[:, t] | experience.truncated[:, t]).float(),
-            uncertainty=latents.new_zeros(rows),
-            goal=None if experience.goals is None else experience.goals[:, t],
-        )
-        for t in range(latents.shape[1])
+        State.unchecked(**dict(zip(by_field, values, strict=True)))
+        for values in zip(*by_field.values(), strict=False)
     ]
 
 

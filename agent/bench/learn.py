@@ -34,7 +34,7 @@ from modules.memory.ring import Ring
 from modules.messages import SIGNALS, Experience
 from modules.nets.conv import CNN
 from modules.nets.normalisation import symlog
-from modules.perception.pixels import PixelsSmall
+from modules.perception.pixels import PixelsSmall, shifted
 from modules.world_model.jepa import JEPA
 
 WORLD = "ALE/Breakout-v5"
@@ -294,17 +294,8 @@ class Handwritten:
     def _encoded(self, encoder: Encoder, batch: _Batch, mask: Tensor, learning: bool) -> Tensor:
         """Latents [M D] of the steps `mask` [B W], after augmentation."""
         several = mask.shape[1] + STACK - 1
-        frames = batch.frames[:, :several, :, :, 0].numpy()
-        wide = torch.from_numpy(
-            np.pad(frames, ((0, 0), (0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)), mode="edge")
-        )
-        high, broad = frames.shape[2:]
-        moved = torch.stack(
-            [
-                wide[row, :, SHIFT - down : SHIFT - down + high, SHIFT - right :][..., :broad]
-                for row, (down, right) in enumerate(batch.shift.tolist())
-            ]
-        )
+        frames = batch.frames[:, :several]
+        moved = shifted(frames, batch.shift)[..., 0]
         exact = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
         runs = moved.unfold(1, STACK, 1).permute(0, 1, 4, 2, 3)[mask].to(exact)
         bright = (batch.brightness * (1 / 255)).to(exact)

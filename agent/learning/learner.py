@@ -58,16 +58,18 @@ class Learner:
 
         train_modules: ports whose modules are trained; empty: all. batch: windows per update, B.
         online_steps: steps of a window that the online encoder encodes. learning_rate,
-        weight_decay, epsilon: of AdamW. max_grad_norm: the gradient is rescaled to at most this
-        norm. ema_rate: the average moves this fraction of the way per update. precision: of the
-        encoders in training; bfloat16 is up to twice as fast where the processor computes in it,
-        elsewhere float32 is used. replay_ratio: updates per step, may be below 1. warmup_steps:
-        steps before the first update. reset_every: updates between resets, 0: never.
-        shrink_perturb_alpha: fraction of their weights that perception and world model retain in a
-        reset. imagination_horizon: steps of the imagined rollouts that the critic also learns from,
-        0: none. rollouts_per_state: rollouts from each state. imagination_weight: of that loss.
-        critic_unroll_steps: steps that the world model predicts from the first state, each
-        prediction a state the critic also learns from, 0: none. critic_unroll_weight: of that loss.
+        weight_decay, epsilon: of AdamW. decay_updates: updates over which the learning rate falls
+        linearly to `final_learning_rate`, where it stays; 0: it is constant. max_grad_norm: the
+        gradient is rescaled to at most this norm. ema_rate: the average moves this fraction of the
+        way per update. precision: of the encoders in training; bfloat16 is up to twice as fast
+        where the processor computes in it, elsewhere float32 is used. replay_ratio: updates per
+        step, may be below 1. warmup_steps: steps before the first update. reset_every: updates
+        between resets, 0: never. shrink_perturb_alpha: fraction of their weights that perception
+        and world model retain in a reset. imagination_horizon: steps of the imagined rollouts that
+        the critic also learns from, 0: none. rollouts_per_state: rollouts from each state.
+        imagination_weight: of that loss. critic_unroll_steps: steps that the world model predicts
+        from the first state, each prediction a state the critic also learns from, 0: none.
+        critic_unroll_weight: of that loss.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,6 +77,8 @@ class Learner:
         batch: int = Field(default=32, ge=1, le=65_536)
         online_steps: int = Field(default=1, ge=1, le=1024)
         learning_rate: float = Field(default=1e-3, gt=0, le=1000)
+        decay_updates: int = Field(default=0, ge=0)
+        final_learning_rate: float = Field(default=0.0, ge=0, le=1000)
         weight_decay: float = Field(default=0.0, ge=0, le=1000)
         epsilon: float = Field(default=1e-8, gt=0, le=1)
         max_grad_norm: float = Field(default=10.0, gt=0)
@@ -234,6 +238,9 @@ class Learner:
         # All at once: a device is waited for a single time.
         figures = self._finite(states | losses | sums | {"total": total, "gradient.norm": norm})
         nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)
+        rate = self.learning_rate()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
         self.optimiser.step()
         if priorities:
             combined = combined_priorities(list(priorities.values()))
@@ -274,6 +281,13 @@ class Learner:
             if not bool(_gradient_norm(group["params"]).isfinite())
         ]
         return ports[-1] if ports else ""
+
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        first, last = self.config.learning_rate, self.config.final_learning_rate
+        if not self.config.decay_updates:
+            return first
+        return first + (last - first) * min(1.0, self.updates / self.config.decay_updates)
 
     def window_steps(self) -> int:
         """Steps of a window that the next update reads: the largest any trained module reads."""

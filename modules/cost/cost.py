@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from modules.cost.critic import Critic
 from modules.cost.drives import IntrinsicCost
 from modules.messages import Energy, Experience, Frozen, State, WorldSpec, latents_of
-from modules.ports import Batch, encoded_states
+from modules.ports import Batch, encoded_state
 
 
 class Cost(nn.Module):
@@ -68,8 +68,8 @@ class Cost(nn.Module):
         """The critic's: it predicts the energies that the drives have in experience (Fig. 7)."""
         experience, states, targets = batch
         with torch.no_grad():
-            visited = encoded_states(experience, latents_of(targets))
-            energies = torch.stack([self.intrinsic(state) for state in visited], 1)
+            visited = encoded_state(experience, latents_of(targets))
+            energies = self.intrinsic(visited).view(len(experience.mask), len(targets), -1)
         return self.critic.losses(energies, experience, states, targets)
 
     def on_update(self) -> None:

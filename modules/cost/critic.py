@@ -18,12 +18,19 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from modules.cost.n_step import ReturnSchedule, bootstrap_step, n_step_return
+from modules.cost.n_step import (
+    ReturnSchedule,
+    bootstrap_step,
+    n_step_return,
+    until_life_lost,
+)
 from modules.cost.value_function import ActionValues, StateValues, ValueFunction
 from modules.cost.value_head import CategoricalHead, ScalarHead, ValueHead
-from modules.messages import Experience, Frozen, State, WorldSpec, latents_of
+from modules.messages import SIGNALS, Experience, Frozen, State, WorldSpec, latents_of
 from modules.nets.mlp import MLP
 from modules.weights import weights as weights_of
+
+_LIFE_LOST = SIGNALS.index("life_lost")
 
 
 class Expectation(NamedTuple):
@@ -141,8 +148,16 @@ class EnsembleCritic(nn.Module):
 
     def target_mask(self, experience: Experience, steps: int) -> Tensor:
         """The steps [B W] from which returns bootstrap."""
-        bootstrap = bootstrap_step(experience.mask, steps, self.n_steps)
+        _, mask = self._ends(experience)
+        bootstrap = bootstrap_step(mask, steps, self.n_steps)
         return torch.zeros_like(experience.mask).scatter_(1, bootstrap, True)
+
+    def _ends(self, experience: Experience) -> tuple[Tensor, Tensor]:
+        """The steps [B W] (bool) at which returns terminate, and those that returns read."""
+        if not self.config.life_ends_return:
+            return experience.terminated, experience.mask
+        lost = experience.signals[..., _LIFE_LOST] > 0
+        return until_life_lost(lost, experience.terminated, experience.mask)
 
     def _logits(self, latent: Tensor, networks: nn.ModuleList) -> Tensor:
         """Logits of each network for latents [... D], [E ... *shape Z]."""
@@ -209,9 +224,8 @@ class EnsembleCritic(nn.Module):
         absolute error under `drive_weights`.
         """
         steps = len(states)
-        later = n_step_return(
-            energies, experience.terminated, experience.mask, steps, self.discount, self.n_steps
-        )
+        terminated, mask = self._ends(experience)
+        later = n_step_return(energies, terminated, mask, steps, self.discount, self.n_steps)
         step, weights = later.bootstrap_step.unsqueeze(-1), self.weights
         if head_mask is not None:
             weights = weights * head_mask.gather(1, step.expand(-1, -1, head_mask.shape[-1]))

@@ -48,6 +48,16 @@ def n_step_return(
     )
 
 
+def until_life_lost(lost: Tensor, terminated: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """`terminated` and `mask` [B W] (bool) of windows in which a lost life ends the episode: the
+    first step after the beginning at which `lost` [B W] (bool) terminates, later ones are masked.
+    """
+    lost = lost & mask
+    lost[:, 0] = False
+    beyond = lost.cumsum(1) > lost.long()
+    return terminated | lost, mask & ~beyond
+
+
 def bootstrap_step(mask: Tensor, steps: int, n_steps: int) -> Tensor:
     """The last valid step [B T] within `n_steps` of each of the first `steps` of `mask` [B W]."""
     step = torch.arange(steps, device=mask.device).repeat(len(mask), 1)
@@ -64,13 +74,15 @@ class ReturnSchedule(Frozen):
     `n_step_start`, `discount_start`: values of n and γ at update 0; None: no annealing. Over
     `annealing_updates`, n and 1-γ change by equal ratios to `n_steps` and the agent's discount
     (Fedus et al. 2019; Schwarzer et al. 2023): early in training, long returns rely less
-    on an untrained critic.
+    on an untrained critic. `life_ends_return`: a lost life ends the return as the end of an episode
+    does (Mnih et al. 2015), so that a life has the worth of all that it earns.
     """
 
     n_steps: int = Field(3, ge=1, le=1000)
     n_step_start: int | None = Field(None, ge=1, le=1000)
     discount_start: float | None = Field(None, gt=0, lt=1)
     annealing_updates: int = Field(10_000, ge=1)
+    life_ends_return: bool = False
 
     def n_steps_at(self, updates: int) -> int:
         """The number of steps n after so many updates."""

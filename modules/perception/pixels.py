@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -37,19 +39,20 @@ def shifted(frames: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _shifted_by_row(frames: Tensor, offsets: Tensor) -> Tensor:
-    rows, length, height, width, channels = frames.shape
-    pad = int(offsets.abs().max()) if rows else 0
-    padded = frames.new_empty(rows, length, height + 2 * pad, width + 2 * pad, channels)
-    inner = padded[:, :, pad : pad + height]
-    inner[..., pad : pad + width, :] = frames
-    inner[..., :pad, :] = frames[..., :1, :]
-    inner[..., pad + width :, :] = frames[..., -1:, :]
-    padded[:, :, :pad] = inner[:, :, :1]
-    padded[:, :, pad + height :] = inner[:, :, -1:]
-    moved = torch.empty_like(frames)
-    for i, (top, left) in enumerate((pad - offsets).tolist()):
-        moved[i] = padded[i, :, top : top + height, left : left + width]
-    return moved
+    # By NumPy, whose calls cost a fraction of torch's: there are several for each row.
+    before = frames.numpy()
+    after = np.empty_like(before)
+    height, width = before.shape[2:4]
+    for old, new, (down, right) in zip(before, after, offsets.tolist(), strict=True):
+        top, bottom = max(down, 0), height + min(down, 0)
+        left, end = max(right, 0), width + min(right, 0)
+        rows = new[:, top:bottom]
+        rows[:, :, left:end] = old[:, top - down : bottom - down, left - right : end - right]
+        rows[:, :, :left] = rows[:, :, left : left + 1]
+        rows[:, :, end:] = rows[:, :, end - 1 : end]
+        new[:, :top] = new[:, top : top + 1]
+        new[:, bottom:] = new[:, bottom - 1 : bottom]
+    return torch.from_numpy(after)
 
 
 def _shifted_at_once(frames: Tensor, offsets: Tensor) -> Tensor:
@@ -59,6 +62,19 @@ def _shifted_at_once(frames: Tensor, offsets: Tensor) -> Tensor:
     y = (y - offsets[:, :1]).clamp(0, height - 1)[:, None, :, None]
     x = (x - offsets[:, 1:]).clamp(0, width - 1)[:, None, None, :]
     return frames[row[:, None, None, None], step[:, None, None], y, x]
+
+
+@lru_cache(maxsize=2)
+def _augmentation(
+    key: int, rows: int, largest_shift: int, intensity_std: float
+) -> tuple[Tensor, Tensor]:
+    """Offsets [rows 2] (int64, pixels) and brightness [rows] of an update's windows. The online and
+    the target encoder draw the same, one after the other.
+    """
+    row_key = torch.tensor([key])
+    noise = chance.normal(row_key, "intensity", rows)[0].clamp(-2, 2)
+    drawn = chance.integers(row_key, "shift", 2 * largest_shift + 1, rows, 2)[0]
+    return drawn - largest_shift, 1 + intensity_std * noise
 
 
 class Pixels(nn.Module):
@@ -134,21 +150,27 @@ class Pixels(nn.Module):
         """
         # Channels last, as version 0.1 had them: convolutions round by the layout of their input,
         # and the controls of forks from its runs would no longer be identical.
-        pixels = self._input(self._centred(stacks)).contiguous(memory_format=torch.channels_last)
+        pixels = self._input(stacks, self._mean_frame())
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         return self._standardised(self.project(self.network(pixels, tokens)).float())
 
-    def _centred(self, frames: Tensor) -> Tensor:
-        """`frames` [... H Y C] (uint8) less the mean frame, where it is subtracted."""
-        if self.pixel_stats is None:
-            return frames
-        return frames.float() - self.pixel_stats.centre.mul(255).view(frames.shape[-3:])
+    def _mean_frame(self) -> Tensor | None:
+        """The mean frame [1 1 H Y C], 0 to 255; None where it is not subtracted."""
+        if self.pixel_stats is None or self.world.pixels is None:
+            return None
+        return self.pixel_stats.centre.mul(255).view(1, 1, *self.world.pixels)
 
-    def _input(self, stacks: Tensor, brightness: Tensor | None = None) -> Tensor:
-        """The network's input [M stack·C H Y] of centred stacks [M stack H Y C]: scaled to 0 to 1
-        or by `pixel_stats`, times `brightness` [M].
+    def _input(
+        self, stacks: Tensor, mean_frame: Tensor | None, brightness: Tensor | None = None
+    ) -> Tensor:
+        """The network's input [M stack·C H Y] of `stacks` [M stack H Y C] (uint8): less
+        `mean_frame` [M or 1, 1 H Y C], scaled to 0 to 1 or by `pixel_stats`, times `brightness`
+        [M].
         """
         # Few passes over the frames, in place: this once took longer than the network itself.
         pixels = stacks.float()
+        if mean_frame is not None:
+            pixels -= mean_frame
         scale = pixels.new_full((), 1 / 255)
         if self.pixel_stats is not None:
             scale = scale / self.pixel_stats.variance.mean().sqrt().clamp_min(1 / 255)
@@ -248,16 +270,24 @@ class Pixels(nn.Module):
             if self.pixel_stats is not None and torch.is_grad_enabled():
                 shown = planes.flatten(0, 1).index_select(0, index[:, -1])
                 self.pixel_stats.update(shown.flatten(1).float().mul_(1 / 255))
-            noise = chance.normal(augment_key, "intensity", rows)[0].clamp(-2, 2)
-            brightness = (1 + self.config.intensity_jitter_std * noise).to(device)[row]
-        planes = self._centred(planes)
-        # Whole windows are shifted, before their frames are stacked: in bytes, each frame once.
-        if augment_key is not None and (limit := self.config.random_shift_pixels):
-            drawn = chance.integers(augment_key, "shift", 2 * limit + 1, rows, 2)[0]
-            planes = shifted(planes, (drawn - limit).to(device))
+            offsets, brightness = _augmentation(
+                int(augment_key),
+                rows,
+                self.config.random_shift_pixels,
+                self.config.intensity_jitter_std,
+            )
+            offsets, brightness = offsets.to(device), brightness.to(device)[row]
+        mean_frame = self._mean_frame()
+        # Whole windows are shifted, before their frames are stacked: in bytes, each frame once. The
+        # mean frame is shifted as the window is, so the difference is the shifted difference.
+        if augment_key is not None and self.config.random_shift_pixels:
+            planes = shifted(planes, offsets)
+            if mean_frame is not None:
+                means = shifted(mean_frame.expand(rows, -1, -1, -1, -1), offsets)
+                mean_frame = means.index_select(0, row)
         flat = planes.flatten(0, 1).flatten(1)
         stacks = flat.index_select(0, index.flatten()).view(-1, self.frame_stack, *planes.shape[2:])
-        pixels = self._input(stacks, brightness)
+        pixels = self._input(stacks, mean_frame, brightness)
         features = self.network(pixels, None if tokens is None else tokens[row, step])
         standardise = self._standardised if augment_key is None else self._batch_standardised
         latents = standardise(self.project(features).float())

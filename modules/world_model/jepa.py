@@ -340,7 +340,8 @@ class JEPA(Deterministic, nn.Module):
                     tokens,
                     hidden,
                     target[row, t + 1].detach(),
-                    chance.keys(int(key), 1, t),
+                    key,
+                    t,
                 )
             )
             # Signals shape the percept (§4.5.2) through the first latent, not the predictions.
@@ -407,9 +408,10 @@ class JEPA(Deterministic, nn.Module):
         hidden: Tensor,
         target: Tensor,
         key: Tensor,
+        step: int,
     ) -> Prediction:
         """The prediction of a step in learning, where the next latents `target` [M D] are known,
-        with the model's own terms; `key` [1] is a random key.
+        with the model's own terms; `key` [1] is the update's random key, `step` the rollout's.
         """
         return self._predict_latent(latent, self.with_factors(action), tokens, hidden)
 

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from modules import chance
 from modules.messages import ConfigError, Directive, LatentSpec, Situation, State, WorldSpec
 from modules.objectives.objective import Objective
 from modules.world_model.jepa import JEPA, Prediction
@@ -166,6 +167,7 @@ class LatentJEPA(JEPA):
         hidden: Tensor,
         target: Tensor,
         key: Tensor,
+        step: int,
     ) -> Prediction:
         """The prediction under a z that explains `target`, and the losses of z. The gradient of
         these losses does not reach the latents: what is easy to explain is not what matters.
@@ -175,7 +177,7 @@ class LatentJEPA(JEPA):
             tokens,
             self._change_to(latent, target).detach(),
             self._error_of(latent, action, tokens, hidden, target),
-            key,
+            chance.keys(int(key), 1, step),
         )
         condition = self._condition(action, explained.z)
         prediction = self._predict_latent(latent, condition, tokens, hidden)

@@ -14,7 +14,7 @@ from modules.cost.critic import (
     CategoricalActionCritic,
     ScalarCritic,
 )
-from modules.cost.n_step import n_step_return
+from modules.cost.n_step import n_step_return, until_life_lost
 from modules.cost.value_head import CategoricalHead, ScalarHead
 from modules.messages import (
     SIGNALS,
@@ -296,6 +296,33 @@ def test_what_lies_ahead_against_a_plain_loop(n_steps: int, online: int) -> None
             bootstrap = beyond[b, later.bootstrap_step[b, t]]
             got = later.energy_sum[b, t] + later.bootstrap_discount[b, t] * bootstrap
             torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("n_steps", [1, 3, 7])
+def test_a_lost_life_ends_the_return_as_the_end_of_an_episode_does(n_steps: int) -> None:
+    draw = torch.Generator().manual_seed(n_steps)
+    batch, steps, discount = 60, 6, 0.9
+    energies = torch.randn(batch, steps, 1, generator=draw)
+    beyond = torch.randn(batch, steps, generator=draw)
+    real = torch.randint(2, steps + 1, (batch,), generator=draw)
+    valid = torch.arange(steps) < real[:, None]
+    lost = torch.rand(batch, steps, generator=draw) < 0.3
+    over = torch.zeros(batch, steps, dtype=torch.bool)
+    terminated, mask = until_life_lost(lost.clone(), over, valid)
+    later = n_step_return(energies, terminated, mask, 1, discount, n_steps)
+    assert bool((lost[:, 1:] & valid[:, 1:]).any())
+    for b in range(batch):
+        wanted, far = 0.0, 0
+        while far < n_steps and far + 1 < int(real[b]):
+            far += 1
+            wanted += discount ** (far - 1) * float(energies[b, far, 0])
+            if lost[b, far]:
+                break
+        else:
+            wanted += discount**far * float(beyond[b, far])
+        bootstrap = beyond[b, later.bootstrap_step[b, 0]]
+        got = later.energy_sum[b, 0, 0] + later.bootstrap_discount[b, 0] * bootstrap
+        torch.testing.assert_close(float(got), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_a_moved_distribution_keeps_its_mean_and_its_mass() -> None:

@@ -222,7 +222,7 @@ def test_learning_sends_no_gradient_of_z_into_the_latents():
     latent, action, after, _ = drawn(32, torch.Generator().manual_seed(0))
     latent.requires_grad_(True)
     hidden = torch.zeros(32, 0)
-    features = model._learn_step(latent, action, None, hidden, after, KEY)
+    features = model._learn_step(latent, action, None, hidden, after, KEY, 0)
     (gradient,) = torch.autograd.grad(features.terms["latent"].sum(), latent, allow_unused=True)
     assert gradient is None or not gradient.any()
 

@@ -56,6 +56,22 @@ def test_the_averages_follow_and_are_what_is_kept_to_play():
     assert kept[counts].equal(now[f"now/{counts}"])
 
 
+def test_the_learning_rate_falls_to_its_last_value_and_stays_there():
+    assembly = made()
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    learner = learner_of(assembly, decay_updates=4, learning_rate=0.01, final_learning_rate=0)
+    moved = []
+    for wanted in (0.01, 0.0075, 0.005, 0.0025, 0, 0):
+        assert learner.learning_rate() == pytest.approx(wanted)
+        weight = weights_now(learner)["perception/network.last.weight"]
+        began = weight.clone()
+        learner.update()
+        moved.append(float((weight - began).abs().max()))
+    assert min(moved[:4]) > 0
+    assert moved[4:] == [0, 0]
+
+
 def test_learning_apart_learns_the_same_and_the_agent_follows():
     """With a device of its own the learner has copies; here that device is the CPU as well."""
     found = []
