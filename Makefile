@@ -43,8 +43,9 @@ bench: $(INSTALLED)
 	$(BIN)/sextet bench ports
 	$(BIN)/sextet bench trace
 	$(BIN)/sextet bench learn
+	$(BIN)/sextet bench plan
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .[dev,video]
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .[dev,video,hog]
 	touch $(INSTALLED)

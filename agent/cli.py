@@ -70,6 +70,25 @@ Plugins = Annotated[
     Option("--plugin", help="A package whose modules may be used.", metavar="PKG"),
 ]
 
+ENGINE: dict[str, Any] = {
+    "jobs": Annotated[
+        int | None,
+        Option(
+            help="Jobs at a time; nothing: a study one a core, train one seed, a cluster as many "
+            "as it has processors.",
+            min=1,
+        ),
+    ],
+    "engine": Annotated[
+        str | None, Option(help="Where jobs run: serial, processes, ray.", metavar="NAME")
+    ],
+    "address": Annotated[
+        str | None,
+        Option(help="With --engine ray: the head node; nothing: here.", metavar="HOST:PORT"),
+    ],
+}
+"""The options of verbs that run many independent jobs."""
+
 AGENT: dict[str, Any] = {
     "seed": Annotated[int | None, Option(help="Decides every random number of the run.")],
     "steps": Annotated[int | None, Option(help="Steps, summed over the environments.")],
@@ -94,9 +113,11 @@ AGENT: dict[str, Any] = {
 }
 """The options by which verbs name agent and world, as keywords of the API."""
 
+SHARED = AGENT | ENGINE
+
 
 def _verb(name: str | None = None, shared: Iterable[str] = ()) -> Callable[..., Any]:
-    """Adds a verb with the options of a function and those of AGENT that `shared` names.
+    """Adds a verb with the options of a function and those of SHARED that `shared` names.
 
     `name`: the verb, if it is not the function's name. Options that are not used keep the default
     of the command.
@@ -111,7 +132,7 @@ def _verb(name: str | None = None, shared: Iterable[str] = ()) -> Callable[..., 
 
         parameters = [*inspect.signature(declared, eval_str=True).parameters.values()]
         parameters += [
-            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=AGENT[n])
+            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SHARED[n])
             for n in shared
         ]
         carry_out.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -138,7 +159,7 @@ def play(
     """Play a world with all messages between the modules in view. Nothing learns."""
 
 
-@_verb(shared=AGENT)
+@_verb(shared=SHARED)
 def train(
     world: Annotated[
         str | None,
@@ -155,7 +176,6 @@ def train(
     seeds: Annotated[
         str | None, Option(help="Several, as 0,1,2: a run for each, and a summary.")
     ] = None,
-    jobs: Annotated[int, Option(help="Seeds at a time.", min=1)] = 1,
     traces: Traces = None,
     run: Folder = None,
     as_json: Json = False,
@@ -167,7 +187,7 @@ def train(
     """Learn in a world: progress, evaluations, checkpoints. Ctrl-C keeps a checkpoint."""
 
 
-@_verb(shared=("seed", "protocol", "preset", "config", "plugins", "overrides"))
+@_verb(shared=("seed", "protocol", "preset", "config", "plugins", "overrides", *ENGINE))
 def tune(
     world: Annotated[str, Argument(metavar="WORLD", help="A world, or an agent in one.")],
     price: Annotated[float, Option(help="Return subtracted for one model call.")] = 0.001,
@@ -184,7 +204,7 @@ def tune(
     """Train the learned configurator when to think: return minus a price for each model call."""
 
 
-@_verb("eval", shared=AGENT)
+@_verb("eval", shared=SHARED)
 def evaluate(
     agent: Agent = None,
     episodes: Annotated[int | None, Option(help="Whole episodes to play.", min=1)] = None,
@@ -219,12 +239,11 @@ def show(agent: Agent = None, episodes: Episodes = None) -> None:
     """The complete configuration a command would run with, as YAML."""
 
 
-@_verb()
+@_verb(shared=ENGINE)
 def study(
     name: Annotated[
         str | None, Argument(metavar="[NAME|FILE]", help="See `sextet list studies`.")
     ] = None,
-    jobs: Annotated[int | None, Option(help="Runs at a time; nothing: all cores.", min=1)] = None,
     seeds: Annotated[str | None, Option(help="Other seeds: 0,1,2 or 0-11.")] = None,
     worlds: Annotated[str | None, Option(help="Other worlds, ids with commas.")] = None,
     quick: Annotated[bool, Option("--quick", help="As small as it still works.")] = False,

@@ -26,13 +26,15 @@ def initial_moment(m: Modules, w: WorldSpec, rows: int) -> Moment:
     """The moment before the first of an episode, step -1: zeros and each module's `initial`."""
     none, zeros = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows)
     state, directive = m.perception.initial(rows), m.configurator.initial(rows)
+    no_pixels = None if w.pixels is None else torch.zeros(rows, *w.pixels, dtype=torch.uint8)
     return Moment(
         step=-1,
         observation=Observation(
-            pixels=None if w.pixels is None else torch.zeros(rows, *w.pixels, dtype=torch.uint8),
+            pixels=no_pixels,
             vector=None if w.vector is None else torch.zeros(rows, w.vector),
             signals=torch.zeros(rows, len(w.signals)),
             goal=None if w.goal is None else torch.zeros(rows, w.goal),
+            goal_pixels=no_pixels if w.goal_pixels else None,
             first=none,
             terminated=none,
             truncated=none,

@@ -21,8 +21,6 @@ is the embedding with independent Gaussian noise of deviation .1 added.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import sys
 from dataclasses import asdict, dataclass
@@ -34,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agent.recording.atomic import new_file
+from command_line import Share, options_of, print_results, save_picture, table
 from modules import chance
 from modules.measures.dependence import (
     hsic_p_value,
@@ -103,27 +101,6 @@ def permuted(points: Numbers, rng: np.random.Generator) -> Numbers:
 
 
 # -- dependence --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Share:
-    """`count` of `of` draws, with the 95 % interval of the share after Wilson."""
-
-    count: int
-    of: int
-    low: float
-    high: float
-
-    @staticmethod
-    def of_draws(count: int, of: int) -> Share:
-        """`count` of `of` draws."""
-        from scipy.stats import binomtest
-
-        interval = binomtest(count, of).proportion_ci(method="wilson")
-        return Share(count, of, float(interval.low), float(interval.high))
-
-    def __str__(self) -> str:
-        return f"{self.count}/{self.of} [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclass(frozen=True)
@@ -277,14 +254,8 @@ def bars_of(cells: list[Cell]) -> dict[str, bool]:
     }
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = (head, ["---"] * len(head), *rows)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
-def report(cells: list[Cell], rows: list[Regulariser]) -> str:
-    """Both tables, and the bars."""
+def tables_of(cells: list[Cell], rows: list[Regulariser]) -> list[str]:
+    """Both tables."""
     first = [
         [str(cell.turns), str(cell.noise), *map(str, cell.rejected.values()),
          f"{cell.information:.2f}", *map(str, cell.permuted.values())]
@@ -298,11 +269,10 @@ def report(cells: list[Cell], rows: list[Regulariser]) -> str:
     ]  # fmt: skip
     head = ["turns", "noise", *TESTS, "information, nats", *(f"{t}, permuted" for t in TESTS)]
     other_head = ["penalty", "turns", "spiral", *REFERENCES, *(f"less {r}" for r in REFERENCES)]
-    return "\n".join((
+    return [
         table(head, [*first, ["all", "", *drawn, "", *control]]),
         table(other_head, second),
-        *(f"{'met' if met else 'falls short'}: {bar}" for bar, met in bars_of(cells).items()),
-    ))  # fmt: skip
+    ]
 
 
 def draw(cells: list[Cell], rows: list[Regulariser], seed: int, size: Size, place: Path) -> None:
@@ -345,15 +315,14 @@ def draw(cells: list[Cell], rows: list[Regulariser], seed: int, size: Size, plac
     axes.set_xlabel("difference [its standard deviations over draws]", fontsize=8)
     right.suptitle("Penalty on the spiral, less that on a reference", fontsize=10)
     right.legend(loc="outside lower center", ncols=len(REFERENCES), fontsize=7, frameon=False)
-    with new_file(place) as out:
-        figure.savefig(out, format="png", dpi=130)
+    save_picture(figure, place, dpi=130)
 
 
 # -- command -----------------------------------------------------------------------------------
 
 
 def figures_of(cells: list[Cell], rows: list[Regulariser]) -> dict[str, Any]:
-    """Both tables and the bars, for JSON."""
+    """Both tables, for JSON."""
     return {
         "cells": [asdict(cell) for cell in cells],
         "all": {
@@ -361,39 +330,20 @@ def figures_of(cells: list[Cell], rows: list[Regulariser]) -> dict[str, Any]:
             for kind in KINDS
         },
         "regularisers": [asdict(row) for row in rows],
-        "bars": bars_of(cells),
     }
-
-
-def natural(text: str) -> int:
-    """A seed: an integer that is not negative."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 0, got {text!r}")
-    return int(text)
 
 
 def main() -> None:
     """Prints the tables and draws the picture."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seed", type=natural, default=0)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK.draws} draws of a cell")
-    parser.add_argument("--out", type=Path, default=Path("runs/spiral.png"), help="the picture")
-    parser.add_argument("--json", action="store_true", help="one JSON object in the last line")
-    options = parser.parse_args()
-    if options.out.is_dir():
-        parser.error(f"--out: expected the path of a PNG, got the folder {str(options.out)!r}")
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"--out: expected a path that can be written, got {error}")
-    torch.set_num_threads(1)
+    options = options_of(
+        __doc__, quick=f"{QUICK.draws} draws of a cell", picture="spiral", seed=True
+    )
     seed, size = options.seed, QUICK if options.quick else Size()
     cells, rows = cells_of(seed, size), regularisers_of(seed, size)
     draw(cells, rows, seed, size, options.out)
-    print(report(cells, rows))
-    if options.json:
-        settings = {"seed": seed, **size._asdict(), "picture": str(options.out)}
-        print(json.dumps({**settings, **figures_of(cells, rows)}, allow_nan=False))
+    settings = {"seed": seed, **size._asdict(), "picture": str(options.out)}
+    figures = {**settings, **figures_of(cells, rows)} if options.json else None
+    print_results(tables_of(cells, rows), bars_of(cells), figures)
 
 
 if __name__ == "__main__":

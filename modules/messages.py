@@ -449,6 +449,24 @@ class Message(Frozen):
                 fields[name] = tuple(value[i] for i in index.tolist())
         return self.unchecked(**fields)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The rows of several messages in one, in order; what has no axis B is the first one's.
+
+        Where further axes differ, as those of plans of different length, the shorter ones are
+        padded with 0, or with inf in fields that may be infinite. Unchecked.
+        """
+        fields, infinite = dict(parts[0].__dict__), {n for n, s in cls._tensors if s.infinite}
+        for name in cls._by_row:
+            values = [part.__dict__[name] for part in parts]
+            if isinstance(values[0], Tensor):
+                fields[name] = _stacked(values, math.inf if name in infinite else 0.0)
+            elif isinstance(values[0], Message):
+                fields[name] = type(values[0]).joined(values)
+            elif isinstance(values[0], tuple):
+                fields[name] = tuple(itertools.chain(*values))
+        return cls.unchecked(**fields)
+
     def where(self, mask: Tensor, other: Self) -> Self:
         """Its rows where `mask` [B] (bool) is true, those of `other` elsewhere. Unchecked."""
         fields = dict(self.__dict__)
@@ -528,7 +546,7 @@ def _read(header: dict[str, Any], data: memoryview, at: int) -> tuple[Message, i
     if header["version"] < 2:
         stored = {kind.renamed.get(name, name): entry for name, entry in stored.items()}
     for name, _ in kind._tensors:
-        if header["version"] < 3 and name in kind.added and name not in stored:
+        if name not in stored and (name in kind._defaults or header["version"] < 3):
             continue
         if (entry := stored[name]) is None:
             fields[name] = None
@@ -554,6 +572,19 @@ def _read(header: dict[str, Any], data: memoryview, at: int) -> tuple[Message, i
         value = stored[name]
         fields[name] = tuple(value) if isinstance(value, list) else value
     return kind(**kind.with_added(fields)), at
+
+
+def _stacked(values: Sequence[Tensor], padding: float) -> Tensor:
+    """Tensors one below the other, each padded to the largest size of every axis but the first."""
+    sizes = [max(lengths) for lengths in zip(*(v.shape[1:] for v in values), strict=True)]
+    if any(list(value.shape[1:]) != sizes for value in values):
+        padded = []
+        for value in values:
+            whole = value.new_full((len(value), *sizes), padding)
+            whole[tuple(slice(length) for length in value.shape)] = value
+            padded.append(whole)
+        values = padded
+    return torch.cat(list(values))
 
 
 def _describe(value: object) -> str:
@@ -635,9 +666,9 @@ class WorldSpec(Frozen):
 
     `id` and `protocol` (None: the world has one set of rules) name the world. Of `pixels`, (height,
     width, channels), and `vector`, its size N, one is None. `signals`: their names, `SIGNALS`
-    first. `goal`: size G of the goal vector, None without goals. `frames_per_step`: emulated frames
-    per step. `readings`: what the spaces of observations and actions of a foreign environment were
-    taken for, one line each.
+    first. `goal`: size G of the goal vector, None without one. `goal_pixels`: whether the goal is a
+    picture, in the form of `pixels`. `frames_per_step`: emulated frames per step. `readings`: what
+    the spaces of observations and actions of a foreign environment were taken for, one line each.
     """
 
     id: str
@@ -646,6 +677,7 @@ class WorldSpec(Frozen):
     signals: tuple[str, ...]
     actions: ActionSpec
     goal: int | None = None
+    goal_pixels: bool = False
     protocol: str | None = None
     frames_per_step: int = 1
     readings: tuple[str, ...] = ()
@@ -661,7 +693,8 @@ class WorldSpec(Frozen):
 class Observation(Message):
     """World → perception: one observation per row.
 
-    `pixels` or `vector`, as `WorldSpec` says, `signals` of the last step and the `goal`, if any.
+    `pixels` or `vector`, as `WorldSpec` says, `signals` of the last step and the goal, if any, as
+    numbers, `goal`, or as a picture, `goal_pixels`.
     `first` marks the first observation of an episode. A row whose episode ended, `terminated` by
     the world or `truncated` by a limit, shows the last frame; the next action is ignored there, and
     the next observation is the `first` of a new episode (Gymnasium's NEXT_STEP autoreset).
@@ -671,6 +704,7 @@ class Observation(Message):
     vector: Annotated[Tensor, Shape("B N")] | None
     signals: Annotated[Tensor, Shape("B S")]
     goal: Annotated[Tensor, Shape("B G")] | None = None
+    goal_pixels: Annotated[Tensor, Shape("B H Y C", "any")] | None = None
     first: Annotated[Tensor, Shape("B", "bool")]
     terminated: Annotated[Tensor, Shape("B", "bool")]
     truncated: Annotated[Tensor, Shape("B", "bool")]
@@ -688,7 +722,8 @@ class State(Message):
     other reads (perception: earlier frames; world model: tokens, simulator nodes, or, in what it
     expects, what the surprise will be measured from). `signals`:
     observed in a perceived state, predicted in an imagined one. `ended`: probability that the
-    episode is over. `uncertainty`: >= 0, 0 where the state is certain. `goal`: of the episode.
+    episode is over. `uncertainty`: >= 0, 0 where the state is certain. `goal`: of the episode, as
+    numbers, or the latent of a goal that is a picture.
     """
 
     renamed: ClassVar = {"carry": "hidden"}

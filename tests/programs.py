@@ -9,7 +9,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def loaded(path: Path) -> ModuleType:
-    """What a Python file defines; its `main` is not run."""
+    """What a Python file defines; its `main` is not run. As when Python runs it, its folder is
+    searched for what it imports.
+    """
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     spec = spec_from_file_location(f"program_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

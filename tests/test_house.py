@@ -117,6 +117,21 @@ def test_only_assembly_names_concrete_modules():
     assert not wrong, "\n".join(wrong)
 
 
+def test_engines_are_the_only_pools():
+    """What runs several jobs at a time is an engine; Ray is imported by its engine alone."""
+    parts = r"multiprocessing(?!\.connection| import Pipe$)"
+    pools = re.compile(rf"^\s*(from|import) (concurrent\.futures|{parts}|ray)\b", re.M)
+    may = {"agent/engines/processes.py", "agent/engines/ray_engine.py"}
+    found = {
+        path.relative_to(HOME).as_posix()
+        for folder in (*PACKAGES, "examples", "tests")
+        for path in (HOME / folder).rglob("*.py")
+        if pools.search(path.read_text(encoding="utf-8"))
+    }
+    found = {name for name in found if not name.startswith("tests/agent/engines/")}
+    assert found == may
+
+
 def test_the_loop_stays_short():
     assert len((HOME / "agent/agent.py").read_text().splitlines()) < 150
 

@@ -71,6 +71,18 @@ def test_the_command_with_a_sum_of_objectives(tmp_path, monkeypatch, capsys):
         assert f'"world_model/{name}"' in metrics
 
 
+def test_the_commands_with_goals_of_the_page_on_worlds(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(
+        r"^sextet (play sextet/.*Rooms-.*)$", (DOCS / "worlds.md").read_text(), re.M
+    )
+    assert len(commands) == 2
+    for command in commands:
+        words = [*shlex.split(command), "--steps", "6", "--no-live", "--json"]
+        assert run([*words, "--directive.model_calls=40"]) == 0, capsys.readouterr().err
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 6
+
+
 def test_the_environment_of_the_page_on_worlds(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])

@@ -38,7 +38,10 @@ def games() -> dict[str, Game]:
 
     import worlds.fork
     import worlds.orchard
-    import worlds.road  # noqa: F401
+    import worlds.point_rooms
+    import worlds.road
+    import worlds.rocket
+    import worlds.rooms  # noqa: F401
 
     gymnasium.register_envs(ale_py)
     by_name = {}

@@ -108,6 +108,7 @@ class GymnasiumRows(SeededWorld):
             ),
             actions=self._actions.spec,
             goal=self._observations.goal,
+            goal_pixels=self._observations.shows_goal,
             readings=(self._observations.description, self._actions.description),
         )
         self._identity = {
@@ -189,10 +190,12 @@ class GymnasiumRows(SeededWorld):
         rows = self._rows
         values = torch.from_numpy(np.stack([row.obs.array for row in rows]))
         goals = [row.obs.goal for row in rows if row.obs.goal is not None]
+        shown = [row.obs.goal_pixels for row in rows if row.obs.goal_pixels is not None]
         return Observation(
             pixels=values if self.spec.pixels is not None else None,
             vector=values if self.spec.vector is not None else None,
             goal=torch.from_numpy(np.stack(goals)) if goals else None,
+            goal_pixels=torch.from_numpy(np.stack(shown)) if shown else None,
             signals=torch.tensor([row.signals for row in rows]),
             first=torch.tensor([row.first for row in rows]),
             terminated=torch.tensor([row.terminated for row in rows]),

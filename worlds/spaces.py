@@ -26,6 +26,7 @@ MAX_ACTIONS = (1 << 15) - 1
 
 _NO_BOUND = 1e30
 _GOAL_KEYS = {"observation", "desired_goal", "achieved_goal"}
+_PICTURE_KEYS = {"observation", "goal_pixels"}
 
 
 class ActionCodec:
@@ -155,11 +156,14 @@ def _element(space: spaces.Space[Any], numbers: Iterator[Any]) -> Any:
 
 
 class Percept(NamedTuple):
-    """One observation of one row: pixels [H W C] or a vector [N], goal [G], achieved goal (G)."""
+    """One observation of one row: pixels [H W C] or a vector [N], goal [G], achieved goal (G), goal
+    as a picture [H W C].
+    """
 
     array: NDArray[Any]
     goal: NDArray[np.float32] | None
     achieved: tuple[float, ...] = ()
+    goal_pixels: NDArray[Any] | None = None
 
 
 class ObservationCodec:
@@ -167,6 +171,7 @@ class ObservationCodec:
 
     `reading`: what the perception reads; None: pixels where the space shows pictures, see
     `worlds.frames.shows_pictures`, else a vector. `description`: what the space was taken for.
+    `shows_goal`: whether goals are pictures; where these are read as vectors, a goal is one too.
 
     Raises: ConfigError where pictures are asked of a space without them, for a vector longer than
     MAX_VECTOR, and for a space without numbers of a fixed count.
@@ -182,7 +187,7 @@ class ObservationCodec:
         self.pixels: tuple[int, int, int] | None = None
         self.vector = self.goal = None
         self._frames: Frames | None = None
-        main, achieved = space, 0
+        main, achieved, goal_space = space, 0, None
         if isinstance(space, spaces.Dict) and set(space.keys()) == _GOAL_KEYS:
             main = space["observation"]
             for key in ("desired_goal", "achieved_goal"):
@@ -190,7 +195,9 @@ class ObservationCodec:
                     raise ConfigError(f"world {id}: expected a Box as {key}, got {space[key]}")
             self.goal = spaces.flatdim(space["desired_goal"])
             achieved = spaces.flatdim(space["achieved_goal"])
-        self._space = main
+        elif isinstance(space, spaces.Dict) and set(space.keys()) == _PICTURE_KEYS:
+            main, goal_space = space["observation"], space["goal_pixels"]
+        self._space, self._goal_space = main, goal_space
         if reading == "pixels" or (reading is None and shows_pictures(main)):
             self._frames = Frames(id, main, sensor)
             self.pixels = self._frames.shape
@@ -200,11 +207,22 @@ class ObservationCodec:
             )
         else:
             self.vector = self._vector_size(id, main) + achieved
+            if goal_space is not None:
+                self.goal = self._vector_size(id, goal_space)
             self.description = reading_of(main)
             if isinstance(main, spaces.Dict | spaces.Tuple):
                 self.description += f" → a vector of {self.vector}"
             elif isinstance(main, spaces.Box) and len(main.shape) > 1:
                 self.description += "; perception.kind=pixels-small reads a picture"
+        self.shows_goal = False
+        if self._frames is not None and goal_space is not None:
+            self.shows_goal = True
+            if goal_space != main:
+                raise ConfigError(
+                    f"world {id}: goal_pixels: expected the space of the observation, {brief(main)}"
+                    f", got {brief(goal_space)}; give pictures of one form"
+                )
+            self.description += ", a goal as a picture"
         if self.goal is not None:
             self.description += f", a goal of {self.goal}"
         self.goal_signals = tuple(f"achieved_{number}" for number in range(achieved))
@@ -232,13 +250,20 @@ class ObservationCodec:
 
     def encode(self, observation: Any) -> Percept:
         """One percept. The achieved goal becomes signals, and the end of a vector."""
-        goal, achieved = None, np.zeros(0, np.float32)
-        if self.goal is not None:
+        goal, goal_pixels, achieved = None, None, np.zeros(0, np.float32)
+        if self._goal_space is not None:
+            shown, observation = observation["goal_pixels"], observation["observation"]
+            if self._frames is None:
+                goal = flattened(self._goal_space, shown)
+            else:
+                goal_pixels = self._frames.read(np.asarray(shown))
+        elif self.goal is not None:
             goal = np.asarray(observation["desired_goal"], np.float32).ravel()
             achieved = np.asarray(observation["achieved_goal"], np.float32).ravel()
             observation = observation["observation"]
         goal_signals = tuple(achieved.tolist())
         if self._frames is not None:
-            return Percept(self._frames.read(np.asarray(observation)), goal, goal_signals)
+            frame = self._frames.read(np.asarray(observation))
+            return Percept(frame, goal, goal_signals, goal_pixels)
         values = flattened(self._space, observation)
         return Percept(np.concatenate([values, achieved]), goal, goal_signals)

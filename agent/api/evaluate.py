@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
+from agent.api.evaluation_blocks import in_blocks
 from agent.api.failure import RunFailedError
 from agent.assembly.load import SHOWPIECE, AgentName, AgentOptions, prepared, request_for
-from agent.engines.engine import describe
+from agent.engines.choice import engine_for
+from agent.engines.engine import Engine, describe
 from agent.engines.threads import default_threads
+from agent.learning.blocks import BLOCK
 from agent.learning.evaluation import EvaluationProgress, score, whole_episodes
 from worlds.scores import human_normalised
 
@@ -69,13 +72,21 @@ def evaluate(
     episodes: int = 10,
     on_note: Callable[[str], object] = lambda line: None,
     on_progress: Callable[[EvaluationProgress], object] = lambda progress: None,
+    jobs: int | None = None,
+    engine: Engine | str | None = None,
+    address: str | None = None,
     **options: Unpack[AgentOptions],
 ) -> Scores:
     """Plays `episodes` whole episodes, or as many as end in `steps` steps; writes no folder.
 
     `agent`: what `train` returned, a run folder, a bundled agent (None: the showpiece), or a world.
     `overrides` are settings as "actor.policy.epsilon=0". `on_progress` is called after every turn
-    of the loop, `on_note` with a line for each damaged checkpoint that is passed over. Raises
+    of the loop, `on_note` with a line for each damaged checkpoint that is passed over.
+
+    With `jobs`, an `engine` (serial, processes, ray) or its `address`, the environments (as many as
+    episodes, unless `num_envs` sets another number) are divided into blocks of `BLOCK`, each a job:
+    the result is the same for any engine and any number of jobs. It is not that of all environments
+    in one batch, since each block has a seed of its own (`block_seed`). Raises
     ConfigError or WorldError where the agent cannot be assembled, RunFailedError where an episode
     fails.
 
@@ -84,13 +95,23 @@ def evaluate(
     """
     seed = options.get("seed")
     seed = EVALUATION_SEED if seed is None else seed
+    blocks = any(option is not None for option in (jobs, engine, address))
+    chosen = engine_for(engine, jobs, address)
+    if blocks:
+        rows = options.get("num_envs") or episodes
+        options["num_envs"] = min(BLOCK, rows)
     request = request_for(agent, overrides, episodes=episodes, **options)
     assembly = prepared(request, on_note)
     world, steps = assembly.world, assembly.config.settings.steps
     try:
-        evaluation = whole_episodes(
-            assembly.agent, world, episodes, seed, steps, on_progress=on_progress
-        )
+        if blocks:
+            evaluation = in_blocks(
+                chosen, request, assembly, episodes, rows, seed, steps, on_progress
+            )
+        else:
+            evaluation = whole_episodes(
+                assembly.agent, world, episodes, seed, steps, on_progress=on_progress
+            )
     except Exception as error:
         raise RunFailedError(describe(error)) from error
     finally:

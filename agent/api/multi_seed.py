@@ -25,9 +25,10 @@ from agent.api.training import (
 )
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.trust import packages, require_named
-from agent.engines.engine import Engine, Job, Report, SerialEngine
-from agent.engines.processes import ProcessEngine
+from agent.engines import ledger
+from agent.engines.engine import Engine, Job, Report
 from agent.learning.evaluation import score
+from agent.learning.training import Progress
 from agent.recording import checkpoint
 from agent.recording.atomic import write_json
 from agent.recording.renames import current_settings
@@ -36,9 +37,6 @@ from modules.messages import ConfigError, SextetError
 from modules.strange_files import TEXT_BYTES, plain_json, read_file
 
 SEEDS = "seeds.json"
-
-STOP_TIMEOUT_S = 600.0
-"""The time that interrupted trainings have to write a checkpoint, a large replay included."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,11 @@ def start_seeds(
     place: Path | None,
     seeds: Sequence[int],
     observer: Observer,
-    jobs: int = 1,
+    engine: Engine,
     plugins: Sequence[str] = (),
     traces: Sequence[Path] = (),
 ) -> MultiSeedRun:
-    """Trains with each of `seeds` in a new folder, `jobs` of them at a time.
+    """Trains with each of `seeds` in a new folder.
 
     Raises ConfigError, WorldError or TraceError before the folder is created; after that
     RunFailedError, when the other seeds are done, or RunInterrupted.
@@ -92,19 +90,19 @@ def start_seeds(
     world = check(tree, plugins)
     order = {
         "seeds": list(seeds), "config": tree, "plugins": list(plugins),
-        "traces": [str(path) for path in traces],
+        "traces": [os.path.abspath(path) for path in traces],
     }  # fmt: skip
     folder = RunFolder.create(
         place, f"train-{world}-seeds", lambda new: write_json(new.path / SEEDS, order)
     )
-    return continue_seeds(folder.path, None, observer, jobs, (*plugins, *packages(tree)))
+    return continue_seeds(folder.path, None, observer, engine, (*plugins, *packages(tree)))
 
 
 def continue_seeds(
     place: Path,
     steps: int | None,
     observer: Observer,
-    jobs: int = 1,
+    engine: Engine,
     plugins: Sequence[str] = (),
 ) -> MultiSeedRun:
     """Continues all seeds of a folder that are not finished; raises as `start_seeds`.
@@ -128,12 +126,25 @@ def continue_seeds(
         tree = order["config"] = merge(tree, {"training": {"steps": steps}})
         write_json(place / SEEDS, order)
     steps = steps or tree.get("training", {}).get("steps")
-    engine: Engine = SerialEngine() if jobs == 1 else ProcessEngine(jobs, STOP_TIMEOUT_S)
-    work = functools.partial(_train_seed, place, order, steps, observer.tensorboard, jobs == 1)
-    waiting = [Job(f"seed {seed}", functools.partial(work, seed)) for seed in seeds]
+    # All progress of a training that is alone; of several only what has a new report.
+    every_turn = engine.slots == 1
+    work = functools.partial(_train_seed, order, steps, observer.tensorboard, every_turn)
+    reads = tuple(Path(path) for path in order.get("traces", ()))
+    waiting = [
+        Job(f"seed {seed}", functools.partial(work, seed), _folder(place, seed), True, reads)
+        for seed in seeds
+        if not _is_done(_folder(place, seed), steps)
+    ]
     failures, interrupted = list[str](), False
+
+    def show(job: Job, report: Any) -> None:
+        if isinstance(report, Progress) and job.folder is not None:
+            report.run = os.fspath(job.folder)  # on another machine it has another place
+        observer.report(report)
+
     try:
-        for done in engine.map(waiting, lambda _, report: observer.report(report)):
+        for done in engine.map(waiting, show):
+            ledger.enter(place, done)
             if done.value is not None:
                 failures.append(f"{done.job.name}: {done.value}")
     except KeyboardInterrupt:
@@ -151,13 +162,28 @@ def _folder(place: Path, seed: int) -> Path:
     return place / f"seed-{seed}"
 
 
+def _is_done(folder: Path, steps: int | None) -> bool:
+    try:
+        return finished(folder, _steps_of(folder, steps)) is not None
+    except SextetError:
+        return False  # its job says why
+
+
+def _steps_of(folder: Path, steps: int | None) -> int | None:
+    """`steps`, or those of the seed in a folder, which may have been continued for longer."""
+    if steps is None or not (folder / "config.yaml").is_file():
+        return steps
+    own = RunFolder.open(folder).read_config().get("training", {}).get("steps", steps)
+    return max(steps, int(own))
+
+
 def _train_seed(
-    place: Path,
     order: dict[str, Any],
     steps: int | None,
     tensorboard: bool,
     every_turn: bool,
     seed: int,
+    folder: Path,
     report: Report,
 ) -> str | None:
     """A job: trains one seed to its end; None, or why it failed.
@@ -169,12 +195,8 @@ def _train_seed(
         report,
         tensorboard,
     )
-    folder = _folder(place, seed)
     try:
-        if steps is not None and (folder / "config.yaml").is_file():
-            # A single seed may have been continued for longer.
-            own = RunFolder.open(folder).read_config().get("training", {}).get("steps", steps)
-            steps = max(steps, int(own))
+        steps = _steps_of(folder, steps)
         plugins = order.get("plugins", ())
         if finished(folder, steps) is not None:
             return None

@@ -11,9 +11,14 @@ from agent.api.multi_seed import MultiSeedRun, continue_seeds, is_multi_seed, st
 from agent.api.training import Observer, TrainingRun, continue_from, start, training_config
 from agent.assembly.load import AgentName, AgentOptions, request_for
 from agent.engines.allocator import keep_freed_memory
+from agent.engines.choice import engine_for
+from agent.engines.engine import Engine
 from agent.engines.threads import default_threads
 from agent.learning.training import Progress
 from modules.messages import ConfigError
+
+STOP_TIMEOUT_S = 600.0
+"""The time that interrupted trainings have to write a checkpoint, a large replay included."""
 
 
 @default_threads()
@@ -24,7 +29,9 @@ def train(
     resume: str | os.PathLike[str] | None = None,
     from_step: int | None = None,
     seeds: Sequence[int] = (),
-    jobs: int = 1,
+    jobs: int | None = None,
+    engine: Engine | str | None = None,
+    address: str | None = None,
     traces: Sequence[str | Path] = (),
     tensorboard: bool = False,
     on_progress: Callable[[Progress], object] | None = None,
@@ -37,8 +44,9 @@ def train(
     settings as "learner.batch=64". `run`: the new folder; None: the next free one under `runs/`.
     `resume`: a run to continue instead, which takes no other settings than `steps`; `from_step`:
     from its checkpoint at that step, not the newest. `seeds`: one training each, `jobs` of them at
-    a time in processes of their own. `traces`: recorded runs to learn from instead of acting. For
-    `on_progress` and `on_note` see `Observer`.
+    a time (None: one, or as many as a cluster has processors) on an `engine`: serial, processes or
+    ray, with the `address` of its head node. `traces`: recorded runs to learn from instead of
+    acting. For `on_progress` and `on_note` see `Observer`.
 
     Ctrl-C writes a checkpoint and raises RunInterrupted, a KeyboardInterrupt with the run so far
     (called in the main thread; in any other the last checkpoint stands). Raises ConfigError,
@@ -61,8 +69,11 @@ def train(
                     f"train --from-step: expected the run of one seed, got the folder '{folder}' "
                     f"of several; try --resume {folder}/seed-N"
                 )
-            return continue_seeds(folder, steps, observer, jobs, plugins)
-        return continue_from(folder, steps, observer, plugins, from_step)
+            several = _engine(engine, jobs, address)
+            return continue_seeds(folder, steps, observer, several, plugins)
+        return continue_from(
+            folder, steps, observer, plugins, from_step, _workers(engine, jobs, address)
+        )
     if from_step is not None:
         raise ConfigError(f"train --from-step: expected a run to --resume, got none ({from_step})")
     if world is None and not recorded:
@@ -73,8 +84,27 @@ def train(
         raise ConfigError("train: expected either --seed or --seeds, got both")
     tree = training_config(request_for(world, overrides, **options), recorded)
     if seeds:
-        return start_seeds(tree, place, seeds, observer, jobs, plugins, recorded)
-    return start(tree, place, observer, plugins, recorded)
+        several = _engine(engine, jobs, address)
+        return start_seeds(tree, place, seeds, observer, several, plugins, recorded)
+    workers = _workers(engine, jobs, address)
+    if workers is not None and not tree.get("training", {}).get("workers"):
+        raise ConfigError(
+            "train --engine: expected several --seeds or --training.workers=N, got one training "
+            "in this process; leave it out"
+        )
+    return start(tree, place, observer, plugins, recorded, workers)
+
+
+def _engine(engine: Engine | str | None, jobs: int | None, address: str | None) -> Engine:
+    """The engine of several seeds: one at a time unless more are asked for."""
+    return engine_for(engine, jobs, address, usual_jobs=1, stop_timeout_s=STOP_TIMEOUT_S)
+
+
+def _workers(engine: Engine | str | None, jobs: int | None, address: str | None) -> Engine | None:
+    """The engine of one training with workers, where one is named."""
+    if engine is None and address is None:
+        return None
+    return engine_for(engine, jobs, address)
 
 
 def _only_steps(world: AgentName | None, overrides: Sequence[str], options: dict[str, Any]) -> None:

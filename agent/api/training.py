@@ -8,18 +8,21 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from agent.api.failure import RunInterrupted, running
+from agent.api.segments import Workers
 from agent.assembly.build import Assembly, assemble, known_kinds, learning_device, spec_of
 from agent.assembly.load import RunRequest, configure, init_from
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset
 from agent.assembly.trust import require_named
+from agent.engines.choice import engine_for
+from agent.engines.engine import Engine
 from agent.learning.evaluation import EvaluationProgress, whole_episodes
 from agent.learning.learner import Learner
 from agent.learning.metrics import TensorBoard, require_tensorboard
@@ -30,6 +33,7 @@ from agent.learning.offline_training import (
     require_same_world,
 )
 from agent.learning.resumable import require_resumable, resumable_forms
+from agent.learning.segmented_training import SegmentedTraining
 from agent.learning.training import Progress, Training
 from agent.recording import checkpoint
 from agent.recording.atomic import remove_left, write_json
@@ -142,7 +146,9 @@ class TrainingRun:
         """The result in a run folder; None where there is no readable one."""
         try:
             figures = plain_json(read_file(folder / RESULT, TEXT_BYTES))
-            return cls(**{**figures, "warnings": tuple(figures["warnings"])})
+            # The folder may have been made elsewhere, or moved.
+            here = {"run": os.fspath(folder), "warnings": tuple(figures["warnings"])}
+            return cls(**{**figures, **here})
         except (OSError, ValueError, KeyError, TypeError, ConfigError):
             return None
 
@@ -193,6 +199,7 @@ def start(
     observer: Observer,
     plugins: Sequence[str] = (),
     traces: Sequence[Path] = (),
+    engine: Engine | None = None,
 ) -> TrainingRun:
     """Trains by a merged configuration in the new folder `place`.
 
@@ -208,7 +215,9 @@ def start(
 
         folder = RunFolder.create(place, f"train-{assembly.config.settings.world.id}", write)
         with running(folder.path):
-            return _learn(assembly, evaluator, learner, folder, None, observer, traces)
+            return _learn(
+                assembly, evaluator, learner, folder, None, observer, traces, plugins, engine
+            )
 
 
 def continue_from(
@@ -217,6 +226,7 @@ def continue_from(
     observer: Observer,
     plugins: Sequence[str] = (),
     from_step: int | None = None,
+    engine: Engine | None = None,
 ) -> TrainingRun:
     """Continues the training in the folder `place` from its newest checkpoint.
 
@@ -252,7 +262,9 @@ def continue_from(
             if steps is not None:
                 folder.write_config(assembly.config.tree())
             saved = latest and latest[1]
-            return _learn(assembly, evaluator, learner, folder, saved, observer, traces)
+            return _learn(
+                assembly, evaluator, learner, folder, saved, observer, traces, plugins, engine
+            )
 
 
 def _saved(
@@ -404,6 +416,8 @@ def _learn(
     saved: checkpoint.Checkpoint | None,
     observer: Observer,
     traces: Sequence[Path],
+    plugins: Sequence[str],
+    engine: Engine | None,
 ) -> TrainingRun:
     settings, spec = assembly.config.settings, assembly.world.spec
     for line in assembly.introduction:
@@ -437,9 +451,19 @@ def _learn(
         "folder": folder.path, "evaluate": evaluate, "seed": settings.seed, "metrics": metrics,
         "config": plan, "on_note": observer.report,
     }  # fmt: skip
-    training = OfflineTraining(traces=traces, **parts) if traces else Training(**parts)
-    (folder.path / RESULT).unlink(missing_ok=True)
-    with guarded(assembly.agent), _stoppable(training):
+    with ExitStack() as stack:
+        training: Training
+        if traces:
+            training = OfflineTraining(traces=traces, **parts)
+        elif plan.workers:
+            several = stack.enter_context(engine or engine_for("processes", plan.workers))
+            workers = Workers(several, assembly, plugins, folder)
+            training = SegmentedTraining(live=workers.live, blocks=len(workers.blocks), **parts)
+        else:
+            training = Training(**parts)
+        (folder.path / RESULT).unlink(missing_ok=True)
+        stack.enter_context(guarded(assembly.agent))
+        stack.enter_context(_stoppable(training))
         for progress in training.run(saved):
             observer.report(progress)
     progress = training.progress

@@ -56,6 +56,8 @@ KINDS: dict[str, dict[str, str]] = {
         "pixels-nature": "modules.perception.pixels:PixelsNature",
         "pixels-impala": "modules.perception.pixels:PixelsImpala",
         "pixels-tiny": "modules.perception.tiny:PixelsTiny",
+        "hog": "modules.perception.hog:HOG",
+        "pixels-compact": "modules.perception.compact:PixelsCompact",
         "vectors": "modules.perception.vectors:Vectors",
     },
     "world_model": {
@@ -96,6 +98,7 @@ KINDS: dict[str, dict[str, str]] = {
         "actions": "modules.cost.critic:ActionCritic",
         "scalar-categorical": "modules.cost.critic:CategoricalScalarCritic",
         "actions-categorical": "modules.cost.critic:CategoricalActionCritic",
+        "goal-distance": "modules.cost.goal_critic:GoalDistance",
         "subgoals": "modules.cost.subgoals:SubgoalCritic",
     },
     "memory": {"ring": "modules.memory.ring:Ring"},
@@ -107,11 +110,15 @@ KINDS: dict[str, dict[str, str]] = {
         "greedy": "modules.actor.policy:Greedy",
     },
     "planner": {
+        "annealing": "modules.actor.annealing:Annealing",
         "beam": "modules.actor.beam:Beam",
         "cem": "modules.actor.cem:CEM",
         "cem-categorical": "modules.actor.cem:CategoricalCEM",
         "gradient": "modules.actor.gradient:Gradient",
+        "icem": "modules.actor.icem:ICEM",
+        "mppi": "modules.actor.mppi:MPPI",
         "rollout": "modules.actor.rollout:Rollout",
+        "tree": "modules.actor.tree:Tree",
     },
     "configurator": {
         "fixed": "modules.configurator.fixed:Fixed",

@@ -91,7 +91,7 @@ class ByHand:
         signals[:, _NOVELTY] = novelty
         state = SimpleNamespace(latent=latent, signals=signals, goal=None)
         self.intrinsic = self.cost.intrinsic(cast(State, state))
-        self.expected = self.cost.critic.expect(latent)
+        self.expected = self.cost.critic.expect(cast(State, state))
         heads = self.expected.critic_actions
         assert heads is not None
         best = (heads * self.v.unsqueeze(1)).sum(-1).argmin(-1)

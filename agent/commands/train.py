@@ -25,7 +25,6 @@ def train(
     overrides: Sequence[str] = (),
     seeds: str | None = None,
     *,
-    jobs: int,
     as_json: bool,
     live: bool,
     **options: Any,
@@ -36,7 +35,9 @@ def train(
     then RunInterrupted is raised.
     """
     numbers = () if seeds is None else whole_numbers("--seeds", seeds)
-    side_by_side = jobs > 1 and bool(numbers or "resume" in options)
+    on_cluster = "address" in options or options.get("engine") == "ray"
+    several = options.get("jobs", 2 if on_cluster else 1) > 1
+    side_by_side = several and bool(numbers or "resume" in options)
     views: dict[str, ProgressView] = {}
     # The trainings of several seeds have the same world, which is introduced once.
     once = functools.cache(note)
@@ -55,8 +56,7 @@ def train(
         interrupted = None
         try:
             run = call(
-                world, *overrides, seeds=numbers, jobs=jobs, on_progress=show, on_note=once,
-                **options,
+                world, *overrides, seeds=numbers, on_progress=show, on_note=once, **options,
             )  # fmt: skip
         except RunInterrupted as error:
             run, interrupted = error.run, error

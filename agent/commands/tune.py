@@ -9,10 +9,12 @@ from typing import Any
 
 from agent.assembly.load import request_for
 from agent.commands.text import number
+from agent.engines.choice import engine_for
+from agent.engines.schedule import clock
 from agent.recording import checkpoint
 from agent.recording.plain_json import dumps
 from agent.recording.run_folder import RunFolder
-from agent.tuning.evolution import Tuning
+from agent.tuning.evolution import Generation, Tuning
 from agent.tuning.evolution import tune as call
 from modules.validation import validated
 
@@ -34,17 +36,29 @@ def tune(
 
     `options` are the fields of `Tuning` other than its seed, and those of an agent.
     """
-    start = time.monotonic()
+    start, done = time.monotonic(), 0
+    engine = engine_for(
+        options.pop("engine", None), options.pop("jobs", None), options.pop("address", None),
+        usual_jobs=1,
+    )  # fmt: skip
     tuning = {name: options.pop(name) for name in Tuning.model_fields if name in options}
     plan = validated(Tuning, {**tuning, "seed": (seed or 0) + SEED}, "tune ")
     folder = RunFolder.free(f"tune-{world}") if run is None else run
+
+    def show(generation: Generation) -> None:
+        nonlocal done
+        done += 1
+        left_s = (time.monotonic() - start) / done * (generation.of - generation.number)
+        print(f"{generation}  left {clock(left_s)}", flush=True)
+
     try:
         best = call(
             request_for(world, overrides, seed=seed, **options),
             folder,
             plan,
-            report=lambda generation: print(generation, flush=True),
+            report=show,
             traces=traces,
+            engine=engine,
         )
     except KeyboardInterrupt:
         if folder.is_dir():

@@ -31,6 +31,9 @@ PIXEL_WORLD = "ALE/Pong-v5"
 GOAL_WORLD = "sextet/Orchard-v0"
 """One that sets goals, for drives."""
 
+PICTURE_WORLD = "sextet/TwoRooms-v0"
+"""One whose goals are pictures, for critics."""
+
 PROMISES: dict[str, tuple[Callable[[Subject], None], ...]] = {
     port: import_module(f"agent.contracts.{port}").PROMISES for port in SLOTS
 }
@@ -70,7 +73,7 @@ def check_slot(slot: str, kind: str, kinds: Kinds) -> list[Result]:
     """Every promise of one kind of one slot, in each world that the kind fits."""
     results: list[Result] = []
     refusals: list[str] = []
-    more = {"drive": GOAL_WORLD} | dict.fromkeys(
+    more = {"drive": GOAL_WORLD, "critic": PICTURE_WORLD} | dict.fromkeys(
         ("perception", "world_model", "predictor", "memory"), PIXEL_WORLD
     )
     for world in (*VECTOR_WORLDS, *([more[slot]] if slot in more else [])):

@@ -7,17 +7,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from agent.engines.allocator import keep_freed_memory
-from agent.engines.engine import Job, JobError, JobResult, describe
+from agent.engines.engine import Job, JobError, JobResult, OnReport, Where, describe, here
+from agent.engines.folders import in_folder
 
 _POLL_S = 0.5
+
+_DISMISSED_S = 2.0
+"""The time in which a worker without a job ends by itself."""
 
 _FOREIGN = {signal.SIGINT, signal.SIGHUP}
 """Signals of a terminal to all its processes, of which the calling one takes care."""
@@ -30,38 +34,61 @@ class ProcessEngine:
     that process ends. Where `map` is left early, by Ctrl-C, an error or `close`, running jobs are
     killed; with `stop_timeout_s` above 0 they first get SIGTERM and that long to return, so that a
     training can write a checkpoint. A second Ctrl-C kills them at once.
+
+    A worker that is killed is an error and no retry: on one machine the reason is nearly always
+    its memory, which the next attempt would not have either.
     """
 
     def __init__(self, processes: int, stop_timeout_s: float = 0.0) -> None:
-        self.processes, self.stop_timeout_s = processes, stop_timeout_s
+        self.slots, self.stop_timeout_s = processes, stop_timeout_s
+        self._workers: list[_Worker] = []
+        self._entered = 0
 
-    def map(
-        self, jobs: Sequence[Job], on_report: Callable[[Job, Any], object] | None = None
-    ) -> Iterator[JobResult]:
+    def __enter__(self) -> Self:
+        self._entered += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._entered -= 1
+        if not self._entered:
+            self._end()
+
+    def map(self, jobs: Sequence[Job], on_report: OnReport | None = None) -> Iterator[JobResult]:
         """Yields results in the order in which jobs end; see `Engine.map`."""
-        waiting, workers = list(reversed(jobs)), list[_Worker]()
+        waiting, whole = list(reversed(jobs)), False
         try:
-            for _ in range(min(self.processes, len(jobs))):
-                workers.append(_Worker(self.stop_timeout_s))
-                workers[-1].start(waiting.pop())
-            while busy := {w.connection: w for w in workers if w.job is not None}:
+            for place in range(min(self.slots, len(jobs))):
+                if place == len(self._workers):
+                    self._workers.append(_Worker(self.stop_timeout_s))
+                self._workers[place].start(waiting.pop())
+            while busy := {w.connection: w for w in self._workers if w.job is not None}:
                 for ready in wait(list(busy)):
                     worker = busy[ready]  # type: ignore[index]
                     job = worker.job
                     assert job is not None
-                    kind, value, seconds = worker.receive()
+                    kind, value, seconds, where = worker.receive()
                     if kind == "error":
                         raise JobError(f"{job.name}: {value}")
                     if kind == "result":
-                        worker.start(waiting.pop() if waiting else None)
-                        yield JobResult(job, value, seconds)
+                        worker.job = None
+                        if waiting:
+                            worker.start(waiting.pop())
+                        elif not self._entered:
+                            worker.dismiss()
+                        yield JobResult(job, value, seconds, where)
                     elif on_report is not None:
                         on_report(job, value)
+            whole = True
         finally:
-            self._end(workers)
+            if not (whole and self._entered):
+                self._end()
 
-    def _end(self, workers: Sequence[_Worker]) -> None:
-        deadline = time.monotonic() + self.stop_timeout_s
+    def _end(self) -> None:
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            if worker.job is None:
+                worker.dismiss()
+        deadline = time.monotonic() + max(self.stop_timeout_s, _DISMISSED_S)
         try:
             for worker in workers:
                 if self.stop_timeout_s > 0 and worker.job is not None:
@@ -69,12 +96,17 @@ class ProcessEngine:
                 # A job that is stopping must not wait for a reader of its reports.
                 worker.connection.close()
             for worker in workers:
-                worker.process.join(max(0.0, deadline - time.monotonic()))
+                if self.stop_timeout_s > 0 or worker.job is None:
+                    worker.process.join(max(0.0, deadline - time.monotonic()))
         finally:
             for worker in workers:
                 worker.process.kill()
             for worker in workers:
                 worker.process.join(5)
+
+
+_Answer = tuple[str, Any, float, Where]
+"""Kind (report, result or error), value, seconds and place of a job."""
 
 
 class _Worker:
@@ -93,18 +125,24 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
 
-    def start(self, job: Job | None) -> None:
-        """Hands over the next job; None: there is none, and the process ends."""
+    def start(self, job: Job) -> None:
+        """Hands over the next job."""
         self.job = job
         with suppress(OSError):  # a process that was killed is noticed by `receive`
             self.connection.send(job)
 
-    def receive(self) -> tuple[str, Any, float]:
-        """The next message of the present job: kind, value, seconds."""
+    def dismiss(self) -> None:
+        """Ends the process, which has no job."""
+        with suppress(OSError):
+            self.connection.send(None)
+
+    def receive(self) -> _Answer:
+        """The next message of the present job."""
         try:
-            message: tuple[str, Any, float] = self.connection.recv()
+            message: _Answer = self.connection.recv()
         except (EOFError, OSError):
-            return "error", "its process was killed, perhaps for lack of memory; use fewer jobs", 0
+            killed = "its process was killed, perhaps for lack of memory; use fewer jobs"
+            return "error", killed, 0.0, here()
         return message
 
 
@@ -118,18 +156,21 @@ def _serve(connection: Connection[Any, Any], parent: int, stop_timeout_s: float)
     watch = threading.Thread(target=_end_with, args=(parent, stop_timeout_s), daemon=True)
     watch.start()
 
+    where = here()
+
     def report(value: Any) -> None:
         with suppress(OSError):
-            connection.send(("report", value, 0.0))
+            connection.send(("report", value, 0.0, where))
 
     with suppress(EOFError, OSError):
         while (job := connection.recv()) is not None:
             start = time.perf_counter()
             try:
-                kind, value = "result", job.work(report)
+                with in_folder(job) as folder:
+                    kind, value = "result", job.work(folder, report)
             except BaseException as error:
                 kind, value = "error", describe(error)
-            connection.send((kind, value, time.perf_counter() - start))
+            connection.send((kind, value, time.perf_counter() - start, where))
 
 
 def _end_with(parent: int, stop_timeout_s: float) -> None:

@@ -1,4 +1,5 @@
-"""Detection of collapse: representations, critics and policies that no longer depend on the state.
+"""Detection of collapse: representations, critics and policies that no longer depend on the state,
+latent variables that leak or are ignored.
 
 Examined at each report, on a batch from memory and the actions since the last report. It has random
 numbers of its own and changes no weight, so training is the same without it.
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from agent.agent import Agent
+from agent.learning import latent_monitor
 from modules import chance
 from modules.measures.spread import effective_rank
 from modules.messages import Energy
@@ -72,12 +74,19 @@ class CollapseMonitor:
         if updates < FEW_UPDATES:
             return
         m = self.agent.modules
-        experience = m.memory.sample(BATCH, 1, chance.keys(self.seed, 2, updates)[1:])
+        with_z = m.world_model.latent is not None and updates >= latent_monitor.FEW_UPDATES
+        steps = 2 if with_z else 1
+        key = chance.keys(self.seed, 2, updates)[1:]
+        experience = m.memory.sample(BATCH, steps, key)
         latents = m.perception.encode_windows(experience, experience.tokens, None)
         self._perception(latents[:, 0])
+        if with_z and bool(torch.isfinite(latents).all()):
+            figures, warnings = latent_monitor.examine_latent(self.agent, experience, latents, key)
+            self.figures |= figures
+            self.warnings += warnings
         directive = m.configurator.initial(len(latents))
         energies = m.cost.energy(encoded_states(experience, latents)[0]).at_best_action(directive)
-        self._critic(energies, float(experience.terminated.float().mean()))
+        self._critic(energies, float(experience.terminated[:, 0].float().mean()))
         policy = f"policy {type(getattr(m.actor, 'policy', m.actor)).__name__}"
         self._preferred_action(policy, energies, directive.v)
         self._actions(policy)

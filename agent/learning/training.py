@@ -106,7 +106,10 @@ class Training:
         `keep_checkpoints`: the number of the newest ones that are kept. `init_from`: a bundled
         agent, run or checkpoint whose weights are loaded first; None: fresh. `vectorized_env`: the
         vectorised Atari environment; not used where the world model is the emulator. `evaluation`:
-        settings that differ in evaluation, a configuration tree.
+        settings that differ in evaluation, a configuration tree. `workers`: processes in which
+        the environments are stepped, in blocks of 4, while this one learns; 0: all in this one.
+        `segment_steps`: steps of each environment between two exchanges of weights and experience
+        with the workers; the result depends on it, and not on the number of workers.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -119,6 +122,8 @@ class Training:
         init_from: str | None = None
         vectorized_env: bool = True
         evaluation: dict[str, Any] = Field(default_factory=dict)
+        workers: int = Field(default=0, ge=0, le=4096)
+        segment_steps: int = Field(default=64, ge=64, le=65_536)
 
     def __init__(
         self,

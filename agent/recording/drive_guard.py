@@ -69,7 +69,7 @@ def drive_hashes(agent: Agent) -> dict[str, str]:
 
 def _probes(latent_size: int, world: WorldSpec) -> State:
     """States of a world's shape, the same on every machine."""
-    signals, goal = len(world.signals), world.goal or 0
+    signals, goal = len(world.signals), world.goal or latent_size * world.goal_pixels
     drawn = chance.uniform(torch.arange(PROBES), "guard", signals + goal + latent_size) * 8 - 4
     zeros = torch.zeros(PROBES)
     return State(

@@ -9,14 +9,17 @@ import html
 import io
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.engines import ledger
 from agent.learning.statistics import LEVEL, RESAMPLES, Estimate
 from agent.recording.atomic import write_text
 from agent.recording.plain_json import dumps
 from agent.studies.figures import draw
 from agent.studies.findings import Findings, find
+from agent.studies.measures import TIMED
 from agent.studies.runner import reopen, results_in
 from agent.studies.study import Study
 
@@ -39,7 +42,8 @@ def write_report(folder: Path) -> Findings:
     """
     study = reopen(folder)
     findings = find(study, results_in(folder), folder)
-    text = as_markdown(study, findings, draw(study, findings, folder / "figures"))
+    pictures = draw(study, findings, folder / "figures")
+    text = as_markdown(study, findings, pictures, ledger.entries(folder))
     write_text(folder / "report.md", text)
     write_text(folder / "report.html", _as_html(study.name, text, folder))
     write_text(folder / "results.csv", _csv(findings))
@@ -47,8 +51,15 @@ def write_report(folder: Path) -> Findings:
     return findings
 
 
-def as_markdown(study: Study, findings: Findings, pictures: dict[str, str]) -> str:
-    """The report in Markdown; `pictures`: the captions of its figures by file name."""
+def as_markdown(
+    study: Study,
+    findings: Findings,
+    pictures: dict[str, str],
+    jobs: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The report in Markdown; `pictures`: the captions of its figures by file name. `jobs`: the
+    ledger.
+    """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -66,6 +77,9 @@ def as_markdown(study: Study, findings: Findings, pictures: dict[str, str]) -> s
         study=study,
         findings=findings,
         pictures=pictures,
+        retried=[job for job in jobs if job.get("retries")],
+        processors=sorted({str(job.get("processor")) for job in jobs}),
+        hosts=sorted({str(job.get("host")) for job in jobs}),
         level=f"{100 * LEVEL:.0f}",
         resamples=RESAMPLES,
     )
@@ -117,9 +131,11 @@ def _flat(settings: Any) -> str:
 
 
 def _csv(findings: Findings) -> str:
-    """A line for each run: world, arm, seed, then every measure."""
+    """A line for each run: world, arm, seed, then every measure but those of time."""
     runs = sorted(findings.runs, key=lambda run: (run["world"], run["arm"], run["seed"]))
-    measures = dict.fromkeys(name for run in findings.runs for name in run["measures"])
+    # Times differ from run to run, and the file shall not: they are in results.json.
+    names = (name for run in findings.runs for name in run["measures"] if name not in TIMED)
+    measures = dict.fromkeys(names)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["world", "arm", "seed", *measures])

@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 import itertools
 import shutil
-import statistics
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from agent.assembly.merge import read_yaml
-from agent.engines.engine import Engine, Job, SerialEngine
-from agent.engines.processes import ProcessEngine
+from agent.engines.engine import Engine, Job
+from agent.engines.folders import PARTIAL
+from agent.engines.schedule import OnProgress, Schedule
 from agent.recording.atomic import write_text
 from agent.recording.run_folder import RunFolder
 from agent.studies.grid import (
@@ -31,31 +30,12 @@ from agent.studies.grid import (
     tuning_of,
 )
 from agent.studies.study import OLD_FOLDERS, Study, present_names, study_of
-from agent.studies.worker import PARTIAL, RESULT, carry_out, train_arm, tune_arm
+from agent.studies.worker import RESULT, carry_out, train_arm, tune_arm
+from agent.tuning.evolution import is_tuned
 from modules.messages import ConfigError
 from modules.strange_files import TEXT_BYTES, plain_json, read_file
 
 STUDY = "study.yaml"
-
-
-@dataclass(frozen=True)
-class StudyProgress:
-    """`done` of `total` jobs are finished, `what` is the last of them."""
-
-    done: int
-    total: int
-    what: str
-    remaining_s: float
-
-    def __str__(self) -> str:
-        minutes, seconds = divmod(round(self.remaining_s), 60)
-        left = f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
-        return f"{self.done}/{self.total}  left {left}  {self.what}"
-
-
-OnProgress = Callable[[StudyProgress], object]
-_ArmJob = tuple[str, Job]
-"""Arm and kind of a job, by which its duration is estimated, and the job."""
 
 
 def begin(study: Study, place: Path | None) -> Path:
@@ -90,8 +70,8 @@ def _result(path: Path) -> dict[str, Any]:
         raise ConfigError(f"study {path}: expected the result of a run, got {error}") from None
 
 
-def run_study(study: Study, folder: Path, jobs: int, on_progress: OnProgress) -> None:
-    """Runs what is not finished yet, `jobs` runs at a time.
+def run_study(study: Study, folder: Path, engine: Engine, on_progress: OnProgress) -> None:
+    """Runs what is not finished yet.
 
     Raises SextetError, one line, at the first run that fails; what is finished stays.
     """
@@ -100,79 +80,64 @@ def run_study(study: Study, folder: Path, jobs: int, on_progress: OnProgress) ->
     # Unfinished runs and trainings are done again; a tuning is continued, but not one of 0.1.
     for name in ("runs", "trained", *OLD_FOLDERS.values()):
         for partial in (folder / name).glob(f"{PARTIAL}*"):
-            shutil.rmtree(partial)
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
     preparations = list(_preparations(study, folder))
     planned = [run for stage in stages(study) for run in runs_of(study, stage, {}, folder)]
     waiting = [run.arm for run in planned if not _finished(run, runs)]
-    schedule = _Schedule([*(arm for arm, _ in preparations), *waiting], jobs, on_progress)
-    schedule.run(preparations)
-    for stage in stages(study):
-        results = results_in(folder)
-        matches = {
-            (world, arm): matched(study, world, arm, results)
-            for world, arm in stage
-            if study.arms[arm].match is not None
-        }
-        unfinished = [
-            run for run in runs_of(study, stage, matches, folder) if not _finished(run, runs)
-        ]
-        schedule.run([(run.arm, _job(run, runs)) for run in unfinished])
+    kinds = [*(job.kind for job in preparations), *waiting]
+    schedule = Schedule(engine, kinds, on_progress, folder)
+    with engine:
+        deque(schedule.run(preparations), maxlen=0)
+        for stage in stages(study):
+            results = results_in(folder)
+            matches = {
+                (world, arm): matched(study, world, arm, results)
+                for world, arm in stage
+                if study.arms[arm].match is not None
+            }
+            unfinished = [
+                run for run in runs_of(study, stage, matches, folder) if not _finished(run, runs)
+            ]
+            deque(schedule.run([_job(study, run, folder) for run in unfinished]), maxlen=0)
 
 
-def _job(run: PlannedRun, runs: Path) -> Job:
+def _job(study: Study, run: PlannedRun, folder: Path) -> Job:
+    arm, reads = study.arms[run.arm], list[Path]()
+    if arm.tune is not None:
+        reads.append(tuned_folder(folder, run.world, run.arm))
+    if run.agent is not None and Path(run.agent).exists():
+        reads.append(Path(run.agent))
     name = f"{run.arm} · {run.world} · seed {run.seed}"
-    return Job(name, functools.partial(carry_out, run, runs))
+    return Job(
+        name, functools.partial(carry_out, run), folder / "runs" / run.name,
+        reads=tuple(reads), kind=run.arm,
+    )  # fmt: skip
 
 
 def _finished(run: PlannedRun, runs: Path) -> bool:
     return (runs / run.name / RESULT).is_file()
 
 
-def _preparations(study: Study, folder: Path) -> Iterator[_ArmJob]:
+def _preparations(study: Study, folder: Path) -> Iterator[Job]:
     """Trainings and tunings that are not done yet and must precede all runs."""
     for world, (name, arm) in itertools.product(study.worlds, study.arms.items()):
+        begun = world.agent is not None and Path(world.agent).exists()
+        reads = (Path(str(world.agent)),) if begun else ()
         for seed in study.seeds if arm.train is not None else ():
             place = trained_folder(folder, world.id, name, seed)
             if not place.is_dir():
-                work = functools.partial(train_arm, training_of(study, world, name, seed), place)
-                job = Job(f"{name} · {world.id} · trained for seed {seed}", work)
-                yield f"{name}, trained", job
+                work = functools.partial(train_arm, training_of(study, world, name, seed))
+                yield Job(
+                    f"{name} · {world.id} · trained for seed {seed}", work, place,
+                    reads=reads, kind=f"{name}, trained",
+                )  # fmt: skip
         if arm.tune is not None:
+            request, tuning = tuning_of(study, world, name)
             place = tuned_folder(folder, world.id, name)
-            if not place.is_dir():
-                work = functools.partial(tune_arm, *tuning_of(study, world, name), place)
-                yield f"{name}, tuned", Job(f"{name} · {world.id} · tuned", work)
-
-
-class _Schedule:
-    """Runs jobs, counts the finished ones by arm, and estimates the time that the others take."""
-
-    def __init__(self, arms: Sequence[str], jobs: int, on_progress: OnProgress) -> None:
-        self.left, self.total = Counter(arms), len(arms)
-        self.jobs, self.on_progress = jobs, on_progress
-        self.durations_s = defaultdict[str, list[float]](list)
-
-    def run(self, waiting: Sequence[_ArmJob]) -> None:
-        """Runs jobs, here where there is one alone or one at a time, else in processes.
-
-        Interrupted processes are killed: an unfinished run is done again anyway.
-        """
-        alone = self.jobs == 1 or len(waiting) < 2
-        engine: Engine = SerialEngine() if alone else ProcessEngine(self.jobs)
-        arms = {job.name: arm for arm, job in waiting}
-        for result in engine.map([job for _, job in waiting]):
-            arm, name = arms[result.job.name], result.job.name
-            self.left[arm] -= 1
-            self.durations_s[arm].append(result.seconds)
-            done = self.total - self.left.total()
-            self.on_progress(StudyProgress(done, self.total, name, self._remaining_s()))
-
-    def _remaining_s(self) -> float:
-        """For each job that is left the mean duration of its arm, or of all where that has none."""
-        usual_s = statistics.fmean(itertools.chain(*self.durations_s.values()))
-        remaining_s = sum(
-            count
-            * (statistics.fmean(self.durations_s[arm]) if arm in self.durations_s else usual_s)
-            for arm, count in self.left.items()
-        )
-        return remaining_s / min(self.jobs, self.left.total() or 1)
+            if (left := place.with_name(PARTIAL + place.name)).is_dir() and not place.exists():
+                left.rename(place)  # a study that was begun when unfinished ones had that name
+            if not is_tuned(place, tuning):
+                yield Job(
+                    f"{name} · {world.id} · tuned", functools.partial(tune_arm, request, tuning),
+                    place, resumes=True, reads=reads, kind=f"{name}, tuned",
+                )  # fmt: skip

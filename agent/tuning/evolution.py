@@ -16,8 +16,10 @@ the initial ones included, with their provenance.
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +29,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from agent.assembly.assembly_cache import cached, pinned
 from agent.assembly.build import Assembly
 from agent.assembly.load import RunRequest, prepared
+from agent.engines.engine import Engine, Job, Report
+from agent.engines.serial import SerialEngine
 from agent.live import live
 from agent.recording import checkpoint
 from agent.recording.atomic import new_folder, write_json
@@ -114,12 +119,14 @@ def tune(
     *,
     report: Callable[[Generation], object] | None = None,
     traces: Sequence[Path] = (),
+    engine: Engine | None = None,
 ) -> Path:
     """Tunes the `learned` configurator of an agent in its world; returns `folder/best`.
 
     `configurator.weights=FOLDER` loads the result. The configurator of `request` becomes `learned`
     unless an override sets another kind. `report` receives each `Generation`. `traces`: recorded
-    runs to begin from.
+    runs to begin from. `engine`: where candidates are evaluated, each a job; None: here. The result
+    is the same.
 
     An unfinished folder is continued, with the same result. Raises ConfigError, one line, before
     the folder is created, where the request does not fit.
@@ -128,7 +135,8 @@ def tune(
         raise ConfigError("tune generations: 0, and no recorded runs; there is nothing to learn")
     order = tuning.model_dump(exclude={"generations"})
     order["traces"] = [str(path) for path in traces]
-    assembly = prepared(_rows(request, tuning.episodes))
+    request = _rows(request, tuning.episodes)
+    assembly = prepared(request)
     try:
         tunable = _tunable(assembly)
         order["config"] = assembly.config.tree()
@@ -141,10 +149,21 @@ def tune(
             with new_folder(folder) as new:
                 write_json(new / NOTES, {"asked": order})
                 RunFolder(new).write_config(assembly.config.tree())
-        _evolve(_Objective(assembly, tunable, tuning), folder, order, initial, report)
+        objective = _Objective(engine or SerialEngine(), request, tuning)
+        with objective.engine, pinned(objective.key, assembly):
+            _evolve(objective, tunable, folder, order, initial, report)
     finally:
         assembly.world.close()
     return folder / "best"
+
+
+def is_tuned(folder: Path, tuning: Tuning) -> bool:
+    """Whether a folder holds a tuning that has come to its last generation."""
+    try:
+        notes = plain_json(read_file(folder / NOTES, TEXT_BYTES))
+        return (folder / "best").is_dir() and int(notes["generation"]) >= tuning.generations
+    except (ConfigError, OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _rows(request: RunRequest, episodes: int) -> RunRequest:
@@ -190,43 +209,71 @@ def _require_same_order(folder: Path, order: Mapping[str, Any]) -> None:
 
 
 class _Objective:
-    """The outcome of an agent in its world as a function of its configurator's weights."""
+    """The outcome of an agent in its world as a function of its configurator's weights.
 
-    def __init__(self, assembly: Assembly, tunable: Tunable, tuning: Tuning) -> None:
-        self.agent, self.world = assembly.agent, assembly.world
-        self.tunable, self.tuning = tunable, tuning
+    Each evaluation is a job of the `engine`.
+    """
 
-    def outcome(self, vector: Tensor, seed: int) -> Outcome:
-        """Means over each row's first episode with the weights `vector` [N]."""
-        self.tunable.vector = vector
-        rows = self.world.num_envs
-        score, calls = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows)
-        alive = torch.ones(rows, dtype=torch.bool)
-        for moment in live(self.agent, self.world, self.tuning.steps * rows, seed):
-            observation = moment.observation
-            score += observation.signals[:, _SCORE].double() * alive
-            calls += moment.plan.model_calls * alive
-            alive &= ~game_over(observation)
-            if not bool(alive.any()):
-                break
-        earned, spent = float(score.mean()), float(calls.mean())
-        return Outcome(earned - self.tuning.price * spent, earned, spent)
+    def __init__(self, engine: Engine, request: RunRequest, tuning: Tuning) -> None:
+        self.engine, self.request, self.tuning = engine, request, tuning
+        self.key = f"tuning {uuid.uuid4().hex}"
+
+    def outcomes(self, vectors: Sequence[Tensor], seeds: Sequence[int]) -> list[Outcome]:
+        """The outcome of weights [N], each with the seed in the same place."""
+        jobs = [
+            Job(
+                f"candidate {place}",
+                functools.partial(
+                    _outcome, self.key, self.request, self.tuning, vector.tolist(), seed
+                ),
+            )
+            for place, (vector, seed) in enumerate(zip(vectors, seeds, strict=True))
+        ]
+        by_name = {result.job.name: result.value for result in self.engine.map(jobs)}
+        return [by_name[job.name] for job in jobs]
 
     def held_out(self, vector: Tensor) -> Outcome:
-        """The same in held-out episodes."""
-        seeds = range(self.tuning.seed + HELD_OUT, self.tuning.seed + HELD_OUT + EVALUATIONS)
-        outcomes = [self.outcome(vector, seed) for seed in seeds]
+        """Means over held-out episodes."""
+        first = self.tuning.seed + HELD_OUT
+        outcomes = self.outcomes([vector] * EVALUATIONS, range(first, first + EVALUATIONS))
         return Outcome(*(statistics.fmean(values) for values in zip(*outcomes, strict=True)))
+
+
+def _outcome(
+    key: str,
+    request: RunRequest,
+    tuning: Tuning,
+    vector: Sequence[float],
+    seed: int,
+    _: None,
+    report: Report,
+) -> Outcome:
+    """A job: means over each row's first episode with the weights `vector` [N]."""
+    assembly = cached(key, request)
+    _tunable(assembly).vector = torch.tensor(vector)
+    world, rows = assembly.world, assembly.world.num_envs
+    score, calls = torch.zeros(rows, dtype=torch.float64), torch.zeros(rows)
+    alive = torch.ones(rows, dtype=torch.bool)
+    for moment in live(assembly.agent, world, tuning.steps * rows, seed):
+        observation = moment.observation
+        score += observation.signals[:, _SCORE].double() * alive
+        calls += moment.plan.model_calls * alive
+        alive &= ~game_over(observation)
+        if not bool(alive.any()):
+            break
+    earned, spent = float(score.mean()), float(calls.mean())
+    return Outcome(earned - tuning.price * spent, earned, spent)
 
 
 def _evolve(
     objective: _Objective,
+    tunable: Tunable,
     folder: Path,
     order: Mapping[str, Any],
     initial: Tensor,
     report: Callable[[Generation], object] | None,
 ) -> None:
-    tunable, tuning, states = objective.tunable, objective.tuning, folder / STATES
+    tuning, states = objective.tuning, folder / STATES
     facts: dict[str, Any]
 
     def save() -> None:
@@ -260,8 +307,9 @@ def _evolve(
         keys = chance.keys(tuning.seed, tuning.population // 2, generation - 1)
         directions = chance.normal(keys, "tutor", len(vector))
         tried = torch.cat([directions, -directions])
-        seed = tuning.seed + generation
-        values = [objective.outcome(vector + SPREAD * d, seed).value for d in tried]
+        candidates, seeds = [vector + SPREAD * d for d in tried], [tuning.seed + generation]
+        outcomes = objective.outcomes(candidates, seeds * len(tried))
+        values = [outcome.value for outcome in outcomes]
         vector = vector + STRIDE * SPREAD * step_of(directions, torch.tensor(values))
         outcome = objective.held_out(vector)
         if outcome.value > facts["judged"]["value"]:

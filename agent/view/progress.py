@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from agent.engines.schedule import clock
 from agent.learning.evaluation import EvaluationProgress
 from agent.learning.training import Progress
 
@@ -169,7 +170,7 @@ class EvaluationView:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._last = time.monotonic()
+        self._began = self._last = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -184,8 +185,11 @@ class EvaluationView:
         now, terminal = time.monotonic(), self._console.is_terminal
         if now - self._last < (_REFRESH_S if terminal else _LINE_S):
             return
-        self._last = now
+        self._last, left = now, ""
+        if progress.ended:
+            left_s = (now - self._began) / progress.ended * (progress.episodes - progress.ended)
+            left = f", left {clock(left_s)}"
         if terminal:
-            self._live.update(Text(f"eval      {progress}"), refresh=True)
+            self._live.update(Text(f"eval      {progress}{left}"), refresh=True)
         else:
-            print(f"eval      {progress}", file=sys.stderr, flush=True)
+            print(f"eval      {progress}{left}", file=sys.stderr, flush=True)

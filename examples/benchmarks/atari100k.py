@@ -2,12 +2,12 @@
 
     python examples/benchmarks/atari100k.py --games Pong,Boxing --seeds 0,1 --jobs 2 --out runs/100k
 
-For each game and seed a process runs `sextet train` for `--steps` steps and then `sextet eval` for
-`--episodes` episodes on held-out seeds. `--out` holds a run folder each, their output in `logs/`,
-and `scores.csv`. The same command continues the work: finished runs are skipped, stopped or killed
-ones are resumed from their last checkpoint, and more `--steps` prolong each training. After
-`--minutes` no run begins, and those under way write a checkpoint and end. `sextet report OUT`
-draws curves and tables of all runs.
+For each game and seed a job of an engine (`--engine`, `--jobs`) runs `sextet train` for `--steps`
+steps and then `sextet eval` for `--episodes` episodes on held-out seeds. `--out` holds a run folder
+each, their output in `logs/`, and `scores.csv`. The same command continues the work: finished runs
+are skipped, stopped or killed ones are resumed from their last checkpoint, and more `--steps`
+prolong each training. After `--minutes` no run begins, and those under way write a checkpoint and
+end. `sextet report OUT` draws curves and tables of all runs.
 
 Other arguments are passed to `sextet train`, as `--learner.batch=64`. Exit codes: 0 all done; 3 the
 time is up, the same command continues; 1 a run failed; 2 wrong usage.
@@ -17,23 +17,25 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.assembly.resolve import presets
+from agent.bench.programs import add_engine_options, engine_of, results_of, sextet
+from agent.engines.engine import Job, Report
 from agent.recording.atomic import write_json, write_text
 from agent.recording.run_folder import RunFolder
 from agent.reporting.runs_index import EVALUATION
+from modules.messages import ConfigError
 from modules.suggest import suggestion
 from worlds.make import list_games
 from worlds.protocols import PROTOCOLS
@@ -74,57 +76,29 @@ class Task:
     more: tuple[str, ...]
 
 
+@dataclass(frozen=True)
 class Deadline:
-    """When to stop, and the processes that then end."""
+    """When to stop, in seconds of `time.time()`; None: never."""
 
-    def __init__(self, minutes: float | None) -> None:
-        self._end = None if minutes is None else time.monotonic() + minutes * 60
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
-        self._ended = False
+    end: float | None
 
     @property
     def over(self) -> bool:
-        """Whether the time is up, or `end` was called."""
-        return self._ended or (self._end is not None and time.monotonic() >= self._end)
-
-    def watch(self) -> None:
-        """Waits until the time is up, in a thread of its own, and ends the processes."""
-        while not self._ended:
-            if self.over:
-                self.end()
-            time.sleep(0.2)
-
-    def end(self) -> None:
-        """Begins no process any more; those that run write a checkpoint and end."""
-        with self._lock:
-            self._ended = True
-            for child in self._running:
-                child.send_signal(signal.SIGINT)
+        """Whether the time is up."""
+        return self.end is not None and time.time() >= self.end
 
     def run(self, words: list[str], log: Path) -> list[str]:
-        """The output lines of `sextet WORDS`, also in `log`. Raises FailedError where it fails."""
-        with open(log, "ab") as out:
-            begun = out.tell()
-            with self._lock:
-                if self.over:
-                    return []
-                child = subprocess.Popen(
-                    [sys.executable, "-m", "agent.cli", *words],
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                )
-                self._running.add(child)
-            code = child.wait()
-            with self._lock:
-                self._running.discard(child)
-        with open(log, "rb") as read:
-            read.seek(begun)
-            lines = read.read().decode(errors="replace").splitlines()
-        if code != 0 and not self.over:
-            raise FailedError(code, f"{lines[-1] if lines else 'no output'} (see {log})")
-        return lines
+        """The output lines of `sextet WORDS`, also in `log`. Raises FailedError where it fails.
+
+        When the time is up, it writes a checkpoint and ends.
+        """
+        if self.over:
+            return []
+        ended = sextet(words, log, self.end)
+        if ended.code != 0 and not ended.stopped:
+            line = ended.lines[-1] if ended.lines else "no output"
+            raise FailedError(ended.code, f"{line} (see {log})")
+        return ended.lines
 
 
 def one(game: str, seed: int, task: Task, deadline: Deadline) -> bool:
@@ -284,12 +258,12 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument("--protocol", default="100k", help="v5 or 100k (100k)")
     parser.add_argument("--episodes", type=int, default=30, help="of the final evaluation (30)")
     parser.add_argument("--worlds", type=int, default=10, help="side by side in evaluation (10)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (1)")
+    add_engine_options(parser)
     parser.add_argument("--minutes", type=float, help="wall time after which to stop")
     parser.add_argument("--out", type=Path, default=Path("runs/atari100k"), help="folder")
     options, more = parser.parse_known_args(arguments)
     games, seeds = games_named(options.games), numbers("--seeds", options.seeds)
-    for name in ("steps", "episodes", "worlds", "jobs"):
+    for name in ("steps", "episodes", "worlds"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name}: expected at least 1, got {getattr(options, name)}")
     for option, value, allowed in (
@@ -298,6 +272,7 @@ def bench(arguments: list[str]) -> int:
     ):
         if value not in allowed:
             raise UsageError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
+    engine_of(options)  # a wrong one is refused before anything is written
     task = Task(
         preset=options.preset, protocol=options.protocol, steps=options.steps,
         episodes=options.episodes, worlds=options.worlds, out=options.out, more=tuple(more),
@@ -328,39 +303,44 @@ def open_folder(task: Task) -> None:
 
 def carry_out(work: list[tuple[str, int]], task: Task, options: argparse.Namespace) -> int:
     """Does the work there is time for; the exit code."""
-    deadline, lock, failed = Deadline(options.minutes), threading.Lock(), list[FailedError]()
-    done = 0
-
-    def go(item: tuple[str, int]) -> None:
-        nonlocal done
-        game, seed = item
-        try:
-            finished = not deadline.over and one(game, seed, task, deadline)
-        except FailedError as error:
-            with lock:
-                failed.append(error)
-            print(f"{game}, seed {seed}: failed: {error}", file=sys.stderr, flush=True)
-            if error.code == 2:  # a wrong setting is wrong for every game
-                deadline.end()
-            return
-        with lock:
+    end = None if options.minutes is None else time.time() + options.minutes * 60
+    jobs = [
+        Job(f"{game}, seed {seed}", functools.partial(attempt, game, seed, task, Deadline(end)))
+        for game, seed in work
+    ]
+    done, codes = 0, list[int]()
+    results = results_of(engine_of(options), jobs)
+    try:
+        for result in results:
+            finished, code, line = result.value
+            if code:
+                codes.append(code)
+                print(f"{result.job.name}: failed: {line}", file=sys.stderr, flush=True)
+                if code == 2:  # a wrong setting is wrong for every game
+                    break
+                continue
             rows = write_scores(task.out)
             done += finished
-        status = "done" if finished else "stopped, to be continued"
-        print(f"{game}, seed {seed}: {status} ({rows} rows)", flush=True)
-
-    watcher = threading.Thread(target=deadline.watch, daemon=True)
-    watcher.start()
-    with ThreadPoolExecutor(options.jobs) as pool:
-        try:
-            list(pool.map(go, work))
-        except KeyboardInterrupt:
-            deadline.end()
-    deadline.end()
+            status = "done" if finished else "stopped, to be continued"
+            print(f"{result.job.name}: {status} ({rows} rows)", flush=True)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        results.close()  # those under way write a checkpoint and end
     print(f"{done} of {len(work)} done, {task.out / 'scores.csv'}")
-    if failed:
-        return 2 if any(error.code == 2 for error in failed) else 1
+    if codes:
+        return 2 if 2 in codes else 1
     return 0 if done == len(work) else 3
+
+
+def attempt(
+    game: str, seed: int, task: Task, deadline: Deadline, folder: None, report: Report
+) -> tuple[bool, int, str]:
+    """A job: whether one game and seed is done, and where it failed the exit code and a line."""
+    try:
+        return not deadline.over and one(game, seed, task, deadline), 0, ""
+    except FailedError as error:
+        return False, error.code, str(error)
 
 
 def main() -> int:
@@ -369,7 +349,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return bench(sys.argv[1:])
-    except UsageError as error:
+    except (UsageError, ConfigError) as error:
         print(f"atari100k: {error}", file=sys.stderr)
         return 2
 

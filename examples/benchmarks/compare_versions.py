@@ -12,6 +12,7 @@ exact. Exit codes: 0 all equal, 1 something differs, 2 wrong usage.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -21,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +36,9 @@ from version_numbers import (
     tensors,
     unmatched,
 )
+
+from agent.engines.engine import Engine, Job, Report
+from agent.engines.processes import ProcessEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -297,20 +300,34 @@ def trainings() -> Iterator[tuple[str, list[str], int, int]]:
 # -- the comparison ---------------------------------------------------------------------------
 
 
-def results(probe: Probe, versions: Sequence[Version], folder: Path) -> list[Result]:
+def run_version(
+    version: Version, commands: list[list[str]], run: Path, folder: None, report: Report
+) -> tuple[Result | str, set[tuple[str, str]]]:
+    """A job: what the commands of a probe leave in one version, or a line that says why nothing,
+    and the options that it takes by the later name.
+    """
+    run.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return Result([version.sextet(command) for command in commands], run), version.later
+    except (RuntimeError, ValueError, IndexError) as error:
+        return str(error), version.later
+
+
+def results(
+    probe: Probe, versions: Sequence[Version], folder: Path, engine: Engine
+) -> list[Result]:
     """What a probe leaves in both versions, run at the same time. Raises RuntimeError."""
 
-    def run_version(number: int) -> Result | str:
-        run = folder / re.sub(r"\W+", "-", probe.name) / ("old", "new")[number]
-        run.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            words = [[w.replace("{run}", str(run)) for w in command] for command in probe.commands]
-            return Result([versions[number].sextet(command) for command in words], run)
-        except (RuntimeError, ValueError, IndexError) as error:
-            return f"{('old', 'new')[number]}: {error}"
-
-    with ThreadPoolExecutor(2) as pool:
-        pair = list(pool.map(run_version, (0, 1)))
+    jobs = []
+    for side, version in zip(("old", "new"), versions, strict=True):
+        run = folder / re.sub(r"\W+", "-", probe.name) / side
+        words = [[w.replace("{run}", str(run)) for w in command] for command in probe.commands]
+        jobs.append(Job(side, functools.partial(run_version, version, words, run)))
+    done = {one.job.name: one.value for one in engine.map(jobs)}
+    pair = []
+    for side, version in zip(("old", "new"), versions, strict=True):
+        outcome, version.later = done[side]
+        pair.append(f"{side}: {outcome}" if isinstance(outcome, str) else outcome)
     if errors := [side for side in pair if isinstance(side, str)]:
         raise RuntimeError("; ".join(errors))
     return [side for side in pair if isinstance(side, Result)]
@@ -331,7 +348,10 @@ def main() -> int:
     if not selection:
         parser.error(f"--only: expected one of {', '.join(p.name for p in probes(options.quick))}")
     began, differences = time.monotonic(), 0
-    with tempfile.TemporaryDirectory(prefix="compare-") as place:
+    with (
+        ProcessEngine(2) as engine,
+        tempfile.TemporaryDirectory(prefix="compare-") as place,
+    ):
         folder = Path(place).resolve()
         try:
             versions = [
@@ -343,7 +363,7 @@ def main() -> int:
         for probe in selection:
             start = time.monotonic()
             try:
-                rows = probe.compare(*results(probe, versions, folder))
+                rows = probe.compare(*results(probe, versions, folder, engine))
             except Exception as error:
                 rows = [("ran in both", f"{type(error).__name__}: {' '.join(str(error).split())}")]
             shutil.rmtree(folder / re.sub(r"\W+", "-", probe.name), ignore_errors=True)

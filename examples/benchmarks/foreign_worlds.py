@@ -4,7 +4,8 @@
     python examples/benchmarks/foreign_worlds.py --out runs/foreign_worlds.jsonl
 
 For each environment, `sextet play` for 200 steps and `sextet train` for 500 with an evaluation of
-one episode, each in a process with a time limit, which is forked from this one to save the imports.
+one episode, each in a process with a time limit; an environment is a job of an engine (`--engine`,
+`--jobs`).
 A line of JSON an environment goes to `--out`; those that are there are not run again. Printed is a
 table: what the spaces were taken for, and that it ran, or the line of its refusal. Unknown options
 are passed to both, as `--world.episode_steps=100`.
@@ -13,8 +14,8 @@ are passed to both, as `--world.episode_steps=100`.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -22,13 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import agent.cli
-import agent.commands.play
-import agent.commands.train
-
-FORK = multiprocessing.get_context("fork")
+from agent.bench.programs import add_engine_options, engine_of, results_of, sextet
+from agent.engines.engine import Job, Report
 
 CLASSIC = ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"]
 TOY_TEXT = ["Blackjack-v1", "CliffWalking-v1", "FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4"]
@@ -73,27 +69,15 @@ OTHERS = [
 WORLDS = CLASSIC + TOY_TEXT + BOX2D + MUJOCO + MINIGRID + MINATAR + HIGHWAY + OTHERS
 
 
-def carry_out(command: list[str], errors: int) -> None:
-    """Runs a `sextet` command with its errors in a file, and ends this process."""
-    os.dup2(errors, 2)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os._exit(agent.cli.run(command))
-
-
 def run(command: list[str], folder: Path, seconds: float) -> dict[str, Any]:
     """Outcome of a `sextet` command that records into `folder`."""
     began = time.monotonic()
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.NamedTemporaryFile() as log:
         whole = [*command, "--no-live", "--run", str(folder)]
-        process = FORK.Process(target=carry_out, args=(whole, errors.fileno()))
-        process.start()
-        process.join(seconds)
-        code = process.exitcode
-        process.kill()
-        process.join()
-        errors.seek(0)
-        # Notes are no errors, and a refusal is one line: more of them are a traceback.
-        lines = [line for line in errors.read().splitlines() if not line.startswith("note ")]
+        ended = sextet(whole, Path(log.name), time.time() + seconds)
+    # Notes are no errors, and a refusal is one line: more of them are a traceback.
+    lines = [line for line in ended.lines if not line.startswith("note ")]
+    code = None if ended.stopped else ended.code
     if code is None:
         lines = [f"not done within {seconds:g} s"]
     error = "" if code == 0 else (lines or [""])[-1]
@@ -101,8 +85,16 @@ def run(command: list[str], folder: Path, seconds: float) -> dict[str, Any]:
     return {"exit": code, "error": error, "lines": len(lines), "seconds": wall}
 
 
-def measure(world: str, play: int, train: int, seconds: float, others: list[str]) -> dict[str, Any]:
-    """One line of the log."""
+def measure(
+    world: str,
+    play: int,
+    train: int,
+    seconds: float,
+    others: list[str],
+    folder: None,
+    report: Report,
+) -> dict[str, Any]:
+    """A job: one line of the log."""
     with tempfile.TemporaryDirectory() as place:
         played, trained = Path(place) / "play", Path(place) / "train"
         line: dict[str, Any] = {"world": world, "play_steps": play, "train_steps": train}
@@ -110,9 +102,9 @@ def measure(world: str, play: int, train: int, seconds: float, others: list[str]
         if line["play"]["exit"] != 2:
             order = ["train", world, "--steps", str(train), "--training.evaluate_episodes=1"]
             line["train"] = run([*order, *others], trained, seconds)
-        for folder in (played, trained):
-            if (folder / "world.json").exists():
-                spec = json.loads((folder / "world.json").read_text(encoding="utf-8"))
+        for recorded in (played, trained):
+            if (recorded / "world.json").exists():
+                spec = json.loads((recorded / "world.json").read_text(encoding="utf-8"))
                 line["readings"], line["replay"] = spec["readings"], spec["replay"]
     return line
 
@@ -135,6 +127,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=500, help="steps to train")
     parser.add_argument("--seconds", type=float, default=600, help="time limit of each command")
     parser.add_argument("--out", type=Path, default=Path("runs/foreign_worlds.jsonl"))
+    add_engine_options(parser)
     options, others = parser.parse_known_args()
     worlds = [world for world in options.worlds.split(",") if world] or WORLDS
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -142,13 +135,14 @@ def main() -> None:
     lines = {line["world"]: line for line in map(json.loads, text.splitlines())}
     missing = [world for world in worlds if world not in lines]
     os.environ["SDL_VIDEODRIVER"] = "dummy"
-    torch.set_num_threads(1)
+    how = (options.play, options.train, options.seconds, others)
+    jobs = [Job(world, functools.partial(measure, world, *how)) for world in missing]
     with options.out.open("a", encoding="utf-8") as log:
-        for world in missing:
-            line = measure(world, options.play, options.train, options.seconds, others)
+        for result in results_of(engine_of(options), jobs):
+            line = result.value
             log.write(json.dumps(line) + "\n")
             log.flush()
-            lines[world] = line
+            lines[line["world"]] = line
             print(row(line), file=sys.stderr)
     print("| environment | observations | actions | |\n|---|---|---|---|")
     print("\n".join(row(lines[world]) for world in worlds if world in lines))

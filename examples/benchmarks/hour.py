@@ -4,12 +4,12 @@
     python examples/benchmarks/hour.py --games Boxing,Krull --seeds 0,1,2 --jobs 2
     python examples/benchmarks/hour.py --table
 
-For each learner, game and seed one process trains, on one thread, for 60 minutes of CPU time, its
-own evaluations included: Sextet's preset is fixed in steps, so that it needs 55 to 60 minutes on
-the machine named in `docs/atari.md`; the peers stop at the first evaluation after 60. At 10, 20, 40
-and 60 minutes the agent that was best so far by its own evaluations (ten episodes every tenth of
-the training) is judged: 30 episodes of held-out seeds under the protocols `100k` and `v5`, the same
-for all. Judging is not part of the hour.
+For each learner, game and seed one job of an engine trains, on one thread, for 60 minutes of CPU
+time, its own evaluations included: Sextet's preset is fixed in steps, so that it needs 55 to 60
+minutes on the machine named in `docs/atari.md`; the peers stop at the first evaluation after 60. At
+10, 20, 40 and 60 minutes the agent that was best so far by its own evaluations (ten episodes every
+tenth of the training) is judged: 30 episodes of held-out seeds under the protocols `100k` and `v5`,
+the same for all. Judging is not part of the hour.
 
 `--results` holds a JSON file of each training that is done; it is not repeated. An interrupted
 training of Sextet continues, one of a peer begins anew. `--table` prints the table and draws
@@ -19,21 +19,24 @@ training of Sextet continues, one of a peer begins anew. `--table` prints the ta
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
-import platform
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from agent.bench import programs
+from agent.bench.programs import add_engine_options, engine_of, results_of
+from agent.engines.engine import Job, Report, processor
 from agent.learning.evaluation import score
 from agent.recording.atomic import new_file, write_json
 from agent.recording.run_folder import RunFolder
+from modules.messages import ConfigError
 from modules.suggest import suggestion
 from worlds.make import list_games
 from worlds.scores import human_normalised
@@ -50,7 +53,7 @@ class UsageError(Exception):
     """Wrong usage of the command, in one line."""
 
 
-class Job(NamedTuple):
+class Training(NamedTuple):
     """One training."""
 
     learner: str
@@ -61,13 +64,6 @@ class Job(NamedTuple):
     def name(self) -> str:
         """`sextet-Boxing-0`."""
         return f"{self.learner}-{self.game}-{self.seed}"
-
-
-def processor() -> str:
-    """The name of this machine's processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def commit() -> str:
@@ -85,18 +81,13 @@ def one_thread() -> dict[str, str]:
 
 def sextet(log: Path, *words: str) -> dict[str, Any]:
     """Runs `sextet WORDS --json` on one thread and returns its last line."""
-    with open(log, "ab") as out:
-        done = subprocess.run(
-            [sys.executable, "-m", "agent.cli", *words, "--json"],
-            stdout=subprocess.PIPE, stderr=out, text=True, env=one_thread(),
-        )  # fmt: skip
-        out.write(done.stdout.encode())
-    if done.returncode != 0:
-        raise RuntimeError(f"exit code {done.returncode}, see {log}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    ended = programs.sextet([*words, "--json"], log)
+    if ended.code != 0:
+        raise RuntimeError(f"exit code {ended.code}, see {log}")
+    return dict(json.loads(ended.lines[-1]))
 
 
-def train_sextet(job: Job, options: argparse.Namespace, log: Path) -> dict[str, Any]:
+def train_sextet(job: Training, options: argparse.Namespace, log: Path) -> dict[str, Any]:
     """Trains by the preset, or continues an interrupted training, and judges its checkpoints."""
     place = options.out / job.name
     if (place / "config.yaml").is_file():
@@ -140,7 +131,7 @@ def train_sextet(job: Job, options: argparse.Namespace, log: Path) -> dict[str, 
     }  # fmt: skip
 
 
-def train_peer(job: Job, options: argparse.Namespace, log: Path) -> dict[str, Any]:
+def train_peer(job: Training, options: argparse.Namespace, log: Path) -> dict[str, Any]:
     """Trains and judges PPO or DQN in a process of its own."""
     figures = options.out / f"{job.name}.json"
     with open(log, "ab") as out:
@@ -154,24 +145,25 @@ def train_peer(job: Job, options: argparse.Namespace, log: Path) -> dict[str, An
     return dict(json.loads(figures.read_text(encoding="utf-8")))
 
 
-def carry_out(job: Job, options: argparse.Namespace) -> bool:
-    """Does one training, unless it is done, and writes its figures; whether it succeeded."""
-    results = options.results / f"{job.name}.json"
+def carry_out(
+    training: Training, options: argparse.Namespace, folder: None, report: Report
+) -> str | None:
+    """A job: one training, unless it is done, and its figures; None, or why it failed."""
+    results = options.results / f"{training.name}.json"
     if results.is_file():
-        return True
-    log = options.out / f"{job.name}.log"
+        return None
+    log = options.out / f"{training.name}.log"
+    train = train_sextet if training.learner == "sextet" else train_peer
     try:
-        figures = (train_sextet if job.learner == "sextet" else train_peer)(job, options, log)
+        figures = train(training, options, log)
     except RuntimeError as error:
-        print(f"{job.name}: failed: {error}", file=sys.stderr, flush=True)
-        return False
+        return str(error)
     load = os.getloadavg()[2]
     write_json(
         results,
         {**figures, "commit": commit(), "processor": processor(), "load": round(load, 2)},
     )
-    print(f"{job.name}: done", flush=True)
-    return True
+    return None
 
 
 # -- table and plot ----------------------------------------------------------------------------
@@ -270,7 +262,7 @@ def draw(results: list[dict[str, Any]], place: Path) -> None:
 # -- command -----------------------------------------------------------------------------------
 
 
-def jobs_of(options: argparse.Namespace) -> list[Job]:
+def trainings_of(options: argparse.Namespace) -> list[Training]:
     """All trainings that were named. Raises UsageError before any begins."""
     known = [name.removeprefix("ALE/").removesuffix("-v5") for name in list_games()]
     games = [name.strip() for name in options.games.split(",") if name.strip()]
@@ -293,7 +285,7 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
         seeds = [int(seed) for seed in options.seeds.split(",")]
     except ValueError:
         raise UsageError(f"--seeds: expected numbers as 0,1,2, got {options.seeds!r}") from None
-    return [Job(name, game, seed) for seed in seeds for game in games for name in learners]
+    return [Training(name, game, seed) for seed in seeds for game in games for name in learners]
 
 
 def bench(arguments: list[str]) -> int:
@@ -304,7 +296,7 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument("--learners", default=",".join(LEARNERS), help="sextet,ppo,dqn")
     parser.add_argument("--preset", default="atari-hour")
     parser.add_argument("--episodes", type=int, default=30, help="that judge an agent (30)")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side (1)")
+    add_engine_options(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/hour"), help="run folders, logs")
     parser.add_argument("--results", type=Path, default=Path("docs/hour"), help="a JSON of each")
     parser.add_argument("--table", action="store_true", help="print and draw what is done")
@@ -315,18 +307,24 @@ def bench(arguments: list[str]) -> int:
         print(table(results))
         draw(results, options.results / "hour.png")
         return 0
-    jobs = jobs_of(options)
+    trainings = trainings_of(options)
+    engine_of(options)  # a wrong one is refused before anything is written
     for folder in (options.out, options.results):
         folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        return 0 if all(list(pool.map(lambda job: carry_out(job, options), jobs))) else 1
+    work = [Job(one.name, functools.partial(carry_out, one, options)) for one in trainings]
+    succeeded = True
+    for result in results_of(engine_of(options), work):
+        if result.value is not None:
+            print(f"{result.job.name}: failed: {result.value}", file=sys.stderr, flush=True)
+            succeeded = False
+    return 0 if succeeded else 1
 
 
 def main() -> int:
     """Runs the command; a wrong usage is one line and exit code 2."""
     try:
         return bench(sys.argv[1:])
-    except UsageError as error:
+    except (UsageError, ConfigError) as error:
         print(f"hour: {error}", file=sys.stderr)
         return 2
 

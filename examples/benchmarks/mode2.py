@@ -17,11 +17,9 @@ Unknown options are passed to the commands that plan, as `--actor.planner.min_ga
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shutil
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,11 @@ import numpy as np
 import torch
 
 from agent.assembly.load import bundled_agents
+from agent.bench import programs
+from agent.bench.programs import add_engine_options, engine_of, results_of
+from agent.engines.engine import Job, Report
 from agent.learning.statistics import percentile_interval
+from modules.messages import SextetError
 from worlds.scores import human_normalised
 
 SEED = 4_000_000
@@ -39,19 +41,11 @@ ARMS = ("Mode-1", "Mode-2", "distilled")
 
 
 def sextet(words: list[str], log: Path) -> str:
-    """Runs `sextet WORDS`, its errors into `log`; its last line. Raises SystemExit if it fails."""
-    with open(log, "a", encoding="utf-8") as errors:
-        done = subprocess.run(
-            [sys.executable, "-m", "agent.cli", *words],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-    if done.returncode:
-        raise SystemExit(
-            f"mode2: sextet {' '.join(words[:2])} failed ({done.returncode}): see {log}"
-        )
-    return done.stdout.strip().splitlines()[-1]
+    """Runs `sextet WORDS`, its output into `log`; its last line. Raises SystemExit if it fails."""
+    ended = programs.sextet(words, log)
+    if ended.code:
+        raise SystemExit(f"mode2: sextet {' '.join(words[:2])} failed ({ended.code}): see {log}")
+    return ended.lines[-1]
 
 
 def file_name(agent: str) -> str:
@@ -105,6 +99,21 @@ def played(agent: str, arm: str, options: argparse.Namespace, more: list[str]) -
             f"mode2: {agent}: expected a game with human scores, got {result['world']}"
         )
     return result
+
+
+def play_arms(
+    agent: str,
+    arms: list[str],
+    options: argparse.Namespace,
+    more: list[str],
+    folder: None,
+    report: Report,
+) -> dict[str, Any] | str:
+    """A job: the evaluations of an agent by arm, or the line with which one failed."""
+    try:
+        return {arm: played(agent, arm, options, more) for arm in arms}
+    except SystemExit as error:
+        return str(error)
 
 
 def open_results(out: Path, settings: dict[str, Any]) -> None:
@@ -165,7 +174,7 @@ def main() -> None:
     parser.add_argument("--protocol", default="100k")
     parser.add_argument("--steps", type=int, default=20_000, help="of each distillation (20000)")
     parser.add_argument("--arms", default=",".join(ARMS), help="of Mode-1, Mode-2, distilled")
-    parser.add_argument("--jobs", type=int, default=1)
+    add_engine_options(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/mode2"))
     options, more = parser.parse_known_args()
     names = [arm.strip() for arm in options.arms.split(",")]
@@ -185,10 +194,16 @@ def main() -> None:
         open_results(options.out, {**how, "more": more})
     except ValueError as error:
         parser.error(str(error))
-    with ThreadPoolExecutor(options.jobs) as pool:
-        rows = list(
-            pool.map(lambda agent: {arm: played(agent, arm, options, more) for arm in arms}, agents)
-        )
+    jobs = [
+        Job(agent, functools.partial(play_arms, agent, arms, options, more)) for agent in agents
+    ]
+    try:
+        done = {one.job.name: one.value for one in results_of(engine_of(options), jobs)}
+    except SextetError as error:
+        raise SystemExit(f"mode2: {error}") from None
+    if failed := [row for row in done.values() if isinstance(row, str)]:
+        raise SystemExit(failed[0])
+    rows = [done[agent] for agent in agents]
     for agent, row in zip(agents, rows, strict=True):
         for arm, result in row.items():
             print(f"{agent:<14} {arm:<11}{described(result)}")

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modules import chance
-from modules.actor.planner import Planned, one_hot, ranked, require
+from modules.actor.planner import Planned, held, one_hot, ranked, require
 from modules.messages import Frozen, WorldSpec
 from modules.ports import Imagination
 
@@ -73,7 +73,7 @@ class _Search(ABC):
             fresh = samples - carried.shape[1]
             drawn = self._sample(*distribution, key, f"cem {turn}", fresh, count)
             decisions = torch.cat([carried, drawn], 1)
-            sequences = decisions.repeat_interleave(self.action_repeat, 2)[:, :, :horizon]
+            sequences = held(decisions, self.action_repeat, horizon)
             if turn == 0:
                 sequences[:, : carried.shape[1]] = proposals[:, : carried.shape[1], :horizon]
             cost = imagination.cost(imagination.rollout(sequences))

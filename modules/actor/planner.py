@@ -47,7 +47,7 @@ def require(kind: str, world: WorldSpec, discrete: bool) -> None:
     """Raises ConfigError where a planner or policy does not fit the world's actions."""
     if world.actions.discrete != discrete:
         expected, got = ("discrete", "continuous") if discrete else ("continuous", "discrete")
-        other = "gaussian, cem or gradient" if discrete else "categorical, beam or cem-categorical"
+        other = "gaussian, cem or icem" if discrete else "categorical, beam or cem-categorical"
         raise ConfigError(
             f"config actor kind {kind!r}: expected {expected} actions, {world.id} has {got} ones; "
             f"try {other}"
@@ -67,6 +67,22 @@ def ranked(sequences: Tensor, costs: Tensor) -> Planned:
     """`Planned` of `sequences` [B N H A] that cost `costs` [B N]."""
     candidates, energies = cheapest(sequences, costs)
     return Planned(candidates, energies.float())
+
+
+def held(decisions: Tensor, action_repeat: int, horizon: int) -> Tensor:
+    """Sequences [B N H A] in which each of the decisions [B N K A] lasts `action_repeat` steps."""
+    return decisions.repeat_interleave(action_repeat, 2)[:, :, :horizon]
+
+
+def comparable(costs: Tensor) -> Tensor:
+    """Costs [B N] in which a NaN or infinity counts as the worst finite one of its row; unchanged
+    in rows without a finite one, whose plan is refused.
+    """
+    finite = costs.isfinite()
+    if bool(finite.all()):
+        return costs
+    worst = costs.where(finite, -torch.inf).amax(1, keepdim=True)
+    return costs.where(finite | ~worst.isfinite(), worst)
 
 
 def one_hot(index: Tensor, size: int) -> Tensor:

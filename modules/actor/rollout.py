@@ -32,16 +32,17 @@ class Rollout:
 
         `branching_factor`: how many first actions are tried, those of least critic value; 0: all.
         `min_gain_std`: gain, in standard deviations, above which a plan replaces the critic's
-        greedy action.
+        greedy action. `action_repeat`: every decision lasts this many steps.
         """
 
         branching_factor: int = Field(0, ge=0)
         min_gain_std: float = Field(1.5, ge=0)
+        action_repeat: int = Field(1, ge=1, le=32)
 
     def __init__(self, *, config: Config, world: WorldSpec) -> None:
         require("rollout", world, discrete=True)
         self.branching_factor, self.min_gain_std = config.branching_factor, config.min_gain_std
-        self.choices = world.actions.size
+        self.choices, self.action_repeat = world.actions.size, config.action_repeat
 
     def size(self, horizon: int, budget: int) -> tuple[int, int]:
         """Horizon and first actions tried. A small budget reduces the first actions, down to two,
@@ -69,9 +70,11 @@ class Rollout:
         action = action[:, :branching_factor]
         futures = futures.select(torch.zeros_like(action))
         path = []
-        for _ in range(horizon):
+        for step in range(1, horizon + 1):
             path.append(action)
             futures = imagination.extend(futures, one_hot(action.flatten(), self.choices))
+            if step % self.action_repeat:
+                continue
             if (values := imagination.action_values(futures)) is not None:
                 action = values.argmin(-1)
         total = imagination.cost(futures)

@@ -56,6 +56,7 @@ class Task:
 
     def __init__(self, *, config: Config, base: BaseDirective, world: WorldSpec) -> None:
         self.tasks, self.task, self.priming = world.goal or 1, config.task, config.priming
+        self.goal_names_task = world.goal is not None
         numbers = [one.task for one in config.each]
         for number in [*numbers, *([] if self.task is None else [self.task])]:
             if number >= self.tasks:
@@ -109,7 +110,7 @@ class Task:
     def configure(self, situation: Situation) -> Directive:
         """The directive of each row's task."""
         goal = situation.state.goal
-        if self.task is None and goal is not None:
+        if self.task is None and goal is not None and self.goal_names_task:
             return self._table.select(goal.argmax(-1))
         return self._table.select(torch.full((situation.batch,), self.task or 0))
 

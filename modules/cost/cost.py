@@ -30,12 +30,12 @@ class Cost(nn.Module):
         super().__init__()
         self.config, self.intrinsic_cost, self.critic = config, intrinsic_cost, critic
         self.drives, self.heads = tuple(intrinsic_cost.drives), critic.heads
-        self._needs_latent = intrinsic_cost.needs_latent(world.goal)
+        self._needs_latent = intrinsic_cost.needs_latent(world)
 
     @torch.no_grad()
     def energy(self, state: State) -> Energy:
         """Energies of a perceived state, unweighted; those of an untrained critic are exactly 0."""
-        expected = self.critic.expect(state.latent)
+        expected = self.critic.expect(state)
         return Energy(
             intrinsic=self.intrinsic(state),
             critic=expected.critic,
@@ -49,11 +49,11 @@ class Cost(nn.Module):
 
     def critic_value(self, state: State, v: Tensor) -> Tensor:
         """v·TC(s) under weights `v` [M L], [M]; at the best action of a critic of actions."""
-        return self.critic.critic_value(state.latent, v)
+        return self.critic.critic_value(state, v)
 
     def action_values(self, state: State, v: Tensor) -> Tensor | None:
         """v·TC(s, a) under weights `v` [M L] of each action, [M A]; None of a critic of states."""
-        heads = self.critic.expect(state.latent).critic_actions
+        heads = self.critic.expect(state).critic_actions
         return None if heads is None else (heads * v.unsqueeze(1)).sum(-1)
 
     def needs_latent(self) -> bool:
@@ -85,7 +85,9 @@ class Cost(nn.Module):
         return self.critic.window_steps()
 
     def target_mask(self, experience: Experience, steps: int) -> Tensor:
-        """The steps [B W] whose target states are read: all where a drive reads the latent."""
-        if self._needs_latent:
+        """The steps [B W] whose target states are read: all where a drive reads the latent. Goals
+        that are pictures are not part of experience.
+        """
+        if self._needs_latent and experience.goals is not None:
             return torch.ones_like(experience.mask)
         return self.critic.target_mask(experience, steps)

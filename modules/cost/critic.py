@@ -50,11 +50,11 @@ class Critic(Protocol):
 
     heads: tuple[str, ...]
 
-    def expect(self, latent: Tensor) -> Expectation:
-        """The values of latents [M D]."""
+    def expect(self, state: State) -> Expectation:
+        """The values of M states."""
 
-    def critic_value(self, latent: Tensor, v: Tensor) -> Tensor:
-        """v·TC(s) of latents [M D] under weights `v` [M L], at the best action, [M]."""
+    def critic_value(self, state: State, v: Tensor) -> Tensor:
+        """v·TC(s) of M states under weights `v` [M L], at the best action, [M]."""
 
     def is_initialised(self) -> bool:
         """False while the critic is untrained and exactly 0 for every state."""
@@ -171,18 +171,18 @@ class EnsembleCritic(nn.Module):
             return latent.new_zeros(len(self.members), len(latent), *self.values.shape)
         return self.head.value(self._logits(latent, self.members))
 
-    def expect(self, latent: Tensor) -> Expectation:
-        """Mean over members of the values of latents [M D], and their disagreement."""
-        values = self._values(latent)
+    def expect(self, state: State) -> Expectation:
+        """Mean over members of the values of M states, and their disagreement."""
+        values = self._values(state.latent)
         mean = values.mean(0)
         per_action = self.values.per_action(mean)
         return Expectation(
             mean if per_action is None else None, per_action, self.values.disagreement(values)
         )
 
-    def critic_value(self, latent: Tensor, v: Tensor) -> Tensor:
-        """v·TC of latents [M D] under weights `v` [M L], at the best action, [M]."""
-        return self.values.best(self._values(latent).mean(0), v)
+    def critic_value(self, state: State, v: Tensor) -> Tensor:
+        """v·TC of M states under weights `v` [M L], at the best action, [M]."""
+        return self.values.best(self._values(state.latent).mean(0), v)
 
     def is_initialised(self) -> bool:
         """False while the last layer of every member is exactly zero, its initial value.

@@ -171,9 +171,12 @@ class IntrinsicCost:
         """IC_i(s) of each drive, [M K], differentiable in the state."""
         return torch.stack([self._energy(name, state) for name in self.drives], -1)
 
-    def needs_latent(self, goal: int | None) -> bool:
-        """Whether a drive reads the latent, where goals have `goal` numbers."""
-        return "goal" in self.drives and goal is not None and len(self._achieved) < goal
+    def needs_latent(self, world: WorldSpec) -> bool:
+        """Whether a drive reads the latent: the `world`'s goal is a picture, or has more numbers
+        than there are signals of what is achieved.
+        """
+        in_latent = world.goal_pixels or len(self._achieved) < (world.goal or 0)
+        return "goal" in self.drives and in_latent
 
     def _energy(self, name: str, state: State) -> Tensor:
         drive = self.drives[name]
@@ -199,7 +202,8 @@ def drives_in(world: WorldSpec, names: Sequence[str], known_drives: Sequence[str
     own = (SIGNAL + signal for signal in world.signals[len(SIGNALS) :])
     known(others, (*known_drives, *own), "cost.drives")
     drives = list(names)
-    if world.goal is not None and "goal" not in drives:
+    sets_goals = world.goal is not None or world.goal_pixels
+    if sets_goals and "goal" not in drives:
         drives.append("goal")
     for name in drives:
         if drives.count(name) > 1:
@@ -208,7 +212,7 @@ def drives_in(world: WorldSpec, names: Sequence[str], known_drives: Sequence[str
         raise ConfigError(
             f"config cost.drives: expected at least one of {', '.join(known_drives)}, got none"
         )
-    if "goal" in drives and world.goal is None:
+    if "goal" in drives and not sets_goals:
         raise ConfigError(
             "config cost.drives: expected a world that sets goals, got "
             f"{world.id}; leave 'goal' out"

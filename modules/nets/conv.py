@@ -78,6 +78,30 @@ class TinyCNN(CNN):
     layers = ((8, 5, 5, 3), (32, 5, 5, 2))
 
 
+class CompactCNN(CNN):
+    """5×5 stride 4 and 3×3 stride 2, 16 and 32 channels, and a linear layer of 128 units: for
+    frames of a few large things, as a point among walls.
+    """
+
+    layers = ((16, 5, 4, 0), (32, 3, 2, 0))
+
+    def __init__(
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        token_shape: tuple[int, int],
+        width_multiplier: int = 1,
+    ) -> None:
+        super().__init__(channels, height, width, token_shape, width_multiplier)
+        self.linear = nn.Linear(self.features, 128 * width_multiplier)
+        self.features = 128 * width_multiplier
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Frames `x` [M C H W], 0 to 1, under `tokens` [B T E] → features [M features]."""
+        return nn.functional.relu(self.linear(super().forward(x, tokens)))
+
+
 class NatureCNN(CNN):
     """8×8 stride 4, 4×4 stride 2, 3×3, with 32, 64, 64 channels: the encoder of DQN (Mnih et
     al. 2015).

@@ -72,3 +72,37 @@ class RunningScale(nn.Module):
     def magnitude(self) -> Tensor:
         """Root mean square of each number, [D]."""
         return (self.variance + self.centre.square()).sqrt()
+
+
+class RunningMoment(nn.Module):
+    """Running second moment E[x xᵀ] of vectors of D numbers, averaged as in `RunningScale`; the
+    identity before the first update.
+    """
+
+    moment: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, decay: float = 0.99) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("moment", torch.eye(size))
+        self.register_buffer("count", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, values: Tensor) -> None:
+        """Updates the moment with `values` [M D]; no effect if M is 0."""
+        if not len(values):
+            return
+        rate = (1 / (self.count + 1)).clamp_min(1 - self.decay)
+        self.moment.lerp_(values.T @ values / len(values), float(rate))
+        self.count.add_(1)
+
+    @torch.no_grad()
+    def whitening(self, least_share: float) -> Tensor:
+        """The symmetric matrix W [D D] with W E[x xᵀ] W = 1, where eigenvalues below `least_share`
+        of their mean are raised to it.
+        """
+        values, vectors = torch.linalg.eigh(self.moment.double())
+        floor = (least_share * values.mean()).clamp_min(1e-12)
+        whitening: Tensor = vectors * values.clamp_min(floor).rsqrt() @ vectors.T
+        return whitening.float()

@@ -11,19 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from modules import chance
-from modules.messages import (
-    ConfigError,
-    Experience,
-    Frozen,
-    MessageError,
-    Moment,
-    Observation,
-    State,
-    WorldSpec,
-)
-from modules.nets.conv import CNN, ImpalaCNN, NatureCNN, SmallCNN, TinyCNN
+from modules.messages import Experience, Frozen, WorldSpec
+from modules.nets.conv import CNN, ImpalaCNN, NatureCNN, SmallCNN
 from modules.nets.frames import as_bytes
 from modules.nets.normalisation import RunningScale, unit_rms
+from modules.perception.frames import StackedFrames
 
 _BATCH_VARIANCE_EPS = 1e-6
 _STD_EPS = 1e-3
@@ -77,11 +69,8 @@ def _augmentation(
     return drawn - largest_shift, 1 + intensity_std * noise
 
 
-class Pixels(nn.Module):
+class Pixels(StackedFrames, nn.Module):
     """A convolutional encoder of the last `frame_stack` frames; subclasses name the network.
-
-    `State.hidden` [B (stack-1)·H·Y·C] (uint8) holds the frames before the present one, oldest
-    first; at the first step of an episode it holds copies of that step's frame.
 
     latent = unit_rms((z - mean(z)) / std(z)), z = W·CNN(frames) + b, so a latent lies on the
     sphere of radius √D. In learning, mean and standard deviation are those of the batch, in acting
@@ -122,18 +111,13 @@ class Pixels(nn.Module):
             return {"height": self.frame_size, "width": self.frame_size, "gray": self.grayscale}
 
     reads: ClassVar = "pixels"
-    network_class: type[SmallCNN] | type[NatureCNN] | type[TinyCNN] | type[ImpalaCNN]
+    network_class: type[CNN] | type[ImpalaCNN]
 
     def __init__(self, *, config: Config, world: WorldSpec, token_shape: tuple[int, int]) -> None:
         super().__init__()
-        if world.pixels is None:
-            raise ConfigError(
-                f"config perception.kind: expected a world that shows pixels, got {world.id}, "
-                "which shows a vector; try perception.kind=vectors"
-            )
+        height, width, channels = self.frame_shape(world)
         self.config, self.world = config, world
         self.latent_size, self.frame_stack = config.latent_size, config.frame_stack
-        height, width, channels = world.pixels
         self.hidden_size = (self.frame_stack - 1) * height * width * channels
         self.pixel_stats = (
             RunningScale(height * width * channels, 0.999) if config.subtract_mean_frame else None
@@ -180,7 +164,7 @@ class Pixels(nn.Module):
     def _standardised(self, projected: Tensor) -> Tensor:
         """Latents [M D] of projected features [M D], standardised by running statistics."""
         centred = projected - self.latent_stats.centre
-        return unit_rms(centred / (self.latent_stats.deviation() + _STD_EPS))
+        return self._bounded(centred / (self.latent_stats.deviation() + _STD_EPS))
 
     def _batch_standardised(self, projected: Tensor) -> Tensor:
         """Latents [M D] standardised by the batch; with gradient it updates the running ones."""
@@ -188,54 +172,11 @@ class Pixels(nn.Module):
             self.latent_stats.update(projected.detach())
         variance, mean = torch.var_mean(projected, 0, correction=0)
         std = (variance + _BATCH_VARIANCE_EPS).sqrt()
-        return unit_rms((projected - mean) / (std + _STD_EPS))
+        return self._bounded((projected - mean) / (std + _STD_EPS))
 
-    def encode_frame(
-        self, frame: Tensor, hidden: Tensor, tokens: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Latent [M D] and the next `hidden` [M R] of `frame` [M H Y C] after `hidden` [M R].
-
-        A pure function, so that a simulator can be encoded frame by frame.
-        """
-        frame = as_bytes(frame)
-        earlier = hidden.view(len(frame), self.frame_stack - 1, *frame.shape[1:])
-        stack = torch.cat([earlier, frame[:, None]], 1)
-        return self.encode(stack, tokens), stack[:, 1:].flatten(1)
-
-    def perceive(self, observation: Observation, previous: Moment) -> State:
-        """The state of `observation`, under the tokens of `previous.directive`, after the frames in
-        `previous.state.hidden`. Raises MessageError where the frames have another shape.
-        """
-        pixels, expected = observation.pixels, self.world.pixels
-        if pixels is None or pixels.shape[1:] != expected:
-            received = "None" if pixels is None else str(pixels.shape)
-            raise MessageError("Observation", "pixels", f"[B {expected}]", received)
-        frame = as_bytes(pixels)
-        hidden = previous.state.hidden
-        if observation.first.any():
-            repeated = frame.flatten(1).repeat(1, self.frame_stack - 1)
-            hidden = torch.where(observation.first[:, None], repeated, hidden)
-        latent, hidden = self.encode_frame(frame, hidden, previous.directive.tokens)
-        return State(
-            latent=latent,
-            hidden=hidden,
-            signals=observation.signals,
-            ended=observation.ended.float(),
-            uncertainty=torch.zeros(len(latent)),
-            goal=observation.goal,
-        )
-
-    def initial(self, rows: int) -> State:
-        """The state before the first of an episode: zeros of the usual shapes."""
-        goal = self.world.goal
-        return State(
-            latent=torch.zeros(rows, self.latent_size),
-            hidden=torch.zeros(rows, self.hidden_size, dtype=torch.uint8),
-            signals=torch.zeros(rows, len(self.world.signals)),
-            ended=torch.zeros(rows),
-            uncertainty=torch.zeros(rows),
-            goal=None if goal is None else torch.zeros(rows, goal),
-        )
+    def _bounded(self, standardised: Tensor) -> Tensor:
+        """Latents [M D] of standardised features [M D]."""
+        return unit_rms(standardised)
 
     def encode_windows(
         self,
@@ -253,10 +194,8 @@ class Pixels(nn.Module):
         Raises MessageError where windows lack the stack-1 context frames.
         """
         rows, steps = experience.mask.shape
-        frames, length = experience.frames, steps + self.frame_stack - 1
-        if frames is None or frames.shape[1] != length:
-            received = "None" if frames is None else str(frames.shape[1])
-            raise MessageError("Experience", "frames", f"{length} frames a window", received)
+        frames = self.frames_of(experience)
+        length = frames.shape[1]
         device = frames.device
         if step_mask is None:
             step_mask = torch.ones(rows, steps, dtype=torch.bool, device=device)

@@ -390,7 +390,9 @@ def test_what_is_no_drive_is_refused_in_one_line(tmp_path, capsys, monkeypatch, 
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    # Each case has another `mine`, and no other test this one: undone, both remove the module.
+    monkeypatch.setitem(sys.modules, "mine", None)
+    monkeypatch.delitem(sys.modules, "mine")
     flags = ["--no-live", "--plugin", "mine", "--cost.drives=[mine, score]"]
     assert run(["play", "CartPole-v1", *flags]) == 2
     error = capsys.readouterr().err

@@ -8,13 +8,18 @@ from analytic import LatentCost, LatentModel, imagine, spec
 
 from modules import chance
 from modules.actor.actor import Actor
+from modules.actor.annealing import Annealing
 from modules.actor.beam import Beam
 from modules.actor.cem import CEM, CategoricalCEM
 from modules.actor.gradient import Gradient
+from modules.actor.icem import ICEM
+from modules.actor.mppi import MPPI
 from modules.actor.planner import one_hot
 from modules.actor.policy import Categorical, Gaussian
 from modules.actor.rollout import Rollout
+from modules.actor.tree import Tree
 from modules.messages import LatentSpec
+from worlds import fork
 
 BETS, FORCE = spec(True, 3), spec(False, 1)
 
@@ -29,12 +34,13 @@ class Gamble(LatentModel):
 
     latent = LatentSpec(kind="categorical", size=3, luck=1)
 
-    def __init__(self) -> None:
+    def __init__(self, pays=PAYS) -> None:
         super().__init__(None)
+        self.pays = pays
 
     def step(self, state, action, z=None):
         z = torch.eye(3)[:1].expand(len(action), -1) if z is None else z
-        self.move = lambda latent, action: latent + ((action @ PAYS) * z).sum(-1, keepdim=True)
+        self.move = lambda latent, action: latent + ((action @ self.pays) * z).sum(-1, keepdim=True)
         return super().step(state, action)
 
     def sample_latent(self, state, action, luck, temperature):
@@ -97,6 +103,17 @@ def test_few_futures_show_each_branch_as_often_as_it_happens(futures):
         paid = imagination.rollout(bets(0)).state.latent[:, 0]
         counts = torch.tensor([int((paid == pay).sum()) for pay in PAYS[0]])
         assert counts.equal((futures * RATES).round().long())
+
+
+@pytest.mark.parametrize("futures", [*range(8, 17)])
+def test_eight_futures_at_the_true_rates_tell_the_ways_of_the_world(futures):
+    """`sextet/Fork-v0`: what a plan with few futures misses is then not due to their number."""
+    rows, routes = 200, bets(0, 1, 2)
+    for route, orders in enumerate(({}, {"risk": 0.8}, {"adversarial": True})):
+        model = Gamble(torch.tensor(fork.PAYS))
+        _, imagination, _ = gamble(rows=rows, model=model, futures=futures, **orders)
+        costs = imagination.cost(imagination.rollout(routes.repeat(rows, 1, 1, 1)))
+        assert costs.argmin(1).eq(route).all()
 
 
 @pytest.mark.parametrize("td_lambda", [1.0, 0.5])
@@ -199,6 +216,8 @@ DISCRETE_PLANNERS = {
     "beam": Beam(config=Beam.Config(action_repeat=1), world=BETS),
     "rollout": Rollout(config=Rollout.Config(min_gain_std=0), world=BETS),
     "cem-categorical": CategoricalCEM(config=CategoricalCEM.Config(action_repeat=1), world=BETS),
+    "tree": Tree(config=Tree.Config(action_repeat=1), world=BETS),
+    "annealing": Annealing(config=Annealing.Config(action_repeat=1), world=BETS),
 }
 
 
@@ -248,8 +267,8 @@ class Wind(LatentModel):
 
 @pytest.mark.parametrize(
     "planner",
-    [CEM(config=CEM.Config(), world=FORCE), Gradient(config=Gradient.Config(), world=FORCE)],
-    ids=["cem", "gradient"],
+    [kind(config=kind.Config(), world=FORCE) for kind in (CEM, Gradient, MPPI, ICEM, Annealing)],
+    ids=["cem", "gradient", "mppi", "icem", "annealing"],
 )
 def test_a_risk_averse_plan_pushes_less(planner):
     """From 0, energy -s: without risk the full force is best, under risk 2 none is."""

@@ -6,26 +6,63 @@ import pytest
 import torch
 from torch import distributions
 
+from branching_step import (
+    BRANCHES,
+    PLACES,
+    RATES,
+    SIZE,
+    WORLD,
+    batch_of,
+    fit,
+    jepa,
+    state_of,
+    steps_of,
+)
 from modules import chance
 from modules.messages import ConfigError
 from modules.ports import LatentVariableModel
 from modules.world_model.latents.categorical import CategoricalLatent
 from modules.world_model.latents.continuous import GaussianLatent, SparseLatent
-from tests.branching import (
-    PLACES,
-    RATES,
-    WORLD,
-    D,
-    batch_of,
-    branches_drawn,
-    drawn,
-    latent_jepa,
-    state_of,
-    trained,
-)
 
 KEY = torch.tensor([7])
+D = SIZE
 INPUTS = D + 3
+
+
+def latent_jepa(kind, seed=0, **settings):
+    torch.manual_seed(seed)
+    return jepa(kind, settings)
+
+
+def drawn(rows, luck, fork=None):
+    """States, actions, next states and branches of random steps."""
+    steps = steps_of(rows, luck, fork)
+    return steps.state, steps.action, steps.after, steps.branch
+
+
+def windows(rows, seed=0):
+    """A batch of random steps, the states themselves as latents."""
+    steps = steps_of(rows, torch.Generator().manual_seed(seed))
+    return batch_of(steps, torch.stack([steps.state, steps.after], 1))
+
+
+def trained(model, updates, seed=0):
+    fit(model, updates, seed)
+    return model
+
+
+@torch.no_grad()
+def branches_drawn(model, samples=2000):
+    """The rates [3] at which drawn futures end at each branch, and the share on no branch: farther
+    than a quarter of the distance between two from all.
+    """
+    luck = torch.Generator().manual_seed(1)
+    latent, action, _, _ = drawn(samples, luck, fork=True)
+    state, uniform = state_of(latent), torch.rand(samples, model.latent.luck, generator=luck)
+    z = model.sample_latent(state, action, uniform, torch.ones(samples))
+    distance = torch.cdist(model.step(state, action, z).latent[:, PLACES : PLACES + 2], BRANCHES)
+    rates = torch.bincount(distance.argmin(1), minlength=3) / samples
+    return rates, float((distance.amin(1) > 0.25).float().mean())
 
 
 def variable(kind, **settings):
@@ -263,8 +300,8 @@ def test_futures_are_drawn_at_their_rates(kind):
     latent, action, after, branch = drawn(1000, torch.Generator().manual_seed(2), fork=True)
     with torch.no_grad():
         z, _ = model.infer_latent(state_of(latent), action, state_of(after))
-        reached = model.step(state_of(latent), action, z).latent[:, D - 3 : D - 1]
-    assert float((torch.cdist(reached, PLACES).argmin(1) == branch).float().mean()) >= 0.99
+        reached = model.step(state_of(latent), action, z).latent[:, PLACES : PLACES + 2]
+    assert float((torch.cdist(reached, BRANCHES).argmin(1) == branch).float().mean()) >= 0.99
 
 
 @pytest.mark.slow
@@ -295,9 +332,9 @@ def test_without_z_the_average_is_predicted_that_never_happens():
     trained(model, 1000)
     latent, action, _, _ = drawn(1000, torch.Generator().manual_seed(2), fork=True)
     with torch.no_grad():
-        place = model.step(state_of(latent), action).latent[:, D - 3 : D - 1]
-    nearest = torch.cdist(place, PLACES).amin(1).mean()
-    assert float(nearest) >= 0.9 * float((RATES @ PLACES - PLACES).norm(dim=1).min())
+        place = model.step(state_of(latent), action).latent[:, PLACES : PLACES + 2]
+    nearest = torch.cdist(place, BRANCHES).amin(1).mean()
+    assert float(nearest) >= 0.9 * float((RATES @ BRANCHES - BRANCHES).norm(dim=1).min())
 
 
 def test_the_schedule_of_the_noise_falls_and_begins_again():
@@ -333,9 +370,7 @@ def test_the_surprise_is_that_of_the_best_z():
 
 def test_losses_are_repeated_by_the_key():
     model = latent_jepa(GaussianLatent)
-    state, action, after, _ = drawn(16, torch.Generator().manual_seed(0))
-    batch = batch_of(state, action, after)
-    torch.manual_seed(1)
+    batch = windows(16)
     first, _ = latent_jepa(GaussianLatent).losses(batch, chance.keys(0, 1, 3))
     again, _ = latent_jepa(GaussianLatent).losses(batch, chance.keys(0, 1, 3))
     assert model.latent.kind == "gaussian"

@@ -8,6 +8,7 @@ from analytic import LatentCost, LatentModel, imagine, linear_quadratic, maze, s
 from agent import live, load
 from modules import chance
 from modules.actor.actor import Actor
+from modules.actor.annealing import Annealing
 from modules.actor.beam import Beam
 from modules.actor.cem import (
     CEM,
@@ -18,9 +19,12 @@ from modules.actor.cem import (
     rounds,
 )
 from modules.actor.gradient import Gradient
+from modules.actor.icem import ICEM
+from modules.actor.mppi import MPPI
 from modules.actor.planner import one_hot
 from modules.actor.policy import Categorical, Gaussian
 from modules.actor.rollout import Rollout
+from modules.actor.tree import Tree
 from modules.messages import ConfigError
 
 DISCRETE, FORCE = spec(True, 3), spec(False, 1)
@@ -274,8 +278,11 @@ def optimum(horizon, discount):
     [
         (build(Gradient, FORCE, iterations=60), 10_000, 0.005),
         (build(CEM, FORCE, samples=128, iterations=12), 20_000, 0.03),
+        (build(MPPI, FORCE, samples=128, iterations=12), 20_000, 0.03),
+        (build(ICEM, FORCE, samples=128, iterations=12), 20_000, 0.03),
+        (build(Annealing, FORCE, action_repeat=1), 20_000, 0.03),
     ],
-    ids=["gradient", "cem"],
+    ids=["gradient", "cem", "mppi", "icem", "annealing"],
 )
 def test_planners_reach_the_known_optimum(planner, budget, within):
     best, idle = optimum(6, 0.95)
@@ -405,9 +412,23 @@ EVERY = [
     (build(CategoricalCEM, DISCRETE), DISCRETE),
     (build(CEM, FORCE), FORCE),
     (build(Gradient, FORCE), FORCE),
+    (build(Gradient, FORCE, action_repeat=3), FORCE),
+    (build(MPPI, FORCE), FORCE),
+    (build(MPPI, FORCE, action_repeat=3), FORCE),
+    (build(ICEM, FORCE), FORCE),
+    (build(ICEM, FORCE, action_repeat=3), FORCE),
+    (build(Tree, DISCRETE), DISCRETE),
+    (build(Tree, DISCRETE, action_repeat=1, gumbel_scale=0), DISCRETE),
+    (build(Annealing, DISCRETE), DISCRETE),
+    (build(Annealing, FORCE, action_repeat=1), FORCE),
     (build(Rollout, DISCRETE), DISCRETE),
+    (build(Rollout, DISCRETE, action_repeat=2), DISCRETE),
 ]
-IDS = ["beam", "beam-only", "cem-categorical", "cem", "gradient", "rollout"]
+IDS = [
+    "beam", "beam-only", "cem-categorical", "cem", "gradient", "gradient-held", "mppi", "mppi-held",
+    "icem", "icem-held", "tree", "tree-greedy", "annealing", "annealing-continuous", "rollout",
+    "rollout-held",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("planner", "world"), EVERY, ids=IDS)
@@ -425,7 +446,7 @@ def test_no_planner_spends_more_than_its_budget(planner, world, budget):
         assert bool(found.energies[:, 0].isfinite().all())
 
 
-@pytest.mark.parametrize(("planner", "world"), EVERY[:-1], ids=IDS[:-1])  # a rollout looks at none
+@pytest.mark.parametrize(("planner", "world"), EVERY[:-2], ids=IDS[:-2])  # a rollout looks at none
 def test_a_good_proposal_is_never_lost(planner, world):
     # The last plan's rest is as good as can be: whatever is found must cost no more.
     model, cost = maze(2) if world is DISCRETE else linear_quadratic()
@@ -491,7 +512,10 @@ def test_with_many_actions_some_are_tried_by_chance_and_all_in_time():
         (Beam, FORCE),
         (Rollout, FORCE),
         (CategoricalCEM, FORCE),
+        (Tree, FORCE),
         (CEM, DISCRETE),
+        (MPPI, DISCRETE),
+        (ICEM, DISCRETE),
         (Gradient, DISCRETE),
     ],
 )

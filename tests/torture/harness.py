@@ -8,21 +8,26 @@ again.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import signal
 import subprocess
 import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from agent.engines.engine import Job, Report
+from agent.engines.processes import ProcessEngine
+
 HOME = Path(__file__).parents[2]
+
+_CASES_A_PROCESS = 200
 
 
 @dataclass(frozen=True)
@@ -72,23 +77,31 @@ def run(
 
     `minutes`: no case begins after that many.
     """
-    end = time.monotonic() + 60 * minutes
+    end = time.time() + 60 * minutes
     done = {outcome["case"] for outcome in read_log(log) if outcome["seed"] == seed}
     left = [number for number in numbers if number not in done]
     log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("a", encoding="utf-8") as lines,
-        ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=200) as pool,
-    ):
-        waiting: set[Future[dict[str, Any]]] = set()
-        while waiting or (left and time.monotonic() < end):
-            while left and len(waiting) < jobs and time.monotonic() < end:
-                waiting.add(pool.submit(run_case, name, left.pop(0), seed))
-            ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in ready:
-                lines.write(json.dumps(future.result()) + "\n")
-                lines.flush()
+    with log.open("a", encoding="utf-8") as lines:
+        # Processes are new after so many cases: what a torture leaves behind does not add up.
+        for start in range(0, len(left), _CASES_A_PROCESS * jobs):
+            some = left[start : start + _CASES_A_PROCESS * jobs]
+            work = [Job(str(n), functools.partial(_case_before, end, name, n, seed)) for n in some]
+            for result in ProcessEngine(jobs).map(work):
+                if result.value is not None:
+                    lines.write(json.dumps(result.value) + "\n")
+                    lines.flush()
     return [outcome for outcome in read_log(log) if outcome["seed"] == seed]
+
+
+def _case_before(
+    end: float, name: str, number: int, seed: int, folder: None, report: Report
+) -> dict[str, Any] | None:
+    """A job: a case, or None where the time is up."""
+    if time.time() >= end:
+        return None
+    # A worker ignores Ctrl-C, and what a case starts would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return run_case(name, number, seed)
 
 
 def commit() -> str:

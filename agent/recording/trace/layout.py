@@ -54,7 +54,7 @@ _EXACT = {"observation.vector", "observation.goal", "plan.actions"}
 
 _PLANS = {"plan.actions", "plan.candidates"}
 
-_ABSENT = {"observation.pixels", "state.hidden", "expected.hidden"}
+_ABSENT = {"observation.pixels", "observation.goal_pixels", "state.hidden", "expected.hidden"}
 
 _WIDE = {"recollection.keys", "recollection.values", "recollection.readout"}
 

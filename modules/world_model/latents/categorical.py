@@ -83,7 +83,9 @@ class CategoricalLatent(nn.Module):
         flat = log_probs.masked_fill(rare, -torch.inf) / temperature.clamp_min(1e-6)[:, None, None]
         reached = torch.softmax(flat, -1).cumsum(-1)
         code = (reached < luck.unsqueeze(-1) * reached[..., -1:]).sum(-1)
-        return self._one_hot(code.clamp_max(self.codes - 1))
+        z = self._one_hot(code.clamp_max(self.codes - 1))
+        # Comparisons with NaN are false: a prior that is not finite would draw the first code.
+        return z.masked_fill(reached[:, :, -1].isnan().any(-1, keepdim=True), torch.nan)
 
     def log_prior(self, inputs: Tensor, tokens: Tensor | None, z: Tensor) -> Tensor:
         """Σ over variables of log p(code), nats, [M]."""

@@ -72,7 +72,8 @@ class _Mixture(nn.Module):
         normal = torch.special.ndtri(luck[:, 1:].double()).to(means.dtype)
         spread = temperature.sqrt()[:, None] * stds[row, which]
         drawn: Tensor = means[row, which] + spread * normal
-        return drawn
+        # Comparisons with NaN are false: weights that are not finite would choose the first one.
+        return drawn.masked_fill(reached[:, -1:].isnan(), torch.nan)
 
 
 class _Continuous(nn.Module, ABC):

@@ -1,5 +1,6 @@
 """Every built-in kind keeps the contract of its port; and each kind of promise can be broken."""
 
+import importlib.util
 from typing import Literal
 
 import pytest
@@ -19,7 +20,18 @@ from modules.messages import ConfigError
 from modules.perception.vectors import Vectors
 from modules.world_model.generative import Generative
 
-EVERY = [(slot, kind) for slot in SLOT_NAMES for kind in KINDS[slot]]
+EXTRA = {
+    "hog": pytest.mark.skipif(
+        importlib.util.find_spec("skimage") is None, reason="needs sextet[hog]"
+    )
+}
+"""Kinds that need a package of an extra."""
+
+EVERY = [
+    pytest.param(slot, kind, marks=EXTRA.get(kind, ()))
+    for slot in SLOT_NAMES
+    for kind in KINDS[slot]
+]
 
 
 @pytest.mark.parametrize(("slot", "kind"), EVERY)

@@ -15,39 +15,40 @@ from pathlib import Path
 import pytest
 import torch
 
-from agent.engines.engine import Job, JobError, SerialEngine
+from agent.engines.engine import Job, JobError
 from agent.engines.processes import ProcessEngine
+from agent.engines.serial import SerialEngine
 from modules.messages import ConfigError
 
 ENGINES = [SerialEngine(), ProcessEngine(2)]
 
 
-def square(number: int, report: Callable[[object], None]) -> int:
+def square(number: int, _: None, report: Callable[[object], None]) -> int:
     report(("seen", number))
     return number * number
 
 
-def threads(_: object) -> int:
+def threads(*_: object) -> int:
     return torch.get_num_threads()
 
 
-def refuse(_: object) -> None:
+def refuse(*_: object) -> None:
     raise ConfigError("config x: expected 1, got 2")
 
 
-def divide(_: object) -> None:
+def divide(*_: object) -> None:
     raise ZeroDivisionError("by zero")
 
 
-def die(_: object) -> None:
+def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def sleep(seconds: float, _: object) -> None:
+def sleep(seconds: float, *_: object) -> None:
     time.sleep(seconds)
 
 
-def stubborn(place: Path, _: object) -> None:
+def stubborn(place: Path, *_: object) -> None:
     """Ignores SIGTERM, as a training does until it has written its checkpoint."""
     signal.signal(signal.SIGTERM, lambda *_: place.write_text("SIGTERM"))
     (place.parent / "started").touch()
@@ -131,7 +132,7 @@ if __name__ == "__main__":
 """
 
 
-def announce(place: Path, _: object) -> None:
+def announce(place: Path, *_: object) -> None:
     place.with_suffix(".partial").write_text(str(os.getpid()))
     place.with_suffix(".partial").rename(place)
     time.sleep(60)

@@ -1,0 +1,197 @@
+"""Two rooms: shown a picture of where it should be, an agent plans its way through the door.
+
+    python examples/two_rooms.py --out docs/figures/two_rooms.png
+    python examples/two_rooms.py --quick --json
+
+Perception, world model and the distance to goals are learned from the experience of random steps,
+without reward or goal. Then every fourth step is planned: the cost of a plan is the sum over its
+steps of the distance between what is predicted and the goal's latent. *Touched*: the point was at
+the goal in some step of 200; *held*: in the last one. Places that the goal is reached from at once
+are no starts. The floors are a random walk and a straight line to the goal by one who knows both
+places and not the wall.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agent import load
+from benchmarks.goal_floors import random_step, straight_step, walk
+from command_line import options_of, print_results, save_picture
+from modules.measures.probes import linear_probe
+from modules.messages import SIGNALS
+from probing import Rows, column, table_of, trained
+from worlds.point_rooms import SIDE, STEPS, TWO_ID, PointRooms, TwoRooms
+
+SETTINGS = Path(__file__).parent / "two_rooms.yaml"
+
+PLAN_SEED = 4_000_000
+"""Added to the seed of a training for the episodes of its plans."""
+
+_REWARD = SIGNALS.index("reward")
+
+
+class Size(NamedTuple):
+    """Seeds, steps and updates of a training, episodes of plans."""
+
+    seeds: int = 3
+    steps: int = 24_000
+    updates: int = 1800
+    episodes: int = 100
+
+
+QUICK = Size(seeds=1, steps=3000, updates=40, episodes=4)
+
+
+def run_of(runs: Path, seed: int, size: Size) -> Path:
+    """The folder of a training."""
+    place = runs / f"fixed-{size.steps}-{size.updates}-{seed}"
+    begin = size.steps // 4
+    trained(
+        place, TWO_ID, SETTINGS, seed, f"training.steps={size.steps}",
+        f"memory.capacity={size.steps}", f"learner.warmup_steps={begin}",
+        f"learner.replay_ratio={size.updates / (size.steps - begin)}",
+        f"learner.decay_updates={size.updates}",
+    )  # fmt: skip
+    return place
+
+
+@torch.no_grad()
+def place_read(run: Path, env: PointRooms, places: int = 1200) -> float:
+    """R² of the point's place, read linearly from the latents of frames."""
+    rng, drawn = np.random.default_rng(0), list[tuple[float, float]]()
+    env.reset(seed=0)
+    while len(drawn) < places:
+        x, y = rng.uniform(0, SIDE - 1, 2).tolist()
+        if not any(wall.holds((x, y)) for wall in env.walls):
+            drawn.append((x, y))
+    frames = torch.from_numpy(np.stack([env.picture(place) for place in drawn]))
+    player = load(run)
+    with closing(player.world):
+        perception: Any = player.agent.modules.perception
+        latents = perception.encode(frames[:, None])
+    return float(linear_probe(latents, torch.tensor(drawn)).mean())
+
+
+class Ways(NamedTuple):
+    """Of E episodes the frame [H Y 3] of the goal of the first, the points' places [E T 2] and the
+    goals' [E 2], pixels, as read from frames.
+    """
+
+    frame: NDArray[np.uint8]
+    places: NDArray[np.int64]
+    goals: NDArray[np.int64]
+
+
+def planned(run: Path, seed: int, episodes: int, *overrides: str) -> tuple[dict[str, float], Ways]:
+    """Episodes, side by side, of an agent that plans towards pictures of goals."""
+    plans = ("configurator.mode=2", f"world.num_envs={episodes}", *overrides)
+    player = load(run, *plans, seed=PLAN_SEED + seed)
+    with closing(player.world):
+        began = time.process_time()
+        seen = [moment.observation for moment in player.live((STEPS + 1) * episodes)]
+        spent = time.process_time() - began
+    at_goal = torch.stack([observation.signals[:, _REWARD] for observation in seen]) > 0
+    first = at_goal.int().argmax(0)[at_goal.any(0)].float()
+    figures = {
+        "touched": float(at_goal.any(0).float().mean()),
+        "held": float(at_goal[-1].float().mean()),
+        "steps": float(first.mean()) if len(first) else float("nan"),
+        "CPU, s an episode": spent / episodes,
+    }
+    pictures = [_numpy(observation.pixels) for observation in seen]
+    goals = _numpy(seen[0].goal_pixels)
+    return figures, Ways(
+        goals[0], np.stack([point_in(one) for one in pictures], 1), point_in(goals)
+    )
+
+
+def _numpy(pixels: torch.Tensor | None) -> NDArray[np.uint8]:
+    assert pixels is not None  # this world shows pictures
+    return pixels.numpy()
+
+
+def point_in(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Where the point is in frames [E H Y 3], (x, y) [E 2]: the place of the most red."""
+    place = frames[..., 0].reshape(len(frames), -1).argmax(1)
+    return np.stack([place % frames.shape[2], place // frames.shape[2]], 1)
+
+
+def rows_of(runs: Path, size: Size) -> tuple[Rows, Ways]:
+    """Floors, and plans in the model of each seed, with what was learned and what it cost; ways of
+    the first seed.
+    """
+    rows: Rows = {}
+    for name, choose in {"random": random_step, "straight line": straight_step}.items():
+        floor = walk(TwoRooms(observation="state"), choose, 20 * size.episodes)
+        figures = {key: float(floor[key]["share"]) for key in ("touched", "held")}
+        figures["steps"] = float("nan" if floor["steps"] is None else floor["steps"])
+        rows[name] = [figures]
+    ways = list[Ways]()
+    for seed in range(size.seeds):
+        run = run_of(runs, seed, size)
+        figures, of_seed = planned(run, seed, size.episodes)
+        ways.append(of_seed)
+        result = json.loads((run / "result.json").read_text())
+        learned = {
+            "place, R²": place_read(run, TwoRooms()),
+            "training, CPU min": result["cpu_seconds"] / 60,
+        }
+        rows.setdefault("plans", []).append(figures | learned)
+    return rows, ways[0]
+
+
+def bars_of(rows: Rows) -> dict[str, bool]:
+    """What must hold of means over seeds, and whether it does."""
+
+    def of(name: str) -> float:
+        return float(column(rows, "plans", name).mean())
+
+    return {
+        "touched in at least 98 %": of("touched") >= 0.98,
+        "held in at least 95 %": of("held") >= 0.95,
+        "at most .5 s of CPU an episode": of("CPU, s an episode") <= 0.5,
+        "trained in at most 5 CPU minutes": of("training, CPU min") <= 5,
+    }
+
+
+def draw(ways: Ways, place: Path, episodes: int = 6) -> None:
+    """A PNG: the ways of some episodes through the door, a colour each; a ring is a goal."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(ways.frame[..., 2] > 80, cmap="Greys", vmin=0, vmax=3, interpolation="nearest")
+    for number, (places, goal) in enumerate(zip(ways.places, ways.goals, strict=True)):
+        if number == episodes:
+            break
+        (line,) = axes.plot(*places.T, lw=1.2)
+        axes.plot(*places[0], "s", ms=5, color=line.get_color())
+        axes.plot(*goal, "o", ms=13, mfc="none", mew=1.5, color=line.get_color())
+    axes.set_title("Ways of plans: from the square to the ring", fontsize=9)
+    axes.set_axis_off()
+    save_picture(figure, place, dpi=110)
+
+
+def main() -> None:
+    """Trains what is missing, plans, prints the table and draws the picture."""
+    options = options_of(
+        __doc__, quick="a small training, under a minute", picture="two_rooms", runs="two_rooms"
+    )
+    size = QUICK if options.quick else Size()
+    rows, ways = rows_of(options.runs, size)
+    draw(ways, options.out)
+    figures = {**size._asdict(), "rows": rows} if options.json else None
+    print_results([table_of(rows)], bars_of(rows), figures)
+
+
+if __name__ == "__main__":
+    main()

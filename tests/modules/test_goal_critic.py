@@ -1,0 +1,147 @@
+"""The critic of a goal: the distance in steps, learned from experience without a goal."""
+
+import pytest
+import torch
+
+from modules.cost.goal_critic import GoalDistance
+from modules.messages import SIGNALS, ActionSpec, ConfigError, Experience, State, WorldSpec
+from modules.nets.normalisation import RunningMoment
+from modules.ports import encoded_states
+
+SIZE = 6
+WORLD = WorldSpec(
+    id="test/goal", pixels=None, vector=SIZE, signals=SIGNALS, goal=SIZE,
+    actions=ActionSpec(discrete=True, size=2),
+)  # fmt: skip
+
+
+def critic(world=WORLD, heads=("effort", "goal"), **settings):
+    return GoalDistance(
+        config=GoalDistance.Config(**settings), world=world, latent_size=SIZE, heads=heads,
+        discount=0.9,
+    )  # fmt: skip
+
+
+def walks(rows=64, steps=5, seed=0):
+    """Straight walks with constant steps in the first two dimensions; the others jump about, a
+    hundred times as far as a step.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    step = torch.nn.functional.normalize(torch.randn(rows, 1, 2, generator=draw), dim=2)
+    time = torch.arange(steps)[None, :, None]
+    place = torch.randn(rows, 1, 2, generator=draw) * 5 + 0.1 * step * time
+    return torch.cat([place, torch.randn(rows, steps, SIZE - 2, generator=draw) * 10], 2)
+
+
+def experience_of(latents, mask=None):
+    rows, steps = latents.shape[:2]
+    over = torch.zeros(rows, steps, dtype=torch.bool)
+    return Experience(
+        frames=None, vectors=latents, signals=torch.zeros(rows, steps, len(SIGNALS)), goals=None,
+        actions=torch.zeros(rows, steps, 2), terminated=over, truncated=over,
+        mask=~over if mask is None else mask, indices=torch.arange(rows),
+        importance_weights=torch.ones(rows), tokens=None,
+    )  # fmt: skip
+
+
+def losses_of(made, latents, mask=None):
+    experience = experience_of(latents, mask)
+    targets = encoded_states(experience, latents)
+    named, priorities = made.losses(torch.zeros(1), experience, targets[:1], targets)
+    assert priorities is None
+    return named["goal distance"]
+
+
+def state(latent, goal):
+    rows = len(latent)
+    return State(
+        latent=latent, hidden=torch.zeros(rows, 0), signals=torch.zeros(rows, len(SIGNALS)),
+        ended=torch.zeros(rows), uncertainty=torch.zeros(rows), goal=goal,
+    )  # fmt: skip
+
+
+def test_a_whitened_moment_is_the_identity():
+    draw = torch.randn(500, SIZE, generator=torch.Generator().manual_seed(0))
+    values = draw @ torch.diag(torch.arange(1.0, SIZE + 1))
+    moment = RunningMoment(SIZE)
+    torch.testing.assert_close(moment.whitening(1e-6), torch.eye(SIZE))
+    for part in values.split(100):
+        moment.update(part)
+    whitening = moment.whitening(1e-6)
+    torch.testing.assert_close(whitening, whitening.T)
+    whole = whitening @ (values.T @ values / len(values)) @ whitening
+    torch.testing.assert_close(whole, torch.eye(SIZE), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("least_share", "times"), [(1e-3, 10), (1e-9, 80)])
+def test_what_jumps_about_does_not_count_and_steps_do(least_share, times):
+    made = critic(least_share=least_share)
+    optimiser = torch.optim.Adam(made.parameters(), lr=0.05)
+    for number in range(150):
+        optimiser.zero_grad()
+        losses_of(made, walks(seed=number)).backward()
+        optimiser.step()
+    with torch.no_grad():
+        here, jumped = torch.zeros(1, SIZE), torch.zeros(1, SIZE)
+        jumped[:, 2:] = 3.0
+        there = torch.zeros(1, SIZE)
+        there[:, 0] = 3.0
+        assert float(made.distance(there, here)) > times * float(made.distance(jumped, here))
+
+
+def test_states_k_steps_apart_are_k_apart():
+    made = critic(least_share=1e-9)
+    straight = walks()[..., :2]
+    latents = torch.cat([straight, straight @ torch.randn(2, SIZE - 2)], 2)
+    optimiser = torch.optim.Adam(made.parameters(), lr=0.05)
+    for _ in range(200):
+        optimiser.zero_grad()
+        loss = losses_of(made, latents)
+        loss.backward()
+        optimiser.step()
+    apart = made.distance(latents[:, 4], latents[:, 0])
+    assert float(apart.detach().mean()) == pytest.approx(4, rel=0.15)
+
+
+def test_steps_outside_a_window_change_nothing():
+    latents = walks()
+    mask = torch.ones(latents.shape[:2], dtype=torch.bool)
+    mask[::2, 3:] = False
+    other = torch.where(mask.unsqueeze(2), latents, latents + 1e6)
+    one, two = critic(), critic()
+    torch.testing.assert_close(losses_of(one, latents, mask), losses_of(two, other, mask))
+    torch.testing.assert_close(one.steps.moment, two.steps.moment)
+
+
+def test_the_value_is_of_the_head_of_the_goal_and_has_a_gradient_at_it():
+    made = critic()
+    losses_of(made, walks())
+    latent = torch.randn(3, SIZE, requires_grad=True)
+    goal = latent.detach().clone()
+    goal[1:] += 1
+    v = torch.tensor([[5.0, 2.0]]).expand(3, -1)
+    value = made.critic_value(state(latent, goal), v)
+    assert float(value.detach()[0]) == 0
+    torch.testing.assert_close(value, 2 * made.expect(state(latent, goal)).critic[:, 1])
+    assert not made.expect(state(latent, goal)).critic[:, 0].any()
+    value.sum().backward()
+    assert bool(latent.grad.isfinite().all())
+    assert not made.critic_value(state(latent.detach(), None), v).any()
+
+
+def test_before_the_first_update_it_is_0():
+    made = critic()
+    assert not made.is_initialised()
+    assert not made.expect(state(torch.randn(3, SIZE), torch.randn(3, SIZE))).critic.any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "heads", "expected"),
+    [
+        ({}, ("effort",), "a world that sets goals"),
+        ({"goal": 3}, ("goal",), "a goal that is a picture or has 6 numbers"),
+    ],
+)
+def test_it_is_refused_where_there_is_no_goal_in_the_latent(changes, heads, expected):
+    with pytest.raises(ConfigError, match=expected):
+        critic(WORLD.model_copy(update=changes), heads)
