@@ -16,6 +16,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from worlds.copies import SharingEnv
+
 ID = "sextet/Orchard-v0"
 STEPS = 100
 """Length of an episode, steps."""
@@ -78,7 +80,7 @@ class _Look(NamedTuple):
     grain: NDArray[np.int16]
 
 
-class Orchard(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
+class Orchard(SharingEnv[dict[str, NDArray[Any]], np.int64]):
     """A walker on a 9×9 torus collects fruits by stepping on them.
 
     `observation` [48 48 3] uint8 is centred on the walker; the ground moves. There are 6 fruits of
@@ -200,16 +202,6 @@ class Orchard(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
         if self.picked is not None:
             achieved[self.picked] = 1.0
         return {"observation": self.frame, "desired_goal": desired, "achieved_goal": achieved}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Orchard:
-        """An independent copy, which shares the arrays that are never written into."""
-        copy = object.__new__(Orchard)
-        copy.__dict__.update(self.__dict__)
-        if self._np_random is not None:
-            copy._np_random = np.random.Generator(np.random.PCG64())
-            copy._np_random.bit_generator.state = self._np_random.bit_generator.state
-        memo[id(self)] = copy
-        return copy
 
     def render(self) -> NDArray[np.uint8]:
         """[208 192 3] uint8: a bar in the task's colour above the frame, enlarged four times."""

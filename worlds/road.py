@@ -15,6 +15,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from worlds.copies import SharingEnv
+
 ID, STATE_ID = "sextet/Road-v0", "sextet/Road-state-v0"
 STEPS = 200
 """Length of an episode, steps."""
@@ -92,7 +94,7 @@ _LEAF_BANDS = np.arange(TREES)[:, None] * LEAVES + np.arange(_TREE) // -(-_TREE 
 _SIDES = np.array((-1, 1))
 
 
-class Road(gymnasium.Env[NDArray[Any], np.int64]):
+class Road(SharingEnv[NDArray[Any], np.int64]):
     """Drives along a road of three lanes among four cars, for 200 steps.
 
     `observation`: pixels [64 64 3] uint8 by default, or with `observation="state"` a vector
@@ -276,16 +278,6 @@ class Road(gymnasium.Env[NDArray[Any], np.int64]):
     def render(self) -> NDArray[np.uint8]:
         """[256 256 3] uint8: the frame, enlarged four times."""
         return self._draw().repeat(4, 0).repeat(4, 1)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Road:
-        """An independent copy, which shares the arrays: they are replaced, not written into."""
-        copy = object.__new__(Road)
-        copy.__dict__.update(self.__dict__)
-        if self._np_random is not None:
-            copy._np_random = np.random.Generator(np.random.PCG64())
-            copy._np_random.bit_generator.state = self._np_random.bit_generator.state
-        memo[id(self)] = copy
-        return copy
 
 
 def _fill(

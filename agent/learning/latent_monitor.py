@@ -23,8 +23,9 @@ MIN_STEPS = 64
 """Steps below which a read-out is not judged."""
 
 MAX_OVERLAP = 0.5
-"""Greatest share of a change that both z and the state with its action say (.97 of a Gaussian
-z without limit in CartPole)."""
+"""Greatest share of a change that can be read both from z and from the state with its action (.97
+of a Gaussian z without limit in CartPole).
+"""
 
 MIN_MISSED, MIN_EXPLAINED = 0.05, 0.2
 """Share of a change that draws from the prior must miss for z to be judged, and the least share of
@@ -44,10 +45,10 @@ def examine_latent(
     `latents` are [B 2 D]; none where it has no z.
 
     `health/latent_overlap`: R² of the change of the latents read from the inferred z alone, plus
-    that read from state and action alone, less 1. Read-outs of independent variables add up to 1 at
-    most, so what is above it is said twice: z leaks (criterion 4). `health/latent_explained`: 1
-    less the error of the change predicted under the inferred z over that under draws from the
-    prior; at 0 predictions do not depend on z.
+    that read from state and action alone, less 1. The R² of independent variables add up to 1 at
+    most, so above it z repeats what state and action determine: z leaks (criterion 4).
+    `health/latent_explained`: 1 less the error of the change predicted under the inferred z over
+    that under draws from the prior; at 0 predictions do not depend on z.
     """
     modules = agent.modules
     if modules.world_model.latent is None:
@@ -85,8 +86,8 @@ def examine_latent(
     name, warnings = f"world model {type(model).__name__}", []
     if overlap > MAX_OVERLAP:
         warnings.append(
-            f"{name}: z leaks: {overlap:.0%} of a change is said by z and by state and action "
-            "alike; limit z more (world_model.latent)"
+            f"{name}: z leaks: {overlap:.0%} of a change can be read from z and from state and "
+            "action alike; limit z more (world_model.latent)"
         )
     if missed > MIN_MISSED and explained < MIN_EXPLAINED:
         warnings.append(

@@ -58,13 +58,14 @@ class GoalDistance(nn.Module):
         self.config, self.heads = config, heads
         self.steps = RunningMoment(latent_size)
         self.log_scale = nn.Parameter(torch.zeros(()))
-        self._whitening: tuple[float, Tensor] | None = None
+        self._whitening: tuple[int, Tensor] | None = None
 
     def whitening(self) -> Tensor:
         """W, [D D]."""
-        count = float(self.steps.count)
-        if self._whitening is None or self._whitening[0] != count:
-            self._whitening = count, self.steps.whitening(self.config.least_share)
+        # Each step of a plan asks for it; an update and other weights change the version.
+        version = self.steps.moment._version
+        if self._whitening is None or self._whitening[0] != version:
+            self._whitening = version, self.steps.whitening(self.config.least_share)
         return self._whitening[1]
 
     def distance(self, latent: Tensor, goal: Tensor) -> Tensor:

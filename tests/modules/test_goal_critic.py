@@ -129,6 +129,17 @@ def test_the_value_is_of_the_head_of_the_goal_and_has_a_gradient_at_it():
     assert not made.critic_value(state(latent.detach(), None), v).any()
 
 
+def test_other_weights_measure_by_their_own_steps():
+    made, other = critic(), critic()
+    losses_of(made, walks())
+    losses_of(other, 10 * walks())
+    place, goal = torch.ones(1, SIZE), torch.zeros(1, SIZE)
+    expected = other.distance(place, goal).detach()
+    assert not torch.equal(made.distance(place, goal), expected)
+    made.load_state_dict(other.state_dict())
+    torch.testing.assert_close(made.distance(place, goal).detach(), expected)
+
+
 def test_before_the_first_update_it_is_0():
     made = critic()
     assert not made.is_initialised()
