@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from contextlib import closing
 from dataclasses import dataclass
@@ -37,15 +38,18 @@ Rows = dict[str, list[dict[str, float]]]
 
 
 def trained(place: Path, world: str, config: Path, seed: int, *overrides: str) -> dict[str, Any]:
-    """The result of the training in the folder `place`, trained where it is not there. Exits where
-    a training there was stopped before its end.
+    """The result of the training in the folder `place`, trained where it is not there. A training
+    that was stopped or killed goes on from its last checkpoint.
     """
-    if not (place / "result.json").is_file():
+    file = place / "result.json"
+    if not file.is_file() or json.loads(file.read_text())["stopped"]:
         print(f"{place}: training", file=sys.stderr, flush=True)
-        train(world, *overrides, config=config, seed=seed, run=place)
-    result: dict[str, Any] = json.loads((place / "result.json").read_text())
-    if result["stopped"]:
-        sys.exit(f"{place}: expected a whole training, got one that was stopped; remove the folder")
+        if (place / "checkpoints").is_dir():
+            train(resume=place)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+            train(world, *overrides, config=config, seed=seed, run=place)
+    result: dict[str, Any] = json.loads(file.read_text())
     return result
 
 

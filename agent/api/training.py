@@ -21,8 +21,8 @@ from agent.assembly.load import RunRequest, configure, init_from
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset
 from agent.assembly.trust import require_named
-from agent.engines.choice import engine_for
 from agent.engines.engine import Engine
+from agent.engines.processes import ProcessEngine
 from agent.learning.evaluation import EvaluationProgress, whole_episodes
 from agent.learning.learner import Learner
 from agent.learning.metrics import TensorBoard, require_tensorboard
@@ -456,7 +456,7 @@ def _learn(
         if traces:
             training = OfflineTraining(traces=traces, **parts)
         elif plan.workers:
-            several = stack.enter_context(engine or engine_for("processes", plan.workers))
+            several = stack.enter_context(engine or ProcessEngine(plan.workers))
             workers = Workers(several, assembly, plugins, folder)
             training = SegmentedTraining(live=workers.live, blocks=len(workers.blocks), **parts)
         else:

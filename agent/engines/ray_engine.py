@@ -98,6 +98,9 @@ class RayEngine:
         self._running: dict[Any, _Attempt] = {}
 
     def __enter__(self) -> Self:
+        # Linux kills the processes of a local cluster with the thread that started them, so the one
+        # that has the engine starts it, and not a thread that maps for a while.
+        self._start()
         self._entered += 1
         return self
 

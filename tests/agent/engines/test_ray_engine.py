@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -60,11 +61,12 @@ def cluster():
 def connected(cluster, tmp_path_factory):
     """One connection for all tests: with each one workers start anew, which takes seconds."""
     before = Path.cwd()
-    with RayEngine(address=cluster.address) as made:
-        # Workers look for modules in the folder where a driver connects, before all others: here
-        # they are to find those of their own installation.
-        os.chdir(tmp_path_factory.mktemp("driver"))
+    # Workers look for modules in the folder where a driver connects, before all others: here they
+    # are to find those of their own installation.
+    os.chdir(tmp_path_factory.mktemp("driver"))
+    with ExitStack() as stack:
         try:
+            made = stack.enter_context(RayEngine(address=cluster.address))
             list(made.map([Job("first", first)]))
         finally:
             os.chdir(before)
@@ -250,6 +252,28 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+def test_a_local_cluster_outlives_the_thread_that_maps():
+    """A training with workers maps each segment in a thread of its own."""
+    program = (
+        "import threading\n"
+        "from agent.engines.engine import Job\n"
+        "from agent.engines.ray_engine import RayEngine\n"
+        "done = []\n"
+        "with RayEngine(jobs=1) as engine:\n"
+        "    for segment in range(2):\n"
+        "        mapped = lambda: done.extend(engine.map([Job('one', lambda _, report: 1)]))\n"
+        "        thread = threading.Thread(target=mapped)\n"
+        "        thread.start()\n"
+        "        thread.join(40)\n"
+        "print(len(done))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=HOME, capture_output=True, text=True, timeout=100,
+        check=False,
+    )  # fmt: skip
+    assert ended.stdout.strip() == "2", ended.stderr
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path, capsys):
