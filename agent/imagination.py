@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -14,6 +14,7 @@ from modules import chance
 from modules.messages import Directive, Situation, State
 from modules.ports import (
     IMAGINED_METHODS,
+    CoarserWorldModel,
     Cost,
     Futures,
     LatentVariableModel,
@@ -25,13 +26,24 @@ from modules.ports import (
 @dataclass(frozen=True)
 class PlanCost:
     """How the cost of a plan is summed (`Imagination`): γ per step, whether the critic counts at
-    every step, λ, and the first steps in which latent variables are drawn, 0: all.
+    every step, λ, and the first steps in which latent variables are drawn, 0: all. `duration`:
+    steps of the world in one imagined step, each of which costs what the state after the last does.
     """
 
     discount: float
     sum_critic_every_step: bool = False
     td_lambda: float = 1.0
     branch_steps: int = 0
+    duration: int = 1
+
+    def pooled(self, steps: int) -> PlanCost:
+        """The same for imagined steps that last `steps` of these."""
+        return replace(
+            self,
+            discount=self.discount**steps,
+            td_lambda=self.td_lambda**steps,
+            duration=self.duration * steps,
+        )
 
 
 class Imagination:
@@ -64,7 +76,11 @@ class Imagination:
     permutation π for each step, so that few futures show each branch about as often as it happens.
     Futures are a function of the row's random key: the page imagines the same ones again.
 
-    `model_calls` [B] int64 counts each row, candidate, future and step imagined. Tensors are
+    Where the world model has levels, `coarser` is imagination at the level above, with its own
+    actions and longer steps, and `towards` the same imagination with another goal (§4.7).
+
+    `model_calls` [B] int64 counts each row, candidate, future and step imagined, at any level.
+    Tensors are
     unchecked, and differentiable in actions and z: planners that need no gradient use
     `torch.no_grad()`. Rows have the same number of futures, the largest of theirs; the actor plans
     for rows with different numbers apart.
@@ -81,15 +97,22 @@ class Imagination:
         self.world_model, self.cost_module = world_model, cost
         self.situation, self.directive, self.plan_cost = situation, directive, plan_cost
         self.model_calls = torch.zeros(situation.batch, dtype=torch.int64)
-        self._whole: tuple[Imagination, Tensor] | None = None
+        self._whole: tuple[Imagination, Tensor | None] | None = None
+        self._dims: Mapping[str, int] | None = None
         self._last_values: tuple[State, Tensor | None] | None = None
         self._lucks: dict[int, Tensor] = {}
 
     def select(self, index: Tensor) -> Imagination:
         """Imagination of the rows `index` [M] alone; its model calls are counted here too."""
+        part = self._part(self.situation.select(index), index)
+        part.directive = self.directive.select(index)
+        return part
+
+    def _part(self, situation: Situation, index: Tensor | None = None) -> Imagination:
+        """A copy with another situation, of the rows `index`, None: of all."""
         part = copy.copy(self)
-        part.situation, part.directive = self.situation.select(index), self.directive.select(index)
-        part.model_calls = torch.zeros(len(index), dtype=torch.int64)
+        part.situation = situation
+        part.model_calls = torch.zeros(situation.batch, dtype=torch.int64)
         part._whole, part._last_values, part._lucks = (self, index), None, {}
         return part
 
@@ -99,13 +122,15 @@ class Imagination:
         lengths of axes; candidates have more rows than its B.
         """
         dims = {axis: length for axis, length in dims.items() if axis != "B"}
-        return Imagination(
+        whole = Imagination(
             gate("world_model", self.world_model, dims, IMAGINED_METHODS),
             gate("cost", self.cost_module, dims, IMAGINED_METHODS),
             self.situation,
             self.directive,
             self.plan_cost,
         )
+        whole._dims = dims
+        return whole
 
     @property
     def num_futures(self) -> Tensor:
@@ -115,6 +140,49 @@ class Imagination:
         if self.world_model.latent is None:
             return torch.ones_like(self.model_calls)
         return self.directive.futures.minimum(self.directive.model_calls).clamp_min(1)
+
+    # -- levels -----------------------------------------------------------------------------
+
+    def coarser(self) -> Imagination:
+        """Imagination at the level above: its actions are macro-actions, and a step lasts
+        `pool_steps` of those here. Its model calls are counted here too.
+        """
+        model: CoarserWorldModel = cast(CoarserWorldModel, self.world_model).coarser  # type: ignore[assignment]
+        part = self._part(self.situation)
+        part.plan_cost = self.plan_cost.pooled(model.pool_steps)
+        # The sub-goal that a directive sets is for the lowest level.
+        part.directive = Directive.unchecked(**{**self.directive.__dict__, "subgoal": None})
+        part.world_model = model
+        if self._dims is not None:
+            part.world_model = gate("world_model", model, self._dims, IMAGINED_METHODS)
+        return part
+
+    def towards(self, subgoal: Tensor) -> Imagination:
+        """The same imagination with the sub-goal, latents [B D], in place of the goal: energies of
+        the goal measure the way to it, others are as they are. Its model calls are counted here
+        too.
+        """
+        situation = self.situation
+        state = State.unchecked(**{**situation.state.__dict__, "goal": subgoal})
+        return self._part(Situation.unchecked(**{**situation.__dict__, "state": state}))
+
+    @property
+    def pool_steps(self) -> int:
+        """Steps of the level below in one step of this level; 1 at the lowest."""
+        return int(getattr(self.world_model, "pool_steps", 1))
+
+    @property
+    def subgoal(self) -> Tensor | None:
+        """The sub-goal that the directive sets, [B D], inf in rows without one; None: it sets none
+        at this level.
+        """
+        return self.directive.subgoal
+
+    def steps_to_goal(self) -> Tensor:
+        """Steps of this level, one above the lowest, from the present state to the goal, [B]."""
+        state = self.start()
+        assert state.goal is not None  # agents without goals plan without levels
+        return cast(CoarserWorldModel, self.world_model).steps_to(state, state.goal)
 
     # -- states -----------------------------------------------------------------------------
 
@@ -133,7 +201,9 @@ class Imagination:
         self.model_calls += calls
         if self._whole is not None:
             whole, index = self._whole
-            whole._count(torch.zeros_like(whole.model_calls).index_add_(0, index, calls))
+            if index is not None:
+                calls = torch.zeros_like(whole.model_calls).index_add_(0, index, calls)
+            whole._count(calls)
 
     def state_ids(self, state: State) -> Tensor | None:
         """Numbers [M] that are equal where states look alike, from a world model that has them
@@ -273,9 +343,13 @@ class Imagination:
 
     def _step_cost(self, state: State, t: int) -> Tensor:
         """What the state after step t, counted from 0, adds to a plan's cost before γ^t p_t."""
-        energy = self.energy(state)
+        energy, duration = self.energy(state), self.plan_cost.duration
         if self.plan_cost.sum_critic_every_step:
-            return energy + self.critic_value(state)
+            energy = energy + self.critic_value(state)
+        if duration > 1:
+            energy = duration * energy
+        if self.plan_cost.sum_critic_every_step:
+            return energy
         if (λ := self.plan_cost.td_lambda) == 1:
             return energy
         later = self.plan_cost.discount * (1 - state.ended) * self.critic_value(state)

@@ -26,6 +26,7 @@ def initial_moment(m: Modules, w: WorldSpec, rows: int) -> Moment:
     """The moment before the first of an episode, step -1: zeros and each module's `initial`."""
     none, zeros = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows)
     state, directive = m.perception.initial(rows), m.configurator.initial(rows)
+    levels = getattr(m.world_model, "levels_shape", None)
     no_pixels = None if w.pixels is None else torch.zeros(rows, *w.pixels, dtype=torch.uint8)
     return Moment(
         step=-1,
@@ -47,5 +48,8 @@ def initial_moment(m: Modules, w: WorldSpec, rows: int) -> Moment:
         episode_step=zeros.long() - 1,
         directive=directive,
         plan=m.actor.initial(rows),
-        expected=state.replace(hidden=torch.zeros(rows, m.world_model.hidden_size)),
+        expected=state.replace(
+            hidden=torch.zeros(rows, m.world_model.hidden_size),
+            levels=None if levels is None else torch.zeros(rows, *levels),
+        ),
     )

@@ -22,6 +22,13 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> int:
+    """A number of at least 1."""
+    if natural(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return int(text)
+
+
 def options_of(
     document: str | None,
     *,
@@ -30,9 +37,11 @@ def options_of(
     runs: str | None = None,
     seed: bool = False,
     parts: Sequence[str] = (),
+    counts: Sequence[str] = (),
 ) -> argparse.Namespace:
     """`quick` (described so) and `json`; `out` of an example that draws a `picture` of this name,
-    `runs` of one that trains into a folder of this name, `seed`, and `only` of one with `parts`.
+    `runs` of one that trains into a folder of this name, `seed`, `only` of one with `parts`, and
+    `counts`, numbers of at least 1 such as `seeds`, None where they are left to the example.
 
     The folder of the picture is made. Bad input ends the program in a line, exit code 2. Torch has
     one thread from here on, so that figures do not depend on the machine's cores.
@@ -42,6 +51,8 @@ def options_of(
         parser.add_argument("--seed", type=natural, default=0, help="the first of the seeds")
     if parts:
         parser.add_argument("--only", choices=parts, help="one part")
+    for name in counts:
+        parser.add_argument(f"--{name}", type=positive, help=f"number of {name}")
     parser.add_argument("--quick", action="store_true", help=quick)
     if runs is not None:
         parser.add_argument("--runs", type=Path, default=Path("runs") / runs, help="trainings")

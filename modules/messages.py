@@ -13,6 +13,7 @@ R     size of a state's hidden context             V     recalled slots
 Q     size of the configurator's state             U     size of a recalled value
 X     size of a memory key                         O     logged steps of a candidate plan
 W     steps of a window of experience              F     frames of a window, with context
+J     levels above the first                       I     size of a coarser latent
 ====  ===========================================  ====  =====================================
 
 A message is frozen, refuses unknown fields, and checks at construction that its fields agree with
@@ -220,7 +221,7 @@ class Message(Frozen):
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     renamed: ClassVar[Mapping[str, str]] = {}
     """Name of a field in version 1 → its name now; bytes and traces of version 1 are read by it."""
     added: ClassVar[Mapping[str, int | bool]] = {}
@@ -723,7 +724,9 @@ class State(Message):
     expects, what the surprise will be measured from). `signals`:
     observed in a perceived state, predicted in an imagined one. `ended`: probability that the
     episode is over. `uncertainty`: >= 0, 0 where the state is certain. `goal`: of the episode, as
-    numbers, or the latent of a goal that is a picture.
+    numbers, or the latent of a goal that is a picture. `levels`: coarser latents of a hierarchical
+    world model (§4.6), one for each level above, the lowest first; None where there is no
+    hierarchy, and in states imagined at the lowest level.
     """
 
     renamed: ClassVar = {"carry": "hidden"}
@@ -733,6 +736,7 @@ class State(Message):
     ended: Annotated[Tensor, Shape("B", least=0, most=1)]
     uncertainty: Annotated[Tensor, Shape("B", least=0)]
     goal: Annotated[Tensor, Shape("B G")] | None = None
+    levels: Annotated[Tensor, Shape("B J I")] | None = None
 
     def with_novelty(self, novelty: Tensor) -> State:
         """A copy whose signal `novelty` is `novelty` [B]."""
@@ -826,7 +830,8 @@ class Directive(Message):
     drawn from; 0: the most likely z. `risk`: weight of uncertainty in the cost of a plan (> 0
     averse). `adversarial`: a plan costs what the worst of its futures costs (§5).
     `configurator_state`: context of the configurator, which no other module reads. `reason`: for
-    these settings, a line a row.
+    these settings, a line a row. `subgoal`: the latent that a hierarchical planner is to reach
+    first (§6), inf where its upper level chooses one; None where no planner reads it.
     """
 
     renamed: ClassVar = {"carry": "configurator_state"}
@@ -842,7 +847,8 @@ class Directive(Message):
     latent_temperature: Annotated[Tensor, Shape("B", least=0, most=100)]
     risk: Annotated[Tensor, Shape("B", least=-1000, most=1000)]
     adversarial: Annotated[Tensor, Shape("B", "bool")]
-    configurator_state: Annotated[Tensor, Shape("B Q")]
+    configurator_state: Annotated[Tensor, Shape("B Q", infinite=True)]
+    subgoal: Annotated[Tensor, Shape("B D", infinite=True)] | None = None
     reason: tuple[str, ...]
 
 
@@ -853,7 +859,9 @@ class Plan(Message):
     (Mode-1: 1), the rest is padding. `remaining_commit` more of them are carried out without
     planning again. `energy`: predicted cost of the plan, 0 where none is predicted. `mode`:
     1 or 2. `model_calls`: imagined steps used. `candidates`: M alternatives, for trace and view,
-    with their `candidate_energies`, inf where there is no candidate.
+    with their `candidate_energies`, inf where there is no candidate. `subgoals`: of each level
+    above, the lowest first, the latent that the plan is to reach, inf where the plan goes to the
+    goal itself or reacts; None where no level is above (§4.7).
     """
 
     renamed: ClassVar = {"committed": "remaining_commit"}
@@ -865,6 +873,7 @@ class Plan(Message):
     model_calls: Annotated[Tensor, Shape("B", "int", least=0, most=10_000_000)]
     candidates: Annotated[Tensor, Shape("B M O A", least=-1, most=1)]
     candidate_energies: Annotated[Tensor, Shape("B M", infinite=True)]
+    subgoals: Annotated[Tensor, Shape("B J D", infinite=True)] | None = None
 
     @property
     def action(self) -> Tensor:

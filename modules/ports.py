@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from modules.messages import (
+    ActionSpec,
     Directive,
     Energy,
     Experience,
@@ -262,6 +263,9 @@ class WorldModel(Protocol):
     One that can show what it imagines offers `decode(state) -> Tensor`: the observations of states,
     frames [M H Y C] uint8 or vectors [M N], as the world shows them.
 
+    One with a level above has `coarser`, a `CoarserWorldModel` or None, and `levels_shape`, (J, I),
+    the form of `State.levels` in what it predicts.
+
     `hidden_size`, R: what `predict` returns has a `hidden` [B R], which `surprise` and the next
     `start`, in `situation.previous.expected`, may read; it is 0 where an episode begins.
     """
@@ -315,6 +319,24 @@ class LatentVariableModel(WorldModel, Protocol):
         """argmin_z E, [M Z], and F = min_z E, [M] >= 0, of states [M ...], encoded actions [M A]
         and the states [M ...] that followed: which z explains what happened (§4.4).
         """
+
+
+@runtime_checkable
+class CoarserWorldModel(WorldModel, Protocol):
+    """The world model of a level above another (§4.6): a step is `pool_steps` of those below, an
+    action one of the `macro_actions`.
+
+    Its states are those of the agent, so that costs and the planner of the level below read them:
+    `latent` [M D] is what a state of this level means at the lowest, `State.levels` its own latent.
+    `coarser` is the level above this one, None of the highest.
+    """
+
+    pool_steps: int
+    macro_actions: ActionSpec
+    coarser: CoarserWorldModel | None
+
+    def steps_to(self, state: State, goal: Tensor) -> Tensor:
+        """Steps of this level from states to goals, latents of the lowest level [M D], [M] >= 0."""
 
 
 @runtime_checkable
@@ -413,6 +435,27 @@ class Imagination(Protocol):
     @property
     def num_futures(self) -> Tensor:
         """Futures of each candidate of a row, [B] int64 >= 1."""
+
+    @property
+    def pool_steps(self) -> int:
+        """Steps of the level below in one step of this level; 1 at the lowest."""
+
+    @property
+    def subgoal(self) -> Tensor | None:
+        """The sub-goal that the directive sets, [B D], inf in rows without one; None: it sets none
+        at this level.
+        """
+
+    def coarser(self) -> Imagination:
+        """Imagination at the level above, its actions macro-actions; counted here too (§4.6)."""
+
+    def towards(self, subgoal: Tensor) -> Imagination:
+        """The same imagination with the energies of a sub-goal [B D] in place of the goal's;
+        counted here too.
+        """
+
+    def steps_to_goal(self) -> Tensor:
+        """Steps of this level, one above the lowest, from the present state to the goal, [B]."""
 
     def select(self, index: Tensor) -> Imagination:
         """Imagination of the rows `index` [M] alone; its model calls are counted here too."""

@@ -6,8 +6,9 @@ its module, and is passed by name what it has further parameters for:
 `world` WorldSpec · `rows` · `live_world` the World itself · `latent_size` D · `encode_frame` of
 perception · `context_frames` that it stacks before the present one · `drives`, `heads` their
 names · `intrinsic_cost`, the drives in this world · `token_shape` (T, E) · `discount` ·
-`horizon_max` the longest plan, steps · `base` the BaseDirective of a configurator · and the
-modules of its inner slots, of a list of slots a list.
+`horizon_max` the longest plan, steps · `levels_above` the macro-actions of the levels of the world
+model · `base` the BaseDirective of a configurator · and the modules of its inner slots, of a list
+of slots a list.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from modules.configurator import interventions
 from modules.configurator.base_directive import OF_LATENT, BaseDirective, DirectiveSettings
 from modules.configurator.fixed import Fixed
 from modules.cost.drives import DRIVES, IntrinsicCost
-from modules.messages import ConfigError, WorldSpec
+from modules.messages import ActionSpec, ConfigError, WorldSpec
 from modules.ports import World
 from modules.weights import subgoals
 from worlds.catalog import search_current_folder
@@ -63,6 +64,7 @@ KINDS: dict[str, dict[str, str]] = {
     "world_model": {
         "jepa": "modules.world_model.jepa:JEPA",
         "latent-jepa": "modules.world_model.latent_jepa:LatentJEPA",
+        "hierarchical-jepa": "modules.world_model.hierarchical:HierarchicalJEPA",
         "generative": "modules.world_model.generative:Generative",
         "clairvoyant": "modules.world_model.simulator:Clairvoyant",
         "fair": "modules.world_model.simulator:Fair",
@@ -115,6 +117,7 @@ KINDS: dict[str, dict[str, str]] = {
         "cem": "modules.actor.cem:CEM",
         "cem-categorical": "modules.actor.cem:CategoricalCEM",
         "gradient": "modules.actor.gradient:Gradient",
+        "hierarchical": "modules.actor.hierarchical:HierarchicalPlanner",
         "icem": "modules.actor.icem:ICEM",
         "mppi": "modules.actor.mppi:MPPI",
         "rollout": "modules.actor.rollout:Rollout",
@@ -126,6 +129,7 @@ KINDS: dict[str, dict[str, str]] = {
         "surprise": "modules.configurator.surprise:Surprise",
         "budgeted": "modules.configurator.budgeted:Budgeted",
         "learned": "modules.configurator.learned:Learned",
+        "hold-subgoal": "modules.configurator.hold_subgoal:HoldSubgoal",
         "random-rate": "modules.configurator.random_rate:RandomRate",
         "manual": "modules.configurator.manual:Manual",
         "task": "modules.configurator.task:Task",
@@ -304,13 +308,15 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     facts["drives"], facts["heads"] = cost.drives, cost.heads
     construct("memory")
     facts["has_latent"] = construct("world_model").latent is not None
+    facts["levels_above"] = _macro_actions(modules["world_model"])
     written = [interventions.read(text) for text in settings.interventions]
     directing = [(slots["configurator"], settings.directive), *config.others.values()]
     facts["horizon_max"] = max(
         [max(d.horizon_steps, getattr(s.settings, "horizon_max", 0)) for s, d in directing]
         + [one.horizon_steps for one in written]
     )
-    construct("actor")
+    levels = getattr(construct("actor"), "subgoal_shape", None)
+    facts["subgoal_size"] = 0 if levels is None else levels[1]
     _require_actions(slots, perception, cost)
     facts["base"] = _base_directive(settings.directive, facts)
     construct("configurator")
@@ -329,8 +335,14 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     )
 
 
+def _macro_actions(world_model: Any) -> tuple[ActionSpec, ...]:
+    """The macro-actions of each level of a world model above the lowest."""
+    above = getattr(world_model, "coarser", None)
+    return () if above is None else (above.macro_actions, *_macro_actions(above))
+
+
 def _base_directive(settings: DirectiveSettings, facts: Mapping[str, Any]) -> BaseDirective:
-    names = ("drives", "heads", "token_shape", "horizon_max", "has_latent")
+    names = ("drives", "heads", "token_shape", "horizon_max", "has_latent", "subgoal_size")
     return BaseDirective(settings, **{name: facts[name] for name in names})
 
 
@@ -394,10 +406,27 @@ def _intervene(
     )
 
 
+def _facts_above(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a planner one level above: the actions of its world are macro-actions."""
+    macros, *further = facts["levels_above"]
+    world = facts["world"].model_copy(update={"actions": macros})
+    return {**facts, "world": world, "levels_above": tuple(further)}
+
+
 def _construct(slot: Slot, path: str, facts: Mapping[str, Any], seed: int) -> Any:
-    """One module, after its inner modules."""
+    """One module, after its inner modules. Raises ConfigError where it asks for another level than
+    the world model has.
+    """
+    if "levels_above" in slot.parameters and not facts["levels_above"]:
+        raise ConfigError(
+            f"config {path}.kind: expected a world model with a level above for {slot.kind!r}, got "
+            "none; try world_model.kind=hierarchical-jepa, or more world_model.levels"
+        )
     within = {
-        name: _construct(inner, f"{path}.{name}", facts, seed) for name, inner in slot.inner.items()
+        name: _construct(
+            inner, f"{path}.{name}", _facts_above(facts) if name == "upper" else facts, seed
+        )
+        for name, inner in slot.inner.items()
     }
     lists = {
         name: [_construct(one, f"{path}.{name}.{i}", facts, seed) for i, one in enumerate(several)]

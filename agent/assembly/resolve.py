@@ -43,6 +43,9 @@ SLOTS: dict[str, tuple[str, ...]] = {
 }
 """The slots of an agent, and the slots a module there may have within (if its class asks)."""
 
+NESTED: dict[str, dict[str, str]] = {"planner": {"upper": "planner", "lower": "planner"}}
+"""The slots that a module of an inner slot may have within, and the slot whose kinds each takes."""
+
 LISTS: dict[str, dict[str, str]] = {"objective": {"parts": "objective"}}
 """The lists of slots that a module may have within (if its class asks), and the slot of each."""
 
@@ -224,10 +227,13 @@ def _registers_worlds(package: str) -> bool:
     return any(f"{module}.".startswith(f"{package}.") for module in modules)
 
 
-def inner_slots(slot: str, cls: type) -> tuple[str, ...]:
-    """The inner slots of a class: parameters of its constructor named like one."""
+def inner_slots(slot: str, cls: type) -> dict[str, str]:
+    """The inner slots of a class, parameters of its constructor named like one, and the slot whose
+    kinds each takes.
+    """
     parameters = inspect.signature(cls).parameters
-    return tuple(name for name in SLOTS.get(slot, ()) if name in parameters)
+    within = {name: name for name in SLOTS.get(slot, ())} | NESTED.get(slot, {})
+    return {name: of for name, of in within.items() if name in parameters}
 
 
 def _lists_within(slot: str, cls: type) -> dict[str, str]:
@@ -265,6 +271,8 @@ def default_kind(slot: str, world: WorldSpec) -> str:
         "actor": "actor",
         "policy": "categorical" if discrete else "gaussian",
         "planner": "beam" if discrete else "cem",
+        "upper": "cem",
+        "lower": "beam" if discrete else "cem",
         "configurator": "surprise",
     }[slot]
 
@@ -394,8 +402,8 @@ def _slot(slot: str, path: str, tree: Mapping[str, Any], world: WorldSpec, kinds
         renamed=_renamed("configurator" if slot == "configurator" else path),
     )  # fmt: skip
     inner = {
-        name: _slot(name, f"{path}.{name}", _with_kind(name, tree, f"{path}.", world), world, kinds)
-        for name in within
+        name: _slot(of, f"{path}.{name}", _with_kind(name, tree, f"{path}.", world), world, kinds)
+        for name, of in within.items()
     }
     several = {
         name: _slots(of, f"{path}.{name}", tree.get(name, {}), world, kinds)

@@ -45,7 +45,7 @@ def actions_are_valid(subject: Subject) -> None:
     for mode in (1, 2):
         plan, _ = _act(subject, mode, 60)
         plan.check(subject.dims)
-        require_finite(plan, but=("candidate_energies",))
+        require_finite(plan, but=("candidate_energies", "subgoals"))
         require(((plan.steps >= 1) & (plan.steps <= horizon)).all(), "steps out of range")
         action = plan.action
         if subject.assembly.agent.world.actions.discrete:

@@ -17,7 +17,7 @@ from agent.assembly.build import known_kinds
 from agent.assembly.resolve import SLOT_NAMES, SLOTS, Kinds
 from agent.contracts import drive, learnable, loop
 from agent.contracts.promises import ContractError
-from agent.contracts.subject import Subject, port_of, running
+from agent.contracts.subject import Subject, has_levels, port_of, running
 from modules.messages import ConfigError, MessageError
 from modules.ports import Learnable
 from modules.suggest import not_one_of
@@ -32,7 +32,7 @@ GOAL_WORLD = "sextet/Orchard-v0"
 """One that sets goals, for drives."""
 
 PICTURE_WORLD = "sextet/TwoRooms-v0"
-"""One whose goals are pictures, for critics."""
+"""One whose goals are pictures, for critics and for planners with levels."""
 
 PROMISES: dict[str, tuple[Callable[[Subject], None], ...]] = {
     port: import_module(f"agent.contracts.{port}").PROMISES for port in SLOTS
@@ -76,6 +76,8 @@ def check_slot(slot: str, kind: str, kinds: Kinds) -> list[Result]:
     more = {"drive": GOAL_WORLD, "critic": PICTURE_WORLD} | dict.fromkeys(
         ("perception", "world_model", "predictor", "memory"), PIXEL_WORLD
     )
+    if has_levels(slot, kind, kinds):
+        more["planner"] = PICTURE_WORLD
     for world in (*VECTOR_WORLDS, *([more[slot]] if slot in more else [])):
         promise = "the loop runs with it, its messages well-formed"
         try:

@@ -25,7 +25,7 @@ def directives_are_within_bounds(subject: Subject) -> None:
     """Modes, horizons, budgets, commitments, weights and reasons are within their bounds."""
     room = subject.last.plan.actions.shape[1]
     for directive in (_configure(subject, subject.situation()), subject.module.initial(ROWS)):
-        require_finite(directive)
+        require_finite(directive, but=("subgoal",))
         require(((directive.mode == 1) | (directive.mode == 2)).all(), "mode is not 1 or 2")
         longest = int(directive.horizon_steps.max())
         require(longest <= room, f"horizon {longest} is longer than plans, {room}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -89,12 +90,19 @@ def running(
     """
     kinds = kinds or known_kinds()
     tree = settings(slot, kind, world)
+    if has_levels(slot, kind, kinds):
+        tree = merge(tree, {"world_model": {"kind": "hierarchical-jepa"}})
     assembly = assemble(tree, kinds)
     try:
         moments = list(live(assembly.agent, assembly.world, STEPS * ROWS, SEED))
         yield Subject(slot, tree, kinds, assembly, moments)
     finally:
         assembly.world.close()
+
+
+def has_levels(slot: str, kind: str, kinds: Kinds) -> bool:
+    """Whether this is a planner that needs a world model with levels."""
+    return slot == "planner" and "levels_above" in signature(kinds.find(slot, kind)).parameters
 
 
 def settings(slot: str, kind: str, world: str) -> ConfigTree:

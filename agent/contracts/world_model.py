@@ -136,6 +136,26 @@ def latent_variables_are_functions_of_luck(subject: Subject) -> None:
     require(bool((near <= far + 1e-3).all()), "the inferred z explains an outcome worse than none")
 
 
+def levels_above_are_world_models(subject: Subject) -> None:
+    """Levels above, where there are some, step by macro-actions to states of the agent's form; a
+    goal where the state is is 0 steps away.
+    """
+    model = getattr(subject.module, "coarser", None)
+    while model is not None:
+        start = model.start(subject.situation(), subject.last.directive)
+        key, size = chance.keys(SEED, ROWS, 1), model.macro_actions.size
+        with torch.no_grad():
+            after = model.complete(model.step(start, chance.uniform(key, "macro", size) * 2 - 1))
+            State(**after.__dict__).check({name: subject.dims[name] for name in ("B", "D", "S")})
+            require_finite(after)
+            require(after.levels is not None, "levels: expected the coarser latent, got none")
+            near = model.steps_to(start, start.latent)
+            far = model.steps_to(after, start.latent)
+        require(bool((near.abs() <= 1e-3).all()), "a goal where the state is is far away")
+        require(bool(far.isfinite().all() and (far >= 0).all()), "steps_to is no distance")
+        model = model.coarser
+
+
 def gradients_reach_the_action(subject: Subject) -> None:
     """The prediction is differentiable in the action, if the model has parameters."""
     module = subject.module

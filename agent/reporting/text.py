@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from modules.messages import SIGNALS, Moment, State, WorldSpec
@@ -160,6 +161,8 @@ class Words:
             f"energy {number(float(plan.energy[row]))},"
             f" {counted(int(plan.model_calls[row]), 'imagined step')}",
         ]
+        if plan.subgoals is not None:
+            lines += self._subgoals(moment, plan.subgoals[row].tolist(), row)
         others = [
             (self.action(candidate[0]), energy)
             for candidate, energy in zip(
@@ -171,6 +174,19 @@ class Words:
             plans = (f"{name} {number(energy)}" for name, energy in others[1:4])
             lines.append(f"other plans {', '.join(plans)}")
         return lines
+
+    def _subgoals(self, moment: Moment, subgoals: list[list[float]], row: int) -> list[str]:
+        """How far each sub-goal is from the present latent, and what chose the first."""
+        here, goal, chosen = moment.state.latent[row], moment.state.goal, moment.directive.subgoal
+        if not math.isfinite(subgoals[0][0]):
+            return ["to the goal itself"]
+        by = "planned"
+        if chosen is not None and math.isfinite(float(chosen[row, 0])):
+            by = "set by the configurator"
+        ways = [float((here - here.new_tensor(one)).norm()) for one in subgoals]
+        words = " and ".join(map(number, ways))
+        whole = "" if goal is None else f", to the goal {number(float((here - goal[row]).norm()))}"
+        return [f"to a sub-goal {by}: distance {words}{whole}"]
 
     def configurator(self, moment: Moment, row: int) -> list[str]:
         """The reason, mode, horizon, budget and drive weights."""

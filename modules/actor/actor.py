@@ -50,11 +50,14 @@ class Actor(nn.Module):
         self.replan_threshold = config.replan_threshold
         self.num_logged_candidates = config.num_logged_candidates
         self.size, self.horizon_max = world.actions.size, horizon_max
+        self.subgoal_shape: tuple[int, int] | None = getattr(planner, "subgoal_shape", None)
         self._reactions: dict[int, Plan] = {}
 
     def initial(self, rows: int) -> Plan:
-        """The plan before an episode: zeros, no candidates (energies inf), nothing committed."""
-        whole = torch.zeros(rows, dtype=torch.int64)
+        """The plan before an episode: zeros, no candidates (energies inf), no sub-goals, nothing
+        committed.
+        """
+        whole, shape = torch.zeros(rows, dtype=torch.int64), self.subgoal_shape
         return Plan(
             actions=torch.zeros(rows, self.horizon_max, self.size),
             steps=whole,
@@ -64,6 +67,7 @@ class Actor(nn.Module):
             model_calls=whole,
             candidates=torch.zeros(rows, self.num_logged_candidates, self.horizon_max, self.size),
             candidate_energies=torch.full((rows, self.num_logged_candidates), torch.inf),
+            subgoals=None if shape is None else torch.full((rows, *shape), torch.inf),
         )
 
     def _react(self, situation: Situation, directive: Directive) -> Plan:
@@ -134,6 +138,9 @@ class Actor(nn.Module):
         )
         initial = self.initial(rows)
         candidates, costs = initial.candidates.clone(), initial.candidate_energies.clone()
+        subgoals = initial.subgoals
+        if subgoals is not None and before.subgoals is not None:
+            subgoals = before.subgoals.where(holding[:, None, None], subgoals)
         rest = torch.cat([before.actions[:, 1:], torch.zeros_like(before.actions[:, :1])], 1)
         actions = rest.where(holding[:, None, None], initial.actions)
         energy = before.energy.where(holding, initial.energy)
@@ -159,6 +166,8 @@ class Actor(nn.Module):
             logged = torch.arange(min(self.num_logged_candidates, planned.energies.shape[1]))
             candidates[index[:, None], logged, :reach] = planned.candidates[:, logged]
             costs[index[:, None], logged] = planned.energies[:, logged]
+            if subgoals is not None and planned.subgoals is not None:
+                subgoals[index] = planned.subgoals
         promised = (torch.minimum(directive.commit_steps, steps) - 1).clamp_min(0)
         commit = promised.where(searching, commit)
         return Plan(
@@ -170,6 +179,7 @@ class Actor(nn.Module):
             model_calls=imagination.model_calls.clone(),
             candidates=candidates,
             candidate_energies=costs,
+            subgoals=subgoals,
         )
 
     def _groups(

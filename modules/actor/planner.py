@@ -19,18 +19,20 @@ class Planned(NamedTuple):
 
     `candidates` [B N H A] encoded actions, `energies` [B N] float32 their predicted costs,
     ascending; inf where a row had fewer than N. H may be shorter than that of the proposals where
-    the budget is small.
+    the budget is small. `subgoals`: as in `Plan`, [B J D], of a planner with levels.
     """
 
     candidates: Tensor
     energies: Tensor
+    subgoals: Tensor | None = None
 
 
 class Planner(Protocol):
     """Searches in imagination for the sequence of actions of least cost.
 
     A planner may also offer `size(horizon, budget) -> tuple`, what horizon and budget lead to, such
-    as horizon, samples and iterations: rows of equal size are planned for together.
+    as horizon, samples and iterations: rows of equal size are planned for together. One that plans
+    on J levels above the lowest has `subgoal_shape`, (J, D).
     """
 
     def plan(

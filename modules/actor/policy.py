@@ -111,10 +111,12 @@ class Gaussian(NetworkPolicy):
         """A network over continuous actions.
 
         `width`, `layers`: of its hidden layers. `noise`: standard deviation of the exploration,
-        before the tanh.
+        before the tanh. `repeat_prob`: probability of the last action again, so that an action
+        lasts 1 / (1 - repeat_prob) steps in the mean (as of `Greedy`).
         """
 
         noise: float = Field(0.5, ge=0, le=10)
+        repeat_prob: float = Field(0.0, ge=0, lt=1)
 
     kind, discrete = "gaussian", False
     config: Config
@@ -125,10 +127,15 @@ class Gaussian(NetworkPolicy):
         return action
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
-        """Noisy actions, [B A] in (-1, 1)."""
+        """Noisy actions, [B A] in (-1, 1), or those of the step before."""
         raw: Tensor = self.network(situation.state.latent, directive.tokens)
         noise = chance.normal(situation.rng_key, "policy", raw.shape[-1])
-        return (raw + self.config.noise * noise).tanh()
+        drawn = (raw + self.config.noise * noise).tanh()
+        if not self.config.repeat_prob:
+            return drawn
+        repeat = chance.uniform(situation.rng_key, "policy on") < self.config.repeat_prob
+        repeat &= situation.episode_step > 0
+        return situation.previous.plan.action.where(repeat.unsqueeze(-1), drawn)
 
     def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
         """D(ǎ, A(s)) of §3.1.3, [M]: mean squared distance of the mean from actions [M A]."""

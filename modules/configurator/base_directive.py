@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -83,8 +82,10 @@ class BaseDirective:
 
     `drives` [K] and `heads` [L]: names on the axes of u and v. `token_shape`: (T, E); tokens are 0.
     `horizon_max`: the longest plan that a `Plan` has room for, steps. `has_latent`: whether the
-    world model has a latent variable. Raises ConfigError for a weight of an unknown drive or head,
-    for a horizon beyond `horizon_max`, and for settings of a latent variable that is not there.
+    world model has a latent variable. `subgoal_size`: D where the planner has levels above, which
+    choose the sub-goal themselves unless a configurator sets one; 0 where it has none. Raises
+    ConfigError for a weight of an unknown drive or head, for a horizon beyond `horizon_max`, and
+    for settings of a latent variable that is not there.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class BaseDirective:
         token_shape: tuple[int, int],
         horizon_max: int,
         has_latent: bool,
+        subgoal_size: int = 0,
     ) -> None:
         if settings.horizon_steps > horizon_max:
             raise ConfigError(
@@ -116,8 +118,8 @@ class BaseDirective:
             head_weights[subgoal(0)] = 1.0  # the only task of this world is always on
         self.v = weights(settings.v, heads, "directive.v", over=head_weights)
         self.drives, self.heads, self.token_shape = drives, heads, token_shape
-        self.horizon_max = horizon_max
-        self._fields: dict[int, dict[str, Tensor]] = {}
+        self.horizon_max, self.subgoal_size = horizon_max, subgoal_size
+        self._fields: dict[int, dict[str, Any]] = {}
 
     def changed(self, change: DirectiveChange) -> BaseDirective:
         """The base directive after a change. Raises ConfigError as the constructor does."""
@@ -131,17 +133,19 @@ class BaseDirective:
             token_shape=self.token_shape,
             horizon_max=self.horizon_max,
             has_latent=self.has_latent,
+            subgoal_size=self.subgoal_size,
         )
 
-    def fields(self, rows: int) -> dict[str, Tensor]:
+    def fields(self, rows: int) -> dict[str, Any]:
         """The fields of a directive that no configurator computes, for a number of rows."""
         if rows not in self._fields:
-            scalars = self.settings.model_dump(exclude={"u", "v"})
+            scalars, size = self.settings.model_dump(exclude={"u", "v"}), self.subgoal_size
             self._fields[rows] = {
                 **{name: torch.full((rows,), value) for name, value in scalars.items()},
                 "u": self.u.repeat(rows, 1),
                 "v": self.v.repeat(rows, 1),
                 "tokens": torch.zeros(rows, *self.token_shape),
+                "subgoal": torch.full((rows, size), torch.inf) if size else None,
             }
         return self._fields[rows]
 
@@ -165,15 +169,6 @@ class BaseDirective:
             torch.zeros(rows, state_size),
             (f"{MODE_VERBS[mode]}: {reason}",) * rows,
         )
-
-
-def stacked(directives: Sequence[Directive]) -> Directive:
-    """The rows of some directives in one: a table, looked up with `Directive.select`."""
-    fields = {
-        name: torch.cat([getattr(one, name) for one in directives])
-        for name, _ in Directive._tensors
-    }
-    return Directive(**fields, reason=tuple(why for one in directives for why in one.reason))
 
 
 def replanned(directive: Directive, situation: Situation, rows: Tensor) -> Directive:

@@ -11,7 +11,6 @@ from modules.configurator.base_directive import (
     BaseDirective,
     DirectiveChange,
     Mode,
-    stacked,
 )
 from modules.messages import ConfigError, Directive, Frozen, Situation
 
@@ -59,7 +58,7 @@ class Scheduled:
             mode, base = stage.mode or mode, base.changed(stage)
             reason = f"as scheduled from step {stage.from_step}"
             directives.append(base.uniform(1, mode, 0, reason))
-        self._stages = stacked(directives)
+        self._stages = Directive.joined(directives)
         self._first_steps = torch.tensor([0, *steps])
 
     def configure(self, situation: Situation) -> Directive:

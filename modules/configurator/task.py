@@ -9,7 +9,6 @@ from modules.configurator.base_directive import (
     BaseDirective,
     DirectiveChange,
     Mode,
-    stacked,
 )
 from modules.messages import ConfigError, Directive, Frozen, Situation, WorldSpec
 from modules.weights import subgoal
@@ -76,7 +75,7 @@ class Task:
         ]
         reason = "an episode begins, its task is not known yet; nothing primed"
         unknown = base.uniform(1, config.mode, 0, reason)
-        self._table = stacked([*directives, unknown])
+        self._table = Directive.joined([*directives, unknown])
 
     def _directive(self, settings: TaskSettings, mode: int, base: BaseDirective) -> Directive:
         """The directive of a task, one row."""

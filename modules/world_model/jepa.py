@@ -208,11 +208,18 @@ class JEPA(Deterministic, nn.Module):
 
     def start(self, situation: Situation, directive: Directive) -> State:
         """The perceived state [B ...], its `hidden` for `step`: the directive's tokens and the
-        recurrent state of `situation.previous.expected` [B T·E+R].
+        recurrent state of `situation.previous.expected` [B T·E+R], without tokens that are all 0
+        [B R], which planning would copy for each candidate and look at in each layer.
 
-        Raises MessageError where that has another size.
+        Raises MessageError where the recurrent state has another size.
         """
-        hidden = directive.tokens.flatten(1)
+        tokens = directive.tokens
+        if tokens.device.type == "cpu" and not bool(tokens.any()):
+            tokens = tokens[:, :0]
+        return self._start_with(situation, tokens.flatten(1))
+
+    def _start_with(self, situation: Situation, hidden: Tensor) -> State:
+        """The perceived state whose `hidden` begins with tokens, [B T·E] or [B 0]."""
         if self._carried_size:
             carried = situation.previous.expected.hidden
             if carried.shape[1] != self.hidden_size:
@@ -233,9 +240,12 @@ class JEPA(Deterministic, nn.Module):
             state, action, self._predict_latent(state.latent, condition, tokens, hidden)
         )
 
-    def _split(self, state: State) -> tuple[Tensor, Tensor]:
-        """The tokens [M T·E] and the recurrent state [M R] in the `hidden` of a state."""
-        return state.hidden[:, : self._token_size], state.hidden[:, self._token_size :]
+    def _split(self, state: State) -> tuple[Tensor | None, Tensor]:
+        """The tokens [M T·E], None where all are 0, and the recurrent state [M R] in the `hidden`
+        of a state.
+        """
+        size = state.hidden.shape[1] - self._carried_size
+        return state.hidden[:, :size] if size else None, state.hidden[:, size:]
 
     def _after(self, state: State, action: Tensor, prediction: Prediction) -> State:
         """The predicted state after an action [M A] in `state`."""
@@ -244,9 +254,11 @@ class JEPA(Deterministic, nn.Module):
         scale = self.signal_stats.deviation().clamp_min(1e-2)
         return State.unchecked(
             latent=prediction.latent,
-            hidden=torch.cat([tokens, prediction.hidden], 1)
-            if self._carried_size
-            else state.hidden,
+            hidden=state.hidden
+            if not self._carried_size
+            else prediction.hidden
+            if tokens is None
+            else torch.cat([tokens, prediction.hidden], 1),
             signals=symexp(self.signal_stats.centre + scale * signals),
             ended=end.sigmoid(),
             uncertainty=prediction.uncertainty,
@@ -262,7 +274,7 @@ class JEPA(Deterministic, nn.Module):
         the predictor's recurrent state [B R], from which the next `start` continues.
         """
         after = self.step(self.start(situation, directive), action)
-        return after.replace(hidden=after.hidden[:, self._token_size :])
+        return after.replace(hidden=self._split(after)[1])
 
     # -- learning ---------------------------------------------------------------------------
 

@@ -377,8 +377,8 @@ def test_bytes_of_version_1_are_read_under_their_old_names(moment_of_two_rows):
 def test_foreign_headers_are_refused():
     header, blobs = header_of(state().to_bytes())
     assert Message.from_bytes(joined(header, blobs)).latent.shape == (2, 3)
-    with pytest.raises(MessageError, match=r"State\.version: expected 3 or older, got 4"):
-        Message.from_bytes(joined({**header, "version": 4}, blobs))
+    with pytest.raises(MessageError, match=r"State\.version: expected 4 or older, got 5"):
+        Message.from_bytes(joined({**header, "version": 5}, blobs))
     with pytest.raises(MessageError):
         Message.from_bytes(joined({**header, "message": "Nothing"}, blobs))
     fields = {**header["fields"], "latent": ["float32", [2, -3]]}

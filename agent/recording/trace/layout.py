@@ -40,17 +40,28 @@ _DENSE = {
     "observation.goal",
     "state.latent",
     "state.goal",
+    "state.levels",
     "recollection.keys",
     "recollection.values",
     "recollection.readout",
     "energies.critic_actions",
     "directive.tokens",
     "directive.configurator_state",
+    "directive.subgoal",
+    "plan.subgoals",
     "expected.latent",
     "expected.goal",
+    "expected.levels",
 }
 
-_EXACT = {"observation.vector", "observation.goal", "plan.actions"}
+_EXACT = {
+    "observation.vector",
+    "observation.goal",
+    "plan.actions",
+    # These may be inf.
+    "directive.subgoal",
+    "plan.subgoals",
+}
 
 _PLANS = {"plan.actions", "plan.candidates"}
 

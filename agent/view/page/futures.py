@@ -45,6 +45,9 @@ STRIPS = 4
 Strip = tuple[tuple[int, NDArray[np.uint8]], ...]
 """Frames of a future, each with its number of steps ahead."""
 
+Pictured = tuple[NDArray[np.uint8], str]
+"""A frame that shows a latent, and a remark on how well."""
+
 
 @dataclass(frozen=True)
 class Future:
@@ -72,6 +75,9 @@ class FutureFrames(Protocol):
     def show(self, step: int, row: int, futures: Sequence[Future]) -> list[Future]:
         """The futures with frames. Raises TraceError, one line, where there are none."""
 
+    def subgoals(self, step: int, row: int, plan: Plan) -> list[Pictured]:
+        """A frame for the sub-goal of each level; none where the plan has no sub-goal."""
+
 
 class Imagined:
     """The candidates of any recorded moment, with frames where possible.
@@ -88,9 +94,10 @@ class Imagined:
         """Candidates with actions, energies and frames, and the frames that were recorded."""
         recording = self.recording
         recording.allows(row)
-        futures, how = list[Future](), ""
+        futures, how, goals = list[Future](), "", list[Pictured]()
         try:
-            futures, note = candidates(recording.moment(step).plan, row)
+            plan = recording.moment(step).plan
+            futures, note = candidates(plan, row)
         except TraceError as error:
             note = str(error)
         if futures:
@@ -98,6 +105,7 @@ class Imagined:
                 try:
                     futures = self._source.show(step, row, futures)
                     how = self._source.how
+                    goals = self._source.subgoals(step, row, plan)
                 except (SextetError, RuntimeError, ValueError, TypeError) as error:
                     how = f"frames are not shown: {one_line(error)}"
         frames: Frames = []
@@ -125,7 +133,18 @@ class Imagined:
         longest = max((len(future.actions) for future in futures), default=0)
         shown = ((ahead, recording.frame(step + ahead, row)) for ahead in spread(longest))
         recorded = strip((ahead, frame) for ahead, frame in shown if frame is not None)
-        facts = {"step": step, "note": note, "how": how, "futures": described, "recorded": recorded}
+        subgoals = [
+            {"level": level, "note": note_of, **strip([(0, picture)])}
+            for level, (picture, note_of) in enumerate(goals, 2)
+        ]
+        facts = {
+            "step": step,
+            "note": note,
+            "how": how,
+            "subgoals": subgoals,
+            "futures": described,
+            "recorded": recorded,
+        }
         alike = bool(frames) and all(f.shape == frames[0].shape for f in frames)
         return Pack(facts, {"frames": np.stack(frames)} if alike else {})
 
@@ -214,6 +233,10 @@ class Resimulated:
         )
         return [self._simulate(step, row, future) for future in futures]
 
+    def subgoals(self, step: int, row: int, plan: Plan) -> list[Pictured]:
+        """None: a simulator has no levels."""
+        return []
+
     def _restore_to(self, step: int, row: int) -> int:
         """Restores the world to `step`: from a keyframe, then by the recorded actions."""
         recording, world = self.recording, self.world
@@ -294,6 +317,18 @@ class _Reimagined(ABC):
         # With the random keys of the moment, these are the futures that the plan was chosen by.
         alone = imagination.select(torch.tensor([row]))
         return [self._imagine(alone, row, future) for future in futures]
+
+    @torch.no_grad()
+    def subgoals(self, step: int, row: int, plan: Plan) -> list[Pictured]:
+        """The sub-goals of each level as frames, as the states of futures are."""
+        if plan.subgoals is None or not bool(plan.subgoals[row].isfinite().all()):
+            return []
+        state, shown = self.recording.moment(step).state.select(torch.tensor([row])), []
+        for latent in plan.subgoals[row]:
+            picture, distance = self.frame(state.replace(latent=latent[None]), row)
+            if picture is not None:
+                shown.append((picture, self.note([distance])))
+        return shown
 
     def _situation(self, step: int) -> tuple[Moment, Situation]:
         """A recorded moment and its situation, with what a recurrent model carried to it."""

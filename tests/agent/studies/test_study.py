@@ -520,10 +520,10 @@ def test_the_report_stands_by_itself(done):
 # -- those that come with the package -----------------------------------------------------------
 
 
-def test_eight_studies_come_with_the_package(capsys):
+def test_nine_studies_come_with_the_package(capsys):
     assert set(shipped()) == {
         "modes", "surprise-threshold", "reweighting", "priming", "ablate-each-output",
-        "swap-each-module", "learned-configurator", "uncertainty",
+        "swap-each-module", "learned-configurator", "uncertainty", "subgoals",
     }  # fmt: skip
     assert command(["list", "studies"]) == 0
     shown = capsys.readouterr().out.splitlines()

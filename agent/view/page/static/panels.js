@@ -105,9 +105,18 @@ class Futures {
   }
 
   show({ facts, arrays }) {
-    const { note, how, futures, recorded } = facts;
+    const { note, how, futures, recorded, subgoals = [] } = facts;
     this.how.textContent = [note, how].filter(Boolean).join(" ");
     this.body.replaceChildren();
+    for (const subgoal of subgoals) {
+      const row = make("div", "future subgoal");
+      const head = make("div", "head");
+      head.append(make("span", "energy chosen", `sub-goal of level ${subgoal.level}`));
+      head.append(make("span", "dim", subgoal.note));
+      row.append(head);
+      this.strip(row, arrays.frames, subgoal.frames, subgoal.at);
+      this.body.append(row);
+    }
     const energies = futures.map((f) => f.energy).filter(Number.isFinite);
     const least = Math.min(...energies);
     const most = Math.max(...energies);
@@ -152,7 +161,7 @@ class Futures {
     const ratio = window.devicePixelRatio || 1;
     const canvas = make("canvas", "strip");
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `frames ${at.join(", ")} steps ahead`);
+    canvas.setAttribute("aria-label", at[0] ? `frames ${at.join(", ")} steps ahead` : "a state");
     row.append(canvas);
     const [gap, foot, slots] = [4, 14, Math.max(places.length, 12)];
     const whole = (this.body.clientWidth || 600) + gap;
@@ -172,7 +181,7 @@ class Futures {
       paintFrame(cell, { width, height, channels, pixels });
       const x = i * (wide + gap);
       pen.drawImage(cell, x, 0, wide, high);
-      pen.fillText(`+${at[i]}`, x + 1, high + foot);
+      if (at[i]) pen.fillText(`+${at[i]}`, x + 1, high + foot);
     });
   }
 }

@@ -1,0 +1,307 @@
+"""Four rooms, three doors: sub-goals of a level above lead the long way round.
+
+    python examples/four_rooms.py --out docs/figures/four_rooms.png
+    python examples/four_rooms.py --quick --json
+    python examples/four_rooms.py --seeds 1 --episodes 40
+
+Start and goal are in the two rooms on the right, between which there is no door. A hierarchical
+JEPA is learned from the experience of random steps; its level above predicts ten steps at once. The
+same model then plans towards pictures of goals in several ways, over the same episodes: flat, with
+the distance of the plain latents or with a whitened one; with sub-goals that the level above plans,
+at as many model calls and at a tenth; with sub-goals on the true shortest way, and with random
+ones. *Touched*: the point was at the goal in some step of 200; *held*: in the last one. The floors
+are a random walk and a straight line to the goal by one who knows both places and not the walls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agent import load
+from benchmarks.goal_floors import random_step, straight_step, walk
+from command_line import options_of, print_results, save_picture
+from modules.messages import SIGNALS, Directive, Observation, Situation
+from probing import Rows, column, table_of, trained
+from two_rooms import PLAN_SEED, Ways, place_read, point_in
+from worlds.point_rooms import FOUR_ID, SIDE, SPEED, STEPS, FourRooms
+
+SETTINGS = Path(__file__).parent / "four_rooms.yaml"
+
+FLAT = (
+    "actor.planner={kind: cem, samples: 64, iterations: 1, action_repeat: 2}",
+    "directive.horizon_steps=40", "directive.model_calls=2048", "directive.commit_steps=4",
+)  # fmt: skip
+LEVELS = (
+    "actor.planner={kind: hierarchical, upper: {kind: cem, samples: 64, iterations: 3}, "
+    "lower: {kind: cem, samples: 32, iterations: 2}}",
+    "directive.horizon_steps=100", "directive.model_calls=2562", "directive.commit_steps=5",
+)  # fmt: skip
+PLAIN = ("directive.u={goal: 1}", "directive.v={goal: 0}")
+WHITENED = ("directive.u={goal: 0}", "directive.v={goal: 1}")
+PLANS: Mapping[str, tuple[str, ...]] = {
+    "flat, plain latent": (*FLAT, *PLAIN),
+    "flat": (*FLAT, *WHITENED),
+    "sub-goals, plain latent": (*LEVELS, *PLAIN),
+    "sub-goals": (*LEVELS, *WHITENED),
+    "sub-goals, a tenth of the calls": (
+        *LEVELS, *WHITENED, "directive.model_calls=512", "directive.commit_steps=10",
+    ),
+    "sub-goals of the shortest way": (*LEVELS, *WHITENED),
+    "sub-goals at random": (*LEVELS, *WHITENED),
+}  # fmt: skip
+"""Settings of each way to plan. Those of the first four spend as many calls in an episode."""
+
+SUBGOAL_STEPS = 10
+"""Steps of the world to a sub-goal on the shortest way, and for which a random one holds."""
+
+_REWARD = SIGNALS.index("reward")
+
+
+class Size(NamedTuple):
+    """Seeds, steps and updates of a training, episodes of plans."""
+
+    seeds: int = 3
+    steps: int = 24_000
+    updates: int = 1800
+    episodes: int = 100
+
+
+QUICK = Size(seeds=1, steps=1600, updates=20, episodes=2)
+
+
+def run_of(runs: Path, seed: int, size: Size) -> Path:
+    """The folder of a training."""
+    place = runs / f"three-{size.steps}-{size.updates}-{seed}"
+    begin = size.steps // 4
+    trained(
+        place, FOUR_ID, SETTINGS, seed, f"training.steps={size.steps}",
+        f"memory.capacity={size.steps}", f"learner.warmup_steps={begin}",
+        f"learner.replay_ratio={size.updates / (size.steps - begin)}",
+        f"learner.decay_updates={size.updates}",
+    )  # fmt: skip
+    return place
+
+
+# -- sub-goals that are not planned ------------------------------------------------------------
+
+
+class SetSubgoals:
+    """A configurator around another one that sets the sub-goals of `choose`: of the points' places
+    and goals [E 2], pixels, the places to go to [E 2], NaN for the goal itself. They change where a
+    new plan is due.
+    """
+
+    def __init__(self, wrapped: Any, encode: Callable[[Tensor], Tensor], choose: Any) -> None:
+        self.wrapped, self.encode, self.choose = wrapped, encode, choose
+        self.room = FourRooms()
+        self.room.reset(seed=0)
+        self.subgoals: Tensor | None = None
+        self.places = self.goals = np.zeros((0, 2), np.int64)
+
+    def look(self, observation: Observation) -> None:
+        """Reads where points and goals are from frames, as `point_in` does."""
+        self.places = point_in(cast(Tensor, observation.pixels).numpy())
+        self.goals = point_in(cast(Tensor, observation.goal_pixels).numpy())
+
+    def initial(self, rows: int) -> Directive:
+        """That of the wrapped configurator."""
+        return cast(Directive, self.wrapped.initial(rows))
+
+    def configure(self, situation: Situation) -> Directive:
+        """That of the wrapped configurator, with sub-goals."""
+        directive: Directive = self.wrapped.configure(situation)
+        assert directive.subgoal is not None  # the planner has levels
+        due = situation.previous.plan.remaining_commit == 0
+        last = directive.subgoal if self.subgoals is None else self.subgoals
+        if bool(due.any()):
+            chosen = self.choose(self.room, self.places, self.goals)
+            there = ~np.isnan(chosen).any(1)
+            shown = [self.room.picture(tuple(p)) for p in np.where(there[:, None], chosen, 32.0)]
+            latents = self.encode(torch.from_numpy(np.stack(shown))[:, None])
+            goal = cast(Tensor, situation.state.goal)
+            latents = latents.where(torch.from_numpy(there)[:, None], goal)
+            last = latents.where(due[:, None], last)
+        self.subgoals = last
+        return directive.replace(subgoal=last)
+
+
+def on_shortest_way(
+    room: FourRooms, places: NDArray[np.int64], goals: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The places SUBGOAL_STEPS ahead on the shortest ways; NaN where the goal is nearer."""
+    chosen = np.full(places.shape, np.nan)
+    for row, (place, goal) in enumerate(zip(places.tolist(), goals.tolist(), strict=True)):
+        left, at = SPEED * SUBGOAL_STEPS, np.array(free(room, place))
+        for corner in room.shortest_path(free(room, place), free(room, goal))[1:]:
+            way = np.array(corner) - at
+            length = float(np.hypot(*way))
+            if length >= left:
+                chosen[row] = at + way * left / length
+                break
+            left, at = left - length, np.array(corner)
+    return chosen
+
+
+def free(room: FourRooms, place: list[int]) -> tuple[float, float]:
+    """The nearest place to one read from a frame that is in no wall."""
+    x, y = place
+    offsets = [(dx, dy) for dx in (0, -1, 1, -2, 2) for dy in (0, -1, 1, -2, 2)]
+    near = sorted(offsets, key=lambda by: by[0] ** 2 + by[1] ** 2)
+    inside = ((x + dx, y + dy) for dx, dy in near)
+    return next(at for at in inside if not any(wall.holds(at) for wall in room.walls))
+
+
+class AtRandom:
+    """Places anywhere in the rooms."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng, self.calls, self.last = np.random.default_rng(seed), 0, np.zeros((0, 2))
+
+    def __call__(
+        self, room: FourRooms, places: NDArray[np.int64], goals: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        # Every second plan: a sub-goal holds for SUBGOAL_STEPS.
+        if self.calls % 2 == 0:
+            drawn = self.rng.integers(7, SIDE - 7, places.shape).tolist()
+            self.last = np.array([free(room, place) for place in drawn])
+        self.calls += 1
+        return self.last
+
+
+# -- figures -----------------------------------------------------------------------------------
+
+
+def planned(run: Path, name: str, seed: int, episodes: int) -> tuple[dict[str, float], Ways]:
+    """Episodes, side by side, of an agent that plans towards pictures of goals in one of PLANS."""
+    settings = ("configurator.mode=2", f"world.num_envs={episodes}", f"world.episode_steps={STEPS}")
+    player = load(run, *settings, *PLANS[name], seed=PLAN_SEED + seed)
+    agent, world = player.agent, player.world
+    setter: SetSubgoals | None = None
+    choose = {
+        "sub-goals of the shortest way": on_shortest_way,
+        "sub-goals at random": AtRandom(seed),
+    }
+    if name in choose:
+        perception: Any = agent.modules.perception
+        setter = SetSubgoals(agent.modules.configurator, perception.encode, choose[name])
+        agent.modules = dataclasses.replace(agent.modules, configurator=setter)
+    seen, calls, spent = list[Observation](), 0, 0.0
+    with closing(world), torch.no_grad():
+        agent.reset(episodes, PLAN_SEED + seed)
+        observation = world.reset(PLAN_SEED + seed)
+        for _ in range(STEPS + 1):
+            if setter is not None:
+                setter.look(observation)
+            began = time.process_time()
+            moment = agent.step(observation)
+            spent += time.process_time() - began
+            seen.append(observation)
+            calls += int(moment.plan.model_calls.sum())
+            observation = world.step(moment.plan.action)
+    at_goal = torch.stack([observation.signals[:, _REWARD] for observation in seen]) > 0
+    first = at_goal.int().argmax(0)[at_goal.any(0)].float()
+    figures = {
+        "touched": float(at_goal.any(0).float().mean()),
+        "held": float(at_goal[-1].float().mean()),
+        "steps": float(first.mean()) if len(first) else float("nan"),
+        "calls, thousands": calls / episodes / 1000,
+        "CPU, s an episode": spent / episodes,
+    }
+    frames = [cast(Tensor, observation.pixels).numpy() for observation in seen]
+    goals = cast(Tensor, seen[0].goal_pixels).numpy()
+    return figures, Ways(goals[0], np.stack([point_in(one) for one in frames], 1), point_in(goals))
+
+
+def rows_of(runs: Path, size: Size) -> tuple[Rows, dict[str, Ways]]:
+    """Floors, and each way to plan in the model of each seed; the ways of the first seed."""
+    rows: Rows = {}
+    for name, choose in {"random": random_step, "straight line": straight_step}.items():
+        floor = walk(FourRooms(observation="state"), choose, 10 * size.episodes)
+        figures = {key: float(floor[key]["share"]) for key in ("touched", "held")}
+        figures["steps"] = float("nan" if floor["steps"] is None else floor["steps"])
+        rows[name] = [figures]
+    ways: dict[str, Ways] = {}
+    for seed in range(size.seeds):
+        run = run_of(runs, seed, size)
+        result = json.loads((run / "result.json").read_text())
+        learned = {
+            "place, R²": place_read(run, FourRooms()),
+            "training, CPU min": result["cpu_seconds"] / 60,
+        }
+        for name in PLANS:
+            figures, of_plan = planned(run, name, seed, size.episodes)
+            ways.setdefault(name, of_plan)
+            rows.setdefault(name, []).append(figures | learned)
+    return rows, ways
+
+
+def bars_of(rows: Rows) -> dict[str, bool]:
+    """What must hold of means over seeds, and whether it does."""
+
+    def of(plan: str, name: str) -> float:
+        return float(column(rows, plan, name).mean())
+
+    ahead = of("sub-goals", "held") - of("flat", "held")
+    steps = of("sub-goals", "steps") / of("flat", "steps")
+    return {
+        "sub-goals: touched in at least 95 %": of("sub-goals", "touched") >= 0.95,
+        "sub-goals: held in at least 95 %": of("sub-goals", "held") >= 0.95,
+        "sub-goals: held 10 points more than flat, or ¾ of its steps": ahead >= 0.1
+        or steps <= 0.75,
+        "a tenth of the calls: held in at least 90 %": of("sub-goals, a tenth of the calls", "held")
+        >= 0.9,
+        "trained in at most 10 CPU minutes": of("sub-goals", "training, CPU min") <= 10,
+    }
+
+
+def draw(ways: Mapping[str, Ways], place: Path, episodes: int = 6) -> None:
+    """A PNG: ways of some episodes, flat and with sub-goals, a colour each; a ring is a goal."""
+    from matplotlib.figure import Figure
+
+    names = ("flat", "sub-goals")
+    figure = Figure(figsize=(8.2, 4.3), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), names, strict=True):
+        drawn = ways[name]
+        axes.imshow(drawn.frame[..., 2] > 80, cmap="Greys", vmin=0, vmax=3, interpolation="nearest")
+        pairs = list(zip(drawn.places, drawn.goals, strict=True))[:episodes]
+        for places, goal in pairs:
+            (line,) = axes.plot(*places.T, lw=1.2)
+            axes.plot(*places[0], "s", ms=5, color=line.get_color())
+            axes.plot(*goal, "o", ms=13, mfc="none", mew=1.5, color=line.get_color())
+        axes.set_title(f"{name}: from the square to the ring", fontsize=9)
+        axes.set_axis_off()
+    save_picture(figure, place, dpi=110)
+
+
+def main() -> None:
+    """Trains what is missing, plans, prints the table and draws the picture."""
+    options = options_of(
+        __doc__,
+        quick="a small training, under a minute",
+        picture="four_rooms",
+        runs="four_rooms",
+        counts=("seeds", "episodes"),
+    )
+    size = QUICK if options.quick else Size()
+    size = size._replace(
+        seeds=options.seeds or size.seeds, episodes=options.episodes or size.episodes
+    )
+    rows, ways = rows_of(options.runs, size)
+    draw(ways, options.out)
+    figures = {**size._asdict(), "rows": rows} if options.json else None
+    print_results([table_of(rows)], bars_of(rows), figures)
+
+
+if __name__ == "__main__":
+    main()

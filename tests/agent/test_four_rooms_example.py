@@ -1,0 +1,88 @@
+"""`examples/four_rooms.py`: sub-goals that are not planned, its bars, and the command."""
+
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+
+import four_rooms
+from worlds.point_rooms import FourRooms
+
+GOOD = {"touched": 1.0, "held": 0.97, "steps": 50.0, "training, CPU min": 6.0}
+FLAT = {"touched": 0.9, "held": 0.7, "steps": 80.0}
+ROWS = {"sub-goals": [GOOD], "sub-goals, a tenth of the calls": [GOOD], "flat": [FLAT]}
+
+
+def room() -> FourRooms:
+    env = FourRooms()
+    env.reset(seed=0)
+    return env
+
+
+def test_the_oracle_sub_goals_lie_on_the_shortest_way():
+    env = room()
+    start, goal = np.array([[50, 14], [50, 14]]), np.array([[50, 50], [50, 24]])
+    far, near = four_rooms.on_shortest_way(env, start, goal)
+    assert np.isnan(near).all()  # the goal is nearer than a sub-goal
+    assert math.dist(far, start[0]) == pytest.approx(18, abs=0.1)
+    assert far[0] < 40  # towards the door, away from the goal
+    assert not any(wall.holds(tuple(far)) for wall in env.walls)
+
+
+def test_places_read_from_frames_are_moved_out_of_walls():
+    env = room()
+    x, y = four_rooms.free(env, [33, 50])
+    assert not any(wall.holds((x, y)) for wall in env.walls)
+    assert math.dist((x, y), (33, 50)) <= 2
+    assert four_rooms.free(env, [50, 50]) == (50, 50)
+
+
+@pytest.mark.parametrize(
+    ("row", "figure", "value"),
+    [
+        ("sub-goals", "touched", 0.94), ("sub-goals", "training, CPU min", 11.0),
+        ("sub-goals, a tenth of the calls", "held", 0.89),
+    ],
+)  # fmt: skip
+def test_each_bar_can_be_missed(row, figure, value):
+    assert all(four_rooms.bars_of(ROWS).values())
+    met = four_rooms.bars_of({**ROWS, row: [ROWS[row][0] | {figure: value}]})
+    assert list(met.values()).count(False) == 1
+
+
+def test_ahead_of_flat_planning_by_success_or_by_steps():
+    name = "sub-goals: held 10 points more than flat, or ¾ of its steps"
+    for held, steps, expected in ((0.96, 80.0, True), (0.96, 60.0, False), (0.8, 50.0, True)):
+        flat = FLAT | {"held": held, "steps": steps}
+        assert four_rooms.bars_of({**ROWS, "flat": [flat]})[name] is expected
+
+
+def test_bad_numbers_are_refused_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["four_rooms.py", "--episodes", "0"])
+    with pytest.raises(SystemExit) as stopped:
+        four_rooms.main()
+    assert stopped.value.code == 2
+    assert "expected an integer of at least 1, got '0'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_trains_plans_and_draws(tmp_path, monkeypatch, capsys):
+    words = [
+        "--quick",
+        "--json",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--out",
+        str(tmp_path / "a.png"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["four_rooms.py", *words])
+    four_rooms.main()
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert set(rows) == {"random", "straight line", *four_rooms.PLANS}
+    assert rows["straight line"][0]["held"] == 0
+    equal = [rows[name][0]["calls, thousands"] for name in ("flat", "flat, plain latent")]
+    assert max(equal) <= 103
+    assert rows["sub-goals, a tenth of the calls"][0]["calls, thousands"] <= 11
+    assert (tmp_path / "a.png").stat().st_size > 3000
