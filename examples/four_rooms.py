@@ -6,8 +6,8 @@
 
 Start and goal are in the two rooms on the right, between which there is no door. A hierarchical
 JEPA is learned from the experience of random steps; its level above predicts ten steps at once. The
-same model then plans towards pictures of goals in several ways, over the same episodes: flat, with
-the distance of the plain latents or with a whitened one; with sub-goals that the level above plans,
+same model then plans towards pictures of goals in several ways, over the same episodes: flat, by
+the distance of the plain latents or by the learned one; with sub-goals that the level above plans,
 at as many model calls and at a tenth; with sub-goals on the true shortest way, and with random
 ones. *Touched*: the point was at the goal in some step of 200; *held*: in the last one. The floors
 are a random walk and a straight line to the goal by one who knows both places and not the walls.
@@ -48,17 +48,17 @@ LEVELS = (
     "directive.horizon_steps=100", "directive.model_calls=2562", "directive.commit_steps=5",
 )  # fmt: skip
 PLAIN = ("directive.u={goal: 1}", "directive.v={goal: 0}")
-WHITENED = ("directive.u={goal: 0}", "directive.v={goal: 1}")
+LEARNED = ("directive.u={goal: 0}", "directive.v={goal: 1}")
 PLANS: Mapping[str, tuple[str, ...]] = {
     "flat, plain latent": (*FLAT, *PLAIN),
-    "flat": (*FLAT, *WHITENED),
+    "flat": (*FLAT, *LEARNED),
     "sub-goals, plain latent": (*LEVELS, *PLAIN),
-    "sub-goals": (*LEVELS, *WHITENED),
+    "sub-goals": (*LEVELS, *LEARNED),
     "sub-goals, a tenth of the calls": (
-        *LEVELS, *WHITENED, "directive.model_calls=512", "directive.commit_steps=10",
+        *LEVELS, *LEARNED, "directive.model_calls=512", "directive.commit_steps=10",
     ),
-    "sub-goals of the shortest way": (*LEVELS, *WHITENED),
-    "sub-goals at random": (*LEVELS, *WHITENED),
+    "sub-goals of the shortest way": (*LEVELS, *LEARNED),
+    "sub-goals at random": (*LEVELS, *LEARNED),
 }  # fmt: skip
 """Settings of each way to plan. Those of the first four spend as many calls in an episode."""
 

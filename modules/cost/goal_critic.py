@@ -15,13 +15,17 @@ GOAL = "goal"
 
 
 class GoalDistance(nn.Module):
-    """TC_goal(s, g) = α ‖W (s - g)‖: the way to the goal as the crow flies, in steps.
+    """TC_goal(s, g) = α ‖W (s - g)‖: how far the goal is, in steps.
 
-    W whitens what one step changes: a dimension in which latents differ much although a step
-    changes it little counts most, so what varies quickly and says little of the way is left out. α
-    is fitted such that states k steps apart in experience are k apart. W and α are learned from
-    experience without a goal; the distance does not know of walls. Other heads are 0. It is 0 in a
-    state without a goal.
+    W = C^-power, C the second moment of what one step changes: a dimension in which latents differ
+    much although a step changes it little counts most, so what varies quickly and says little of
+    the way is left out. Where latents are of one variance in all directions, slow ones are like the
+    eigenfunctions of a random walk, and the distance is that of a diffusion: with power ½, which
+    whitens, like the commute time, with power 1 like the biharmonic distance (Lipman et al. 2010),
+    in which slow features count more: it goes on growing where that of ½ is as large as it gets,
+    and a wall in between makes it longer. α is fitted such that states k steps apart in
+    experience are k apart. W and α are learned from experience without a goal. Other heads are 0.
+    It is 0 in a state without a goal.
     """
 
     class Config(Frozen):
@@ -29,11 +33,12 @@ class GoalDistance(nn.Module):
 
         least_share: the change in any direction counts as at least this share of the mean over
         directions, so that one that no step changes does not count infinitely. window: steps of
-        experience between which α is fitted.
+        experience between which α is fitted. power: of C.
         """
 
         least_share: float = Field(default=1e-3, gt=0, le=1)
         window: int = Field(default=5, ge=2, le=1024)
+        power: float = Field(default=0.5, ge=0, le=1)
 
     def __init__(
         self,
@@ -58,19 +63,22 @@ class GoalDistance(nn.Module):
         self.config, self.heads = config, heads
         self.steps = RunningMoment(latent_size)
         self.log_scale = nn.Parameter(torch.zeros(()))
-        self._whitening: tuple[int, Tensor] | None = None
+        self._weighting: tuple[int, Tensor] | None = None
 
-    def whitening(self) -> Tensor:
+    def weighting(self) -> Tensor:
         """W, [D D]."""
         # Each step of a plan asks for it; an update and other weights change the version.
         version = self.steps.moment._version
-        if self._whitening is None or self._whitening[0] != version:
-            self._whitening = version, self.steps.whitening(self.config.least_share)
-        return self._whitening[1]
+        if self._weighting is None or self._weighting[0] != version:
+            self._weighting = (
+                version,
+                self.steps.inverse_power(self.config.power, self.config.least_share),
+            )
+        return self._weighting[1]
 
     def distance(self, latent: Tensor, goal: Tensor) -> Tensor:
         """Steps [...] from latents [... D] to goals [... D], differentiable in both."""
-        apart = (latent - goal) @ self.whitening()
+        apart = (latent - goal) @ self.weighting()
         # The root has a finite slope at the goal.
         return self.log_scale.exp() * ((apart.square().sum(-1) + 1e-6).sqrt() - 1e-3)
 

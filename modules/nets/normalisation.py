@@ -98,11 +98,11 @@ class RunningMoment(nn.Module):
         self.count.add_(1)
 
     @torch.no_grad()
-    def whitening(self, least_share: float) -> Tensor:
-        """The symmetric matrix W [D D] with W E[x xᵀ] W = 1, where eigenvalues below `least_share`
-        of their mean are raised to it.
+    def inverse_power(self, power: float, least_share: float) -> Tensor:
+        """The symmetric matrix W [D D] = E[x xᵀ]^-power, where eigenvalues below `least_share` of
+        their mean are raised to it. With power ½ it whitens: W E[x xᵀ] W = 1.
         """
         values, vectors = torch.linalg.eigh(self.moment.double())
         floor = (least_share * values.mean()).clamp_min(1e-12)
-        whitening: Tensor = vectors * values.clamp_min(floor).rsqrt() @ vectors.T
-        return whitening.float()
+        matrix: Tensor = vectors * values.clamp_min(floor).pow(-power) @ vectors.T
+        return matrix.float()

@@ -64,13 +64,29 @@ def test_a_whitened_moment_is_the_identity():
     draw = torch.randn(500, SIZE, generator=torch.Generator().manual_seed(0))
     values = draw @ torch.diag(torch.arange(1.0, SIZE + 1))
     moment = RunningMoment(SIZE)
-    torch.testing.assert_close(moment.whitening(1e-6), torch.eye(SIZE))
+    torch.testing.assert_close(moment.inverse_power(0.5, 1e-6), torch.eye(SIZE))
     for part in values.split(100):
         moment.update(part)
-    whitening = moment.whitening(1e-6)
+    whitening = moment.inverse_power(0.5, 1e-6)
     torch.testing.assert_close(whitening, whitening.T)
     whole = whitening @ (values.T @ values / len(values)) @ whitening
     torch.testing.assert_close(whole, torch.eye(SIZE), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("power", "ratio"), [(0.5, 2**0.5), (1.0, 1.79)])
+def test_a_larger_power_goes_on_growing_far_away(power, ratio):
+    """On a path of length 1 the features of a random walk are cos kπx, which a step of length ε
+    changes by (kπε)² / 2 in the mean square: the end is farther than the middle by √2 in the
+    commute time, and by 1.79 in the biharmonic distance.
+    """
+    made = critic(power=power, least_share=1e-9)
+    frequencies = torch.arange(1, SIZE + 1) * torch.pi
+    made.steps.moment.copy_(torch.diag(frequencies.square() / 2))
+    made.steps.count.fill_(1)
+    start, middle, end = ((frequencies * x).cos() for x in (0.0, 0.5, 1.0))
+    with torch.no_grad():
+        far, near = made.distance(end, start), made.distance(middle, start)
+    assert float(far / near) == pytest.approx(ratio, rel=0.06)
 
 
 @pytest.mark.parametrize(("least_share", "times"), [(1e-3, 10), (1e-9, 80)])
