@@ -122,6 +122,8 @@ class HierarchicalJEPA(JEPA):
         losses, priorities = super().losses(batch, key)
         for number, level in enumerate(self.above, 2):
             batch, of_level = level.learn(batch, key + number)
+            if not of_level:
+                break
             losses |= {f"level {number} {name}": loss for name, loss in of_level.items()}
         return losses, priorities
 

@@ -176,6 +176,8 @@ class Level(JEPA):
         """
         below = latents_of(batch.targets).detach()
         place, mask = self.places(batch.experience)
+        if place.shape[1] < 2:  # windows of less than one step
+            return batch, {}
         below = below.gather(1, place.unsqueeze(-1).expand(-1, -1, below.shape[2]))
         self.below.update(below[mask])
         latents, experience = self.encode(below), self._pooled(batch.experience, place, mask)
@@ -192,7 +194,9 @@ class Level(JEPA):
         [B J] says: its actions are macro-actions, its signals means over what lies between.
         """
         k, count = self.pool_steps, place.shape[1] - 1
-        actions = experience.actions[:, : k * count].view(len(place), count, k, -1)
+        actions = experience.actions[:, : k * count].reshape(
+            len(place), count, k, experience.actions.shape[2]
+        )
         # No action is taken behind the end of an episode or of a window.
         step = place[:, :-1, None] + torch.arange(k, device=place.device)
         taken = (step < place[:, 1:, None]) & mask[:, 1:, None]
