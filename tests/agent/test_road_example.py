@@ -107,12 +107,6 @@ def test_predicted_latents_follow_the_actions_taken(tmp_path):
     torch.testing.assert_close(latents.predicted[1, 31], state.latent[0], rtol=1e-3, atol=1e-4)
 
 
-def test_a_stopped_training_is_not_read_as_a_whole_one(tmp_path):
-    (tmp_path / "result.json").write_text('{"stopped": true}')
-    with pytest.raises(SystemExit, match="expected a whole training"):
-        probing.trained(tmp_path, "sextet/Road-v0", road.SETTINGS, 0)
-
-
 def test_a_drawing_model_is_asked_for_the_share_of_leaves(tmp_path):
     run, _ = road.run_of(tmp_path, road.TRAININGS["generative, strong"], 0, SMALL)
     held = road.held_out(road.WORLDS["strong"], 4)
