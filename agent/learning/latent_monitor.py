@@ -55,7 +55,10 @@ def examine_latent(
         return {}, []
     model = cast(LatentVariableModel, modules.world_model)
     over = experience.terminated[:, 0] | experience.truncated[:, 0]
-    row = (experience.mask.all(1) & ~over).nonzero()[:, 0]
+    usable = experience.mask.all(1) & ~over
+    if experience.action_mask is not None:
+        usable = usable & experience.action_mask[:, 0]
+    row = usable.nonzero()[:, 0]
     if len(row) < MIN_STEPS:
         return {}, []
     before, after = (s.select(row) for s in encoded_states(experience, latents))
