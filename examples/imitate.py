@@ -61,7 +61,7 @@ class Size(NamedTuple):
     """Seeds and updates of a training, episodes of the expert and of an evaluation."""
 
     seeds: int = 3
-    updates: int = 3000
+    updates: int = 1500
     episodes: int = 20
 
 

@@ -133,7 +133,7 @@ def test_the_predictor_reads_z_and_the_prior_the_action() -> None:
     same = state(here.latent[:1].expand(4, 4))
     under = one.step(same, actions, z)
     assert under.latent[1:].allclose(under.latent[:1].expand(3, 4))
-    assert not one.step(same, actions, torch.eye(4)).latent[1].allclose(under.latent[0])
+    assert not one.step(same, actions, torch.eye(4)).latent[0].allclose(under.latent[0])
     priors = one.log_prior(same, actions, z)
     assert len(set(priors.tolist())) == 4
 
