@@ -62,11 +62,11 @@ class Size(NamedTuple):
     of plans; the training of perception and world model.
     """
 
-    seeds: int = 2
+    seeds: int = 1
     shown: int = 40
-    walked: int = 4000
-    updates: int = 600
-    episodes: int = 100
+    walked: int = 3200
+    updates: int = 400
+    episodes: int = 80
     base: BaseSize = BaseSize()
 
 
@@ -127,7 +127,8 @@ def shown(place: Path, episodes: int) -> Path:
 def walked(place: Path, steps: int) -> Path:
     """The recorded steps of a random walk."""
     if not (place / "trace.sqlite").is_file():
-        play(TWO_ID, config=SETTINGS, steps=steps, run=place, seed=5)
+        # Short episodes: many starts, so that the walk comes to all places.
+        play(TWO_ID, "world.episode_steps=50", config=SETTINGS, steps=steps, run=place, seed=5)
     return place
 
 

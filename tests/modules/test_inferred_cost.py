@@ -125,4 +125,4 @@ def test_it_learns_to_be_low_where_the_expert_goes_and_high_elsewhere():
     energies = cost.expert_energy(seen)
     assert energies[seen[:, 0] > 0.1].mean() > 0.8
     # There the others go half as often as the expert: 1 - 2·(2/3).
-    assert energies[seen[:, 0] < -0.1].mean() == pytest.approx(-1 / 3, abs=0.15)
+    assert energies[seen[:, 0] < -0.1].mean().item() == pytest.approx(-1 / 3, abs=0.15)
