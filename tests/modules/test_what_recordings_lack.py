@@ -19,6 +19,7 @@ from modules.objectives.objective import encodings_of
 from modules.objectives.vicreg import VICReg
 from modules.ports import Batch, Recorded, encoded_states
 from modules.world_model.jepa import JEPA
+from tests.modules import test_hierarchical_jepa as levels
 from tests.modules.test_actor import make
 
 KEY = torch.tensor([7])
@@ -254,3 +255,23 @@ def test_a_memory_of_whole_steps_has_no_masks_and_another_form_is_refused():
     tensors["no_ends"] = tensors["no_ends"].float()
     with pytest.raises(MessageError):
         ring().load_tensors(tensors)
+
+
+# -- levels above -------------------------------------------------------------------------------
+
+
+def test_a_macro_action_with_an_unknown_action_in_it_is_unknown():
+    whole = levels.model()
+    lived, latents = levels.experience(2 * levels.K + 1)
+    acted = torch.ones(lived.mask.shape, dtype=torch.bool)
+    acted[3, levels.K + 2] = False
+    signals = torch.ones_like(lived.signals, dtype=torch.bool)
+    signals[5, 1, 0] = False
+    place, mask = whole.above[0].places(lived)
+    masked = lived.replace(action_mask=acted, signals_mask=signals, ends_mask=acted)
+    pooled = whole.above[0]._pooled(masked, place, mask)
+    assert (~pooled.action_mask).nonzero().tolist() == [[3, 1]]
+    assert (~pooled.signals_mask).nonzero().tolist() == [[5, 1, 0]]
+    assert bool(pooled.ends_mask.all())
+    states = encoded_states(masked, latents)
+    assert whole.losses(Batch(masked, states[:2], states), KEY)[0]["level 2 prediction"] > 0
