@@ -194,8 +194,8 @@ def rows_of(runs: Path, size: Size) -> Rows:
     for seed in range(size.seeds):
         run = inferred(runs, seed, size)
         arms: dict[str, tuple[Path, tuple[str, ...]]] = {
-            "plans, with the head": (run, (*plans, f"directive.v={{expert: {HEAD}}}")),
-            "plans, without": (run, (*plans, "directive.v={expert: 0}")),
+            "plans, with the head": (run, (*plans, f"directive.v={{goal: 1, expert: {HEAD}}}")),
+            "plans, without": (run, (*plans, "directive.v={goal: 1, expert: 0}")),
             "cloning alone": (cloned(runs, seed, size), ()),
         }
         for name, (place, overrides) in arms.items():
