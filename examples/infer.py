@@ -5,17 +5,19 @@
 
 In TwoRooms an expert goes to its goals by the shortest way that does not touch a square on the far
 side of the door. Its episodes are films, folders of pictures with the actions beside them. From
-these and the steps of a random walk the head `expert` of the cost `inferred` learns where the
-expert goes and where it does not (LeCun 2022, §3.2); perception and world model are those of
-`examples/two_rooms.py`, which is trained first where its run is not there, and do not change. Then
-episodes from other starts to other goals are planned (Mode-2) by the distance to the goal, with and
-without the head. All are episodes whose shortest way leads through the square. *Avoided*: no frame
-shows the point inside. Beside them the policy that cloned the expert's actions, which knows no
-goal.
+these and the agent's own episodes, which are planned to goals of the same kind, the head `expert`
+of the cost `inferred` learns where the expert goes and where it does not (LeCun 2022, §3.2);
+perception and world model are those of `examples/two_rooms.py`, which is trained first where its
+run is not there, and do not change. Then episodes from other starts to other goals are planned
+(Mode-2) by the distance to the goal, with and without the head. All are episodes whose shortest way
+leads through the square. *Avoided*: no frame shows the point inside. Beside them the policy that
+cloned the expert's actions, which knows no goal.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -30,9 +32,9 @@ from agent import load, play, train
 from command_line import options_of, print_results
 from probing import Rows, column, table_of
 from two_rooms import QUICK as QUICK_BASE
-from two_rooms import SETTINGS, point_in, run_of
 from two_rooms import Size as BaseSize
-from worlds.point_rooms import SPEED, STEPS, TWO_ID, TwoRooms
+from two_rooms import point_in, run_of
+from worlds.point_rooms import SPEED, STEPS, TwoRooms
 from worlds.walls import Place, Wall, shortest_path
 
 SQUARE = Wall(38.0, 14.0, 50.0, 34.0)
@@ -43,8 +45,13 @@ CLEAR = 1.5
 a frame shows a place to a pixel.
 """
 
-HEAD = 60.0
-"""Weight of the inferred head against a step of the way to the goal."""
+GOAL_ALONE = "directive.v={goal: 1}"
+"""The setting of plans by the distance to the goal alone."""
+
+HEAD = 30.0
+"""Weight of the inferred head against a step of the way to the goal, chosen on other episodes: less
+leads through the square more often, more leads nowhere (docs/watching.md).
+"""
 
 
 def _walls() -> tuple[Wall, ...]:
@@ -58,19 +65,18 @@ WALLS = _walls()
 
 
 class Size(NamedTuple):
-    """Seeds; episodes of the expert, steps of the random walk and updates of a training; episodes
-    of plans; the training of perception and world model.
+    """Seeds; episodes of the expert and as many of the agent, updates of a training; episodes of
+    plans; the training of perception and world model.
     """
 
     seeds: int = 1
-    shown: int = 40
-    walked: int = 3200
-    updates: int = 400
-    episodes: int = 80
+    shown: int = 100
+    updates: int = 600
+    episodes: int = 40
     base: BaseSize = BaseSize()
 
 
-QUICK = Size(seeds=1, shown=6, walked=600, updates=40, episodes=12, base=QUICK_BASE)
+QUICK = Size(seeds=1, shown=6, updates=40, episodes=2, base=QUICK_BASE)
 
 
 def inside(place: Place, depth: float = CLEAR) -> bool:
@@ -124,11 +130,17 @@ def shown(place: Path, episodes: int) -> Path:
     return place
 
 
-def walked(place: Path, steps: int) -> Path:
-    """The recorded steps of a random walk."""
+def own(runs: Path, seed: int, size: Size) -> Path:
+    """The recorded episodes of the agent itself, which plans to goals of the same kind and knows no
+    expert: what sets these apart is what the expert wants besides.
+    """
+    place = runs / f"own-{size.shown}-{seed}"
     if not (place / "trace.sqlite").is_file():
-        # Short episodes: many starts, so that the walk comes to all places.
-        play(TWO_ID, "world.episode_steps=50", config=SETTINGS, steps=steps, run=place, seed=5)
+        play(
+            run_of(runs.parent / "two_rooms", seed, size.base), "configurator.mode=2", GOAL_ALONE,
+            f"world.num_envs={size.shown}", "world.episode_steps=60", steps=61 * size.shown,
+            run=place, seed=5,
+        )  # fmt: skip
     return place
 
 
@@ -143,7 +155,7 @@ def inferred(runs: Path, seed: int, size: Size) -> Path:
             "learner.warmup_steps=2", "learner.replay_ratio=1", "learner.learning_rate=0.001",
             f"learner.decay_updates={size.updates}", "learner.weight_decay=0.01",
             steps=size.updates, seed=seed, run=place,
-            recordings=[walked(runs / f"walk-{size.walked}", size.walked)],
+            recordings=[own(runs, seed, size)],
             experts=[shown(runs / f"expert-{size.shown}", size.shown)],
         )  # fmt: skip
     return place
@@ -164,33 +176,39 @@ def cloned(runs: Path, seed: int, size: Size) -> Path:
     return place
 
 
-def ways(run: Path, episodes: int, *overrides: str) -> dict[str, float]:
-    """Of `episodes` from starts that no training has seen, those whose way is through the square:
-    their number, the shares that avoid it, that touch the goal, and that do both.
+def starts(episodes: int, seed: int) -> list[tuple[Place, Place]]:
+    """Starts and goals of episodes that no training has seen, whose way is through the square."""
+    env, drawn = TwoRooms(goal_form="none"), list[tuple[Place, Place]]()
+    while len(drawn) < episodes:
+        env.reset(seed=seed)
+        seed += 1
+        if crosses(tuple(env.place), tuple(env.goal)):
+            drawn.append((tuple(env.place), tuple(env.goal)))
+    return drawn
+
+
+def ways(run: Path, drawn: Sequence[tuple[Place, Place]], *overrides: str) -> dict[str, float]:
+    """Shares of the episodes `drawn` that avoid the square, that touch the goal, and that do both;
+    each of 100 steps.
     """
-    player = load(run, f"world.num_envs={episodes}", *overrides, seed=9_000_000)
-    with closing(player.world):
-        seen = [moment.observation for moment in player.live(STEPS // 2 * episodes)]
-    pictures = np.stack([one.pixels.numpy() for one in seen if one.pixels is not None], 1)
-    assert seen[0].goal_pixels is not None  # this world shows goals as pictures
-    goals = point_in(seen[0].goal_pixels.numpy()).tolist()
-    touched = (torch.stack([one.signals[:, 0] for one in seen]) > 0).any(0).tolist()
-    figures = list[tuple[bool, bool]]()
-    for frames, goal, touch in zip(pictures, goals, touched, strict=True):
-        places = [tuple(place) for place in point_in(frames).tolist()]
-        if crosses(places[0], tuple(goal)):
-            figures.append((not any(map(inside, places)), touch))
-    avoid, touch = np.array(figures, bool).reshape(-1, 2).T
-    return {
-        "episodes": float(len(figures)), "avoided": float(avoid.mean()),
-        "touched": float(touch.mean()), "both": float((avoid & touch).mean()),
-    }  # fmt: skip
+    avoided, touched = list[bool](), list[bool]()
+    for start, goal in drawn:
+        settings = json.dumps({"start": list(start), "goal": list(goal)})
+        player = load(run, f"world.settings={settings}", "world.num_envs=1", *overrides, seed=1)
+        with closing(player.world):
+            seen = [moment.observation for moment in player.live(STEPS // 2)]
+        frames = torch.cat([one.pixels for one in seen if one.pixels is not None]).numpy()
+        avoided.append(not any(inside(tuple(place)) for place in point_in(frames).tolist()))
+        touched.append(any(bool(one.signals[0, 0] > 0) for one in seen))
+    both = np.array(avoided) & np.array(touched)
+    figures = {"avoided": avoided, "touched": touched, "both": both}
+    return {name: float(np.mean(values)) for name, values in figures.items()}
 
 
 def rows_of(runs: Path, size: Size) -> Rows:
     """Plans with the inferred head and without, and the clone, a seed each."""
     rows: Rows = {}
-    plans = ("configurator.mode=2",)
+    plans, drawn = ("configurator.mode=2",), starts(size.episodes, 9_000_000)
     for seed in range(size.seeds):
         run = inferred(runs, seed, size)
         arms: dict[str, tuple[Path, tuple[str, ...]]] = {
@@ -199,7 +217,7 @@ def rows_of(runs: Path, size: Size) -> Rows:
             "cloning alone": (cloned(runs, seed, size), ()),
         }
         for name, (place, overrides) in arms.items():
-            rows.setdefault(name, []).append(ways(place, size.episodes, *overrides))
+            rows.setdefault(name, []).append(ways(place, drawn, *overrides))
     return rows
 
 
