@@ -37,10 +37,10 @@ app = typer.Typer(
 UNDOTTED = ("--discount", "--sum_critic_every_step", "--td_lambda", "--branch_steps", "--device")
 """Settings of no module, which may be overridden without a dot."""
 
-TRACES = "--from-traces"
-"""The option that takes several values."""
+SEVERAL = ("--from", "--expert")
+"""The options that take several values."""
 
-RENAMED = {"--worlds": "--num-envs", "tutor": "tune"}
+RENAMED = {"--worlds": "--num-envs", "tutor": "tune", "--from-traces": "--from"}
 """Flags and verbs of version 0.1, and their present names."""
 
 Agent = Annotated[
@@ -57,12 +57,13 @@ Compare = Annotated[
     Option(help="Published agents to compare with: SPR,BBF_RR2.", metavar="NAMES"),
 ]
 Episodes = Annotated[int | None, Option(help="Stop after this many episodes.", min=1)]
-Traces = Annotated[
+Recordings = Annotated[
     list[Path] | None,
     Option(
-        TRACES,
-        help="Recorded runs to learn from: train learns before it acts, tune instead of acting.",
-        metavar="RUN…",
+        "--from",
+        help="Recordings to learn from instead of acting: runs, Minari datasets, films, folders of "
+        "pictures. Of tune: runs.",
+        metavar="RECORDING…",
     ),
 ]
 Plugins = Annotated[
@@ -176,7 +177,11 @@ def train(
     seeds: Annotated[
         str | None, Option(help="Several, as 0,1,2: a run for each, and a summary.")
     ] = None,
-    traces: Traces = None,
+    recordings: Recordings = None,
+    experts: Annotated[
+        list[Path] | None,
+        Option("--expert", help="As --from, of an expert to imitate.", metavar="RECORDING…"),
+    ] = None,
     run: Folder = None,
     as_json: Json = False,
     live: Annotated[bool, Option("--live/--no-live", help="Progress as a page.")] = True,
@@ -195,7 +200,7 @@ def tune(
     population: Annotated[int, Option(help="Candidates of each, an even number.")] = 8,
     episodes: Annotated[int, Option(help="Episodes that each candidate plays.")] = 4,
     steps: Annotated[int, Option(help="Steps after which an episode is cut.")] = 300,
-    traces: Traces = None,
+    recordings: Recordings = None,
     run: Annotated[
         Path | None, Option(help="Folder, new or left unfinished.", metavar="DIR")
     ] = None,
@@ -301,6 +306,17 @@ def fork(
     """Go back to a recorded step, change a message between the modules, compare the futures."""
 
 
+@_verb()
+def export(
+    recording: Annotated[
+        Path, Argument(metavar="RECORDING", help="A recorded run, or a Minari dataset.")
+    ],
+    to: Annotated[Path, Option(help="The Minari dataset, a new folder.", metavar="DIR")],
+    as_json: Json = False,
+) -> None:
+    """Write a recording as a Minari dataset, the public format of offline episodes."""
+
+
 @_verb("check-module")
 def check(
     kind: Annotated[str, Argument(metavar="KIND")],
@@ -322,11 +338,11 @@ def gather_overrides(arguments: Sequence[str]) -> list[str]:
         if word == "--":
             return [*gathered, word, *waiting]
         name, equals, value = word.partition("=")
-        if word == TRACES:
-            # Every recorded run that follows; a word that is no folder is the world.
+        if word in SEVERAL:
+            # Every recording that follows; a word that is no file or folder is the world.
             gathered += [word, *waiting[:1]]
             waiting = waiting[1:]
-            while waiting and not waiting[0].startswith("-") and Path(waiting[0]).exists():
+            while waiting and not waiting[0].startswith("-") and _is_recording(waiting[0]):
                 gathered += [word, waiting.pop(0)]
             continue
         if not name.startswith("--") or not ("." in name or name in UNDOTTED):
@@ -338,6 +354,10 @@ def gather_overrides(arguments: Sequence[str]) -> list[str]:
             value = waiting.pop(0)
         gathered += ["--set", f"{name.removeprefix('--')}={value}"]
     return gathered
+
+
+def _is_recording(word: str) -> bool:
+    return word.startswith("minari:") or Path(word).exists()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -170,6 +170,7 @@ def penalties(embedding: Numbers, other_view: Numbers, key: Tensor) -> dict[str,
         windows=latents.unsqueeze(1),
         mask=torch.ones(len(latents), 1, dtype=torch.bool),
         actions=torch.zeros(len(latents), 0, 1),
+        action_mask=torch.zeros(len(latents), 0, dtype=torch.bool),
         other_view=other,
     )
     values = {}

@@ -966,6 +966,10 @@ class Experience(Message):
     step's own frame, after the context frames that perception stacks (F = W + context). `tokens`:
     those under which each step was encoded, so that step t + 1 has the directive's of step t;
     None: all were 0. `mode2_mask`: steps whose action Mode-2 chose; None: unknown.
+    `expert_mask`: steps of an expert's recording; None: none is.
+    Of recordings that lack something: `action_mask`, steps whose action is known (others are 0),
+    `signals_mask`, the signals known at each step, `ends_mask`, steps at which it is known whether
+    the episode ended; None: all are known.
     `importance_weights` correct for prioritised sampling; `indices` name the windows in
     `Memory.update_priorities`.
     """
@@ -977,6 +981,10 @@ class Experience(Message):
     goals: Annotated[Tensor, Shape("B W G")] | None = None
     tokens: Annotated[Tensor, Shape("B W T E")] | None = None
     mode2_mask: Annotated[Tensor, Shape("B W", "bool")] | None = None
+    expert_mask: Annotated[Tensor, Shape("B W", "bool")] | None = None
+    action_mask: Annotated[Tensor, Shape("B W", "bool")] | None = None
+    signals_mask: Annotated[Tensor, Shape("B W S", "bool")] | None = None
+    ends_mask: Annotated[Tensor, Shape("B W", "bool")] | None = None
     terminated: Annotated[Tensor, Shape("B W", "bool")]
     truncated: Annotated[Tensor, Shape("B W", "bool")]
     mask: Annotated[Tensor, Shape("B W", "bool")]

@@ -368,6 +368,22 @@ class Cost(Protocol):
         """False while the critic is untrained and exactly zero."""
 
 
+class Recorded(NamedTuple):
+    """What a recording tells of a step: the step is an `expert`'s; whether its `action` and its
+    `ends` (terminated or truncated) are known; `signals` [S] bool: which signals are.
+    """
+
+    expert: bool
+    action: bool
+    ends: bool
+    signals: Tensor
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing."""
+        return self.action and self.ends and bool(self.signals.all())
+
+
 @runtime_checkable
 class Memory(Protocol):
     """Short-term memory: retrieval by time (§3.3) and by similarity (§4.9)."""
@@ -389,9 +405,11 @@ class Memory(Protocol):
     def initial(self, rows: int) -> Recollection:
         """The recollection before the first of an episode: zeros in the usual shapes, novelty 0."""
 
-    def write(self, moment: Moment) -> None:
+    def write(self, moment: Moment, recorded: Recorded | None = None) -> None:
         """Stores a moment of all B rows, once a step; the moment is then the `previous` of the next
         step. A memory that is full overwrites its oldest steps. The moment is not copied.
+
+        `recorded`: what is known of a moment that comes from a recording; None: the agent's own.
         """
 
     def last_written(self) -> Moment:

@@ -1,4 +1,4 @@
-"""The programs and commands of docs/train.md, modules.md and worlds.md run as shown, made small."""
+"""Programs and commands of docs/train.md, modules.md, worlds.md and watching.md, made small."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import gymnasium
 import pytest
 
+import watch
 from agent.cli import run
 from agent.recording.trace import Trace
 
@@ -111,3 +112,26 @@ def test_the_signals_of_the_page_on_worlds(tmp_path, monkeypatch, capsys):
     finally:
         gymnasium.registry.pop("Cliff-v0", None)
         sys.modules.pop("cliff", None)
+
+
+def test_the_commands_of_the_page_on_watching(tmp_path, monkeypatch, capsys):
+    """In their order, each finding what those before it left; films lie there."""
+    pytest.importorskip("minari")
+    pytest.importorskip("h5py")
+    monkeypatch.chdir(tmp_path)
+    for name in ("film", "expert-film"):
+        watch.filmed(Path("runs") / name, 2, lambda n: tuple(one[:12] for one in watch.walk(n)), 1)
+    text = "".join(blocks("watching.md", "")).replace("\\\n", " ")
+    commands = [shlex.split(line, comments=True)[1:] for line in text.splitlines()]
+    assert [words[0] for words in commands] == ["play", *2 * ["train"], "export", *4 * ["train"]]
+    settings = str(DOCS.parent / "examples" / "two_rooms.yaml")
+    small = ["--training.evaluate_episodes=1", "--learner.batch=4", "--no-live",
+             "--world.episode_steps=40", "--learner.warmup_steps=2"]  # fmt: skip
+    for words in commands:
+        words = [settings if word.startswith("examples/") else word for word in words]
+        if words[0] == "play":
+            words = [{"20": "2"}.get(word, word) for word in words]
+        elif words[0] == "train":
+            words = [*(word for word in words if word not in ("--steps", "400")), *small]
+            words += ["--steps", "4"]
+        assert run(words) == 0, (words, capsys.readouterr().err)

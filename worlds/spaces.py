@@ -107,6 +107,13 @@ class ActionCodec:
             numbers = iter(np.asarray(native, np.float64).tolist())
         return _element(self._space, numbers)
 
+    def from_env(self, element: Any) -> Any:
+        """The native action of an element of the action space, an int or an array [A] float64."""
+        numbers = list(_numbers(self._space, element))
+        if self.spec.discrete:
+            return int(np.ravel_multi_index(tuple(map(int, numbers)), self._choices))
+        return np.array(numbers, np.float64)
+
     def effort(self, native: Any) -> float:
         """Effort in [0, 1]: 0 for the first discrete action, else 1; mean square if continuous."""
         if self.spec.discrete:
@@ -153,6 +160,19 @@ def _element(space: spaces.Space[Any], numbers: Iterator[Any]) -> Any:
     if isinstance(space, spaces.MultiDiscrete):
         element += space.start.astype(space.dtype)
     return element
+
+
+def _numbers(space: spaces.Space[Any], element: Any) -> Iterator[Any]:
+    """The choices, from 0, or coordinates of an element of `space`: the inverse of `_element`."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for key, part in parts(space).items():
+            yield from _numbers(part, element[key])
+    elif isinstance(space, spaces.Discrete):
+        yield int(element) - int(space.start)
+    elif isinstance(space, spaces.MultiDiscrete):
+        yield from (np.asarray(element) - space.start).ravel().tolist()
+    else:
+        yield from np.asarray(element).ravel().tolist()
 
 
 class Percept(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.api.failure import RunFailedError, RunInterrupted
 from agent.api.training import (
+    NOTHING,
     Observer,
     TrainingRun,
     check,
@@ -28,6 +29,7 @@ from agent.assembly.trust import packages, require_named
 from agent.engines import ledger
 from agent.engines.engine import Engine, Job, Report
 from agent.learning.evaluation import score
+from agent.learning.offline_training import Sources
 from agent.learning.training import Progress
 from agent.recording import checkpoint
 from agent.recording.atomic import write_json
@@ -78,7 +80,7 @@ def start_seeds(
     observer: Observer,
     engine: Engine,
     plugins: Sequence[str] = (),
-    traces: Sequence[Path] = (),
+    sources: Sources = NOTHING,
 ) -> MultiSeedRun:
     """Trains with each of `seeds` in a new folder.
 
@@ -90,7 +92,7 @@ def start_seeds(
     world = check(tree, plugins)
     order = {
         "seeds": list(seeds), "config": tree, "plugins": list(plugins),
-        "traces": [os.path.abspath(path) for path in traces],
+        **sources.facts(absolute=True),
     }  # fmt: skip
     folder = RunFolder.create(
         place, f"train-{world}-seeds", lambda new: write_json(new.path / SEEDS, order)
@@ -129,7 +131,7 @@ def continue_seeds(
     # All progress of a training that is alone; of several only what has a new report.
     every_turn = engine.slots == 1
     work = functools.partial(_train_seed, order, steps, observer.tensorboard, every_turn)
-    reads = tuple(Path(path) for path in order.get("traces", ()))
+    reads = Sources.of_facts(order).paths
     waiting = [
         Job(f"seed {seed}", functools.partial(work, seed), _folder(place, seed), True, reads)
         for seed in seeds
@@ -204,7 +206,7 @@ def _train_seed(
             continue_from(folder, steps, observer, plugins)
             return None
         tree = merge(order["config"], {"seed": seed})
-        start(tree, folder, observer, plugins, [Path(path) for path in order.get("traces", ())])
+        start(tree, folder, observer, plugins, Sources.of_facts(order))
     except SextetError as error:
         return str(error)
     return None

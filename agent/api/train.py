@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from agent.api.multi_seed import MultiSeedRun, continue_seeds, is_multi_seed, start_seeds
+from agent.api.recordings import sources_of
 from agent.api.training import Observer, TrainingRun, continue_from, start, training_config
 from agent.assembly.load import AgentName, AgentOptions, request_for
 from agent.engines.allocator import keep_freed_memory
@@ -32,7 +33,8 @@ def train(
     jobs: int | None = None,
     engine: Engine | str | None = None,
     address: str | None = None,
-    traces: Sequence[str | Path] = (),
+    recordings: Sequence[str | Path] = (),
+    experts: Sequence[str | Path] = (),
     tensorboard: bool = False,
     on_progress: Callable[[Progress], object] | None = None,
     on_note: Callable[[str], object] | None = None,
@@ -45,8 +47,9 @@ def train(
     `resume`: a run to continue instead, which takes no other settings than `steps`; `from_step`:
     from its checkpoint at that step, not the newest. `seeds`: one training each, `jobs` of them at
     a time (None: one, or as many as a cluster has processors) on an `engine`: serial, processes or
-    ray, with the `address` of its head node. `traces`: recorded runs to learn from instead of
-    acting. For `on_progress` and `on_note` see `Observer`.
+    ray, with the `address` of its head node. `recordings`: run folders, Minari datasets, films or
+    folders of pictures to learn from instead of acting; `experts`: those of an expert, who is
+    imitated. For `on_progress` and `on_note` see `Observer`.
 
     Ctrl-C writes a checkpoint and raises RunInterrupted, a KeyboardInterrupt with the run so far
     (called in the main thread; in any other the last checkpoint stands). Raises ConfigError,
@@ -57,11 +60,11 @@ def train(
     """
     keep_freed_memory()
     observer = Observer(on_progress, on_note, tensorboard)
-    recorded = [Path(path) for path in traces]
+    sources = sources_of(recordings, experts)
     place = None if run is None else Path(run)
     plugins = options.get("plugins", ())
     if resume is not None:
-        _only_steps(world, overrides, {**options, "run": run, "seeds": seeds, "traces": recorded})
+        _only_steps(world, overrides, {**options, "run": run, "seeds": seeds, **sources.facts()})
         folder, steps = Path(resume), options.get("steps")
         if is_multi_seed(folder):
             if from_step is not None:
@@ -76,23 +79,23 @@ def train(
         )
     if from_step is not None:
         raise ConfigError(f"train --from-step: expected a run to --resume, got none ({from_step})")
-    if world is None and not recorded:
+    if world is None and not sources.paths:
         raise ConfigError(
-            "train: expected a WORLD, a run to --resume, or recorded ones --from-traces, got none"
+            "train: expected a WORLD, a run to --resume, or recordings --from, got none"
         )
     if seeds and options.get("seed") is not None:
         raise ConfigError("train: expected either --seed or --seeds, got both")
-    tree = training_config(request_for(world, overrides, **options), recorded)
+    tree = training_config(request_for(world, overrides, **options), sources)
     if seeds:
         several = _engine(engine, jobs, address)
-        return start_seeds(tree, place, seeds, observer, several, plugins, recorded)
+        return start_seeds(tree, place, seeds, observer, several, plugins, sources)
     workers = _workers(engine, jobs, address)
     if workers is not None and not tree.get("training", {}).get("workers"):
         raise ConfigError(
             "train --engine: expected several --seeds or --training.workers=N, got one training "
             "in this process; leave it out"
         )
-    return start(tree, place, observer, plugins, recorded, workers)
+    return start(tree, place, observer, plugins, sources, workers)
 
 
 def _engine(engine: Engine | str | None, jobs: int | None, address: str | None) -> Engine:
@@ -113,7 +116,9 @@ def _only_steps(world: AgentName | None, overrides: Sequence[str], options: dict
     for name, value in options.items():
         if name not in ("steps", "plugins"):
             shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            option = {"interventions": "intervene", "traces": "from-traces"}.get(name, name)
+            option = {
+                "interventions": "intervene", "recordings": "from", "experts": "expert"
+            }.get(name, name)  # fmt: skip
             named[f"--{option.replace('_', '-')}"] = shown
     for name, value in named.items():
         if value not in (None, ""):

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from agent.api.failure import RunInterrupted, running
+from agent.api.recordings import form_of, require_useful, world_of
 from agent.api.segments import Workers
 from agent.assembly.build import Assembly, assemble, known_kinds, learning_device, spec_of
 from agent.assembly.load import RunRequest, configure, init_from
@@ -26,12 +27,7 @@ from agent.engines.processes import ProcessEngine
 from agent.learning.evaluation import EvaluationProgress, whole_episodes
 from agent.learning.learner import Learner
 from agent.learning.metrics import TensorBoard, require_tensorboard
-from agent.learning.offline_training import (
-    OfflineTraining,
-    recorded_steps,
-    recorded_world,
-    require_same_world,
-)
+from agent.learning.offline_training import OfflineTraining, Sources
 from agent.learning.resumable import require_resumable, resumable_forms
 from agent.learning.segmented_training import SegmentedTraining
 from agent.learning.training import Progress, Training
@@ -153,31 +149,42 @@ class TrainingRun:
             return None
 
 
-def training_config(request: RunRequest, traces: Sequence[Path] = ()) -> ConfigTree:
+NOTHING = Sources()
+"""No recordings: a training that acts."""
+
+
+def training_config(request: RunRequest, sources: Sources = NOTHING) -> ConfigTree:
     """The configuration of a training: a request over the preset that suits its world.
 
-    The flag `steps` means the steps of the training. Learning from `traces` takes their world where
-    the request names none, and a memory for all of their steps. Raises ConfigError or TraceError.
+    The flag `steps` means the steps of the training. Learning from recordings takes their world
+    where the request names none, and a memory for all of their steps. Raises ConfigError or
+    TraceError.
     """
-    if traces and request.agent is None:
-        world, protocol = recorded_world(traces[0])
+    recordings = sources.opened()
+    if recordings and request.agent is None:
+        world, protocol = world_of(recordings)
         rules = {} if protocol is None else {"protocol": protocol}
         request = replace(request, agent=world, flags={**rules, **request.flags})
     tree = configure(request, evaluating=False)[0]
     # A preset with a training block is complete; any other one is merged over the usual preset.
     if request.preset is None or "training" not in preset(request.preset):
         spec = spec_of(tree, known_kinds(request.plugins))
-        tree = merge(_usual(spec), tree)
+        tree = merge(_usual(spec, bool(sources.experts)), tree)
     if tree.get("steps"):
         tree = merge(tree, {"training": {"steps": tree["steps"]}, "steps": None})
-    if traces:
-        capacity = max(recorded_steps(traces), int(tree.get("memory", {}).get("capacity", 0)))
+    if recordings:
+        steps = sum(recording.steps for recording, _ in recordings)
+        capacity = max(steps, 2, int(tree.get("memory", {}).get("capacity", 0)))
         tree = merge(tree, {"world": {"num_envs": 1}, "memory": {"capacity": capacity}})
     return tree
 
 
-def _usual(world: WorldSpec) -> ConfigTree:
-    """The preset that suits a world, by what it shows and the kind of its actions."""
+def _usual(world: WorldSpec, imitates: bool) -> ConfigTree:
+    """The preset that suits a world, by what it shows, the kind of its actions and whether there is
+    an expert to imitate.
+    """
+    if imitates:
+        return preset("imitate" if world.actions.discrete else "imitate-continuous")
     if not world.actions.discrete:
         tree = preset("learn-model")
         return tree if world.pixels is None else merge(tree, _OF_PICTURES)
@@ -198,7 +205,7 @@ def start(
     place: Path | None,
     observer: Observer,
     plugins: Sequence[str] = (),
-    traces: Sequence[Path] = (),
+    sources: Sources = NOTHING,
     engine: Engine | None = None,
 ) -> TrainingRun:
     """Trains by a merged configuration in the new folder `place`.
@@ -207,16 +214,20 @@ def start(
     RunInterrupted after that.
     """
     with _assembled(tree, plugins) as (assembly, evaluator):
-        learner = _new_learner(assembly, observer, traces)
+        learner = _new_learner(assembly, observer)
+        recordings = sources.opened()
+        if recordings:
+            for line in require_useful(recordings, learner, form_of(assembly, plugins)):
+                observer.report(line)
 
         def write(new: RunFolder) -> None:
             new.write_config(assembly.config.tree())
-            write_json(new.path / BEGUN, {"traces": [os.path.abspath(path) for path in traces]})
+            write_json(new.path / BEGUN, sources.facts(absolute=True))
 
         folder = RunFolder.create(place, f"train-{assembly.config.settings.world.id}", write)
         with running(folder.path):
             return _learn(
-                assembly, evaluator, learner, folder, None, observer, traces, plugins, engine
+                assembly, evaluator, learner, folder, None, observer, sources, plugins, engine
             )
 
 
@@ -240,7 +251,7 @@ def continue_from(
     tree = folder.read_config()
     require_named(tree, plugins, f"run {place}")
     begun = checkpoint.numbers(folder.checkpoints) or from_step is not None
-    traces = [] if begun else _begun_with(folder)
+    sources = NOTHING if begun else _begun_with(folder)
     if steps is not None:
         tree = merge(tree, {"training": {"steps": steps}})
     with _assembled(tree, plugins) as (assembly, evaluator):
@@ -255,7 +266,7 @@ def continue_from(
                 require_steps(steps, tree, latest[1])
         else:
             observer.report("no checkpoint was written yet: begins at step 0, with its settings")
-            learner = _new_learner(assembly, observer, traces)
+            learner = _new_learner(assembly, observer)
         with running(folder.path):
             if latest is not None:
                 _set_newer_aside(folder, latest, "damaged" if from_step is None else "newer")
@@ -263,7 +274,7 @@ def continue_from(
                 folder.write_config(assembly.config.tree())
             saved = latest and latest[1]
             return _learn(
-                assembly, evaluator, learner, folder, saved, observer, traces, plugins, engine
+                assembly, evaluator, learner, folder, saved, observer, sources, plugins, engine
             )
 
 
@@ -299,12 +310,14 @@ def _saved(
     return newest
 
 
-def _begun_with(folder: RunFolder) -> list[Path]:
-    """The recorded runs that a training was begun with. Raises ConfigError where it was none."""
+def _begun_with(folder: RunFolder) -> Sources:
+    """The recordings that a training was begun with. Raises ConfigError where it was none."""
     try:
         begun = plain_json(read_file(folder.path / BEGUN, TEXT_BYTES))
-        return [Path(path) for path in begun["traces"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        if not begun.keys() & {"recordings", "traces"}:
+            raise KeyError("recordings")
+        return Sources.of_facts(begun)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(
             f"run: expected a checkpoint to resume from in '{folder.path}', got none; start "
             f"another training, with --config {folder.config}"
@@ -332,11 +345,9 @@ def _set_newer_aside(
         saved.facts["best"] = None
 
 
-def _new_learner(assembly: Assembly, observer: Observer, traces: Sequence[Path]) -> Learner:
-    """The learner of a training that begins. Raises ConfigError or TraceError."""
+def _new_learner(assembly: Assembly, observer: Observer) -> Learner:
+    """The learner of a training that begins. Raises ConfigError."""
     settings = assembly.config.settings
-    for path in traces:
-        require_same_world(path, assembly.world.spec)
     if (source := settings.training.init_from) is not None:
         for port in init_from(assembly.agent, source, settings.learner.train_modules):
             observer.report(f"{port} begins fresh: kind or size differ in {source}")
@@ -415,7 +426,7 @@ def _learn(
     folder: RunFolder,
     saved: checkpoint.Checkpoint | None,
     observer: Observer,
-    traces: Sequence[Path],
+    sources: Sources,
     plugins: Sequence[str],
     engine: Engine | None,
 ) -> TrainingRun:
@@ -426,7 +437,7 @@ def _learn(
     plan = settings.training
     resumed_at = None if saved is None else int(saved.facts["steps"])
     if saved is not None:
-        traces = [Path(path) for path in saved.facts.get("traces", ())]
+        sources = Sources.of_facts(saved.facts)
     metrics = [TensorBoard(folder.path / "tensorboard")] if observer.tensorboard else []
 
     def evaluate() -> list[float] | None:
@@ -453,8 +464,14 @@ def _learn(
     }  # fmt: skip
     with ExitStack() as stack:
         training: Training
-        if traces:
-            training = OfflineTraining(traces=traces, **parts)
+        if sources.paths:
+            training = OfflineTraining(
+                sources=sources,
+                # A resumed training has their steps in its checkpoint.
+                recordings=[] if saved is not None else sources.opened(),
+                form=form_of(assembly, plugins),
+                **parts,
+            )
         elif plan.workers:
             several = stack.enter_context(engine or ProcessEngine(plan.workers))
             workers = Workers(several, assembly, plugins, folder)

@@ -64,6 +64,7 @@ KINDS: dict[str, dict[str, str]] = {
     "world_model": {
         "jepa": "modules.world_model.jepa:JEPA",
         "latent-jepa": "modules.world_model.latent_jepa:LatentJEPA",
+        "latent-action-jepa": "modules.world_model.latent_action_jepa:LatentActionJEPA",
         "hierarchical-jepa": "modules.world_model.hierarchical:HierarchicalJEPA",
         "generative": "modules.world_model.generative:Generative",
         "clairvoyant": "modules.world_model.simulator:Clairvoyant",
@@ -93,7 +94,7 @@ KINDS: dict[str, dict[str, str]] = {
         "conv": "modules.world_model.predictors.conv:ConvPredictor",
         "transformer": "modules.world_model.predictors.transformer:TransformerPredictor",
     },
-    "cost": {"cost": "modules.cost.cost:Cost"},
+    "cost": {"cost": "modules.cost.cost:Cost", "inferred": "modules.cost.inferred:InferredCost"},
     "drive": {name: f"{cls.__module__}:{cls.__name__}" for name, cls in DRIVES.items()},
     "critic": {
         "scalar": "modules.cost.critic:ScalarCritic",

@@ -27,7 +27,7 @@ def tune(
     overrides: Sequence[str] = (),
     run: Path | None = None,
     seed: int | None = None,
-    traces: Sequence[Path] = (),
+    recordings: Sequence[Path] = (),
     *,
     as_json: bool,
     **options: Any,
@@ -57,7 +57,7 @@ def tune(
             folder,
             plan,
             report=show,
-            traces=traces,
+            traces=recordings,
             engine=engine,
         )
     except KeyboardInterrupt:

@@ -45,8 +45,9 @@ def examine_latent(
     `latents` are [B 2 D]; none where it has no z.
 
     `health/latent_overlap`: R² of the change of the latents read from the inferred z alone, plus
-    that read from state and action alone, less 1. The R² of independent variables add up to 1 at
-    most, so above it z repeats what state and action determine: z leaks (criterion 4).
+    that read from state and action alone (from the state where z is the action), less 1. The R² of
+    independent variables add up to 1 at most, so above it z repeats what state and action
+    determine: z leaks (criterion 4).
     `health/latent_explained`: 1 less the error of the change predicted under the inferred z over
     that under draws from the prior; at 0 predictions do not depend on z.
     """
@@ -55,7 +56,10 @@ def examine_latent(
         return {}, []
     model = cast(LatentVariableModel, modules.world_model)
     over = experience.terminated[:, 0] | experience.truncated[:, 0]
-    row = (experience.mask.all(1) & ~over).nonzero()[:, 0]
+    usable = experience.mask.all(1) & ~over
+    if experience.action_mask is not None:
+        usable = usable & experience.action_mask[:, 0]
+    row = usable.nonzero()[:, 0]
     if len(row) < MIN_STEPS:
         return {}, []
     before, after = (s.select(row) for s in encoded_states(experience, latents))
@@ -79,7 +83,9 @@ def examine_latent(
         return float((missed.square().mean(0) / scale)[moved].mean())
 
     missed, best = error(drawn), error(z)
-    known = torch.cat([_components(before.latent), action], 1)
+    known = _components(before.latent)
+    if not getattr(model, "infers_actions", False):  # a z that is the action says what it says
+        known = torch.cat([known, action], 1)
     overlap = leakage(z, change) + leakage(known, change) - 1
     explained = 1 - best / max(missed, 1e-12)
     figures = {"health/latent_overlap": overlap, "health/latent_explained": explained}

@@ -356,6 +356,14 @@ class Learner:
         al. 2024). The bootstrap states are those of step 0's loss, so nothing more is encoded.
         """
         experience, (state, *_), targets = batch
+        if experience.action_mask is not None:
+            # A state after an unknown action cannot be predicted.
+            acted = experience.action_mask[:, : self.config.critic_unroll_steps]
+            chosen = acted.all(1).nonzero()[:, 0]
+            if not len(chosen):
+                return state.latent.new_zeros(())
+            experience, state = experience.select(chosen), state.select(chosen)
+            targets = [target.select(chosen) for target in targets]
         rows, model = len(state.latent), self.modules.world_model
         directive = self.modules.configurator.initial(rows)
         tokens = directive.tokens.to(state.latent.device)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from modules.actor.planner import Planner
 from modules.actor.policy import Distillable, Policy
 from modules.messages import Directive, Experience, Frozen, Plan, Situation, WorldSpec, latents_of
+from modules.nets.gradient import scale_gradient
 from modules.ports import Batch, Imagination
 
 
@@ -23,7 +24,8 @@ class Actor(nn.Module):
     Mode-1 and spends nothing.
 
     A policy that can learn is distilled from the actions that Mode-2 chose (§3.1.3, Fig. 5), to
-    act without planning or to make better proposals.
+    act without planning or to make better proposals, and clones the actions in recordings of an
+    expert, in whichever mode they were chosen (§3.2: behaviour by imitation).
     """
 
     class Config(Frozen):
@@ -31,10 +33,13 @@ class Actor(nn.Module):
 
         `replan_threshold`: a surprise above this ends the commitment to a plan.
         `num_logged_candidates`: candidates that a plan holds for the trace and the page.
+        `encoder_grad_scale`: factor of the gradient that the policy's losses send into the
+        perception.
         """
 
         replan_threshold: float = Field(0.5, ge=0)
         num_logged_candidates: int = Field(4, ge=1, le=16)
+        encoder_grad_scale: float = Field(0.0, ge=0, le=1)
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class Actor(nn.Module):
         self.policy, self.planner = policy, planner
         self.replan_threshold = config.replan_threshold
         self.num_logged_candidates = config.num_logged_candidates
+        self.encoder_grad_scale = config.encoder_grad_scale
         self.size, self.horizon_max = world.actions.size, horizon_max
         self.subgoal_shape: tuple[int, int] | None = getattr(planner, "subgoal_shape", None)
         self._reactions: dict[int, Plan] = {}
@@ -82,27 +88,50 @@ class Actor(nn.Module):
 
     # -- learning ---------------------------------------------------------------------------
 
+    @property
+    def clones(self) -> bool:
+        """Whether the policy learns from an expert's actions."""
+        return isinstance(self.policy, Distillable)
+
     def losses(self, batch: Batch, key: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """`distillation`: mean divergence D(ǎ[t], A(s[t])) of the policy from the planned actions
-        (§3.1.3, Fig. 5) over the steps of Mode-2; 0 without any. Latents get no gradient, so that
-        distillation does not shape the representation. No priorities.
+        """Mean divergences D(ǎ[t], A(s[t])) of the policy, in its own kind, from actions; 0 without
+        any. No priorities.
+
+        `distillation`: from those that Mode-2 chose (§3.1.3, Fig. 5). `cloning`: from the known
+        ones of an expert (§3.2), where there are an expert's steps. At the default
+        `encoder_grad_scale` of 0 the latents get no gradient.
         """
         experience, states, _ = batch
         if not isinstance(self.policy, Distillable) or experience.mode2_mask is None:
             return {}, None
         steps = min(len(states), experience.mask.shape[1] - 1)
-        latents = latents_of(states[:steps]).detach()
+        latents, scale = latents_of(states[:steps]), self.encoder_grad_scale
+        # Without gradient, and not with one of 0, which would be computed through the encoder.
+        latents = scale_gradient(latents, scale) if scale else latents.detach()
+        planned, expert = experience.mode2_mask, experience.expert_mask
+        if expert is None:
+            return {"distillation": self._divergence(latents, experience, planned)}, None
+        known = expert if experience.action_mask is None else expert & experience.action_mask
+        return {
+            "distillation": self._divergence(latents, experience, planned & ~expert),
+            "cloning": self._divergence(latents, experience, known),
+        }, None
+
+    def _divergence(self, latents: Tensor, experience: Experience, teaching: Tensor) -> Tensor:
+        """The mean divergence from the actions of the steps `teaching` [B W] bool, a scalar, at
+        the `latents` [B T D] of the first T; 0 without any.
+        """
+        assert isinstance(self.policy, Distillable)
+        mask, steps = experience.mask, latents.shape[1]
         # The directive of a step primed the percept of the next.
-        chosen = (experience.mode2_mask & experience.mask)[:, :steps] & experience.mask[
-            :, 1 : steps + 1
-        ]
+        chosen = (teaching & mask)[:, :steps] & mask[:, 1 : steps + 1]
         if not bool(chosen.any()):
-            return {"distillation": latents.new_zeros(())}, None
+            return latents.new_zeros(())
         tokens = None if experience.tokens is None else experience.tokens[:, 1 : steps + 1][chosen]
-        planned = experience.actions[:, :steps][chosen]
-        divergence = self.policy.divergence(latents[chosen], planned, tokens)
+        actions = experience.actions[:, :steps][chosen]
+        divergence = self.policy.divergence(latents[chosen], actions, tokens)
         weights = experience.importance_weights.unsqueeze(1).expand_as(chosen)[chosen]
-        return {"distillation": (weights * divergence).mean()}, None
+        return (weights * divergence).mean()
 
     def on_update(self) -> None:
         """No target network."""

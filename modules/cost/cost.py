@@ -70,7 +70,17 @@ class Cost(nn.Module):
         with torch.no_grad():
             visited = encoded_state(experience, latents_of(targets))
             energies = self.intrinsic(visited).view(len(experience.mask), len(targets), -1)
-        return self.critic.losses(energies, experience, states, targets)
+        return self.critic.losses(energies, self._of_drives(experience), states, targets)
+
+    def _of_drives(self, experience: Experience) -> Experience:
+        """Experience in which all signals that no drive takes count as known."""
+        known = experience.signals_mask
+        if known is None:
+            return experience
+        known = known.clone()
+        idle = sorted(set(range(known.shape[-1])) - set(self.intrinsic_cost.signals_read()))
+        known[..., idle] = True
+        return experience.replace(signals_mask=known)
 
     def on_update(self) -> None:
         """Moves the critic's target networks."""
@@ -90,4 +100,4 @@ class Cost(nn.Module):
         """
         if self._needs_latent and experience.goals is not None:
             return torch.ones_like(experience.mask)
-        return self.critic.target_mask(experience, steps)
+        return self.critic.target_mask(self._of_drives(experience), steps)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from modules.cost.n_step import (
     ReturnSchedule,
     bootstrap_step,
+    known_steps,
     n_step_return,
     until_life_lost,
 )
@@ -153,11 +154,14 @@ class EnsembleCritic(nn.Module):
         return torch.zeros_like(experience.mask).scatter_(1, bootstrap, True)
 
     def _ends(self, experience: Experience) -> tuple[Tensor, Tensor]:
-        """The steps [B W] (bool) at which returns terminate, and those that returns read."""
+        """The steps [B W] (bool) at which returns terminate, and those that returns read: up to the
+        first whose signals or end are unknown.
+        """
+        mask = known_steps(experience)
         if not self.config.life_ends_return:
-            return experience.terminated, experience.mask
+            return experience.terminated, mask
         lost = experience.signals[..., _LIFE_LOST] > 0
-        return until_life_lost(lost, experience.terminated, experience.mask)
+        return until_life_lost(lost, experience.terminated, mask)
 
     def _logits(self, latent: Tensor, networks: nn.ModuleList) -> Tensor:
         """Logits of each network for latents [... D], [E ... *shape Z]."""
@@ -226,6 +230,8 @@ class EnsembleCritic(nn.Module):
         steps = len(states)
         terminated, mask = self._ends(experience)
         later = n_step_return(energies, terminated, mask, steps, self.discount, self.n_steps)
+        if experience.action_mask is not None and self.values.per_action(self.weights) is not None:
+            later = later._replace(mask=later.mask & experience.action_mask[:, :steps])
         step, weights = later.bootstrap_step.unsqueeze(-1), self.weights
         if head_mask is not None:
             weights = weights * head_mask.gather(1, step.expand(-1, -1, head_mask.shape[-1]))

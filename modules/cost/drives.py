@@ -171,6 +171,11 @@ class IntrinsicCost:
         """IC_i(s) of each drive, [M K], differentiable in the state."""
         return torch.stack([self._energy(name, state) for name in self.drives], -1)
 
+    def signals_read(self) -> list[int]:
+        """The columns of the signals that some drive takes."""
+        taken = {column for columns in self._columns.values() for column in columns}
+        return sorted(taken | set(self._achieved if "goal" in self.drives else ()))
+
     def needs_latent(self, world: WorldSpec) -> bool:
         """Whether a drive reads the latent: the `world`'s goal is a picture, or has more numbers
         than there are signals of what is achieved.

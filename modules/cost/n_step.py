@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from modules.messages import Frozen
+from modules.messages import Experience, Frozen
 
 
 class NStepReturn(NamedTuple):
@@ -56,6 +56,19 @@ def until_life_lost(lost: Tensor, terminated: Tensor, mask: Tensor) -> tuple[Ten
     lost[:, 0] = False
     beyond = lost.cumsum(1) > lost.long()
     return terminated | lost, mask & ~beyond
+
+
+def known_steps(experience: Experience) -> Tensor:
+    """The steps [B W] (bool) that returns may read: up to the first, other than step 0, at which a
+    recording lacks signals or whether the episode ended. Step 0's own energy is in no return.
+    """
+    mask = experience.mask
+    for known in (experience.signals_mask, experience.ends_mask):
+        if known is not None:
+            known = known if known.dim() == 2 else known.all(-1)
+            later = torch.cat([torch.ones_like(known[:, :1]), known[:, 1:]], 1)
+            mask = mask & later.cumprod(1).bool()
+    return mask
 
 
 def bootstrap_step(mask: Tensor, steps: int, n_steps: int) -> Tensor:

@@ -30,11 +30,20 @@ from modules.messages import (
     State,
     WorldSpec,
 )
+from modules.ports import Recorded
 from modules.tensor_file import difference
 
 Numbers = npt.NDArray[Any]
 
 _GROWTH_BYTES = 1 << 24
+_LACKING = {
+    "expert": "expert_mask",
+    "no_action": "action_mask",
+    "no_ends": "ends_mask",
+    "no_signals": "signals_mask",
+}
+"""Fields that tell what a recording has of a step, and the masks of experience they become."""
+
 _TRIES = 8
 """Draws of a window's first step; the first that is not the last step of its episode is used."""
 
@@ -45,7 +54,9 @@ class Ring:
     Stored per step: the frame or vector as observed (a frame keeps its dtype), signals, goal, the
     action (int16 where discrete, float32 where continuous), whether Mode-2 chose it, `terminated`,
     `truncated`, the first step of the episode, and the tokens under which the observation was
-    encoded, stored from the first step whose tokens are not all 0. Context frames are gathered from
+    encoded, stored from the first step whose tokens are not all 0. What recordings lack of a step
+    (`modules.ports.Recorded`) is stored from the first step that lacks something, and an expert's
+    steps from the first of these. Context frames are gathered from
     earlier steps, not stored again; before an episode's first frame stands that frame itself, as in
     perception. Arrays grow by a half, or some megabytes, as they fill.
 
@@ -133,8 +144,10 @@ class Ring:
         return self._last
 
     @torch.no_grad()
-    def write(self, moment: Moment) -> None:
-        """Stores a moment; in a full ring the oldest step of each row is overwritten."""
+    def write(self, moment: Moment, recorded: Recorded | None = None) -> None:
+        """Stores a moment; in a full ring the oldest step of each row is overwritten. `recorded`:
+        what is known of it, where it comes from a recording.
+        """
         observation, action = moment.observation, moment.plan.action
         begins = self._over | observation.first.numpy()
         self._began = np.where(begins, self.steps, self._began)
@@ -154,11 +167,12 @@ class Ring:
         if self.steps == self._allocated and self._allocated < self.slots:
             self._grow(values)
         place = (self.steps % self.slots) * self.rows
-        tokens = self.previous().directive.tokens
-        if "tokens" in self._fields or bool(tokens.any()):
-            values["tokens"] = tokens.numpy()
-            if "tokens" not in self._fields:
-                self._fields["tokens"] = self._zeros(values["tokens"])
+        rare = {"tokens": self.previous().directive.tokens.numpy(), **self._lacking(recorded)}
+        for name, value in rare.items():
+            if name in self._fields or value.any():
+                values[name] = value
+                if name not in self._fields:
+                    self._fields[name] = self._zeros(value)
         for name, value in values.items():
             self._fields[name][place : place + self.rows] = value
         self.steps += 1
@@ -167,6 +181,19 @@ class Ring:
         self._over = observation.ended.numpy()
         self._last, self._previous = moment, None
         self.associative.write(moment)
+
+    def _lacking(self, recorded: Recorded | None) -> dict[str, Numbers]:
+        """The fields `_LACKING` of one step, [B ...] each; all False of a step of the agent's."""
+        if recorded is None:
+            if not self._fields.keys() & _LACKING.keys():
+                return {}
+            known = torch.ones(len(self.world.signals), dtype=torch.bool)
+            recorded = Recorded(expert=False, action=True, ends=True, signals=known)
+        marks = (recorded.expert, not recorded.action, not recorded.ends, ~recorded.signals)
+        return {
+            name: np.repeat(np.asarray(mark)[None], self.rows, 0)
+            for name, mark in zip(_LACKING, marks, strict=True)
+        }
 
     def cut_episodes(self) -> None:
         """Marks the last step of every row as truncated, unless its episode ended with it."""
@@ -243,13 +270,20 @@ class Ring:
             for name in ("vectors", "goals", "tokens")
         }
         mask = torch.from_numpy(inside)
+        stored = {name: self._gather(name, place) for name in _LACKING if name in self._fields}
+        marks = {
+            _LACKING[name]: mask & value if name == "expert" else ~value
+            for name, value in stored.items()
+        }
         actions = self._gather("actions", place)
         if self.actions.discrete:
             actions = self.actions.encode(actions)
+        known = mask & marks["action_mask"] if "action_mask" in marks else mask
         return Experience(
             frames=frames,
             **optional,
-            actions=actions * mask.unsqueeze(-1),
+            **marks,
+            actions=actions * known.unsqueeze(-1),
             signals=self._gather("signals", place) * mask.unsqueeze(-1),
             mode2_mask=self._gather("planned", place) & mask,
             terminated=self._gather("terminated", place) & mask,
@@ -449,6 +483,9 @@ class Ring:
         for name, size in (("vectors", world.vector), ("goals", world.goal)):
             if size is not None:
                 forms[name] = form(number, entries, size)
+        for name in _LACKING.keys() & tensors.keys():
+            each = (len(world.signals),) if name == "no_signals" else ()
+            forms[name] = form(torch.bool, entries, *each)
         if "tokens" in tensors:
             tokens = self._initial.directive.tokens
             forms["tokens"] = form(tokens.dtype, entries, *tokens.shape[1:])

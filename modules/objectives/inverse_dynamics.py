@@ -41,7 +41,7 @@ class InverseDynamics(Squared, nn.Module):
     def penalties(self, encodings: Encodings, key: Tensor) -> dict[str, Tensor]:
         """`inverse dynamics`, a weighted scalar, the mean over transitions: the cross entropy of a
         discrete action, the squared error, averaged over A, of a continuous one in [-1, 1]^A. 0
-        where there is no transition.
+        where there is no transition whose action is known.
         """
         windows, actions = encodings.windows, encodings.actions
         pairs = torch.cat([windows[:, :-1], windows[:, 1:]], 2).flatten(0, 1)
@@ -50,5 +50,5 @@ class InverseDynamics(Squared, nn.Module):
             errors = cross_entropy(predicted, taken, reduction="none")
         else:
             errors = (predicted - taken).square().mean(1)
-        loss = masked_mean(errors, encodings.mask[:, 1:].flatten())
+        loss = masked_mean(errors, encodings.action_mask.flatten())
         return {"inverse dynamics": self.config.weight * loss}

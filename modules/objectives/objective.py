@@ -16,8 +16,9 @@ class Encodings(NamedTuple):
     `latents` [M D]: all valid online latents. `windows` [B T D]: the same by window, the first T
     steps of each, T the learner's `online_steps`; `mask` [B T] bool: the step is valid and of the
     episode of step 0, so it is true up to some step and false from there on. `actions` [B T-1 A]:
-    the encoded action at step t, which led to step t+1. `other_view` [B D]: the target encoding of
-    step 0, another augmentation of it, without gradient, where the objective `compares_views`;
+    the encoded action at step t, which led to step t+1; `action_mask` [B T-1] bool: it is known,
+    and both steps are valid. `other_view` [B D]: the target encoding of step 0, another
+    augmentation of it, without gradient, where the objective `compares_views`;
     valid where `mask[:, 0]` is. Numbers outside the mask are 0.
     """
 
@@ -25,6 +26,7 @@ class Encodings(NamedTuple):
     windows: Tensor
     mask: Tensor
     actions: Tensor
+    action_mask: Tensor
     other_view: Tensor
 
 
@@ -40,12 +42,16 @@ def encodings_of(
     joined = mask[:, 1:steps] & mask[:, : steps - 1] & ~over[:, : steps - 1]
     counted = torch.cat([mask[:, :1], joined.cumprod(1).bool()], 1).to(windows.device)
     actions, other_view = batch.experience.actions, batch.targets[0].latent
+    acted = counted[:, 1:]
+    if batch.experience.action_mask is not None:
+        acted = acted & batch.experience.action_mask[:, : steps - 1]
     # Selected, not multiplied by 0: what follows an end may be NaN.
     return Encodings(
         latents=latents,
         windows=torch.where(counted.unsqueeze(2), windows, 0.0),
         mask=counted,
-        actions=torch.where(counted[:, 1:].unsqueeze(2), actions[:, : steps - 1], 0.0),
+        actions=torch.where(acted.unsqueeze(2), actions[:, : steps - 1], 0.0),
+        action_mask=acted,
         other_view=torch.where(counted[:, :1], other_view.detach(), 0.0),
     )
 

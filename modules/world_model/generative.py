@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from modules.messages import Experience, State, WorldSpec, latents_of
 from modules.nets.frames import Deconvolutions, as_bytes
+from modules.nets.gradient import scale_gradient
 from modules.nets.mlp import MLP
 from modules.nets.normalisation import RunningScale
 from modules.objectives.none import Unregularised
 from modules.ports import Batch
-from modules.world_model.jepa import JEPA, scale_gradient
+from modules.world_model.jepa import JEPA
 from modules.world_model.predictors.predictor import Predictor
 
 

@@ -23,6 +23,7 @@ from modules.messages import (
     WorldSpec,
     latents_of,
 )
+from modules.nets.gradient import scale_gradient
 from modules.nets.mlp import MLP
 from modules.nets.normalisation import RunningScale, symexp, symlog
 from modules.objectives.objective import Objective, encodings_of
@@ -33,11 +34,6 @@ from modules.world_model.predictors.predictor import Predictor, PredictorSize
 
 _INITIAL_END_LOGIT = -5.0
 """Logit of `ended` in a fresh model: an episode ends at a step with probability .007."""
-
-
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """`x` itself; its gradient is multiplied by `factor`."""
-    return x if factor == 1 else x * factor + x.detach() * (1 - factor)
 
 
 def _places(mask: Tensor) -> Tensor:
@@ -126,7 +122,7 @@ class JEPA(Deterministic, nn.Module):
         super().__init__()
         self.config, self.objective = config, objective
         width, heads = config.width, config.ensemble_size
-        self.with_factors = world.actions.with_factors
+        self.with_factors, self.discrete = world.actions.with_factors, world.actions.discrete
         action_size = world.actions.size + world.actions.factor_matrix().shape[1]
         self.trunk = (predictor or MLPPredictor()).network(
             PredictorSize(
@@ -292,16 +288,18 @@ class JEPA(Deterministic, nn.Module):
         objective's penalties on the encodings of all windows, also of those outside
         `batch_fraction`: statistics of spread need many.
 
-        Steps behind an end, or where `experience.mask` is false, do not count; windows count by
-        `experience.importance_weights`. Like a batch norm in training, this updates the running
-        statistics.
+        Steps behind an end, or where `experience.mask` is false, do not count, nor does what a
+        recording lacks: a prediction whose action is unknown, unknown signals and ends. Windows
+        count by `experience.importance_weights`. Like a batch norm in training, this updates the
+        running statistics.
         """
         experience, states, targets = batch
         config, grad_scale = self.config, self.config.encoder_grad_scale
         # Where steps are dropped follows from masks on the CPU: a GPU is waited for once.
         device = experience.mask.device
         over = experience.terminated | experience.truncated
-        mask, over = torch.stack([experience.mask, over]).cpu()
+        explained = self._explained(experience)
+        mask, over, explained = torch.stack([experience.mask, over, explained]).cpu()
         latents = latents_of(states).flatten(0, 1)
         all_latents = scale_gradient(
             latents[_places(mask[:, : len(states)]).to(device)], grad_scale
@@ -310,7 +308,8 @@ class JEPA(Deterministic, nn.Module):
         encodings = encodings_of(batch, all_latents, windows, mask, over)
         if self.config.batch_fraction < 1:
             subset = self._subset(mask)
-            mask, over, chosen = mask[subset], over[subset], subset.to(device)
+            mask, over, explained = mask[subset], over[subset], explained[subset]
+            chosen = subset.to(device)
             experience = experience.select(chosen)
             states, targets = ([s.select(chosen) for s in of] for of in (states, targets))
         window = self.config.unroll_steps + 1
@@ -326,13 +325,13 @@ class JEPA(Deterministic, nn.Module):
         for stats, values, counted in (
             (self.latent_stats, target[:, first:], valid[:, first:]),
             (self.delta_stats, deltas, usable[:, first:]),
-            (self.signal_stats, signals[:, 1:], usable),
+            *self._known_signals(signals, usable, experience.signals_mask),
         ):
             stats.update(values.flatten(0, 1)[_places(counted).to(device)])
 
         signal_scale = self.signal_stats.deviation().clamp_min(1e-2)
         head_weights = self._bootstrap_weights(experience.indices)
-        reached = usable.cumprod(1).bool()
+        reached = (usable & explained[:, : usable.shape[1]]).cumprod(1).bool()
         window_tokens = experience.tokens
         latent, row_on_cpu = online[:, 0], torch.arange(len(valid))
         hidden = latent.new_zeros(len(latent), self._carried_size)
@@ -375,15 +374,21 @@ class JEPA(Deterministic, nn.Module):
             None if window_tokens is None else window_tokens[row, after],
         )
         target_signals = (signals[row, after] - self.signal_stats.centre) / signal_scale
+        signal_errors = (predicted_signals - target_signals).square()
+        if experience.signals_mask is None:
+            signal_error = signal_errors.mean(1)
+        else:
+            known = experience.signals_mask[row, after]
+            signal_error = (signal_errors * known).sum(1) / known.sum(1).clamp_min(1)
         ends = experience.terminated[row, after].float()
+        end_error = cross_entropy(end, ends, reduction="none")
+        if experience.ends_mask is not None:
+            end_error = end_error * experience.ends_mask[row, after]
         head_errors = self._prediction_errors(predicted, reference, experience, row, after)
         errors = {
             "prediction": (config.prediction_weight, (head_errors * head_weights[row]).mean(1)),
-            "signals": (
-                config.signals_weight,
-                (predicted_signals - target_signals).square().mean(1),
-            ),
-            "ended": (config.ended_weight, cross_entropy(end, ends, reduction="none")),
+            "signals": (config.signals_weight, signal_error),
+            "ended": (config.ended_weight, end_error),
             **{
                 name: (1.0, torch.cat([step.terms[name] for step in predictions]))
                 for name in predictions[0].terms
@@ -396,6 +401,24 @@ class JEPA(Deterministic, nn.Module):
             weighted = experience.importance_weights * distance.squeeze(1) * experience.mask[:, 0]
             losses["invariance"] = self.config.invariance_weight * weighted.mean()
         return losses | self.objective.penalties(encodings, key), None
+
+    def _explained(self, experience: Experience) -> Tensor:
+        """The steps [B W] bool whose successor can be predicted: those with a known action."""
+        return experience.mask if experience.action_mask is None else experience.action_mask
+
+    def _known_signals(
+        self, signals: Tensor, usable: Tensor, known: Tensor | None
+    ) -> list[tuple[RunningScale, Tensor, Tensor]]:
+        """The running statistics of signals, the `signals` [B V-1 S] they take and in which steps
+        [B V-1], on the CPU; `known` [B W S]: which are.
+        """
+        signals = signals[:, 1:]
+        if known is None:
+            return [(self.signal_stats, signals, usable)]
+        known = known[:, 1 : signals.shape[1] + 1]
+        # An unknown number does not move a mean that it equals.
+        filled = torch.where(known, signals, self.signal_stats.centre)
+        return [(self.signal_stats, filled, usable & known.any(-1).cpu())]
 
     def _prediction_errors(
         self, predicted: Tensor, target: Tensor, experience: Experience, row: Tensor, step: Tensor

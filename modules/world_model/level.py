@@ -206,8 +206,20 @@ class Level(JEPA):
         row = torch.arange(len(place), device=place.device).unsqueeze(1)
         total = experience.signals.cumsum(1)[row, place]
         mean = total.diff(dim=1) / place.diff(dim=1).clamp_min(1).unsqueeze(-1)
-        tokens = experience.tokens
+        tokens, known = experience.tokens, experience.action_mask
+        if known is not None:
+            # A macro-action is known where all actions that it stands for are.
+            known = (known[:, : k * count].view(len(place), count, k) | ~taken).all(2)
+            known = torch.cat([known, torch.ones_like(known[:, :1])], 1)
+        seen = experience.signals_mask
+        if seen is not None:
+            missing = (~seen).long().cumsum(1)[row, place].diff(dim=1) > 0
+            seen = torch.cat([seen[:, :1], ~missing], 1)
+        ends = experience.ends_mask
         return Experience.unchecked(
+            action_mask=known,
+            signals_mask=seen,
+            ends_mask=None if ends is None else ends[row, place],
             frames=None,
             vectors=None,
             actions=torch.cat([macros, torch.zeros_like(macros[:, :1])], 1),

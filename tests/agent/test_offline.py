@@ -9,8 +9,9 @@ import torch
 from agent.agent import Agent
 from agent.assembly.build import assemble, known_kinds
 from agent.cli import gather_overrides, run
-from agent.learning.offline_training import recorded_steps, remember
+from agent.learning.offline_training import Sources
 from agent.modules import initial_moment
+from agent.recording.readers import Form, remember
 from agent.recording.trace import Trace
 from modules.messages import Moment, TraceError
 
@@ -33,7 +34,8 @@ def filled(*traces: Path) -> Agent:
             "perception": {"kind": "vectors", "width": 32}}  # fmt: skip
     agent = assemble(tree, known_kinds(), training=True).agent
     agent.reset(1, 0)
-    remember(agent.memory, initial_moment(agent.modules, agent.world, 1), traces)
+    opened = Sources(traces).opened()
+    remember(agent.memory, initial_moment(agent.modules, agent.world, 1), opened, Form(agent.world))
     return agent
 
 
@@ -41,7 +43,7 @@ def test_memory_holds_what_was_lived_row_after_row():
     thoughtful = ("--configurator.kind=scheduled", "--directive.model_calls=8")
     one = recorded("one", *thoughtful, "--directive.horizon_steps=2")
     two = recorded("two", "--num-envs", "3", "--seed", "5")
-    assert recorded_steps([one, two]) == 180
+    assert sum(one.steps for one, _ in Sources((one, two)).opened()) == 180
     kept = filled(one, two).memory.tensors()
     wanted = []
     for path in (one, two):
@@ -90,13 +92,13 @@ def train(capsys: pytest.CaptureFixture[str], *more: str) -> dict:
 def test_the_command_learns_without_living_is_evaluated_and_resumed(capsys):
     recorded("one")
     recorded("two", "--seed", "1")
-    asked = ("--from-traces", "one", "two", "CartPole-v1", "--steps", "60", "--run", "off")
+    asked = ("--from", "one", "two", "CartPole-v1", "--steps", "60", "--run", "off")
     said = train(capsys, *asked)
     assert said["updates"] == 28  # half an update a step, 55 of 60 behind the warm-up
     assert said["episodes"] == said["frames"] == 0
     assert said["evaluation"] > 0
     kept = json.loads(Path("off/checkpoints/60/facts.json").read_text())
-    assert kept["traces"] == ["one", "two"]
+    assert kept["recordings"] == ["one", "two"]
     line = json.loads(Path("off/metrics.jsonl").read_text().splitlines()[-1])
     assert "world_model/prediction" in line or "evaluation" in line
 
@@ -116,22 +118,22 @@ def test_the_command_learns_without_living_is_evaluated_and_resumed(capsys):
 
 def test_a_trace_of_another_world_is_refused_in_one_line(capsys):
     recorded("one")
-    assert run(["train", "Acrobot-v1", "--from-traces", "one", "--run", "off"]) == 2
+    assert run(["train", "Acrobot-v1", "--from", "one", "--run", "off"]) == 2
     shown = capsys.readouterr().err
     assert "id: expected Acrobot-v1, got CartPole-v1" in shown
     assert not Path("off").exists()
-    assert run(["train", "--from-traces", "nothing"]) == 2
+    assert run(["train", "--from", "nothing"]) == 2
     assert "no such file" in capsys.readouterr().err
 
 
 def test_several_traces_are_named_after_one_flag():
     Path("a").mkdir()
     Path("b").mkdir()
-    assert gather_overrides(["train", "--from-traces", "a", "b", "W", "--seed", "1"]) == [
-        "train", "--from-traces", "a", "--from-traces", "b", "W", "--seed", "1",
+    assert gather_overrides(["train", "--from", "a", "b", "W", "--seed", "1"]) == [
+        "train", "--from", "a", "--from", "b", "W", "--seed", "1",
     ]  # fmt: skip
-    assert gather_overrides(["train", "W", "--from-traces", "a", "--x.y=1"]) == [
-        "train", "W", "--from-traces", "a", "--set", "x.y=1",
+    assert gather_overrides(["train", "W", "--from", "a", "--x.y=1"]) == [
+        "train", "W", "--from", "a", "--set", "x.y=1",
     ]  # fmt: skip
 
 
@@ -149,5 +151,5 @@ def test_a_recorded_run_with_numbers_that_are_not_finite_is_named(monkeypatch):
     with pytest.raises(TraceError) as refused:
         filled(trace)
     assert str(refused.value) == (
-        f"trace {trace}: step 40: Moment.state.signals, row 0: expected finite numbers, got inf"
+        f"recording {trace}: step 40: Moment.state.signals, row 0: expected finite numbers, got inf"
     )

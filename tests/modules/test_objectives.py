@@ -21,7 +21,9 @@ KEY = torch.tensor([7])
 def encodings_of_latents(latents: torch.Tensor) -> Encodings:
     """`latents` [M D] alone: M windows of one step, whose other view is the same."""
     valid = torch.ones(len(latents), 1, dtype=torch.bool)
-    return Encodings(latents, latents.unsqueeze(1), valid, torch.zeros(len(latents), 0, 2), latents)
+    return Encodings(
+        latents, latents.unsqueeze(1), valid, torch.zeros(len(latents), 0, 2), valid[:, 1:], latents
+    )
 
 
 def vicreg(**settings: float) -> VICReg:

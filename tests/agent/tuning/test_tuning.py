@@ -140,14 +140,14 @@ def test_tuning_from_recorded_runs_and_runs_that_do_not_fit(
     words = ["tune", "CartPole-v1", *little, "--generations", "0", "--episodes", "2", "--steps",
              "10", "--price", "0.5", "--json"]  # fmt: skip
     capsys.readouterr()
-    assert run([*words, "--run", str(tmp_path / "no"), "--from-traces", str(always)]) == 2
+    assert run([*words, "--run", str(tmp_path / "no"), "--from", str(always)]) == 2
     assert "record with configurator.kind=random-rate" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
     with monkeypatch.context() as within:
         within.setattr(_Objective, "held_out", stopped)
-        run([*words, "--run", str(tuned), "--from-traces", str(recorded)])
+        run([*words, "--run", str(tuned), "--from", str(recorded)])
     assert not (tuned / "generations").exists()
-    assert run([*words, "--run", str(tuned), "--from-traces", str(recorded)]) == 0
+    assert run([*words, "--run", str(tuned), "--from", str(recorded)]) == 0
     out = capsys.readouterr().out
     figures = json.loads(out.splitlines()[-1])
     assert figures["from_traces"] is not None

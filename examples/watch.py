@@ -1,0 +1,284 @@
+"""Watching: a world model learns from frames alone, and a few actions say what its codes mean.
+
+    python examples/watch.py --only rooms --json
+    python examples/watch.py --only road --json
+    python examples/watch.py --quick
+
+Most of what is learned is learned by observing (LeCun 2022, §4.10). The recordings are folders of
+pictures. The model `latent-action-jepa` infers between two frames a latent variable z, which takes
+the place of the action; where an action is known, its prior learns which z the action is.
+
+*rooms*: 24,000 frames of random steps in TwoRooms, of which one in forty has its action beside it.
+Plans to the places of pictures, as in `examples/two_rooms.py`, in the model that watched; in one
+that knows every action; in one trained on the steps with an action alone.
+
+*road*: frames of a car among leaves in a strong wind. How much the codes say of the car's action,
+of what the action did (at the edge of the road and at its greatest and least speed a part of it
+does nothing) and of the leaves, as shares of their entropies; how many codes are in use; how much
+of the next latents they say by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import cv2
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import road as roads
+from agent import load, train
+from command_line import options_of, print_results
+from modules.measures.branches import leakage
+from modules.measures.codes import information_share, perplexity
+from modules.ports import LatentVariableModel
+from probing import Rows, column, state_of, table_of
+from two_rooms import SETTINGS as ROOMS
+from two_rooms import planned
+from worlds import road
+from worlds.point_rooms import STEPS, TWO_ID, TwoRooms
+
+LABELLED = 40
+"""One episode in so many has its actions beside the frames: 2.5 % of the steps."""
+
+Z_OF_ROOMS = "latent: {kind: gaussian, size: 2, noise: 0.2, components: 2, weight: 0.02}"
+Z_OF_ROAD = "latent: {kind: categorical, codes: 12, anneal_updates: 100}"
+
+
+class Size(NamedTuple):
+    """Seeds; of the rooms episodes of frames, updates, episodes of plans; of the road the same."""
+
+    seeds: int = 1
+    walks: int = 120
+    updates: int = 1800
+    plans: int = 100
+    drives: int = 80
+    road_updates: int = 200
+    held: int = 16
+
+
+QUICK = Size(walks=6, updates=12, plans=2, drives=4, road_updates=4, held=4)
+
+
+# -- frames -----------------------------------------------------------------------------------
+
+
+def filmed(
+    place: Path, episodes: int, film: Callable[[int], tuple[list[Any], NDArray[Any]]], labels: int
+) -> Path:
+    """A folder of `episodes` of pictures, where it is not there. `film` gives the frames of one and
+    the actions between them, which are put beside each `labels`-th; 0: beside none.
+    """
+    if place.is_dir():
+        return place
+    partial = place.with_name(f"{place.name}.partial")
+    for episode in range(episodes):
+        folder = partial / f"{episode:04}"
+        folder.mkdir(parents=True, exist_ok=True)
+        frames, actions = film(episode)
+        for step, frame in enumerate(frames):
+            cv2.imwrite(str(folder / f"{step:03}.png"), frame[..., ::-1])
+        if labels and episode % labels == 0:
+            np.save(folder / "actions.npy", actions)
+    partial.rename(place)
+    return place
+
+
+def walk(episode: int) -> tuple[list[Any], NDArray[Any]]:
+    """The frames of random steps in TwoRooms."""
+    env, rng = TwoRooms(goal_form="none"), np.random.default_rng(episode)
+    env.reset(seed=episode)
+    frames, actions = [env.picture(env.place)], list[NDArray[Any]]()
+    for _ in range(STEPS):
+        actions.append(np.tanh(rng.normal(size=2)).astype(np.float32))
+        env.step(actions[-1])
+        frames.append(env.picture(env.place))
+    return frames, np.stack(actions)
+
+
+def drive(episode: int) -> tuple[list[Any], NDArray[Any]]:
+    """The frames of random driving among leaves in a strong wind."""
+    env, rng = gymnasium.make(road.ID, **roads.WORLDS["strong"]), np.random.default_rng(episode)
+    frames, actions = [env.reset(seed=episode)[0]], list[int]()
+    for _ in range(road.STEPS - 1):
+        actions.append(int(rng.integers(9)))
+        frames.append(env.step(np.int64(actions[-1]))[0])
+    return frames, np.array(actions)
+
+
+# -- rooms ------------------------------------------------------------------------------------
+
+
+def rooms_run(runs: Path, name: str, seed: int, size: Size) -> Path:
+    """A training on recordings: "watching", "all actions", or "labelled alone"."""
+    place = runs / f"{name.replace(' ', '-')}-{size.walks}-{size.updates}-{seed}"
+    if (place / "result.json").is_file():
+        return place
+    few = max(1, size.walks // LABELLED)
+    source = {
+        "watching": lambda: filmed(runs / f"film-{size.walks}", size.walks, walk, LABELLED),
+        "all actions": lambda: filmed(runs / f"all-{size.walks}", size.walks, walk, 1),
+        "labelled alone": lambda: filmed(runs / f"few-{few}", few, walk, 1),
+    }[name]()
+    settings = ["training.evaluate_episodes=1", "learner.warmup_steps=2", "learner.replay_ratio=1",
+                f"learner.decay_updates={size.updates}"]  # fmt: skip
+    if name == "watching":
+        settings += [
+            "world_model={kind: latent-action-jepa, width: 192, blocks: 2, unroll_steps: 8, "
+            "target_grad_scale: 1, signals_weight: 1, invariance_weight: 0, objective: {kind: sum, "
+            "parts: [{kind: vicreg, std_coeff: 16, cov_coeff: 16}, {kind: smoothness, weight: 12}, "
+            "{kind: inverse-dynamics, weight: 3}]}, " + Z_OF_ROOMS + "}"
+        ]
+    train(
+        TWO_ID, *settings, config=ROOMS, steps=size.updates, seed=seed, run=place,
+        recordings=[source],
+    )  # fmt: skip
+    return place
+
+
+def rooms(runs: Path, size: Size) -> Rows:
+    """Plans in each model, a seed each."""
+    rows: Rows = {}
+    for name in ("watching", "all actions", "labelled alone"):
+        for seed in range(size.seeds):
+            figures, _ = planned(rooms_run(runs, name, seed, size), seed, size.plans)
+            rows.setdefault(name, []).append(figures)
+    return rows
+
+
+# -- road -------------------------------------------------------------------------------------
+
+
+def road_run(runs: Path, seed: int, size: Size) -> Path:
+    """A model that has watched the road; no action is known."""
+    place = runs / f"road-{size.drives}-{size.road_updates}-{seed}"
+    if (place / "result.json").is_file():
+        return place
+    film = filmed(runs / f"road-film-{size.drives}", size.drives, drive, 0)
+    train(
+        road.ID, "world_model={kind: latent-action-jepa, width: 256, blocks: 1, unroll_steps: 5, "
+        "target_grad_scale: 1, prediction_weight: 25, invariance_weight: 0, "
+        "objective: {kind: vicreg, std_coeff: 25, cov_coeff: 1}, " + Z_OF_ROAD + "}",
+        f"world.settings={{wind: {roads.WORLDS['strong']['wind']}, leaves: 1.0}}",
+        "training.evaluate_episodes=1", "learner.warmup_steps=2", "learner.replay_ratio=1",
+        config=roads.SETTINGS, steps=size.road_updates, seed=seed, run=place, recordings=[film],
+    )  # fmt: skip
+    return place
+
+
+def held_drives(episodes: int, seed: int = 2_000_000) -> roads.Held:
+    """Episodes that no training has seen, with the truth of cars and leaves and, as `own`, the lane
+    and the speed of the agent's car.
+    """
+    frames, actions, truths = [], [], []
+    env = gymnasium.make(road.ID, **roads.WORLDS["strong"])
+    bare, rng = env.unwrapped, np.random.default_rng(seed)
+    assert isinstance(bare, road.Road)
+    for episode in range(episodes):
+        frame, _ = env.reset(seed=seed + episode)
+        for _ in range(road.STEPS):
+            frames.append(frame)
+            own = np.array([bare.lane, bare.speed], np.float64)
+            truths.append({**roads.truth_of(bare), "own": own})
+            actions.append(int(rng.integers(9)))
+            frame = env.step(np.int64(actions[-1]))[0]
+    shape = (episodes, road.STEPS)
+    stacked = {name: np.stack([one[name] for one in truths]) for name in truths[0]}
+    return roads.Held(
+        torch.from_numpy(np.stack(frames)).view(*shape, *frames[0].shape),
+        torch.tensor(actions).view(shape),
+        {name: torch.from_numpy(truth).view(*shape, -1) for name, truth in stacked.items()},
+    )
+
+
+def effects_of(held: roads.Held) -> NDArray[np.int64]:
+    """What each action did, [E·(T-1)], a number for each of nine: the car went to the left, stayed
+    or went to the right, and became slower, kept its speed or became faster.
+    """
+    changes = held.truth["own"].diff(dim=1).sign().long().flatten(0, 1)
+    return np.asarray((3 * (changes[:, 0] + 1) + changes[:, 1] + 1).numpy())
+
+
+@torch.no_grad()
+def codes_of(run: Path, held: roads.Held) -> dict[str, float]:
+    """What the inferred codes say, on held-out episodes."""
+    latents = roads.latents_of(run, held).encoded
+    player = load(run)
+    with closing(player.world):
+        model = cast(LatentVariableModel, player.agent.modules.world_model)
+        tokens = player.agent.modules.configurator.initial(1).tokens.flatten(1)
+        spec = player.world.spec
+    before, after = (
+        state_of(part.flatten(0, 1), tokens, len(spec.signals))
+        for part in (latents[:, :-1], latents[:, 1:])
+    )
+    unknown = torch.zeros(len(before.latent), spec.actions.size)
+    z, _ = model.infer_latent(before, unknown, after)
+    codes, actions = z.argmax(-1).numpy(), held.actions[:, :-1].flatten().numpy()
+    # Of each leaf the quarter of its turn, as its sine and cosine say.
+    turns = (held.truth["leaves"][:, 1:].flatten(0, 1) > 0).long()
+    sines, cosines = turns.chunk(2, -1)
+    quarters = (2 * sines + cosines).numpy()
+    leaves = [information_share(codes, quarters[:, leaf]) for leaf in range(quarters.shape[1])]
+    return {
+        "action": information_share(codes, actions),
+        "what it did": information_share(codes, effects_of(held)),
+        "leaves": float(np.mean(leaves)),
+        "leaves, most": float(np.max(leaves)),
+        "codes in use": perplexity(codes, z.shape[1]),
+        "leakage": leakage(z, after.latent),
+    }
+
+
+def road_codes(runs: Path, size: Size) -> Rows:
+    """What the codes of each seed say."""
+    held = held_drives(size.held)
+    return {"codes": [codes_of(road_run(runs, seed, size), held) for seed in range(size.seeds)]}
+
+
+# -- output -----------------------------------------------------------------------------------
+
+
+def bars_of(rows: Rows) -> dict[str, bool]:
+    """What must hold of means over seeds, and whether it does."""
+    bars = {}
+    if "watching" in rows:
+        watched, full, few = (
+            float(column(rows, name, "touched").mean())
+            for name in ("watching", "all actions", "labelled alone")
+        )
+        bars["rooms: at most 8 points behind all actions"] = watched >= full - 0.08
+        bars["rooms: ahead of the labelled steps alone"] = watched > few
+    if "codes" in rows:
+        action, leaves = (
+            float(column(rows, "codes", name).mean()) for name in ("action", "leaves")
+        )
+        bars["road: codes say at least .7 of the action"] = action >= 0.7
+        bars["road: and at most .05 of the leaves"] = leaves <= 0.05
+    return bars
+
+
+PARTS = {"rooms": rooms, "road": road_codes}
+
+
+def main() -> None:
+    """Films and trains what is missing, and prints the tables."""
+    options = options_of(
+        __doc__, quick="small trainings, under a minute", runs="watch", parts=tuple(PARTS)
+    )
+    size = QUICK if options.quick else Size()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    names = (options.only,) if options.only else tuple(PARTS)
+    tables = [PARTS[name](options.runs, size) for name in names]
+    rows = {name: seeds for table in tables for name, seeds in table.items()}
+    figures = {**size._asdict(), "rows": rows} if options.json else None
+    print_results([table_of(table) for table in tables], bars_of(rows), figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""`examples/watch.py` and `infer.py`: films, the square, their bars, and the commands."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import infer
+import watch
+from agent.recording.readers import open_recording
+from worlds import road
+from worlds.point_rooms import SPEED
+from worlds.walls import shortest_path
+
+
+def test_a_film_has_frames_and_here_and_there_actions(tmp_path: Path):
+    place = watch.filmed(tmp_path / "film", 3, lambda n: short(watch.walk(n)), 2)
+    recording = open_recording(place)
+    assert (recording.episodes, recording.steps) == (3, 18)
+    assert recording.lacks == ("rewards", "ends")  # actions beside the first and the third
+    assert [p.parent.name for p in sorted(place.rglob("actions.npy"))] == ["0000", "0002"]
+    none = open_recording(watch.filmed(tmp_path / "none", 1, lambda n: short(watch.walk(n)), 0))
+    assert "actions" in none.lacks
+
+
+def short(film):
+    return film[0][:6], film[1][:5]
+
+
+def test_the_walk_is_what_its_actions_say():
+    frames, actions = watch.walk(3)
+    places = infer.point_in(np.stack(frames))
+    assert len(actions) == len(frames) - 1 == watch.STEPS
+    longest = np.abs(np.diff(places, axis=0)).max()
+    assert longest <= np.ceil(SPEED) + 1  # a place is read to a pixel
+
+
+def test_what_an_action_did_is_read_from_lane_and_speed():
+    own = torch.tensor([[[1, 0], [0, 1], [0, 1], [2, 0]]])
+    held = watch.roads.Held(torch.zeros(1, 4, 1), torch.zeros(1, 4), {"own": own.double()})
+    assert watch.effects_of(held).tolist() == [2, 4, 6]
+    drives = watch.held_drives(1)
+    assert drives.frames.shape[:2] == (1, road.STEPS)
+    assert len(watch.effects_of(drives)) == road.STEPS - 1
+
+
+def test_the_expert_walks_round_the_square_and_reaches_the_goal(tmp_path: Path):
+    place = infer.shown(tmp_path / "expert", 3)
+    import cv2
+
+    for folder in sorted(place.iterdir()):
+        frames = np.stack([cv2.imread(str(p))[..., ::-1] for p in sorted(folder.glob("*.png"))])
+        assert not any(infer.inside(tuple(p)) for p in infer.point_in(frames).tolist())
+        assert np.load(folder / "actions.npy").shape == (61, 2)
+
+
+def test_only_episodes_whose_way_is_through_the_square_count():
+    middle, beyond = (44.0, 24.0), (58.0, 26.0)
+    assert infer.crosses((20.0, 20.0), beyond)
+    assert not infer.crosses((20.0, 20.0), middle)  # the goal is inside
+    assert not infer.crosses((20.0, 20.0), (20.0, 50.0))
+    assert infer.inside(middle)
+    assert not infer.inside((infer.SQUARE.left + 1.0, 24.0))
+    assert len(shortest_path((20.0, 20.0), beyond, infer.WALLS)) >= 2
+
+
+WATCHED = {
+    "watching": [{"touched": 0.95}], "all actions": [{"touched": 1.0}],
+    "labelled alone": [{"touched": 0.3}], "codes": [{"action": 0.75, "leaves": 0.02}],
+}  # fmt: skip
+INFERRED = {
+    "plans, with the head": [{"avoided": 0.97, "touched": 0.9}],
+    "plans, without": [{"avoided": 0.2}],
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "figures"),
+    [
+        ("watching", {"touched": 0.9}), ("labelled alone", {"touched": 0.96}),
+        ("codes", {"action": 0.6, "leaves": 0.02}), ("codes", {"action": 0.8, "leaves": 0.2}),
+    ],
+)  # fmt: skip
+def test_each_bar_of_watching_can_be_missed(row, figures):
+    assert all(watch.bars_of(WATCHED).values())
+    assert list(watch.bars_of(WATCHED | {row: [figures]}).values()).count(False) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "figures"),
+    [
+        ("plans, with the head", {"avoided": 0.9, "touched": 0.9}),
+        ("plans, with the head", {"avoided": 0.99, "touched": 0.5}),
+        ("plans, without", {"avoided": 0.6}),
+    ],
+)
+def test_each_bar_of_the_inferred_objective_can_be_missed(row, figures):
+    assert all(infer.bars_of(INFERRED).values())
+    assert list(infer.bars_of(INFERRED | {row: [figures]}).values()).count(False) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [watch, infer])
+def test_the_command_trains_and_prints(program, tmp_path, monkeypatch, capsys):
+    words = ["--quick", "--json", "--runs", str(tmp_path / "runs" / program.__name__)]
+    monkeypatch.setattr(sys, "argv", [f"{program.__name__}.py", *words])
+    program.main()
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    expected = {"watch": set(WATCHED), "infer": {*INFERRED, "cloning alone"}}
+    assert set(rows) == expected[program.__name__]
