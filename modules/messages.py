@@ -13,6 +13,7 @@ R     size of a state's hidden context             V     recalled slots
 Q     size of the configurator's state             U     size of a recalled value
 X     size of a memory key                         O     logged steps of a candidate plan
 W     steps of a window of experience              F     frames of a window, with context
+I     pairs that the world model writes
 ====  ===========================================  ====  =====================================
 
 A message is frozen, refuses unknown fields, and checks at construction that its fields agree with
@@ -723,7 +724,9 @@ class State(Message):
     expects, what the surprise will be measured from). `signals`:
     observed in a perceived state, predicted in an imagined one. `ended`: probability that the
     episode is over. `uncertainty`: >= 0, 0 where the state is certain. `goal`: of the episode, as
-    numbers, or the latent of a goal that is a picture.
+    numbers, or the latent of a goal that is a picture. `readout`: that of memory at the perceived
+    state, which imagined states keep from the state that they begin at; None where no module of
+    the agent reads it.
     """
 
     renamed: ClassVar = {"carry": "hidden"}
@@ -733,12 +736,23 @@ class State(Message):
     ended: Annotated[Tensor, Shape("B", least=0, most=1)]
     uncertainty: Annotated[Tensor, Shape("B", least=0)]
     goal: Annotated[Tensor, Shape("B G")] | None = None
+    readout: Annotated[Tensor, Shape("B U")] | None = None
 
-    def with_novelty(self, novelty: Tensor) -> State:
-        """A copy whose signal `novelty` is `novelty` [B]."""
+    def recalled(self, novelty: Tensor, readout: Tensor | None) -> State:
+        """A copy with what memory knows of it: the signal `novelty` [B] and the `readout` [B U]."""
         signals = self.signals.clone()
         signals[:, SIGNALS.index("novelty")] = novelty
-        return self.replace(signals=signals)
+        return self.replace(signals=signals, readout=readout)
+
+    def inputs(self, reads_memory: bool) -> Tensor:
+        """What a network reads of a state: the latent [B D], followed by the `readout` [B U] where
+        it `reads_memory`. Raises MessageError where there is none.
+        """
+        if not reads_memory:
+            return self.latent
+        if self.readout is None:
+            raise MessageError("State", "readout", "what memory returned, [B U]", "None")
+        return torch.cat([self.latent, self.readout], -1)
 
     def distance(self, expected: State) -> Tensor:
         """The distance of this state from the `expected` one, [B], 0 where they are equal.
@@ -755,6 +769,11 @@ class State(Message):
 def latents_of(states: Sequence[State]) -> Tensor:
     """The latents of W states of B rows, [B W D]."""
     return torch.stack([state.latent for state in states], 1)
+
+
+def inputs_of(states: Sequence[State], reads_memory: bool) -> Tensor:
+    """What a network reads of W states of B rows (`State.inputs`), [B W D] or [B W D+U]."""
+    return torch.stack([state.inputs(reads_memory) for state in states], 1)
 
 
 class Energy(Message):
@@ -813,6 +832,17 @@ class Recollection(Message):
     ages: Annotated[Tensor, Shape("B V", least=0)]
     readout: Annotated[Tensor, Shape("B U")]
     novelty: Annotated[Tensor, Shape("B", least=0, most=1)]
+
+
+class Pairs(Message):
+    """World model → memory: what a step changed, as I pairs of query and value (LeCun 2022, §4.9).
+
+    `queries` address entries of the memory; a query of zeros writes nothing. `values` are what is
+    written there.
+    """
+
+    queries: Annotated[Tensor, Shape("B I X")]
+    values: Annotated[Tensor, Shape("B I U")]
 
 
 class Directive(Message):
@@ -956,7 +986,9 @@ class Experience(Message):
     encoded and were taken at their step; `signals` and ends were observed at it. `frames`: each
     step's own frame, after the context frames that perception stacks (F = W + context). `tokens`:
     those under which each step was encoded, so that step t + 1 has the directive's of step t;
-    None: all were 0. `mode2_mask`: steps whose action Mode-2 chose; None: unknown.
+    None: all were 0. `readouts`: what memory returned at each step; None where no module reads it.
+    `recalled_keys`, `recalled_values`: the entries that it was read from, of a memory whose
+    reading is trained. `mode2_mask`: steps whose action Mode-2 chose; None: unknown.
     `importance_weights` correct for prioritised sampling; `indices` name the windows in
     `Memory.update_priorities`.
     """
@@ -967,6 +999,9 @@ class Experience(Message):
     signals: Annotated[Tensor, Shape("B W S")]
     goals: Annotated[Tensor, Shape("B W G")] | None = None
     tokens: Annotated[Tensor, Shape("B W T E")] | None = None
+    readouts: Annotated[Tensor, Shape("B W U")] | None = None
+    recalled_keys: Annotated[Tensor, Shape("B W V X")] | None = None
+    recalled_values: Annotated[Tensor, Shape("B W V U")] | None = None
     mode2_mask: Annotated[Tensor, Shape("B W", "bool")] | None = None
     terminated: Annotated[Tensor, Shape("B W", "bool")]
     truncated: Annotated[Tensor, Shape("B W", "bool")]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from modules.actor.planner import Planner
 from modules.actor.policy import Distillable, Policy
-from modules.messages import Directive, Experience, Frozen, Plan, Situation, WorldSpec, latents_of
+from modules.messages import Directive, Experience, Frozen, Plan, Situation, WorldSpec, inputs_of
 from modules.ports import Batch, Imagination
 
 
@@ -47,6 +47,7 @@ class Actor(nn.Module):
     ) -> None:
         super().__init__()
         self.policy, self.planner = policy, planner
+        self.reads_memory: bool = getattr(policy, "reads_memory", False)
         self.replan_threshold = config.replan_threshold
         self.num_logged_candidates = config.num_logged_candidates
         self.size, self.horizon_max = world.actions.size, horizon_max
@@ -87,16 +88,16 @@ class Actor(nn.Module):
         if not isinstance(self.policy, Distillable) or experience.mode2_mask is None:
             return {}, None
         steps = min(len(states), experience.mask.shape[1] - 1)
-        latents = latents_of(states[:steps]).detach()
+        inputs = inputs_of(states[:steps], self.reads_memory).detach()
         # The directive of a step primed the percept of the next.
         chosen = (experience.mode2_mask & experience.mask)[:, :steps] & experience.mask[
             :, 1 : steps + 1
         ]
         if not bool(chosen.any()):
-            return {"distillation": latents.new_zeros(())}, None
+            return {"distillation": inputs.new_zeros(())}, None
         tokens = None if experience.tokens is None else experience.tokens[:, 1 : steps + 1][chosen]
         planned = experience.actions[:, :steps][chosen]
-        divergence = self.policy.divergence(latents[chosen], planned, tokens)
+        divergence = self.policy.divergence(inputs[chosen], planned, tokens)
         weights = experience.importance_weights.unsqueeze(1).expand_as(chosen)[chosen]
         return {"distillation": (weights * divergence).mean()}, None
 

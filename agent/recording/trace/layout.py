@@ -40,6 +40,7 @@ _DENSE = {
     "observation.goal",
     "state.latent",
     "state.goal",
+    "state.readout",
     "recollection.keys",
     "recollection.values",
     "recollection.readout",
@@ -54,7 +55,13 @@ _EXACT = {"observation.vector", "observation.goal", "plan.actions"}
 
 _PLANS = {"plan.actions", "plan.candidates"}
 
-_ABSENT = {"observation.pixels", "observation.goal_pixels", "state.hidden", "expected.hidden"}
+_ABSENT = {
+    "observation.pixels",
+    "observation.goal_pixels",
+    "state.hidden",
+    "expected.hidden",
+    "expected.readout",  # that of the state
+}
 
 _WIDE = {"recollection.keys", "recollection.values", "recollection.readout"}
 
