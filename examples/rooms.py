@@ -107,23 +107,23 @@ def read_episodes(moments: list[Moment]) -> Judged:
     seen = np.stack([_numbers(moment.observation.vector) for moment in moments], 1)
     goals = np.stack([_numbers(moment.observation.goal) for moment in moments], 1)
     rewards = np.stack([moment.observation.signals[:, 0].numpy() for moment in moments], 1)
-    asked = goals.any(-1).argmax(1)
-    found: dict[str, list[Any]] = {name: [] for name in Judged._fields}
-    for row, begin in enumerate(asked.tolist()):
+    questions = goals.any(-1).argmax(1)
+    columns: dict[str, list[Any]] = {name: [] for name in Judged._fields}
+    for row, begin in enumerate(questions.tolist()):
         end = begin + int((rewards[row, begin:] > 0).argmax()) if rewards[row].any() else STEPS
         way = [cell_of(numbers) for numbers in seen[row, begin : end + 1]]
         fetched = end < STEPS
-        found["fetched"].append(fetched)
-        found["short"].append(fetched and end - begin <= 1.1 * path_length(way[0], way[-1]))
-        found["first_action"].append(int(moments[begin].plan.action[row].argmax()))
-        found["room"].append(_room(seen[row, : begin + 1], int(goals[row, begin].argmax())))
+        columns["fetched"].append(fetched)
+        columns["short"].append(fetched and end - begin <= 1.1 * path_length(way[0], way[-1]))
+        columns["first_action"].append(int(moments[begin].plan.action[row].argmax()))
+        columns["room"].append(_room(seen[row, : begin + 1], int(goals[row, begin].argmax())))
         state = moments[begin].state
-        found["latent"].append(state.latent[row])
-        found["readout"].append(moments[begin].recollection.readout[row])
-        found["ways"].append(way)
+        columns["latent"].append(state.latent[row])
+        columns["readout"].append(moments[begin].recollection.readout[row])
+        columns["ways"].append(way)
     return Judged(
-        *(np.array(found[name]) for name in ("fetched", "short", "first_action", "room")),
-        torch.stack(found["latent"]), torch.stack(found["readout"]), found["ways"],
+        *(np.array(columns[name]) for name in ("fetched", "short", "first_action", "room")),
+        torch.stack(columns["latent"]), torch.stack(columns["readout"]), columns["ways"],
     )  # fmt: skip
 
 

@@ -59,8 +59,8 @@ def imagined_states_keep_what_memory_returned(subject: Subject) -> None:
     for t in range(2):
         state = subject.module.step(state, subject.random_actions(ROWS, f"recalled {t}"))
     state = subject.module.complete(state)
-    kept = state.readout is not None and torch.equal(state.readout, readout)
-    require(kept, "an imagined state has another readout than the state that it began at")
+    same = state.readout is not None and torch.equal(state.readout, readout)
+    require(same, "an imagined state has another readout than the state that it began at")
 
 
 def completing_twice_changes_nothing(subject: Subject) -> None:

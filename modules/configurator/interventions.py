@@ -101,11 +101,15 @@ def read(text: str) -> Written:
         return Written(text, kind, steps=_steps(kind, read_value(before), where), other=value)
     path = field_path(before, where)
     of_memory = path.message == "recollection" and path.field == "readout"
-    if not (kind in OF_MEMORY if of_memory else path.message == "directive" and kind != "exchange"):
+    if path.message != "directive" and not of_memory:
         raise ConfigError(
-            f"{where}: expected a field of the directive, or recollection.readout to "
-            f"{', '.join(OF_MEMORY)}, got {kind} of {path.message}.{path.field}; "
+            f"{where}: expected a field of the directive, got {path.message}.{path.field}; "
             "`sextet fork --set` changes other messages"
+        )
+    if (of_memory and kind not in OF_MEMORY) or (kind == "exchange" and not of_memory):
+        raise ConfigError(
+            f"{where}: expected recollection.readout to {', '.join(OF_MEMORY)}, got {kind} of "
+            f"{path.message}.{path.field}"
         )
     if kind == "clamp":
         return Written(text, kind, path, value=path.number(value))

@@ -151,7 +151,7 @@ class WorldStateMemory(Ring, nn.Module):
             reads = torch.cat([reads, goal], -1)
         match = (keys @ self.query(reads).unsqueeze(-1)).squeeze(-1)
         match = match.masked_fill(~keys.any(-1), -torch.inf)
-        # The largest term is 1, whatever the query: nothing overflows.
+        # The largest term is 1 for every query: nothing overflows.
         largest = match.amax(-1, keepdim=True).clamp_min(0)
         terms = (match - largest).exp()
         coefficients: Tensor = terms / (
