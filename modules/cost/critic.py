@@ -90,14 +90,15 @@ class EnsembleCritic(nn.Module):
     class Config(ReturnSchedule):
         """Networks and schedule of a critic.
 
-        `width`: hidden units. `ensemble_size`: number of members. `ema_rate`: weight of the online
-        network in its EMA target at each update. `drive_weights`: weights of the drives, by name,
-        in the priorities and in the choice of the action that returns bootstrap from; a drive not
-        named has its default weight (`modules.weights`). `reads_memory`: the networks also read
-        what memory returns (`State.readout`).
+        `width`, `layers`: of the hidden layers. `ensemble_size`: number of members. `ema_rate`:
+        weight of the online network in its EMA target at each update. `drive_weights`: weights of
+        the drives, by name, in the priorities and in the choice of the action that returns
+        bootstrap from; a drive not named has its default weight (`modules.weights`).
+        `reads_memory`: the networks also read what memory returns (`State.readout`).
         """
 
         width: int = Field(256, ge=1, le=8192)
+        layers: int = Field(1, ge=1, le=8)
         ensemble_size: int = Field(2, ge=1, le=32)
         ema_rate: float = Field(0.01, gt=0, le=1)
         drive_weights: dict[str, float] = Field(default_factory=dict)
@@ -132,7 +133,7 @@ class EnsembleCritic(nn.Module):
         outputs = self.values.output_size(self.head.size)
         inputs = latent_size + readout_size * self.reads_memory
         self.members = nn.ModuleList(
-            MLP(inputs, config.width, outputs, layers=1, zero_output=True)
+            MLP(inputs, config.width, outputs, config.layers, zero_output=True)
             for _ in range(config.ensemble_size)
         )
         self.targets = copy.deepcopy(self.members).requires_grad_(False)

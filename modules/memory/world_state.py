@@ -99,7 +99,7 @@ class WorldStateMemory(Ring, nn.Module):
             if array.shape[-1] != own.shape[-1]:
                 expected = f"{own.shape[-1]} numbers each"
                 raise MessageError("Pairs", name, expected, f"{array.shape[-1]}")
-        addressed = queries.any(-1)
+        addressed: npt.NDArray[np.bool_] = np.any(queries, -1)
         for i in np.flatnonzero(addressed.any(0)):
             rows = np.flatnonzero(addressed[:, i])
             self._write(rows, queries[rows, i], values[rows, i])

@@ -36,13 +36,13 @@ class Vectors(nn.Module):
     class Config(Frozen):
         """Settings of `vectors`.
 
-        features: number of learned features. width: of the two hidden layers. scale: factor of the
-        observed numbers. Networks learn smooth functions first: where a small difference of the
-        numbers matters, as on which side of a door one stands, a larger scale is learned from
-        sooner.
+        features: number of learned features, 0: none. width: of the two hidden layers. scale:
+        factor of the observed numbers. Networks learn smooth functions first: where a small
+        difference of the numbers matters, as on which side of a door one stands, a larger scale is
+        learned from sooner.
         """
 
-        features: int = Field(default=16, ge=1, le=4096)
+        features: int = Field(default=16, ge=0, le=4096)
         scale: float = Field(default=1.0, gt=0, le=1e6)
         width: int = Field(default=128, ge=8, le=8192)
 
@@ -59,11 +59,15 @@ class Vectors(nn.Module):
             )
         self.world, self.size, self.scale = world, world.vector, config.scale
         self.latent_size = self.size + config.features
-        self.network = MLP(self.size, config.width, config.features, token_shape=token_shape)
+        self.network: MLP | None = None
+        if config.features:
+            self.network = MLP(self.size, config.width, config.features, token_shape=token_shape)
 
     def encode(self, vectors: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Latents [M D] of `vectors` [M N] under `tokens` [B T E]; M is a multiple of B."""
         compressed = soft_log(self.scale * vectors)
+        if self.network is None:
+            return compressed
         return torch.cat([compressed, self.network(compressed, tokens).tanh()], -1)
 
     def encode_frame(

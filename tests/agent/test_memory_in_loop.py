@@ -167,7 +167,7 @@ def test_no_state_has_a_readout_where_nothing_reads_it() -> None:
             r"recollection.readout=0': expected a module that reads memory, got none",
         ),
         ({"interventions": ["ablate:recollection.readout"]}, r"recollection.readout to clamp"),
-        ({"interventions": ["clamp:recollection.readout=[1, 2]"]}, r"a list of shape \[40\]"),
+        ({"interventions": ["clamp:recollection.readout=[1, 2]"]}, r"a list of shape \[38\]"),
         (
             {"world": {"num_envs": 1}, "interventions": ["exchange:recollection.readout"]},
             r"expected at least 2 rows to exchange the read-out among, got 1",
