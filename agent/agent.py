@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
 from agent.imagination import Imagination, PlanCost
@@ -19,7 +21,13 @@ from modules.messages import (
     State,
     WorldSpec,
 )
-from modules.ports import gate
+from modules.ports import (
+    CHECKED_METHODS,
+    WRITING_METHODS,
+    WritableMemory,
+    WritingWorldModel,
+    gate,
+)
 
 
 class Agent:
@@ -31,12 +39,13 @@ class Agent:
         directive    = configurator.configure(situation)
         plan         = actor.act(situation, imagination, directive)
         expected     = world_model.predict(situation, plan.action, directive)
+        memory.write_pairs(world_model.writes(situation))
         memory.write(moment)
 
-    `previous` is the last moment of each row, `situation` what is known before acting, and
-    `imagination` joins world model and cost under the directive. Memory holds the history and
-    the learner the optimiser; the agent holds a count of steps, from which, with the seed, every
-    random number of acting derives.
+    The next to last line is that of an agent whose world model writes to memory. `previous` is the
+    last moment of each row, `situation` what is known before acting, and `imagination` joins world
+    model and cost under the directive. Memory holds the history and the learner the optimiser; the
+    agent holds a count of steps, from which, with the seed, every random number of acting derives.
     """
 
     def __init__(self, modules: Modules, world: WorldSpec, plan_cost: PlanCost) -> None:
@@ -55,7 +64,8 @@ class Agent:
             "A": self.world.actions.size,
         }
         self.perception = gate("perception", m.perception, self.dims)
-        self.world_model = gate("world_model", m.world_model, self.dims)
+        methods = WRITING_METHODS if m.writes_memory else CHECKED_METHODS
+        self.world_model = gate("world_model", m.world_model, self.dims, methods)
         self.cost = gate("cost", m.cost, self.dims)
         self.memory = gate("memory", m.memory, self.dims)
         self.actor = gate("actor", m.actor, self.dims)
@@ -79,13 +89,17 @@ class Agent:
             previous = self.memory.previous()
             state = self.perception.perceive(observation, previous)
             recollection = self.memory.recall(state)
-            state = state.with_novelty(recollection.novelty)
+            readout = recollection.readout if self.modules.reads_memory else None
+            state = state.recalled(recollection.novelty, readout)
             energies = self.cost.energy(state)
             situation = self._situation(observation, state, recollection, energies, previous)
             directive = self.configurator.configure(situation)
             plan = self._plan(situation, directive)
             expected = self.world_model.predict(situation, plan.action, directive)
             moment = situation.moment(self.steps_done, observation, directive, plan, expected)
+            if self.modules.writes_memory:
+                pairs = cast(WritingWorldModel, self.world_model).writes(situation)
+                cast(WritableMemory, self.memory).write_pairs(pairs)
             self.memory.write(moment)
         except MessageError as error:
             error.step = self.steps_done

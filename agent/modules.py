@@ -21,12 +21,26 @@ class Modules:
     actor: Actor
     configurator: Configurator
 
+    @property
+    def reads_memory(self) -> bool:
+        """Whether policy, critic or world model read what memory returns."""
+        readers = (self.world_model, self.cost, self.actor)
+        return any(getattr(module, "reads_memory", False) for module in readers)
+
+    @property
+    def writes_memory(self) -> bool:
+        """Whether the world model writes to memory."""
+        return getattr(self.world_model, "memory_writes", 0) > 0
+
 
 def initial_moment(m: Modules, w: WorldSpec, rows: int) -> Moment:
     """The moment before the first of an episode, step -1: zeros and each module's `initial`."""
     none, zeros = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows)
     state, directive = m.perception.initial(rows), m.configurator.initial(rows)
     levels = getattr(m.world_model, "levels_shape", None)
+    recollection = m.memory.initial(rows)
+    if m.reads_memory:
+        state = state.replace(readout=recollection.readout)
     no_pixels = None if w.pixels is None else torch.zeros(rows, *w.pixels, dtype=torch.uint8)
     return Moment(
         step=-1,
@@ -41,7 +55,7 @@ def initial_moment(m: Modules, w: WorldSpec, rows: int) -> Moment:
             truncated=none,
         ),
         state=state,
-        recollection=m.memory.initial(rows),
+        recollection=recollection,
         energies=m.cost.energy(state).at_best_action(directive),
         surprise=zeros,
         episode_model_calls=zeros.long(),

@@ -14,6 +14,7 @@ Q     size of the configurator's state             U     size of a recalled valu
 X     size of a memory key                         O     logged steps of a candidate plan
 W     steps of a window of experience              F     frames of a window, with context
 J     levels above the first                       I     size of a coarser latent
+Z     pairs that the world model writes
 ====  ===========================================  ====  =====================================
 
 A message is frozen, refuses unknown fields, and checks at construction that its fields agree with
@@ -726,7 +727,9 @@ class State(Message):
     episode is over. `uncertainty`: >= 0, 0 where the state is certain. `goal`: of the episode, as
     numbers, or the latent of a goal that is a picture. `levels`: coarser latents of a hierarchical
     world model (§4.6), one for each level above, the lowest first; None where there is no
-    hierarchy, and in states imagined at the lowest level.
+    hierarchy, and in states imagined at the lowest level. `readout`: that of memory at the
+    perceived state, which imagined states keep from the state that they begin at; None where no
+    module of the agent reads it.
     """
 
     renamed: ClassVar = {"carry": "hidden"}
@@ -737,12 +740,23 @@ class State(Message):
     uncertainty: Annotated[Tensor, Shape("B", least=0)]
     goal: Annotated[Tensor, Shape("B G")] | None = None
     levels: Annotated[Tensor, Shape("B J I")] | None = None
+    readout: Annotated[Tensor, Shape("B U")] | None = None
 
-    def with_novelty(self, novelty: Tensor) -> State:
-        """A copy whose signal `novelty` is `novelty` [B]."""
+    def recalled(self, novelty: Tensor, readout: Tensor | None) -> State:
+        """A copy with what memory knows of it: the signal `novelty` [B] and the `readout` [B U]."""
         signals = self.signals.clone()
         signals[:, SIGNALS.index("novelty")] = novelty
-        return self.replace(signals=signals)
+        return self.replace(signals=signals, readout=readout)
+
+    def inputs(self, reads_memory: bool) -> Tensor:
+        """What a network reads of a state: the latent [B D], followed by the `readout` [B U] where
+        it `reads_memory`. Raises MessageError where there is none.
+        """
+        if not reads_memory:
+            return self.latent
+        if self.readout is None:
+            raise MessageError("State", "readout", "what memory returned, [B U]", "None")
+        return torch.cat([self.latent, self.readout], -1)
 
     def distance(self, expected: State) -> Tensor:
         """The distance of this state from the `expected` one, [B], 0 where they are equal.
@@ -759,6 +773,11 @@ class State(Message):
 def latents_of(states: Sequence[State]) -> Tensor:
     """The latents of W states of B rows, [B W D]."""
     return torch.stack([state.latent for state in states], 1)
+
+
+def inputs_of(states: Sequence[State], reads_memory: bool) -> Tensor:
+    """What a network reads of W states of B rows (`State.inputs`), [B W D] or [B W D+U]."""
+    return torch.stack([state.inputs(reads_memory) for state in states], 1)
 
 
 class Energy(Message):
@@ -817,6 +836,17 @@ class Recollection(Message):
     ages: Annotated[Tensor, Shape("B V", least=0)]
     readout: Annotated[Tensor, Shape("B U")]
     novelty: Annotated[Tensor, Shape("B", least=0, most=1)]
+
+
+class Pairs(Message):
+    """World model → memory: what a step changed, as Z pairs of query and value (LeCun 2022, §4.9).
+
+    `queries` address entries of the memory; a query of zeros writes nothing. `values` are what is
+    written there.
+    """
+
+    queries: Annotated[Tensor, Shape("B Z X")]
+    values: Annotated[Tensor, Shape("B Z U")]
 
 
 class Directive(Message):
@@ -965,7 +995,9 @@ class Experience(Message):
     encoded and were taken at their step; `signals` and ends were observed at it. `frames`: each
     step's own frame, after the context frames that perception stacks (F = W + context). `tokens`:
     those under which each step was encoded, so that step t + 1 has the directive's of step t;
-    None: all were 0. `mode2_mask`: steps whose action Mode-2 chose; None: unknown.
+    None: all were 0. `readouts`: what memory returned at each step; None where no module reads it.
+    `recalled_keys`, `recalled_values`: the entries that it was read from, of a memory whose
+    reading is trained. `mode2_mask`: steps whose action Mode-2 chose; None: unknown.
     `expert_mask`: steps of an expert's recording; None: none is.
     Of recordings that lack something: `action_mask`, steps whose action is known (others are 0),
     `signals_mask`, the signals known at each step, `ends_mask`, steps at which it is known whether
@@ -980,6 +1012,9 @@ class Experience(Message):
     signals: Annotated[Tensor, Shape("B W S")]
     goals: Annotated[Tensor, Shape("B W G")] | None = None
     tokens: Annotated[Tensor, Shape("B W T E")] | None = None
+    readouts: Annotated[Tensor, Shape("B W U")] | None = None
+    recalled_keys: Annotated[Tensor, Shape("B W V X")] | None = None
+    recalled_values: Annotated[Tensor, Shape("B W V U")] | None = None
     mode2_mask: Annotated[Tensor, Shape("B W", "bool")] | None = None
     expert_mask: Annotated[Tensor, Shape("B W", "bool")] | None = None
     action_mask: Annotated[Tensor, Shape("B W", "bool")] | None = None

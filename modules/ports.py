@@ -26,6 +26,7 @@ from modules.messages import (
     MessageError,
     Moment,
     Observation,
+    Pairs,
     Plan,
     Recollection,
     Shape,
@@ -48,13 +49,16 @@ class Batch(NamedTuple):
     targets: list[State]
 
 
-def encoded_state(experience: Experience, latents: Tensor) -> State:
+def encoded_state(experience: Experience, latents: Tensor, readouts: Tensor | None = None) -> State:
     """The first T of W steps of `experience` as one state of B·T rows, from their `latents`
     [B T D], the steps of a window side by side.
 
     `ended` is 1 where the episode ends at the step; `hidden` is empty [M 0], `uncertainty` 0.
+    `readouts` [B T U]: what memory returns of them; None: what it returned then.
     """
     steps, goals = latents.shape[1], experience.goals
+    if readouts is None and experience.readouts is not None:
+        readouts = experience.readouts[:, :steps]
     flat = latents.flatten(0, 1)
     return State.unchecked(
         latent=flat,
@@ -63,13 +67,16 @@ def encoded_state(experience: Experience, latents: Tensor) -> State:
         ended=(experience.terminated | experience.truncated)[:, :steps].flatten().float(),
         uncertainty=flat.new_zeros(len(flat)),
         goal=None if goals is None else goals[:, :steps].flatten(0, 1),
+        readout=None if readouts is None else readouts.flatten(0, 1),
     )
 
 
-def encoded_states(experience: Experience, latents: Tensor) -> list[State]:
+def encoded_states(
+    experience: Experience, latents: Tensor, readouts: Tensor | None = None
+) -> list[State]:
     """The state of `encoded_state` as T states of B rows, one a step."""
     rows, steps = latents.shape[:2]
-    state = encoded_state(experience, latents)
+    state = encoded_state(experience, latents, readouts)
     # Unbound at once: gradients of views taken one by one are each as large as all steps.
     by_field = {
         name: repeat(None) if value is None else value.view(rows, steps, *value.shape[1:]).unbind(1)
@@ -278,7 +285,7 @@ class WorldModel(Protocol):
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The states [M ...] after the encoded actions [M A], under latent variables `z` [M Z];
-        without `z` those under the most likely one.
+        without `z` those under the most likely one. They keep the `readout` of `state`.
         """
 
     def complete(self, state: State) -> State:
@@ -337,6 +344,20 @@ class CoarserWorldModel(WorldModel, Protocol):
 
     def steps_to(self, state: State, goal: Tensor) -> Tensor:
         """Steps of this level from states to goals, latents of the lowest level [M D], [M] >= 0."""
+
+
+@runtime_checkable
+class WritingWorldModel(WorldModel, Protocol):
+    """A world model that also writes to memory (§4.9).
+
+    `memory_writes` Z > 0: the pairs of each step. Their queries have the size of a latent, their
+    values twice that.
+    """
+
+    memory_writes: int
+
+    def writes(self, situation: Situation) -> Pairs:
+        """What the step to the present state changed, as pairs of query and value."""
 
 
 @runtime_checkable
@@ -436,6 +457,23 @@ class Memory(Protocol):
         """Restores what `tensors` returned, after `reset`; the memory then continues exactly.
 
         Raises MessageError where they are of a memory with other settings.
+        """
+
+
+@runtime_checkable
+class WritableMemory(Memory, Protocol):
+    """A memory that the world model writes to, and whose reading is trained (§4.9)."""
+
+    def write_pairs(self, pairs: Pairs) -> None:
+        """Writes each value to the entries that its query addresses, in each step before `write`.
+
+        Raises MessageError where queries or values have other sizes than its entries.
+        """
+
+    def reread(self, experience: Experience, latents: Tensor) -> Tensor | None:
+        """The read-outs [B T U] of the first T steps of windows with `latents` [B T D], from the
+        entries that it held then, by its present weights. Differentiable in these. None: those
+        that it returned then.
         """
 
 
@@ -590,6 +628,11 @@ IMAGINED_METHODS: Mapping[str, Methods] = {
     },
 }
 """Port → its methods that planners use, unchecked unless a plan is refused."""
+
+WRITING_METHODS: Mapping[str, Methods] = {
+    "world_model": {**CHECKED_METHODS["world_model"], "writes": Pairs}
+}
+"""As `CHECKED_METHODS`, of a world model that writes to memory."""
 
 LEARNING_METHODS: Mapping[str, Methods] = {"memory": {"sample": Experience}}
 """Port → its methods that are checked in every update."""

@@ -59,6 +59,13 @@ def room_of(cell: Cell) -> int:
     return _ROOM_AT[cell[0] // WIDE, cell[1] // WIDE]
 
 
+def cell_of(state: NDArray[np.float32]) -> Cell:
+    """The agent's cell, read from what it sees as numbers, [16]."""
+    top, left = _CORNERS[ROOMS[int(state[2 : 2 + len(ROOMS)].argmax())]]
+    down, right = (round(float(place) * (WIDE - 1)) for place in state[:2])
+    return WIDE * top + down, WIDE * left + right
+
+
 def path_length(start: Cell, end: Cell) -> int:
     """Steps of the shortest way between two cells."""
     first, last = room_of(start), room_of(end)

@@ -6,9 +6,9 @@ its module, and is passed by name what it has further parameters for:
 `world` WorldSpec · `rows` · `live_world` the World itself · `latent_size` D · `encode_frame` of
 perception · `context_frames` that it stacks before the present one · `drives`, `heads` their
 names · `intrinsic_cost`, the drives in this world · `token_shape` (T, E) · `discount` ·
-`horizon_max` the longest plan, steps · `levels_above` the macro-actions of the levels of the world
-model · `base` the BaseDirective of a configurator · and the modules of its inner slots, of a list
-of slots a list.
+`readout_size` U of what memory returns · `horizon_max` the longest plan, steps · `levels_above`
+the macro-actions of the levels of the world model · `base` the BaseDirective of a configurator ·
+and the modules of its inner slots, of a list of slots a list.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from agent.agent import Agent
+from agent.assembly.memory_use import require_read, require_used_memory
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.objective import require_trainable_objective
 from agent.assembly.parameters import bounded_parameters
@@ -45,6 +46,7 @@ from modules.configurator import interventions
 from modules.configurator.base_directive import OF_LATENT, BaseDirective, DirectiveSettings
 from modules.configurator.fixed import Fixed
 from modules.cost.drives import DRIVES, IntrinsicCost
+from modules.memory import interventions as of_memory
 from modules.messages import ActionSpec, ConfigError, WorldSpec
 from modules.ports import World
 from modules.weights import subgoals
@@ -104,7 +106,10 @@ KINDS: dict[str, dict[str, str]] = {
         "goal-distance": "modules.cost.goal_critic:GoalDistance",
         "subgoals": "modules.cost.subgoals:SubgoalCritic",
     },
-    "memory": {"ring": "modules.memory.ring:Ring"},
+    "memory": {
+        "ring": "modules.memory.ring:Ring",
+        "world-state": "modules.memory.world_state:WorldStateMemory",
+    },
     "recall": {"associative": "modules.memory.associative:Associative"},
     "actor": {"actor": "modules.actor.actor:Actor"},
     "policy": {
@@ -227,9 +232,9 @@ def assemble(tree: ConfigTree, kinds: Kinds, training: bool = False) -> Assembly
         settings=where.settings,
     )
     try:
-        replay = replay_memory(config, world.spec, training)
         with bounded_parameters():
             agent = build_agent(config, world)
+        replay = replay_memory(config, agent.modules, world.spec, training)
         if training:
             require_trainable_objective(config, agent.modules.world_model)
         # Importing a plugin may have changed a drive.
@@ -305,11 +310,17 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     if config.drives:
         facts["intrinsic_cost"] = IntrinsicCost(config.drives, world.spec.signals)
         facts["drives"] = facts["heads"] = tuple(config.drives)
+    readout = construct("memory").initial(1).readout
+    facts["readout_size"] = readout.shape[1]
     cost = construct("cost")
     facts["drives"], facts["heads"] = cost.drives, cost.heads
-    construct("memory")
+    tokens = facts["token_shape"]
+    if getattr(slots["world_model"].settings, "reads_memory", False):
+        # What memory returns stands behind the directive's tokens and modulates as they do.
+        facts["token_shape"] = (1, tokens[0] * tokens[1] + facts["readout_size"])
     facts["has_latent"] = construct("world_model").latent is not None
     facts["levels_above"] = _macro_actions(modules["world_model"])
+    facts["token_shape"] = tokens
     written = [interventions.read(text) for text in settings.interventions]
     directing = [(slots["configurator"], settings.directive), *config.others.values()]
     facts["horizon_max"] = max(
@@ -319,11 +330,18 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     levels = getattr(construct("actor"), "subgoal_shape", None)
     facts["subgoal_size"] = 0 if levels is None else levels[1]
     _require_actions(slots, perception, cost)
+    require_used_memory(slots, modules)
     facts["base"] = _base_directive(settings.directive, facts)
     construct("configurator")
     _require_goals({"configurator": directing[0], **config.others}, cost.heads)
     for one in written:
-        modules["configurator"] = _intervene(one, modules["configurator"], config, facts)
+        if one.path is not None and one.path.message == "recollection":
+            require_read(modules, one.path.where)
+            modules["memory"] = of_memory.intervene(
+                one.kind, one.path, one.value, modules["memory"], world.num_envs
+            )
+        else:
+            modules["configurator"] = _intervene(one, modules["configurator"], config, facts)
     return Agent(
         Modules(**modules),
         world.spec,

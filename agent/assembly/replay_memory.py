@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.assembly.resolve import ResolvedConfig
+from agent.modules import Modules
 from modules.messages import ConfigError, WorldSpec
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -39,7 +40,22 @@ class ReplayMemory:
         return f"{self.steps:,} steps of {_size(self.bytes_per_step)}: {_size(self.bytes)}"
 
 
-def replay_memory(config: ResolvedConfig, world: WorldSpec, training: bool) -> ReplayMemory | None:
+def recalled_bytes(modules: Modules) -> int:
+    """Bytes of a step for what memory returned, which is stored where a module reads it; of a
+    memory whose reading is trained with the entries that it was read from.
+    """
+    if not modules.reads_memory:
+        return 0
+    recalled = modules.memory.initial(1)
+    stored = [recalled.readout]
+    if hasattr(modules.memory, "write_pairs"):
+        stored += [recalled.keys, recalled.values]
+    return sum(tensor.nbytes for tensor in stored)
+
+
+def replay_memory(
+    config: ResolvedConfig, modules: Modules, world: WorldSpec, training: bool
+) -> ReplayMemory | None:
     """What the memory of a run stores when it ends; None for a memory that does not say.
 
     Raises ConfigError, with the largest capacity that fits, where it is more than the machine has.
@@ -51,7 +67,8 @@ def replay_memory(config: ResolvedConfig, world: WorldSpec, training: bool) -> R
         return None
     ends_after = settings.training.steps if training else settings.steps
     steps = capacity if ends_after is None else min(capacity, ends_after)
-    memory, available = ReplayMemory(steps, count(slot.settings, world)), machine_bytes()
+    size = count(slot.settings, world) + recalled_bytes(modules)
+    memory, available = ReplayMemory(steps, size), machine_bytes()
     if memory.bytes > available:
         fits = max(available // memory.bytes_per_step, 1)
         raise ConfigError(

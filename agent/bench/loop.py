@@ -89,7 +89,13 @@ class ByHand:
         novelty, self.recalled = self._recall(latent)
         signals = observation.signals.clone()
         signals[:, _NOVELTY] = novelty
-        state = SimpleNamespace(latent=latent, signals=signals, goal=None)
+        state = SimpleNamespace(
+            latent=latent,
+            signals=signals,
+            goal=None,
+            readout=None,
+            inputs=lambda reads_memory: latent,
+        )
         self.intrinsic = self.cost.intrinsic(cast(State, state))
         self.expected = self.cost.critic.expect(cast(State, state))
         heads = self.expected.critic_actions
@@ -106,7 +112,9 @@ class ByHand:
         noise = chance.gumbel(key, "policy", logits.shape[-1])
         action = one_hot((logits + noise).argmax(-1), logits.shape[-1])
         # As in planning, `step` checks no message.
-        here = SimpleNamespace(latent=latent, hidden=self.tokens.flatten(1), goal=None)
+        here = SimpleNamespace(
+            latent=latent, hidden=self.tokens.flatten(1), goal=None, readout=None
+        )
         after = self.model.step(cast(State, here), action)
         self.latent, self.signals, self.ended = after.latent, after.signals, after.ended
         seen = SimpleNamespace(

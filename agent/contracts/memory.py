@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+
 from agent.contracts.promises import promises_in, require, require_equal, require_finite, shapes
 from agent.contracts.subject import ROWS, SEED, Subject, single
 from agent.modules import initial_moment
 from modules import chance
+from modules.messages import Pairs
 
 
 def returns_the_last_moment(subject: Subject) -> None:
@@ -49,6 +52,29 @@ def windows_stay_within_episodes(subject: Subject) -> None:
     require(sampled.mask[:, 0].all(), "a window is empty")
     over = (sampled.terminated | sampled.truncated)[:, :-1]
     require(not (over & sampled.mask[:, 1:]).any(), "a window crosses the end of an episode")
+
+
+def windows_hold_what_was_returned(subject: Subject) -> None:
+    """Each step of a window has what memory returned then, where a module reads that."""
+    sampled = subject.module.sample(16, 6, chance.keys(SEED, 1, 0))
+    if not subject.modules.reads_memory:
+        require(sampled.readouts is None, "read-outs are stored, and no module reads them")
+        return
+    returned = torch.cat([moment.recollection.readout for moment in subject.moments])
+    for readout in sampled.readouts[sampled.mask]:
+        require((returned == readout).all(1).any(), "a window has a read-out that was not returned")
+
+
+def a_query_of_zeros_writes_nothing(subject: Subject) -> None:
+    """A memory that the world model writes to is unchanged by a query of zeros."""
+    memory, state = subject.module, subject.last.state
+    if not hasattr(memory, "write_pairs"):
+        return
+    recalled = memory.recall(state)
+    queries = torch.zeros(ROWS, 2, recalled.keys.shape[2])
+    values = torch.ones(ROWS, 2, recalled.values.shape[2])
+    memory.write_pairs(Pairs(queries=queries, values=values))
+    require_equal(recalled, memory.recall(state))
 
 
 def cut_episodes_end(subject: Subject) -> None:

@@ -123,6 +123,10 @@ def settings(slot: str, kind: str, world: str) -> ConfigTree:
         "configurator": configurator,
         "directive": directive,
     }
+    if kind == "world-state":
+        # A memory that the world model writes to is refused where none writes or reads.
+        writer = {"world_model": {"memory_writes": 4, "reads_memory": True}}
+        rest |= {**writer, "cost": {"critic": {"reads_memory": True}}}
     return merge(tree, rest)
 
 

@@ -52,6 +52,17 @@ def steps_candidates_independently(subject: Subject) -> None:
             require(torch.allclose(first, second, rtol=1e-3, atol=1e-4), f"{name} differs")
 
 
+def imagined_states_keep_what_memory_returned(subject: Subject) -> None:
+    """`step` and `complete` leave `readout` as it was where a rollout begins."""
+    readout = torch.arange(2.0 * ROWS).view(ROWS, 2)
+    state = _start(subject).replace(readout=readout)
+    for t in range(2):
+        state = subject.module.step(state, subject.random_actions(ROWS, f"recalled {t}"))
+    state = subject.module.complete(state)
+    same = state.readout is not None and torch.equal(state.readout, readout)
+    require(same, "an imagined state has another readout than the state that it began at")
+
+
 def completing_twice_changes_nothing(subject: Subject) -> None:
     """`complete` leaves a completed state as it is."""
     model = subject.module

@@ -24,6 +24,7 @@ from modules.ports import (
     LatentVariableModel,
     Learnable,
     Perception,
+    WritableMemory,
     encoded_states,
     gate,
     module_name,
@@ -115,6 +116,8 @@ class Learner:
             self.online_modules = _copies(self.inference_modules, device)
         self.modules = self._agent_modules(self.online_modules)
         self.memory = gate("memory", self.modules.memory, {}, LEARNING_METHODS)
+        written = hasattr(self.modules.memory, "write_pairs")
+        self.written_memory = cast(WritableMemory, self.modules.memory) if written else None
         self.autocast = config.precision == "bfloat16" and _computes_in_bfloat16(device)
         self.updates, self.pending_updates = 0, 0.0
         self.ema = self.online_modules
@@ -332,7 +335,7 @@ class Learner:
             with torch.no_grad():
                 online = perception.encode_windows(beginning, beginning.tokens, None)
                 target = perception.encode_windows(experience, experience.tokens, None, read)
-            return _batch(experience, online, target)
+            return self._batch(experience, online, target)
         with torch.autocast(read.device.type, torch.bfloat16, self.autocast):
             online = perception.encode_windows(beginning, beginning.tokens, key)
             with torch.no_grad():
@@ -344,7 +347,22 @@ class Learner:
                     step = experience.slice_steps(0, 1)
                     other = encoder.encode_windows(step, step.tokens, key + 1, read[:, :1])
                     target = torch.cat([other, target[:, 1:]], 1)
-        return _batch(experience, online, target)
+        return self._batch(experience, online, target)
+
+    def _batch(self, experience: Experience, online: Tensor, target: Tensor) -> Batch:
+        """The states of latents [B T D] and [B W D], with what memory returns of them: a memory
+        whose reading is trained reads again what it held then.
+        """
+        readouts: tuple[Tensor | None, Tensor | None] = None, None
+        if (memory := self.written_memory) is not None:
+            with torch.no_grad():
+                later = memory.reread(experience, target)
+            readouts = memory.reread(experience, online), later
+        return Batch(
+            experience,
+            encoded_states(experience, online, readouts[0]),
+            encoded_states(experience, target, readouts[1]),
+        )
 
     def _unrolled_critic_loss(self, batch: Batch, cost: Learnable, key: Tensor) -> Tensor:
         """The mean loss of the critic at the states that the world model predicts 1, 2, ... steps
@@ -503,10 +521,6 @@ class Learner:
 def _gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
     """The norm of the gradients of `parameters`, a scalar; 0 without gradients."""
     return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-
-def _batch(experience: Experience, online: Tensor, target: Tensor) -> Batch:
-    return Batch(experience, encoded_states(experience, online), encoded_states(experience, target))
 
 
 def combined_priorities(priorities: Sequence[Tensor]) -> Tensor:

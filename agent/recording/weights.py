@@ -13,12 +13,13 @@ from modules.tensor_file import difference
 
 
 def parametric_modules(modules: Modules) -> dict[str, nn.Module]:
-    """The modules with trainable parameters, by port: any of the six. Of a configurator under
-    interventions, the configurator itself.
+    """The modules with trainable parameters, by port: any of the six. Of a configurator or a memory
+    under interventions, the module itself.
     """
     by_port = {field.name: getattr(modules, field.name) for field in dataclasses.fields(modules)}
-    while hasattr(by_port["configurator"], "wrapped"):
-        by_port["configurator"] = by_port["configurator"].wrapped
+    for port in ("configurator", "memory"):
+        while hasattr(by_port[port], "wrapped"):
+            by_port[port] = by_port[port].wrapped
     return {
         port: module
         for port, module in by_port.items()

@@ -163,7 +163,7 @@ class _Runs:
 def find(study: Study, runs: Sequence[Mapping[str, Any]], folder: Path) -> Findings:
     """The statistics of the finished `runs` in `folder` that a study asks for."""
     worlds = [world.id for world in study.worlds]
-    planned = list(itertools.product(worlds, study.arms, study.seeds))
+    planned = [(world.id, arm, seed) for world, arm in study.pairs() for seed in study.seeds]
     own = [dict(one) for one in runs if (one["world"], one["arm"], one["seed"]) in planned]
     finished = _Runs(study, own, folder)
     measures = dict.fromkeys((*study.measures, "return", "model_calls", "length"))
@@ -207,13 +207,14 @@ def _contrasts(study: Study, runs: _Runs) -> list[Contrasted]:
     differences: list[tuple[str, str, Contrast, Numbers]] = []
     for contrast, arm in ((c, arm) for c in study.comparisons for arm in c.arms):
         scaled: list[Numbers] = []
-        for world in study.worlds:
+        worlds = [one for one in study.worlds if study.runs_in(one.id, arm, contrast.against)]
+        for world in worlds:
             pairs = runs.paired(world.id, contrast.measure, arm, contrast.against)
             difference = pairs[0] - pairs[1]
             spread = float(pairs.std()) if pairs.size else 0.0
             scaled.append(difference / spread if spread > 0 else difference * 0)
             differences.append((world.id, arm, contrast, difference))
-        if len(study.worlds) > 1:
+        if len(worlds) > 1:
             differences.append((EVERYWHERE, arm, contrast, np.concatenate(scaled)))
     p_values = [stats.sign_flip(difference) for *_, difference in differences]
     return [

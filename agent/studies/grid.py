@@ -92,7 +92,7 @@ def _place(world: StudyWorld) -> ConfigTree:
 def stages(study: Study) -> list[list[tuple[str, str]]]:
     """Pairs (world, arm) in the order they must be run: matched arms last."""
     stages: list[list[tuple[str, str]]] = [[], []]
-    for world, arm in itertools.product(study.worlds, study.arms):
+    for world, arm in study.pairs():
         stages[study.arms[arm].match is not None].append((world.id, arm))
     return stages
 
@@ -155,7 +155,8 @@ def check(study: Study) -> None:
     requested, known = {name for _, name in study.measures_named()}, set[str]()
     for place, world in enumerate(study.worlds):
         specs = dict[Reading | None, WorldSpec]()
-        for name, arm in study.arms.items():
+        for name in (arm for at, arm in study.pairs() if at is world):
+            arm = study.arms[name]
             last = {} if arm.match is None else {arm.match.setting: 0.5}
             settings = settings_of_arm(study, world, name, last)
             try:

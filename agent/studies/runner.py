@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import shutil
 from collections import deque
 from collections.abc import Iterator
@@ -120,7 +119,8 @@ def _finished(run: PlannedRun, runs: Path) -> bool:
 
 def _preparations(study: Study, folder: Path) -> Iterator[Job]:
     """Trainings and tunings that are not done yet and must precede all runs."""
-    for world, (name, arm) in itertools.product(study.worlds, study.arms.items()):
+    for world, name in study.pairs():
+        arm = study.arms[name]
         begun = world.agent is not None and Path(world.agent).exists()
         reads = (Path(str(world.agent)),) if begun else ()
         for seed in study.seeds if arm.train is not None else ():

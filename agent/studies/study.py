@@ -14,7 +14,7 @@ from agent.recording.renames import SETTINGS, current_settings
 from agent.studies.measures import MEASURES
 from agent.tuning.evolution import Tuning
 from modules.messages import ConfigError
-from modules.suggest import suggestion
+from modules.suggest import not_one_of, suggestion
 from modules.validation import validated
 
 STUDIES = Path(__file__).parent / "catalog"
@@ -79,9 +79,13 @@ class ArmTraining(_Part):
 
 
 class Arm(_Part):
-    """Settings over those of the study and the world; `interventions` as with `--intervene`."""
+    """Settings over those of the study and the world; `interventions` as with `--intervene`.
+
+    `worlds`: those in which the arm runs; empty: all.
+    """
 
     about: str = ""
+    worlds: tuple[str, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     interventions: tuple[str, ...] = ()
     match: Matching | None = None
@@ -233,6 +237,14 @@ class Study(_Part):
         yield from ((f"trends.{i}.measure", t.measure) for i, t in enumerate(self.trends))
         yield from ((f"{where}.measure", match.measure) for where, match in self._matches())
 
+    def runs_in(self, world: str, *arms: str) -> bool:
+        """Whether all of these arms run in the world."""
+        return all(not self.arms[arm].worlds or world in self.arms[arm].worlds for arm in arms)
+
+    def pairs(self) -> list[tuple[StudyWorld, str]]:
+        """Each world with each arm that runs in it."""
+        return [(w, arm) for w in self.worlds for arm in self.arms if self.runs_in(w.id, arm)]
+
     def world(self, name: str) -> StudyWorld:
         """The world of that id. Raises ConfigError where there is none."""
         known = {world.id: world for world in self.worlds}
@@ -280,7 +292,12 @@ def read_study(name: str | Path) -> Study:
             f"study: {str(name)!r} is neither a file nor one of {', '.join(shipped())}"
             f"{suggestion(name, shipped())}"
         )
-    return study_of(read_yaml(path), str(name))
+    study = study_of(read_yaml(path), str(name))
+    for arm, settings in study.arms.items():
+        for world in settings.worlds:
+            if world not in (known := [one.id for one in study.worlds]):
+                raise ConfigError(f"study {name}: arms.{arm}.worlds: {not_one_of(world, known)}")
+    return study
 
 
 def study_of(tree: Mapping[str, Any], where: str) -> Study:

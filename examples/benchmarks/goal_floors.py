@@ -94,11 +94,13 @@ def fetch(choose: Choose, episodes: int) -> dict[str, Any]:
     return {"fetched": share(fetched, episodes), "fetched_by_short_way": share(short, episodes)}
 
 
-def _wander(env: Rooms, rng: np.random.Generator) -> Any:
+def wandering_step(env: Rooms, rng: np.random.Generator) -> Any:
+    """Any action."""
     return rng.integers(len(MOVES))
 
 
-def _knows(env: Rooms, rng: np.random.Generator) -> Any:
+def knowing_step(env: Rooms, rng: np.random.Generator) -> Any:
+    """Towards the thing asked for by the shortest way."""
     (row, column), target = env.agent, env.things[env.request]
     ways = []
     for action, (down, right) in enumerate(MOVES):
@@ -138,8 +140,8 @@ def main() -> None:
         for agent, pilot in {"idle": lambda env, rng: np.zeros(2), "random": random_step,
                              "riccati": _optimal}.items():  # fmt: skip
             table[f"Rocket{' limits' * limits}, {agent}"] = fly(limits, pilot, episodes)
-    table["Rooms, random"] = fetch(_wander, episodes)
-    table["Rooms, knows"] = fetch(_knows, episodes)
+    table["Rooms, random"] = fetch(wandering_step, episodes)
+    table["Rooms, knows"] = fetch(knowing_step, episodes)
     for name, figures in table.items():
         print(f"{name:<36}" + "   ".join(_words(key, value) for key, value in figures.items()))
     if options.json:

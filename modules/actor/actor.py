@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from modules.actor.planner import Planner
 from modules.actor.policy import Distillable, Policy
-from modules.messages import Directive, Experience, Frozen, Plan, Situation, WorldSpec, latents_of
+from modules.messages import Directive, Experience, Frozen, Plan, Situation, WorldSpec, inputs_of
 from modules.nets.gradient import scale_gradient
 from modules.ports import Batch, Imagination
 
@@ -52,6 +52,7 @@ class Actor(nn.Module):
     ) -> None:
         super().__init__()
         self.policy, self.planner = policy, planner
+        self.reads_memory: bool = getattr(policy, "reads_memory", False)
         self.replan_threshold = config.replan_threshold
         self.num_logged_candidates = config.num_logged_candidates
         self.encoder_grad_scale = config.encoder_grad_scale
@@ -105,31 +106,31 @@ class Actor(nn.Module):
         if not isinstance(self.policy, Distillable) or experience.mode2_mask is None:
             return {}, None
         steps = min(len(states), experience.mask.shape[1] - 1)
-        latents, scale = latents_of(states[:steps]), self.encoder_grad_scale
+        inputs, scale = inputs_of(states[:steps], self.reads_memory), self.encoder_grad_scale
         # Without gradient, and not with one of 0, which would be computed through the encoder.
-        latents = scale_gradient(latents, scale) if scale else latents.detach()
+        inputs = scale_gradient(inputs, scale) if scale else inputs.detach()
         planned, expert = experience.mode2_mask, experience.expert_mask
         if expert is None:
-            return {"distillation": self._divergence(latents, experience, planned)}, None
+            return {"distillation": self._divergence(inputs, experience, planned)}, None
         known = expert if experience.action_mask is None else expert & experience.action_mask
         return {
-            "distillation": self._divergence(latents, experience, planned & ~expert),
-            "cloning": self._divergence(latents, experience, known),
+            "distillation": self._divergence(inputs, experience, planned & ~expert),
+            "cloning": self._divergence(inputs, experience, known),
         }, None
 
-    def _divergence(self, latents: Tensor, experience: Experience, teaching: Tensor) -> Tensor:
+    def _divergence(self, inputs: Tensor, experience: Experience, teaching: Tensor) -> Tensor:
         """The mean divergence from the actions of the steps `teaching` [B W] bool, a scalar, at
-        the `latents` [B T D] of the first T; 0 without any.
+        the `inputs` [B T D], or [B T D+U] with what memory returned, of the first T; 0 without any.
         """
         assert isinstance(self.policy, Distillable)
-        mask, steps = experience.mask, latents.shape[1]
+        mask, steps = experience.mask, inputs.shape[1]
         # The directive of a step primed the percept of the next.
         chosen = (teaching & mask)[:, :steps] & mask[:, 1 : steps + 1]
         if not bool(chosen.any()):
-            return latents.new_zeros(())
+            return inputs.new_zeros(())
         tokens = None if experience.tokens is None else experience.tokens[:, 1 : steps + 1][chosen]
         actions = experience.actions[:, :steps][chosen]
-        divergence = self.policy.divergence(latents[chosen], actions, tokens)
+        divergence = self.policy.divergence(inputs[chosen], actions, tokens)
         weights = experience.importance_weights.unsqueeze(1).expand_as(chosen)[chosen]
         return (weights * divergence).mean()
 

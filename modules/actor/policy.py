@@ -25,23 +25,27 @@ class Policy(Protocol):
 class Distillable(Protocol):
     """A policy that can be trained towards actions that planning chose (§3.1.3)."""
 
-    def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """D(ǎ, A(s)) of §3.1.3, [M] >= 0, of latents [M D] and target actions
+    def divergence(self, inputs: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """D(ǎ, A(s)) of §3.1.3, [M] >= 0, of inputs [M D] (`State.inputs`) and target actions
         [M A], perception primed by tokens [M T E].
         """
 
 
 class NetworkPolicy(nn.Module):
-    """A policy by a network from latents [M D] and tokens [B T E] to [M A].
+    """A policy by a network from what it reads of a state (`State.inputs`) and tokens [B T E] to
+    [M A].
 
     Before training its output is exactly 0: the last layer is initialised to zero.
     """
 
     class Config(Frozen):
-        """`width` and number of `layers` of the hidden layers."""
+        """`width` and number of `layers` of the hidden layers. `reads_memory`: whether the network
+        also reads what memory returns.
+        """
 
         width: int = Field(256, ge=1, le=8192)
         layers: int = Field(1, ge=0, le=8)
+        reads_memory: bool = False
 
     kind: ClassVar[str]
     discrete: ClassVar[bool]
@@ -53,12 +57,14 @@ class NetworkPolicy(nn.Module):
         world: WorldSpec,
         latent_size: int,
         token_shape: tuple[int, int],
+        readout_size: int = 0,
     ) -> None:
+        """`readout_size`: numbers of what memory returns."""
         super().__init__()
         require(self.kind, world, discrete=self.discrete)
-        self.config = config
+        self.config, self.reads_memory = config, config.reads_memory
         self.network = MLP(
-            latent_size,
+            latent_size + readout_size * self.reads_memory,
             config.width,
             world.actions.size,
             config.layers,
@@ -76,7 +82,8 @@ class Categorical(NetworkPolicy):
     class Config(NetworkPolicy.Config):
         """A network over discrete actions.
 
-        `width`, `layers`: of its hidden layers. `temperature` of the softmax that actions are drawn
+        `width`, `layers`: of its hidden layers. `reads_memory`: it also reads what memory returns.
+        `temperature` of the softmax that actions are drawn
         from; 0: the likeliest action.
         """
 
@@ -85,23 +92,23 @@ class Categorical(NetworkPolicy):
     kind, discrete = "categorical", True
     config: Config
 
-    def logits(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Unnormalised log-probabilities of the actions, [M A], of latents [M D] under [B T E]."""
-        logits: Tensor = self.network(latent, tokens)
+    def logits(self, inputs: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Unnormalised log-probabilities of the actions, [M A], of inputs [M D] under [B T E]."""
+        logits: Tensor = self.network(inputs, tokens)
         return logits
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """One-hot draws, [B A]."""
-        logits = self.logits(situation.state.latent, directive.tokens)
+        logits = self.logits(situation.state.inputs(self.reads_memory), directive.tokens)
         noise = chance.gumbel(situation.rng_key, "policy", logits.shape[-1])
         drawn = (logits + self.config.temperature * noise).argmax(-1)
         return one_hot(drawn, logits.shape[-1])
 
-    def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
+    def divergence(self, inputs: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
         """D(ǎ, A(s)) of §3.1.3, [M]: cross-entropy of the policy relative to target probabilities
         [M A], one-hot or soft.
         """
-        return -(target * self.logits(latent, tokens).log_softmax(-1)).sum(-1)
+        return -(target * self.logits(inputs, tokens).log_softmax(-1)).sum(-1)
 
 
 class Gaussian(NetworkPolicy):
@@ -110,9 +117,10 @@ class Gaussian(NetworkPolicy):
     class Config(NetworkPolicy.Config):
         """A network over continuous actions.
 
-        `width`, `layers`: of its hidden layers. `noise`: standard deviation of the exploration,
-        before the tanh. `repeat_prob`: probability of the last action again, so that an action
-        lasts 1 / (1 - repeat_prob) steps in the mean (as of `Greedy`).
+        `width`, `layers`: of its hidden layers. `reads_memory`: it also reads what memory returns.
+        `noise`: standard deviation of the exploration, before the tanh. `repeat_prob`: probability
+        of the last action again, so that an action lasts 1 / (1 - repeat_prob) steps in the mean
+        (as of `Greedy`).
         """
 
         noise: float = Field(0.5, ge=0, le=10)
@@ -121,14 +129,15 @@ class Gaussian(NetworkPolicy):
     kind, discrete = "gaussian", False
     config: Config
 
-    def mean(self, latent: Tensor, tokens: Tensor | None = None) -> Tensor:
+    def mean(self, inputs: Tensor, tokens: Tensor | None = None) -> Tensor:
         """The action without noise, [M A] in (-1, 1)."""
-        action: Tensor = self.network(latent, tokens).tanh()
+        action: Tensor = self.network(inputs, tokens).tanh()
         return action
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """Noisy actions, [B A] in (-1, 1), or those of the step before."""
-        raw: Tensor = self.network(situation.state.latent, directive.tokens)
+        inputs = situation.state.inputs(self.reads_memory)
+        raw: Tensor = self.network(inputs, directive.tokens)
         noise = chance.normal(situation.rng_key, "policy", raw.shape[-1])
         drawn = (raw + self.config.noise * noise).tanh()
         if not self.config.repeat_prob:
@@ -137,9 +146,9 @@ class Gaussian(NetworkPolicy):
         repeat &= situation.episode_step > 0
         return situation.previous.plan.action.where(repeat.unsqueeze(-1), drawn)
 
-    def divergence(self, latent: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
+    def divergence(self, inputs: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
         """D(ǎ, A(s)) of §3.1.3, [M]: mean squared distance of the mean from actions [M A]."""
-        return (self.mean(latent, tokens) - target).square().mean(-1)
+        return (self.mean(inputs, tokens) - target).square().mean(-1)
 
 
 class Greedy:

@@ -13,6 +13,9 @@ delay     delay:mode=5           the field has the value of so many steps ago
 shuffle   shuffle:mode           the field has a recent value of the row, drawn by chance
 swap      swap:200=surprise      another configurator from this step of an episode on
 ========  =====================  ==============================================================
+
+`recollection.readout`, what memory returns, can be clamped, shuffled, or exchanged among rows:
+`exchange:recollection.readout` (`modules.memory.interventions`).
 """
 
 from __future__ import annotations
@@ -36,8 +39,12 @@ EXAMPLES = {
     "delay": "delay:mode=5",
     "shuffle": "shuffle:mode or shuffle:mode=32",
     "swap": "swap:200=surprise",
+    "exchange": "exchange:recollection.readout",
 }
 """The kinds of interventions, each as it is written."""
+
+OF_MEMORY = ("clamp", "shuffle", "exchange")
+"""The kinds that change what memory returns."""
 
 SHUFFLED_STEPS = 16
 """How many values a shuffle holds by default."""
@@ -81,7 +88,7 @@ def read(text: str) -> Written:
     value, example = read_value(after), EXAMPLES[kind]
     if not colon or not before or bool(equals) != bool(after):
         raise ConfigError(f"{where}: expected {example}")
-    if kind == "ablate" and equals:
+    if kind in ("ablate", "exchange") and equals:
         raise ConfigError(f"{where}: expected no value, as in {example}")
     if kind in ("clamp", "delay", "swap") and not equals:
         raise ConfigError(f"{where}: expected a value, as in {example}")
@@ -93,14 +100,22 @@ def read(text: str) -> Written:
             )
         return Written(text, kind, steps=_steps(kind, read_value(before), where), other=value)
     path = field_path(before, where)
-    if path.message != "directive":
+    of_memory = path.message == "recollection" and path.field == "readout"
+    if path.message != "directive" and not of_memory:
         raise ConfigError(
             f"{where}: expected a field of the directive, got {path.message}.{path.field}; "
             "`sextet fork --set` changes other messages"
         )
+    if (of_memory and kind not in OF_MEMORY) or (kind == "exchange" and not of_memory):
+        raise ConfigError(
+            f"{where}: expected recollection.readout to {', '.join(OF_MEMORY)}, got {kind} of "
+            f"{path.message}.{path.field}"
+        )
     if kind == "clamp":
         return Written(text, kind, path, value=path.number(value))
-    if not equals:
+    if kind == "exchange":
+        return Written(text, kind, path)
+    if not equals or of_memory:
         return Written(text, kind, path, steps=SHUFFLED_STEPS)
     return Written(text, kind, path, steps=_steps(kind, value, where))
 

@@ -30,6 +30,7 @@ class Cost(nn.Module):
         super().__init__()
         self.config, self.intrinsic_cost, self.critic = config, intrinsic_cost, critic
         self.drives, self.heads = tuple(intrinsic_cost.drives), critic.heads
+        self.reads_memory: bool = getattr(critic, "reads_memory", False)
         self._needs_latent = intrinsic_cost.needs_latent(world)
 
     @torch.no_grad()

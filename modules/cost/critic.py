@@ -27,7 +27,7 @@ from modules.cost.n_step import (
 )
 from modules.cost.value_function import ActionValues, StateValues, ValueFunction
 from modules.cost.value_head import CategoricalHead, ScalarHead, ValueHead
-from modules.messages import SIGNALS, Experience, Frozen, State, WorldSpec, latents_of
+from modules.messages import SIGNALS, Experience, Frozen, State, WorldSpec, inputs_of
 from modules.nets.mlp import MLP
 from modules.weights import weights as weights_of
 
@@ -91,16 +91,19 @@ class EnsembleCritic(nn.Module):
     class Config(ReturnSchedule):
         """Networks and schedule of a critic.
 
-        `width`: hidden units. `ensemble_size`: number of members. `ema_rate`: weight of the online
-        network in its EMA target at each update. `drive_weights`: weights of the drives, by name,
-        in the priorities and in the choice of the action that returns bootstrap from; a drive not
-        named has its default weight (`modules.weights`).
+        `width`, `layers`: of the hidden layers. `ensemble_size`: number of members. `ema_rate`:
+        weight of the online network in its EMA target at each update. `drive_weights`: weights of
+        the drives, by name, in the priorities and in the choice of the action that returns
+        bootstrap from; a drive not named has its default weight (`modules.weights`).
+        `reads_memory`: the networks also read what memory returns (`State.readout`).
         """
 
         width: int = Field(256, ge=1, le=8192)
+        layers: int = Field(1, ge=1, le=8)
         ensemble_size: int = Field(2, ge=1, le=32)
         ema_rate: float = Field(0.01, gt=0, le=1)
         drive_weights: dict[str, float] = Field(default_factory=dict)
+        reads_memory: bool = False
 
         def value_head(self) -> ValueHead:
             """How one value is encoded."""
@@ -117,17 +120,21 @@ class EnsembleCritic(nn.Module):
         latent_size: int,
         heads: tuple[str, ...],
         discount: float,
+        readout_size: int = 0,
     ) -> None:
+        """`readout_size`: numbers of what memory returns."""
         super().__init__()
         self.config, self.heads, self.final_discount = config, heads, discount
+        self.reads_memory = config.reads_memory
         self.head = config.value_head()
         self.values = self.value_function(world, heads)
         weights = weights_of(config.drive_weights, heads, "cost.critic.drive_weights")
         self.register_buffer("weights", weights, persistent=False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         outputs = self.values.output_size(self.head.size)
+        inputs = latent_size + readout_size * self.reads_memory
         self.members = nn.ModuleList(
-            MLP(latent_size, config.width, outputs, layers=1, zero_output=True)
+            MLP(inputs, config.width, outputs, config.layers, zero_output=True)
             for _ in range(config.ensemble_size)
         )
         self.targets = copy.deepcopy(self.members).requires_grad_(False)
@@ -163,21 +170,22 @@ class EnsembleCritic(nn.Module):
         lost = experience.signals[..., _LIFE_LOST] > 0
         return until_life_lost(lost, experience.terminated, mask)
 
-    def _logits(self, latent: Tensor, networks: nn.ModuleList) -> Tensor:
-        """Logits of each network for latents [... D], [E ... *shape Z]."""
+    def _logits(self, inputs: Tensor, networks: nn.ModuleList) -> Tensor:
+        """Logits of each network for inputs [... D], of `State.inputs`, [E ... *shape Z]."""
         return torch.stack(
-            [self.values.arrange(network(latent), self.head.size) for network in networks]
+            [self.values.arrange(network(inputs), self.head.size) for network in networks]
         )
 
-    def _values(self, latent: Tensor) -> Tensor:
-        """Values of each member for latents [M D], [E M *shape]; exact zeros while untrained."""
+    def _values(self, state: State) -> Tensor:
+        """Values of each member for M states, [E M *shape]; exact zeros while untrained."""
         if not self.is_initialised():
+            latent = state.latent
             return latent.new_zeros(len(self.members), len(latent), *self.values.shape)
-        return self.head.value(self._logits(latent, self.members))
+        return self.head.value(self._logits(state.inputs(self.reads_memory), self.members))
 
     def expect(self, state: State) -> Expectation:
         """Mean over members of the values of M states, and their disagreement."""
-        values = self._values(state.latent)
+        values = self._values(state)
         mean = values.mean(0)
         per_action = self.values.per_action(mean)
         return Expectation(
@@ -186,7 +194,7 @@ class EnsembleCritic(nn.Module):
 
     def critic_value(self, state: State, v: Tensor) -> Tensor:
         """v·TC of M states under weights `v` [M L], at the best action, [M]."""
-        return self.values.best(self._values(state.latent).mean(0), v)
+        return self.values.best(self._values(state).mean(0), v)
 
     def is_initialised(self) -> bool:
         """False while the last layer of every member is exactly zero, its initial value.
@@ -236,15 +244,16 @@ class EnsembleCritic(nn.Module):
         if head_mask is not None:
             weights = weights * head_mask.gather(1, step.expand(-1, -1, head_mask.shape[-1]))
         with torch.no_grad():
-            latent = latents_of(targets)
+            inputs = inputs_of(targets, self.reads_memory)
             target = self.head.target(
                 self._target_logits(
-                    latent.gather(1, step.expand(-1, -1, latent.shape[-1])), weights
+                    inputs.gather(1, step.expand(-1, -1, inputs.shape[-1])), weights
                 ),
                 later.energy_sum,
                 later.bootstrap_discount.unsqueeze(-1),
             )
-        logits = self._online_logits(latents_of(states), experience.actions[:, :steps])
+        online = inputs_of(states, self.reads_memory)
+        logits = self._online_logits(online, experience.actions[:, :steps])
         error = self.head.error(logits, target)
         if head_mask is not None:
             error = error * head_mask[:, :steps]
@@ -259,15 +268,15 @@ class EnsembleCritic(nn.Module):
             priority = difference.sum(-1).abs().mean(0) * later.mask
         return {"critic": loss}, priority.sum(-1) / later.mask.sum(-1).clamp_min(1)
 
-    def _online_logits(self, latent: Tensor, action: Tensor) -> Tensor:
-        """Logits of the members for latents [B T D] at actions [B T A], [E B T L Z]."""
-        return self.values.of_transition(self._logits(latent, self.members), action)
+    def _online_logits(self, inputs: Tensor, action: Tensor) -> Tensor:
+        """Logits of the members for inputs [B T D] at actions [B T A], [E B T L Z]."""
+        return self.values.of_transition(self._logits(inputs, self.members), action)
 
-    def _target_logits(self, latent: Tensor, weights: Tensor) -> Tensor:
-        """Logits of the target networks for latents [B T D] under weights [... L], [E B T L Z]."""
+    def _target_logits(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Logits of the target networks for inputs [B T D] under weights [... L], [E B T L Z]."""
         return self.values.of_bootstrap(
-            self._logits(latent, self.targets),
-            lambda: self.head.value(self._logits(latent, self.members)).mean(0),
+            self._logits(inputs, self.targets),
+            lambda: self.head.value(self._logits(inputs, self.members)).mean(0),
             weights,
         )
 

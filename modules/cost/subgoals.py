@@ -68,6 +68,7 @@ class SubgoalCritic(EnsembleCritic):
         latent_size: int,
         heads: tuple[str, ...],
         discount: float,
+        readout_size: int = 0,
     ) -> None:
         weights = weights_of(config.drive_weights, heads, "cost.critic.drive_weights")
         self.tasks = world.goal or 1
@@ -80,6 +81,7 @@ class SubgoalCritic(EnsembleCritic):
             latent_size=latent_size,
             heads=(*own, *names),
             discount=discount,
+            readout_size=readout_size,
         )
         of_task = torch.tensor([name in TASK_DRIVES for name in heads])
         self.register_buffer("task_weights", weights * of_task, persistent=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,16 +53,20 @@ class Ring:
 
     Stored per step: the frame or vector as observed (a frame keeps its dtype), signals, goal, the
     action (int16 where discrete, float32 where continuous), whether Mode-2 chose it, `terminated`,
-    `truncated`, the first step of the episode, and the tokens under which the observation was
-    encoded, stored from the first step whose tokens are not all 0. What recordings lack of a step
-    (`modules.ports.Recorded`) is stored from the first step that lacks something, and an expert's
-    steps from the first of these. Context frames are gathered from
+    `truncated`, the first step of the episode, what memory returned where a module reads that, and
+    the tokens under which the observation was encoded, stored from the first step whose tokens are
+    not all 0. What recordings lack of a step (`modules.ports.Recorded`) is stored from the first
+    step that lacks something, and an expert's steps from the first of these. Context frames are
+    gathered from
     earlier steps, not stored again; before an episode's first frame stands that frame itself, as in
     perception. Arrays grow by a half, or some megabytes, as they fill.
 
     The first step of a window is drawn uniformly, or in proportion to priority^`priority_exponent`
     (Schaul et al. 2016), and is never a step without a successor.
     """
+
+    windowed: ClassVar[tuple[str, ...]] = ("vectors", "goals", "tokens", "readouts")
+    """Fields of `Experience` that are stored where there is something to store."""
 
     class Config(Frozen):
         """Settings of `ring`.
@@ -160,6 +164,7 @@ class Ring:
             "planned": moment.plan.mode == 2,
             "terminated": observation.terminated,
             "truncated": observation.truncated,
+            **self._recalled(moment),
         }
         values: dict[str, Numbers]
         values = {name: value.numpy() for name, value in tensors.items() if value is not None}
@@ -194,6 +199,10 @@ class Ring:
             name: np.repeat(np.asarray(mark)[None], self.rows, 0)
             for name, mark in zip(_LACKING, marks, strict=True)
         }
+
+    def _recalled(self, moment: Moment) -> dict[str, Tensor | None]:
+        """What is stored of what memory returned."""
+        return {"readouts": moment.state.readout}
 
     def cut_episodes(self) -> None:
         """Marks the last step of every row as truncated, unless its episode ended with it."""
@@ -267,7 +276,7 @@ class Ring:
             frames = self._gather("frames", self._place(times, row[:, None]))
         optional = {
             name: self._gather(name, place) if name in self._fields else None
-            for name in ("vectors", "goals", "tokens")
+            for name in self.windowed
         }
         mask = torch.from_numpy(inside)
         stored = {name: self._gather(name, place) for name in _LACKING if name in self._fields}
@@ -489,6 +498,10 @@ class Ring:
         if "tokens" in tensors:
             tokens = self._initial.directive.tokens
             forms["tokens"] = form(tokens.dtype, entries, *tokens.shape[1:])
+        recalled = self._recalled(self._initial)
+        for name, value in recalled.items():
+            if value is not None:
+                forms[name] = form(number, entries, *value.shape[1:])
         return forms
 
     def _require_values(self, tensors: Mapping[str, Tensor], steps: int) -> None:

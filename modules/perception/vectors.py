@@ -25,7 +25,7 @@ from modules.nets.normalisation import soft_log
 class Vectors(nn.Module):
     """The observed vector itself, with its range compressed, and learned features of it.
 
-    latent = [soft_log(x), tanh(MLP(soft_log(x)))], D = N + `features`. The first N numbers have no
+    latent = [y, tanh(MLP(y))] with y = soft_log(scale · x), D = N + `features`. The first N have no
     weights, so the state loses nothing and cannot collapse: a model, untrained or trained, plans on
     the exact observation. `soft_log` rather than a running normalisation, which would be state and
     would let the meaning of a latent drift. Directive tokens modulate the features and objectives
@@ -36,10 +36,14 @@ class Vectors(nn.Module):
     class Config(Frozen):
         """Settings of `vectors`.
 
-        features: number of learned features. width: of the two hidden layers.
+        features: number of learned features, 0: none. width: of the two hidden layers. scale:
+        factor of the observed numbers. Networks learn smooth functions first: where a small
+        difference of the numbers matters, as on which side of a door one stands, a larger scale is
+        learned from sooner.
         """
 
-        features: int = Field(default=16, ge=1, le=4096)
+        features: int = Field(default=16, ge=0, le=4096)
+        scale: float = Field(default=1.0, gt=0, le=1e6)
         width: int = Field(default=128, ge=8, le=8192)
 
         sensor: ClassVar[None] = None
@@ -53,13 +57,17 @@ class Vectors(nn.Module):
                 f"config perception.kind: expected a world that shows a vector, got {world.id}, "
                 "which shows pixels; try perception.kind=pixels-small"
             )
-        self.world, self.size = world, world.vector
+        self.world, self.size, self.scale = world, world.vector, config.scale
         self.latent_size = self.size + config.features
-        self.network = MLP(self.size, config.width, config.features, token_shape=token_shape)
+        self.network: MLP | None = None
+        if config.features:
+            self.network = MLP(self.size, config.width, config.features, token_shape=token_shape)
 
     def encode(self, vectors: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Latents [M D] of `vectors` [M N] under `tokens` [B T E]; M is a multiple of B."""
-        compressed = soft_log(vectors)
+        compressed = soft_log(self.scale * vectors)
+        if self.network is None:
+            return compressed
         return torch.cat([compressed, self.network(compressed, tokens).tanh()], -1)
 
     def encode_frame(

@@ -69,6 +69,12 @@ class HierarchicalJEPA(JEPA):
             objective=objective,
             predictor=predictor,
         )
+        if config.reads_memory:
+            raise ConfigError(
+                "config world_model.reads_memory: expected false for 'hierarchical-jepa', whose "
+                "levels do not read memory, got true; try world_model.kind=jepa, or let "
+                "cost.critic or actor.policy read it"
+            )
         self._pooled_steps: int = config.coarse_unroll * config.pool_steps**config.levels
         if self._pooled_steps > LONGEST_WINDOW:
             raise ConfigError(

@@ -18,6 +18,7 @@ from modules.messages import (
     Experience,
     Frozen,
     MessageError,
+    Pairs,
     Situation,
     State,
     WorldSpec,
@@ -29,6 +30,7 @@ from modules.nets.normalisation import RunningScale, symexp, symlog
 from modules.objectives.objective import Objective, encodings_of
 from modules.ports import Batch
 from modules.world_model.deterministic import Deterministic
+from modules.world_model.entities import EntityWrites
 from modules.world_model.predictors.mlp import MLPPredictor
 from modules.world_model.predictors.predictor import Predictor, PredictorSize
 
@@ -71,6 +73,10 @@ class JEPA(Deterministic, nn.Module):
     recurrent state [M R], if it has one. That state is carried from step to step by
     `State.hidden` in imagination and by `Moment.expected.hidden` in acting; it is 0 at the first
     step of an episode and of a window in learning.
+
+    With `reads_memory` what memory returned of the state that a rollout begins at stands behind the
+    tokens, and modulates the predictor as they do. With `memory_writes` the model writes to memory
+    what a step changed (`EntityWrites`).
     """
 
     class Config(Frozen):
@@ -89,7 +95,8 @@ class JEPA(Deterministic, nn.Module):
         the gradient reaches the encoder through these too, as in VICReg and PLDM: it learns to
         leave out what cannot be predicted. Needs an objective against collapse and
         `learner.online_steps` of `unroll_steps` + 1. At 0 the targets are the EMA encoder's,
-        without gradient.
+        without gradient. reads_memory: predictions depend on what memory returns. memory_writes:
+        pairs that are written to a memory of kind `world-state` in each step, 0: none.
         """
 
         width: int = Field(default=256, ge=16, le=8192)
@@ -104,6 +111,8 @@ class JEPA(Deterministic, nn.Module):
         encoder_grad_scale: float = Field(default=1.0, ge=0, le=1)
         target_grad_scale: float = Field(default=0.0, ge=0, le=1)
         batch_fraction: float = Field(default=1.0, gt=0, le=1)
+        reads_memory: bool = False
+        memory_writes: int = Field(default=0, ge=0, le=256)
 
     def __init__(
         self,
@@ -117,9 +126,11 @@ class JEPA(Deterministic, nn.Module):
         variable_size: int = 0,
     ) -> None:
         """`predictor`: None for `MLPPredictor`. `variable_size`: numbers of a latent variable that
-        the predictor takes beside the action.
+        the predictor takes beside the action. `token_shape`: of the tokens, followed by what memory
+        returns where the model reads it.
         """
         super().__init__()
+        self.reads_memory, self.memory_writes = config.reads_memory, config.memory_writes
         self.config, self.objective = config, objective
         width, heads = config.width, config.ensemble_size
         self.with_factors, self.discrete = world.actions.with_factors, world.actions.discrete
@@ -148,6 +159,9 @@ class JEPA(Deterministic, nn.Module):
         self.delta_stats = RunningScale(latent_size)
         self.signal_stats = RunningScale(len(world.signals))
         self.error_stats = RunningScale(latent_size)
+        self.entities = (
+            EntityWrites(latent_size, self.memory_writes) if self.memory_writes else None
+        )
         # Drawn last, so that it changes no initial weight; like these it follows from the seed.
         self._bootstrap_key = int(torch.randint(2**62, ()))
 
@@ -203,19 +217,19 @@ class JEPA(Deterministic, nn.Module):
         return outputs[:, :-1], outputs[:, -1]
 
     def start(self, situation: Situation, directive: Directive) -> State:
-        """The perceived state [B ...], its `hidden` for `step`: the directive's tokens and the
-        recurrent state of `situation.previous.expected` [B T·E+R], without tokens that are all 0
+        """The perceived state [B ...], its `hidden` for `step`: the context (`_context`) and the
+        recurrent state of `situation.previous.expected` [B C+R], without a context that is all 0
         [B R], which planning would copy for each candidate and look at in each layer.
 
         Raises MessageError where the recurrent state has another size.
         """
-        tokens = directive.tokens
-        if tokens.device.type == "cpu" and not bool(tokens.any()):
-            tokens = tokens[:, :0]
-        return self._start_with(situation, tokens.flatten(1))
+        context = self._context(directive.tokens, situation.state)
+        if context.device.type == "cpu" and not bool(context.any()):
+            context = context[:, :0]
+        return self._start_with(situation, context)
 
     def _start_with(self, situation: Situation, hidden: Tensor) -> State:
-        """The perceived state whose `hidden` begins with tokens, [B T·E] or [B 0]."""
+        """The perceived state whose `hidden` begins with a context, [B C] or [B 0]."""
         if self._carried_size:
             carried = situation.previous.expected.hidden
             if carried.shape[1] != self.hidden_size:
@@ -223,6 +237,24 @@ class JEPA(Deterministic, nn.Module):
                 raise MessageError("State", "expected.hidden", expected, str(list(carried.shape)))
             hidden = torch.cat([hidden, carried[:, : self._carried_size]], 1)
         return situation.state.replace(hidden=hidden)
+
+    def _context(self, tokens: Tensor, state: State) -> Tensor:
+        """The context [M C] that modulates a step: the directive's tokens [M T E], and what memory
+        returned of the state where the model reads it, C = T·E or T·E+U. Raises MessageError
+        where that is missing.
+        """
+        if not self.reads_memory:
+            return tokens.flatten(1)
+        if state.readout is None:
+            raise MessageError("State", "readout", "what memory returned, [B U]", "None")
+        return torch.cat([tokens.flatten(1), state.readout], 1)
+
+    def writes(self, situation: Situation) -> Pairs:
+        """What the step to the present state changed; nothing where an episode begins."""
+        assert self.entities is not None  # asked only of a model with `memory_writes`
+        before, begins = situation.previous.state.latent, situation.episode_step == 0
+        unit = self._delta_rms()
+        return self.entities.pairs(before, situation.state.latent, unit, begins)
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The state after an encoded action [M A] (relaxed ones too), differentiable in both.
@@ -259,6 +291,7 @@ class JEPA(Deterministic, nn.Module):
             ended=end.sigmoid(),
             uncertainty=prediction.uncertainty,
             goal=state.goal,
+            readout=state.readout,
         )
 
     def complete(self, state: State) -> State:
@@ -328,11 +361,14 @@ class JEPA(Deterministic, nn.Module):
             *self._known_signals(signals, usable, experience.signals_mask),
         ):
             stats.update(values.flatten(0, 1)[_places(counted).to(device)])
+        if self.entities is not None:
+            changes = deltas.flatten(0, 1)[_places(usable[:, first:]).to(device)]
+            self.entities.update(changes, self._delta_rms())
 
         signal_scale = self.signal_stats.deviation().clamp_min(1e-2)
         head_weights = self._bootstrap_weights(experience.indices)
         reached = (usable & explained[:, : usable.shape[1]]).cumprod(1).bool()
-        window_tokens = experience.tokens
+        window_tokens = self._window_context(experience, states[0])
         latent, row_on_cpu = online[:, 0], torch.arange(len(valid))
         hidden = latent.new_zeros(len(latent), self._carried_size)
         predictions: list[Prediction] = []
@@ -419,6 +455,22 @@ class JEPA(Deterministic, nn.Module):
         # An unknown number does not move a mean that it equals.
         filled = torch.where(known, signals, self.signal_stats.centre)
         return [(self.signal_stats, filled, usable & known.any(-1).cpu())]
+
+    def _window_context(self, experience: Experience, start: State) -> Tensor | None:
+        """What modulates the predictor at each step of windows, [B W T E], or [B W T·E+U] with what
+        memory returned of their first states: as in imagination, a rollout keeps that. None: 0.
+        """
+        tokens = experience.tokens
+        if not self.reads_memory:
+            return tokens
+        if start.readout is None:
+            raise MessageError("State", "readout", "what memory returned, [B U]", "None")
+        rows, steps = experience.mask.shape
+        readout = start.readout.unsqueeze(1).expand(-1, steps, -1)
+        if tokens is None:
+            size = self._token_size - readout.shape[-1]
+            return torch.cat([readout.new_zeros(rows, steps, size), readout], -1)
+        return torch.cat([tokens.flatten(2), readout], -1)
 
     def _prediction_errors(
         self, predicted: Tensor, target: Tensor, experience: Experience, row: Tensor, step: Tensor

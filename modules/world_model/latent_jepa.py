@@ -142,7 +142,8 @@ class LatentJEPA(JEPA):
         `hidden` is the predictor's recurrent state, then where it was expected from: latent,
         action, tokens and the recurrent state before.
         """
-        start = self._start_with(situation, directive.tokens.flatten(1))
+        context = self._context(directive.tokens, situation.state)
+        start = self._start_with(situation, context)
         after = self.step(start, action)
         _, carried = self._split(after)
         return after.replace(hidden=torch.cat([carried, start.latent, action, start.hidden], -1))

@@ -124,6 +124,7 @@ class _SimulatorModel(Deterministic, ABC):
             ended=state.ended,
             uncertainty=torch.zeros(len(places)),
             goal=state.goal,
+            readout=state.readout,
         )
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
@@ -142,6 +143,7 @@ class _SimulatorModel(Deterministic, ABC):
             ended=torch.tensor([float(node.ended) for node in reached]),
             uncertainty=torch.zeros(len(places)),
             goal=state.goal,
+            readout=state.readout,
         )
 
     def state_ids(self, state: State) -> Tensor:

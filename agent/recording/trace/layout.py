@@ -41,6 +41,7 @@ _DENSE = {
     "state.latent",
     "state.goal",
     "state.levels",
+    "state.readout",
     "recollection.keys",
     "recollection.values",
     "recollection.readout",
@@ -65,7 +66,13 @@ _EXACT = {
 
 _PLANS = {"plan.actions", "plan.candidates"}
 
-_ABSENT = {"observation.pixels", "observation.goal_pixels", "state.hidden", "expected.hidden"}
+_ABSENT = {
+    "observation.pixels",
+    "observation.goal_pixels",
+    "state.hidden",
+    "expected.hidden",
+    "expected.readout",  # that of the state
+}
 
 _WIDE = {"recollection.keys", "recollection.values", "recollection.readout"}
 

@@ -1,0 +1,81 @@
+"""`examples/rooms.py`: what is read from episodes, its bars, and that its agent remembers."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import rooms
+from worlds.rooms import Rooms, cell_of, room_of
+
+GOOD = {
+    "whole": [{"short way": 0.95, "place read": 1.0}],
+    "zeroed": [{"first action differs": 0.5, "return lost, at least": 0.2}],
+    "trained at 0": [{"short way": 0.3, "place read": 0.25}],
+}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_cells_and_rooms_are_read_from_what_is_seen(seed):
+    env, luck = Rooms(observation="state", events=6), np.random.default_rng(seed)
+    seen = [env.reset(seed=seed)[0]["observation"]]
+    while env.asked_at < 0:
+        seen.append(env.step(luck.integers(5))[0]["observation"])
+    room = rooms._room(np.stack(seen), env.request)
+    assert room == room_of(env.things[env.request])
+    for _ in range(30):
+        assert cell_of(env.step(luck.integers(5))[0]["observation"]) == env.agent
+
+
+@pytest.mark.parametrize(
+    ("row", "figure", "value"),
+    [
+        ("whole", "short way", 0.89),
+        ("whole", "place read", 0.89),
+        ("zeroed", "first action differs", 0.1),
+        ("zeroed", "return lost, at least", -0.1),
+        ("trained at 0", "short way", 0.61),
+        ("trained at 0", "place read", 0.4),
+    ],
+)
+def test_each_bar_can_be_missed(row, figure, value):
+    assert all(rooms.bars_of(GOOD).values())
+    met = rooms.bars_of(GOOD | {row: [GOOD[row][0] | {figure: value}]})
+    assert list(met.values()).count(False) == 1
+
+
+def test_a_room_is_read_from_what_memory_returns_and_not_without_it():
+    luck = torch.Generator().manual_seed(0)
+    room = torch.randint(4, (200,), generator=luck)
+    door = torch.tensor([(0.0, 0.5), (0.5, 1.0), (1.0, 0.5), (0.5, 0.0)])[room]
+    none = np.zeros(200, np.int64)
+    episodes = rooms.Judged(
+        none > 0, none > 0, none, room.numpy(), torch.randn(200, 5, generator=luck), door, []
+    )
+    assert rooms.place_read(episodes, with_readout=True) == 1
+    assert rooms.place_read(episodes, with_readout=False) < 0.4
+
+
+@pytest.mark.slow
+def test_the_command_trains_judges_and_draws(tmp_path, monkeypatch, capsys):
+    places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "a.png")]
+    monkeypatch.setattr(sys, "argv", ["rooms.py", "--quick", "--json", *places])
+    rooms.main()
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert set(rows) == {"random", "knows the world", *rooms.ACTING, "trained at 0"}
+    assert rows["random"][0]["short way"] < 0.1
+    assert rows["knows the world"][0]["short way"] == 1
+    assert (tmp_path / "a.png").stat().st_size > 3000
+
+
+@pytest.mark.slow
+def test_an_agent_that_remembers_fetches_and_without_what_memory_returns_does_not(tmp_path):
+    size = rooms.Size(seeds=1, steps=40_000, updates=2000)
+    run = rooms.run_of(tmp_path, 0, size, remembers=True)
+    whole = rooms.judged(run, 0, 60, ())
+    zeroed = rooms.judged(run, 0, 60, (rooms.FORGOTTEN,))
+    assert rooms.place_read(rooms.judged(run, 1, 200, ()), with_readout=True) >= 0.8
+    assert whole.short.mean() >= 0.6
+    assert zeroed.short.mean() <= 0.4
