@@ -7,7 +7,7 @@ import torch
 from agent.contracts.promises import promises_in, require
 from agent.contracts.subject import SEED, Subject
 from modules import chance
-from modules.ports import Batch, encoded_states
+from modules.ports import Batch, WritableMemory, encoded_states
 
 
 def losses_reach_its_parameters(subject: Subject) -> None:
@@ -27,6 +27,9 @@ def losses_reach_its_parameters(subject: Subject) -> None:
             chance.keys(SEED, 1, 2),
         )
         own = [p for p in module.parameters() if p.requires_grad]
+        if isinstance(module, WritableMemory):
+            require(not losses, "expected no losses of its own: those who read a memory train it")
+            return
         require(bool(losses) == bool(own), "expected losses exactly where it has parameters")
         if not own:
             return
