@@ -104,7 +104,7 @@ def with_latent(runs: Path, seed: int, size: Size) -> Path:
     place = runs / f"latent-strong-{size.steps}-{size.updates}-{seed}"
     settings = study.overrides_of(study.WORLDS["strong"], size.steps, size.updates)
     first = f"training.init_from={encoder}"
-    trained(place, road.ID, study.SETTINGS, seed, *settings, *LATENT, first)
+    trained(place, road.ID, *settings, *LATENT, first, config=study.SETTINGS, seed=seed)
     return place
 
 

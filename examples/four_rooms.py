@@ -16,12 +16,11 @@ are a random walk and a straight line to the goal by one who knows both places a
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,11 +28,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agent import load
-from benchmarks.goal_floors import random_step, straight_step, walk
-from command_line import options_of, print_results, save_picture
-from modules.messages import SIGNALS, Directive, Observation, Situation
-from probing import Rows, column, table_of, trained
-from two_rooms import PLAN_SEED, Ways, place_read, point_in
+from command_line import options_of, print_results
+from modules.messages import Directive, Observation, Situation
+from probing import Rows, column, table_of
+from two_rooms import (
+    PLAN_SEED,
+    Size,
+    Ways,
+    draw,
+    floors,
+    learned_by,
+    outcome_of,
+    point_in,
+    train_on_walks,
+    ways_of,
+)
 from worlds.point_rooms import FOUR_ID, SIDE, SPEED, STEPS, FourRooms
 
 SETTINGS = Path(__file__).parent / "four_rooms.yaml"
@@ -65,17 +74,6 @@ PLANS: Mapping[str, tuple[str, ...]] = {
 SUBGOAL_STEPS = 10
 """Steps of the world to a sub-goal on the shortest way, and for which a random one holds."""
 
-_REWARD = SIGNALS.index("reward")
-
-
-class Size(NamedTuple):
-    """Seeds, steps and updates of a training, episodes of plans."""
-
-    seeds: int = 3
-    steps: int = 24_000
-    updates: int = 1800
-    episodes: int = 100
-
 
 QUICK = Size(seeds=1, steps=1600, updates=20, episodes=2)
 
@@ -83,14 +81,7 @@ QUICK = Size(seeds=1, steps=1600, updates=20, episodes=2)
 def run_of(runs: Path, seed: int, size: Size) -> Path:
     """The folder of a training."""
     place = runs / f"three-{size.steps}-{size.updates}-{seed}"
-    begin = size.steps // 4
-    trained(
-        place, FOUR_ID, SETTINGS, seed, f"training.steps={size.steps}",
-        f"memory.capacity={size.steps}", f"learner.warmup_steps={begin}",
-        f"learner.replay_ratio={size.updates / (size.steps - begin)}",
-        f"learner.decay_updates={size.updates}",
-    )  # fmt: skip
-    return place
+    return train_on_walks(place, FOUR_ID, SETTINGS, seed, size)
 
 
 # -- sub-goals that are not planned ------------------------------------------------------------
@@ -209,36 +200,20 @@ def planned(run: Path, name: str, seed: int, episodes: int) -> tuple[dict[str, f
             seen.append(observation)
             calls += int(moment.plan.model_calls.sum())
             observation = world.step(moment.plan.action)
-    at_goal = torch.stack([observation.signals[:, _REWARD] for observation in seen]) > 0
-    first = at_goal.int().argmax(0)[at_goal.any(0)].float()
-    figures = {
-        "touched": float(at_goal.any(0).float().mean()),
-        "held": float(at_goal[-1].float().mean()),
-        "steps": float(first.mean()) if len(first) else float("nan"),
+    costs = {
         "calls, thousands": calls / episodes / 1000,
         "CPU, s an episode": spent / episodes,
     }
-    frames = [cast(Tensor, observation.pixels).numpy() for observation in seen]
-    goals = cast(Tensor, seen[0].goal_pixels).numpy()
-    return figures, Ways(goals[0], np.stack([point_in(one) for one in frames], 1), point_in(goals))
+    return outcome_of(seen) | costs, ways_of(seen)
 
 
 def rows_of(runs: Path, size: Size) -> tuple[Rows, dict[str, Ways]]:
     """Floors, and each way to plan in the model of each seed; the ways of the first seed."""
-    rows: Rows = {}
-    for name, choose in {"random": random_step, "straight line": straight_step}.items():
-        floor = walk(FourRooms(observation="state"), choose, 10 * size.episodes)
-        figures = {key: float(floor[key]["share"]) for key in ("touched", "held")}
-        figures["steps"] = float("nan" if floor["steps"] is None else floor["steps"])
-        rows[name] = [figures]
+    rows = floors(FourRooms(observation="state"), 10 * size.episodes)
     ways: dict[str, Ways] = {}
     for seed in range(size.seeds):
         run = run_of(runs, seed, size)
-        result = json.loads((run / "result.json").read_text())
-        learned = {
-            "place, R²": place_read(run, FourRooms()),
-            "training, CPU min": result["cpu_seconds"] / 60,
-        }
+        learned = learned_by(run, FourRooms())
         for name in PLANS:
             figures, of_plan = planned(run, name, seed, size.episodes)
             ways.setdefault(name, of_plan)
@@ -265,25 +240,6 @@ def bars_of(rows: Rows) -> dict[str, bool]:
     }
 
 
-def draw(ways: Mapping[str, Ways], place: Path, episodes: int = 6) -> None:
-    """A PNG: ways of some episodes, flat and with sub-goals, a colour each; a ring is a goal."""
-    from matplotlib.figure import Figure
-
-    names = ("flat", "sub-goals")
-    figure = Figure(figsize=(8.2, 4.3), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2), names, strict=True):
-        drawn = ways[name]
-        axes.imshow(drawn.frame[..., 2] > 80, cmap="Greys", vmin=0, vmax=3, interpolation="nearest")
-        pairs = list(zip(drawn.places, drawn.goals, strict=True))[:episodes]
-        for places, goal in pairs:
-            (line,) = axes.plot(*places.T, lw=1.2)
-            axes.plot(*places[0], "s", ms=5, color=line.get_color())
-            axes.plot(*goal, "o", ms=13, mfc="none", mew=1.5, color=line.get_color())
-        axes.set_title(f"{name}: from the square to the ring", fontsize=9)
-        axes.set_axis_off()
-    save_picture(figure, place, dpi=110)
-
-
 def main() -> None:
     """Trains what is missing, plans, prints the table and draws the picture."""
     options = options_of(
@@ -298,7 +254,7 @@ def main() -> None:
         seeds=options.seeds or size.seeds, episodes=options.episodes or size.episodes
     )
     rows, ways = rows_of(options.runs, size)
-    draw(ways, options.out)
+    draw({name: ways[name] for name in ("flat", "sub-goals")}, options.out)
     figures = {**size._asdict(), "rows": rows} if options.json else None
     print_results([table_of(rows)], bars_of(rows), figures)
 

@@ -17,9 +17,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent import evaluate, play, train
+from agent import evaluate, play
 from command_line import options_of, print_results
-from probing import Rows, column, table_of
+from probing import Rows, column, table_of, trained
 
 EPISODE_STEPS = {"CartPole-v1": 501, "Pendulum-v1": 201, "ALE/Boxing-v5": 2700}
 """Steps of the longest episode, its first observation included."""
@@ -89,13 +89,12 @@ def cloned(runs: Path, name: str, task: Task, recording: Path, seed: int, size: 
     """The mean return of a policy trained on the recording, over held-out episodes."""
     updates = task.longer * size.updates
     place = runs / f"{name.replace(', ', '-')}-{size.episodes}-{updates}-{seed}"
-    if not (place / "result.json").is_file():
-        train(
-            task.world, *task.pupil, f"training.evaluate_episodes={size.episodes}",
-            "training.evaluate_every=0", "training.checkpoint_every=0", steps=updates,
-            seed=seed, run=place, experts=[recording],
-        )  # fmt: skip
-    return float(json.loads((place / "result.json").read_text())["evaluation"])
+    result = trained(
+        place, task.world, *task.pupil, f"training.evaluate_episodes={size.episodes}",
+        "training.evaluate_every=0", "training.checkpoint_every=0", steps=updates, seed=seed,
+        experts=[recording],
+    )  # fmt: skip
+    return float(result["evaluation"])
 
 
 def rows_of(runs: Path, tasks: dict[str, Task], size: Size) -> Rows:

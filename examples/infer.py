@@ -19,18 +19,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agent import load, play, train
+from agent import load, play
 from command_line import options_of, print_results
-from probing import Rows, column, table_of
+from films import filmed
+from probing import Rows, column, table_of, trained
 from two_rooms import QUICK as QUICK_BASE
 from two_rooms import Size as BaseSize
 from two_rooms import point_in, run_of
@@ -100,34 +100,28 @@ def crosses(start: Place, goal: Place) -> bool:
 
 
 def shown(place: Path, episodes: int) -> Path:
-    """The expert's films, a folder an episode, where they are not there."""
-    if place.is_dir():
-        return place
+    """The expert's films, where they are not there."""
     env = TwoRooms(goal_form="none")
     wide = Wall(
         SQUARE.left - CLEAR, SQUARE.top - CLEAR, SQUARE.right + CLEAR, SQUARE.bottom + CLEAR
     )
-    partial = place.with_name(f"{place.name}.partial")
-    seed = done = 0
-    while done < episodes:
-        env.reset(seed=seed)
-        seed += 1
-        if inside(tuple(env.place), -3) or inside(tuple(env.goal), -3):
-            continue
-        folder = partial / f"{done:03}"
-        folder.mkdir(parents=True, exist_ok=True)
-        actions = list[NDArray[np.float32]]()
-        for step in range(61):
-            cv2.imwrite(str(folder / f"{step:03}.png"), env.picture(env.place)[..., ::-1])
+    seeds = count()
+
+    def film(_: int) -> tuple[list[Any], NDArray[Any]]:
+        env.reset(seed=next(seeds))
+        while inside(tuple(env.place), -3) or inside(tuple(env.goal), -3):
+            env.reset(seed=next(seeds))
+        frames, actions = [env.picture(env.place)], list[NDArray[np.float32]]()
+        for _step in range(60):
             way = shortest_path(tuple(env.place), tuple(env.goal), (*env.walls, wide))
             along = (np.array(way[1]) - env.place) / SPEED if len(way) > 1 else np.zeros(2)
             along = along / max(1.0, float(np.hypot(*along)))
             actions.append(along.astype(np.float32))
             env.step(along)
-        np.save(folder / "actions.npy", np.stack(actions))
-        done += 1
-    partial.rename(place)
-    return place
+            frames.append(env.picture(env.place))
+        return frames, np.stack(actions)
+
+    return filmed(place, episodes, film, labels=1)
 
 
 def own(runs: Path, seed: int, size: Size) -> Path:
@@ -147,32 +141,29 @@ def own(runs: Path, seed: int, size: Size) -> Path:
 def inferred(runs: Path, seed: int, size: Size) -> Path:
     """A run whose cost has learned the head `expert`, on a trained perception and world model."""
     place = runs / f"inferred-{size.shown}-{size.updates}-{seed}"
-    if not (place / "result.json").is_file():
-        base = run_of(runs.parent / "two_rooms", seed, size.base)
-        train(
-            base, "cost={kind: inferred, drives: [], critic: {kind: goal-distance}}",
-            "learner.train_modules=[cost]", "learner.batch=64", "learner.online_steps=2",
-            "learner.warmup_steps=2", "learner.replay_ratio=1", "learner.learning_rate=0.001",
-            f"learner.decay_updates={size.updates}", "learner.weight_decay=0.01",
-            steps=size.updates, seed=seed, run=place,
-            recordings=[own(runs, seed, size)],
-            experts=[shown(runs / f"expert-{size.shown}", size.shown)],
-        )  # fmt: skip
+    base = run_of(runs.parent / "two_rooms", seed, size.base)
+    trained(
+        place, base, "cost={kind: inferred, drives: [], critic: {kind: goal-distance}}",
+        "learner.train_modules=[cost]", "learner.batch=64", "learner.online_steps=2",
+        "learner.warmup_steps=2", "learner.replay_ratio=1", "learner.learning_rate=0.001",
+        f"learner.decay_updates={size.updates}", "learner.weight_decay=0.01",
+        steps=size.updates, seed=seed, recordings=[own(runs, seed, size)],
+        experts=[shown(runs / f"expert-{size.shown}", size.shown)],
+    )  # fmt: skip
     return place
 
 
 def cloned(runs: Path, seed: int, size: Size) -> Path:
     """A run whose policy has cloned the expert's actions, on the same perception."""
     place = runs / f"cloned-{size.shown}-{size.updates}-{seed}"
-    if not (place / "result.json").is_file():
-        base = run_of(runs.parent / "two_rooms", seed, size.base)
-        train(
-            base, "actor.policy.noise=0", "learner.train_modules=[actor]", "learner.batch=64",
-            "learner.online_steps=1", "learner.warmup_steps=2", "learner.replay_ratio=1",
-            "learner.learning_rate=0.001", f"learner.decay_updates={size.updates}",
-            steps=size.updates, seed=seed, run=place,
-            experts=[shown(runs / f"expert-{size.shown}", size.shown)],
-        )  # fmt: skip
+    base = run_of(runs.parent / "two_rooms", seed, size.base)
+    trained(
+        place, base, "actor.policy.noise=0", "learner.train_modules=[actor]", "learner.batch=64",
+        "learner.online_steps=1", "learner.warmup_steps=2", "learner.replay_ratio=1",
+        "learner.learning_rate=0.001", f"learner.decay_updates={size.updates}",
+        steps=size.updates, seed=seed,
+        experts=[shown(runs / f"expert-{size.shown}", size.shown)],
+    )  # fmt: skip
     return place
 
 

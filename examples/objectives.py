@@ -179,7 +179,8 @@ def run_of(
     """The folder and the result of a training."""
     name = f"{world.rpartition('/')[2]}-{objective.replace(' ', '')}"
     place = runs / f"{name}-{size.steps}-{size.updates}-{seed}"
-    return place, trained(place, world, SETTINGS, seed, *settings_of(world, objective, size))
+    settings = settings_of(world, objective, size)
+    return place, trained(place, world, *settings, config=SETTINGS, seed=seed)
 
 
 def figures_of(run: Path, result: dict[str, Any], held: Held) -> dict[str, float]:

@@ -37,9 +37,10 @@ Rows = dict[str, list[dict[str, float]]]
 # -- trainings ---------------------------------------------------------------------------------
 
 
-def trained(place: Path, world: str, config: Path, seed: int, *overrides: str) -> dict[str, Any]:
-    """The result of the training in the folder `place`, trained where it is not there. A training
-    that was stopped or killed goes on from its last checkpoint.
+def trained(place: Path, world: str | Path, *overrides: str, **options: Any) -> dict[str, Any]:
+    """The result of the training in the folder `place`, trained where it is not there, with the
+    `overrides` and `options` of `agent.train`. One that was stopped or killed goes on from its last
+    checkpoint.
     """
     file = place / "result.json"
     if not file.is_file() or json.loads(file.read_text())["stopped"]:
@@ -48,7 +49,7 @@ def trained(place: Path, world: str, config: Path, seed: int, *overrides: str) -
             train(resume=place)
         else:
             shutil.rmtree(place, ignore_errors=True)
-            train(world, *overrides, config=config, seed=seed, run=place)
+            train(world, *overrides, run=place, **options)
     result: dict[str, Any] = json.loads(file.read_text())
     return result
 

@@ -156,7 +156,8 @@ def run_of(runs: Path, training: Training, seed: int, size: Size) -> tuple[Path,
     updates = max(1, round(training.updates * size.updates))
     place = runs / f"{training.model}-{training.world}-{size.steps}-{updates}-{seed}"
     settings = overrides_of(WORLDS[training.world], size.steps, updates)
-    return place, trained(place, road.ID, SETTINGS, seed, *settings, *training.settings)
+    overrides = (*settings, *training.settings)
+    return place, trained(place, road.ID, *overrides, config=SETTINGS, seed=seed)
 
 
 def leafy() -> Tensor:

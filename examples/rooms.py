@@ -68,10 +68,11 @@ def run_of(runs: Path, seed: int, size: Size, remembers: bool) -> Path:
     place = runs / f"{'whole' if remembers else 'zero'}-{size.steps}-{size.updates}-{seed}"
     begin = min(8000, size.steps // 4)
     trained(
-        place, STATE_ID, SETTINGS, seed, f"training.steps={size.steps}",
+        place, STATE_ID, f"training.steps={size.steps}",
         f"learner.warmup_steps={begin}", f"learner.decay_updates={size.updates}",
         f"learner.replay_ratio={size.updates / (size.steps - begin)}",
         *(() if remembers else (f"interventions=['{FORGOTTEN}']",)),
+        config=SETTINGS, seed=seed,
     )  # fmt: skip
     return place
 

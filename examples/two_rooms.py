@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from agent import load
 from benchmarks.goal_floors import random_step, straight_step, walk
 from command_line import options_of, print_results, save_picture
 from modules.measures.probes import linear_probe
-from modules.messages import SIGNALS
+from modules.messages import SIGNALS, Observation
 from probing import Rows, column, table_of, trained
 from worlds.point_rooms import SIDE, STEPS, TWO_ID, PointRooms, TwoRooms
 
@@ -51,17 +52,22 @@ class Size(NamedTuple):
 QUICK = Size(seeds=1, steps=3000, updates=40, episodes=4)
 
 
+def train_on_walks(place: Path, world: str, config: Path, seed: int, size: Size) -> Path:
+    """A training on random steps in a world of rooms; its folder, `place`."""
+    begin = size.steps // 4
+    trained(
+        place, world, f"training.steps={size.steps}", f"memory.capacity={size.steps}",
+        f"learner.warmup_steps={begin}",
+        f"learner.replay_ratio={size.updates / (size.steps - begin)}",
+        f"learner.decay_updates={size.updates}", config=config, seed=seed,
+    )  # fmt: skip
+    return place
+
+
 def run_of(runs: Path, seed: int, size: Size) -> Path:
     """The folder of a training."""
     place = runs / f"fixed-{size.steps}-{size.updates}-{seed}"
-    begin = size.steps // 4
-    trained(
-        place, TWO_ID, SETTINGS, seed, f"training.steps={size.steps}",
-        f"memory.capacity={size.steps}", f"learner.warmup_steps={begin}",
-        f"learner.replay_ratio={size.updates / (size.steps - begin)}",
-        f"learner.decay_updates={size.updates}",
-    )  # fmt: skip
-    return place
+    return train_on_walks(place, TWO_ID, SETTINGS, seed, size)
 
 
 @torch.no_grad()
@@ -99,19 +105,27 @@ def planned(run: Path, seed: int, episodes: int, *overrides: str) -> tuple[dict[
         began = time.process_time()
         seen = [moment.observation for moment in player.live((STEPS + 1) * episodes)]
         spent = time.process_time() - began
+    return outcome_of(seen) | {"CPU, s an episode": spent / episodes}, ways_of(seen)
+
+
+def outcome_of(seen: Sequence[Observation]) -> dict[str, float]:
+    """Shares of E episodes, side by side, that touched and that held the goal, and the mean number
+    of steps until it was touched; NaN where it never was.
+    """
     at_goal = torch.stack([observation.signals[:, _REWARD] for observation in seen]) > 0
     first = at_goal.int().argmax(0)[at_goal.any(0)].float()
-    figures = {
+    return {
         "touched": float(at_goal.any(0).float().mean()),
         "held": float(at_goal[-1].float().mean()),
         "steps": float(first.mean()) if len(first) else float("nan"),
-        "CPU, s an episode": spent / episodes,
     }
-    pictures = [_numpy(observation.pixels) for observation in seen]
+
+
+def ways_of(seen: Sequence[Observation]) -> Ways:
+    """The ways of E episodes, side by side."""
     goals = _numpy(seen[0].goal_pixels)
-    return figures, Ways(
-        goals[0], np.stack([point_in(one) for one in pictures], 1), point_in(goals)
-    )
+    places = np.stack([point_in(_numpy(one.pixels)) for one in seen], 1)
+    return Ways(goals[0], places, point_in(goals))
 
 
 def _numpy(pixels: torch.Tensor | None) -> NDArray[np.uint8]:
@@ -125,27 +139,33 @@ def point_in(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.stack([place % frames.shape[2], place // frames.shape[2]], 1)
 
 
+def floors(env: PointRooms, episodes: int) -> Rows:
+    """What a random walk and a straight line to the goal reach."""
+    rows: Rows = {}
+    for name, choose in {"random": random_step, "straight line": straight_step}.items():
+        floor = walk(env, choose, episodes)
+        figures = {key: float(floor[key]["share"]) for key in ("touched", "held")}
+        figures["steps"] = float("nan" if floor["steps"] is None else floor["steps"])
+        rows[name] = [figures]
+    return rows
+
+
+def learned_by(run: Path, env: PointRooms) -> dict[str, float]:
+    """What a training learned of places, and its cost."""
+    result = json.loads((run / "result.json").read_text())
+    return {"place, R²": place_read(run, env), "training, CPU min": result["cpu_seconds"] / 60}
+
+
 def rows_of(runs: Path, size: Size) -> tuple[Rows, Ways]:
     """Floors, and plans in the model of each seed, with what was learned and what it cost; ways of
     the first seed.
     """
-    rows: Rows = {}
-    for name, choose in {"random": random_step, "straight line": straight_step}.items():
-        floor = walk(TwoRooms(observation="state"), choose, 20 * size.episodes)
-        figures = {key: float(floor[key]["share"]) for key in ("touched", "held")}
-        figures["steps"] = float("nan" if floor["steps"] is None else floor["steps"])
-        rows[name] = [figures]
-    ways = list[Ways]()
+    rows, ways = floors(TwoRooms(observation="state"), 20 * size.episodes), list[Ways]()
     for seed in range(size.seeds):
         run = run_of(runs, seed, size)
         figures, of_seed = planned(run, seed, size.episodes)
         ways.append(of_seed)
-        result = json.loads((run / "result.json").read_text())
-        learned = {
-            "place, R²": place_read(run, TwoRooms()),
-            "training, CPU min": result["cpu_seconds"] / 60,
-        }
-        rows.setdefault("plans", []).append(figures | learned)
+        rows.setdefault("plans", []).append(figures | learned_by(run, TwoRooms()))
     return rows, ways[0]
 
 
@@ -163,21 +183,22 @@ def bars_of(rows: Rows) -> dict[str, bool]:
     }
 
 
-def draw(ways: Ways, place: Path, episodes: int = 6) -> None:
-    """A PNG: the ways of some episodes through the door, a colour each; a ring is a goal."""
+def draw(panels: Mapping[str, Ways], place: Path, episodes: int = 6) -> None:
+    """A PNG with a panel for each way to plan: the ways of some episodes, a colour each, from the
+    square to the ring, which is a goal.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(ways.frame[..., 2] > 80, cmap="Greys", vmin=0, vmax=3, interpolation="nearest")
-    for number, (places, goal) in enumerate(zip(ways.places, ways.goals, strict=True)):
-        if number == episodes:
-            break
-        (line,) = axes.plot(*places.T, lw=1.2)
-        axes.plot(*places[0], "s", ms=5, color=line.get_color())
-        axes.plot(*goal, "o", ms=13, mfc="none", mew=1.5, color=line.get_color())
-    axes.set_title("Ways of plans: from the square to the ring", fontsize=9)
-    axes.set_axis_off()
+    figure = Figure(figsize=(4.2 * len(panels), 4.2), layout="constrained")
+    every = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, ways) in zip(every, panels.items(), strict=True):
+        axes.imshow(ways.frame[..., 2] > 80, cmap="Greys", vmin=0, vmax=3, interpolation="nearest")
+        for places, goal in list(zip(ways.places, ways.goals, strict=True))[:episodes]:
+            (line,) = axes.plot(*places.T, lw=1.2)
+            axes.plot(*places[0], "s", ms=5, color=line.get_color())
+            axes.plot(*goal, "o", ms=13, mfc="none", mew=1.5, color=line.get_color())
+        axes.set_title(f"{title}: from the square to the ring", fontsize=9)
+        axes.set_axis_off()
     save_picture(figure, place, dpi=110)
 
 
@@ -188,7 +209,7 @@ def main() -> None:
     )
     size = QUICK if options.quick else Size()
     rows, ways = rows_of(options.runs, size)
-    draw(ways, options.out)
+    draw({"plans": ways}, options.out)
     figures = {**size._asdict(), "rows": rows} if options.json else None
     print_results([table_of(rows)], bars_of(rows), figures)
 

@@ -20,24 +20,23 @@ of the next latents they say by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import cv2
 import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import road as roads
-from agent import load, train
+from agent import load
 from command_line import options_of, print_results
+from films import filmed
 from modules.measures.branches import leakage
 from modules.measures.codes import information_share, perplexity
 from modules.ports import LatentVariableModel
-from probing import Rows, column, state_of, table_of
+from probing import Rows, column, state_of, table_of, trained
 from two_rooms import SETTINGS as ROOMS
 from two_rooms import planned
 from worlds import road
@@ -68,27 +67,6 @@ QUICK = Size(walks=6, updates=12, plans=2, drives=4, road_updates=4, held=4)
 # -- frames -----------------------------------------------------------------------------------
 
 
-def filmed(
-    place: Path, episodes: int, film: Callable[[int], tuple[list[Any], NDArray[Any]]], labels: int
-) -> Path:
-    """A folder of `episodes` of pictures, where it is not there. `film` gives the frames of one and
-    the actions between them, which are put beside each `labels`-th; 0: beside none.
-    """
-    if place.is_dir():
-        return place
-    partial = place.with_name(f"{place.name}.partial")
-    for episode in range(episodes):
-        folder = partial / f"{episode:04}"
-        folder.mkdir(parents=True, exist_ok=True)
-        frames, actions = film(episode)
-        for step, frame in enumerate(frames):
-            cv2.imwrite(str(folder / f"{step:03}.png"), frame[..., ::-1])
-        if labels and episode % labels == 0:
-            np.save(folder / "actions.npy", actions)
-    partial.rename(place)
-    return place
-
-
 def walk(episode: int) -> tuple[list[Any], NDArray[Any]]:
     """The frames of random steps in TwoRooms."""
     env, rng = TwoRooms(goal_form="none"), np.random.default_rng(episode)
@@ -117,8 +95,6 @@ def drive(episode: int) -> tuple[list[Any], NDArray[Any]]:
 def rooms_run(runs: Path, name: str, seed: int, size: Size) -> Path:
     """A training on recordings: "watching", "all actions", or "labelled alone"."""
     place = runs / f"{name.replace(' ', '-')}-{size.walks}-{size.updates}-{seed}"
-    if (place / "result.json").is_file():
-        return place
     few = max(1, size.walks // LABELLED)
     source = {
         "watching": lambda: filmed(runs / f"film-{size.walks}", size.walks, walk, LABELLED),
@@ -134,10 +110,9 @@ def rooms_run(runs: Path, name: str, seed: int, size: Size) -> Path:
             "parts: [{kind: vicreg, std_coeff: 16, cov_coeff: 16}, {kind: smoothness, weight: 12}, "
             "{kind: inverse-dynamics, weight: 3}]}, " + Z_OF_ROOMS + "}"
         ]
-    train(
-        TWO_ID, *settings, config=ROOMS, steps=size.updates, seed=seed, run=place,
-        recordings=[source],
-    )  # fmt: skip
+    trained(
+        place, TWO_ID, *settings, config=ROOMS, steps=size.updates, seed=seed, recordings=[source]
+    )
     return place
 
 
@@ -157,16 +132,15 @@ def rooms(runs: Path, size: Size) -> Rows:
 def road_run(runs: Path, seed: int, size: Size) -> Path:
     """A model that has watched the road; no action is known."""
     place = runs / f"road-{size.drives}-{size.road_updates}-{seed}"
-    if (place / "result.json").is_file():
-        return place
     film = filmed(runs / f"road-film-{size.drives}", size.drives, drive, 0)
-    train(
-        road.ID, "world_model={kind: latent-action-jepa, width: 256, blocks: 1, unroll_steps: 5, "
+    trained(
+        place, road.ID,
+        "world_model={kind: latent-action-jepa, width: 256, blocks: 1, unroll_steps: 5, "
         "target_grad_scale: 1, prediction_weight: 25, invariance_weight: 0, "
         "objective: {kind: vicreg, std_coeff: 25, cov_coeff: 1}, " + Z_OF_ROAD + "}",
         f"world.settings={{wind: {roads.WORLDS['strong']['wind']}, leaves: 1.0}}",
         "training.evaluate_episodes=1", "learner.warmup_steps=2", "learner.replay_ratio=1",
-        config=roads.SETTINGS, steps=size.road_updates, seed=seed, run=place, recordings=[film],
+        config=roads.SETTINGS, steps=size.road_updates, seed=seed, recordings=[film],
     )  # fmt: skip
     return place
 

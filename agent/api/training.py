@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import _thread
 import json
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from agent.api.failure import RunInterrupted, running
 from agent.api.recordings import form_of, require_useful, world_of
 from agent.api.segments import Workers
+from agent.api.stopping import stoppable
 from agent.assembly.build import Assembly, assemble, known_kinds, learning_device, spec_of
 from agent.assembly.load import RunRequest, configure, init_from
 from agent.assembly.merge import ConfigTree, merge
@@ -34,6 +31,7 @@ from agent.learning.training import Progress, Training
 from agent.recording import checkpoint
 from agent.recording.atomic import remove_left, write_json
 from agent.recording.drive_guard import guarded
+from agent.recording.readers import RecordedEpisodes
 from agent.recording.run_folder import RunFolder
 from agent.recording.weights import load_weights
 from modules.messages import ConfigError, WorldSpec
@@ -46,12 +44,6 @@ RESULT, BEGUN = "result.json", "training.json"
 """The result of a training, written into its folder when it ends, and what it was begun with beside
 its configuration.
 """
-
-STOP_S = 8.0
-"""Seconds after which an interrupted training that has not come to its checkpoint ends without."""
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that interrupt a training."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +219,9 @@ def start(
         folder = RunFolder.create(place, f"train-{assembly.config.settings.world.id}", write)
         with running(folder.path):
             return _learn(
-                assembly, evaluator, learner, folder, None, observer, sources, plugins, engine
-            )
+                assembly, evaluator, learner, folder, None, observer, sources, recordings, plugins,
+                engine,
+            )  # fmt: skip
 
 
 def continue_from(
@@ -267,6 +260,10 @@ def continue_from(
         else:
             observer.report("no checkpoint was written yet: begins at step 0, with its settings")
             learner = _new_learner(assembly, observer)
+        if latest is not None:
+            sources = Sources.of_facts(latest[1].facts)
+        # A checkpoint holds the steps of the recordings.
+        recordings = sources.opened() if latest is None else []
         with running(folder.path):
             if latest is not None:
                 _set_newer_aside(folder, latest, "damaged" if from_step is None else "newer")
@@ -274,8 +271,9 @@ def continue_from(
                 folder.write_config(assembly.config.tree())
             saved = latest and latest[1]
             return _learn(
-                assembly, evaluator, learner, folder, saved, observer, sources, plugins, engine
-            )
+                assembly, evaluator, learner, folder, saved, observer, sources, recordings, plugins,
+                engine,
+            )  # fmt: skip
 
 
 def _saved(
@@ -427,6 +425,7 @@ def _learn(
     saved: checkpoint.Checkpoint | None,
     observer: Observer,
     sources: Sources,
+    recordings: Sequence[tuple[RecordedEpisodes, bool]],
     plugins: Sequence[str],
     engine: Engine | None,
 ) -> TrainingRun:
@@ -436,8 +435,6 @@ def _learn(
     write_json(folder.world, assembly.facts())
     plan = settings.training
     resumed_at = None if saved is None else int(saved.facts["steps"])
-    if saved is not None:
-        sources = Sources.of_facts(saved.facts)
     metrics = [TensorBoard(folder.path / "tensorboard")] if observer.tensorboard else []
 
     def evaluate() -> list[float] | None:
@@ -466,11 +463,7 @@ def _learn(
         training: Training
         if sources.paths:
             training = OfflineTraining(
-                sources=sources,
-                # A resumed training has their steps in its checkpoint.
-                recordings=[] if saved is not None else sources.opened(),
-                form=form_of(assembly, plugins),
-                **parts,
+                sources=sources, recordings=recordings, form=form_of(assembly, plugins), **parts
             )
         elif plan.workers:
             several = stack.enter_context(engine or ProcessEngine(plan.workers))
@@ -480,7 +473,7 @@ def _learn(
             training = Training(**parts)
         (folder.path / RESULT).unlink(missing_ok=True)
         stack.enter_context(guarded(assembly.agent))
-        stack.enter_context(_stoppable(training))
+        stack.enter_context(stoppable(training))
         for progress in training.run(saved):
             observer.report(progress)
     progress = training.progress
@@ -499,48 +492,3 @@ def _learn(
     if training.stopping:
         raise RunInterrupted(result)
     return result
-
-
-@contextmanager
-def _stoppable(training: Training) -> Iterator[None]:
-    """Lets the SIGNALS end the training after the present update or turn, with a checkpoint.
-
-    A second Ctrl-C raises KeyboardInterrupt at once, and so do STOP_S seconds in which no
-    checkpoint was begun; the last one stands. A signal that the process ignores, as a worker of an
-    engine does Ctrl-C, stays ignored. Only the main thread may set handlers: in another one a
-    signal does what it did before.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    late, clocks = threading.Event(), list[threading.Timer]()
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if late.is_set() and not training.saving:
-            raise KeyboardInterrupt
-        # `timeout` and a job scheduler signal parent and worker, which then hears of it twice.
-        if number == signal.SIGINT and training.stopping:
-            raise KeyboardInterrupt
-        training.stopping = True
-        if late.is_set() or not clocks:
-            clocks.append(threading.Timer(STOP_S, insist, [signal.Signals(number)]))
-            clocks[-1].daemon = True
-            clocks[-1].start()
-
-    def insist(number: signal.Signals) -> None:
-        late.set()
-        _thread.interrupt_main(number)
-
-    before = {
-        number: signal.signal(number, stop)
-        for number in SIGNALS
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for clock in clocks:
-            clock.cancel()

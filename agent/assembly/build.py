@@ -338,7 +338,7 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
         if one.path is not None and one.path.message == "recollection":
             require_read(modules, one.path.where)
             modules["memory"] = of_memory.intervene(
-                one.kind, one.path, one.value, modules["memory"], world.num_envs
+                one.kind, one.path, one.value, modules["memory"], world.num_envs, settings.seed
             )
         else:
             modules["configurator"] = _intervene(one, modules["configurator"], config, facts)

@@ -35,7 +35,7 @@ class MemoryIntervention(ABC):
 
     def __getattr__(self, name: str) -> Any:
         # A copy that has no fields yet must not look for them in a memory it does not have.
-        if name.startswith("_") or name in ("wrapped", "part"):
+        if name.startswith("_") or name in ("wrapped", "part", "seed"):
             raise AttributeError(name)
         return getattr(self.wrapped, name)
 
@@ -79,19 +79,26 @@ class ExchangedReadout(MemoryIntervention):
 
 
 class ShuffledReadout(MemoryIntervention):
-    """The part is that of another row, in each step of one that chance chooses."""
+    """The part is that of another row, in each step of one that chance chooses, by the run's
+    `seed`.
+    """
+
+    def __init__(self, wrapped: Memory, part: Part, seed: int) -> None:
+        super().__init__(wrapped, part)
+        self.seed = seed
 
     def change(self, intended: Tensor) -> Tensor:
         """The rows, moved by a number of places that the step's random key says, never by 0."""
-        key = chance.keys(0, 1, self.wrapped.last_written().step + 1)
+        key = chance.keys(self.seed, 1, self.wrapped.last_written().step + 1)
         places = int(chance.integers(key, "readout shuffle", len(intended) - 1, 1)) + 1
         return intended.roll(places, 0)
 
 
 def intervene(
-    kind: str, path: FieldPath, value: Tensor | None, wrapped: Memory, rows: int
+    kind: str, path: FieldPath, value: Tensor | None, wrapped: Memory, rows: int, seed: int
 ) -> Memory:
-    """An intervention of this `kind` around a memory of `rows` rows; `value`: of a clamp.
+    """An intervention of this `kind` around a memory of `rows` rows; `value`: of a clamp, `seed`:
+    the run's.
 
     Raises ConfigError, one line, for a place that the read-out does not have, and where a read-out
     is exchanged among fewer than two rows.
@@ -104,6 +111,8 @@ def intervene(
             f"{path.where}: expected at least 2 rows to {kind} the read-out among, got {rows}; try "
             "world.num_envs=2"
         )
+    elif kind == "shuffle":
+        changed = ShuffledReadout(wrapped, part, seed)
     else:
-        changed = (ShuffledReadout if kind == "shuffle" else ExchangedReadout)(wrapped, part)
+        changed = ExchangedReadout(wrapped, part)
     return cast(Memory, changed)

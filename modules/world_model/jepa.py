@@ -358,7 +358,7 @@ class JEPA(Deterministic, nn.Module):
         for stats, values, counted in (
             (self.latent_stats, target[:, first:], valid[:, first:]),
             (self.delta_stats, deltas, usable[:, first:]),
-            *self._known_signals(signals, usable, experience.signals_mask),
+            self._known_signals(signals, usable, experience.signals_mask),
         ):
             stats.update(values.flatten(0, 1)[_places(counted).to(device)])
         if self.entities is not None:
@@ -444,17 +444,17 @@ class JEPA(Deterministic, nn.Module):
 
     def _known_signals(
         self, signals: Tensor, usable: Tensor, known: Tensor | None
-    ) -> list[tuple[RunningScale, Tensor, Tensor]]:
+    ) -> tuple[RunningScale, Tensor, Tensor]:
         """The running statistics of signals, the `signals` [B V-1 S] they take and in which steps
         [B V-1], on the CPU; `known` [B W S]: which are.
         """
         signals = signals[:, 1:]
         if known is None:
-            return [(self.signal_stats, signals, usable)]
+            return self.signal_stats, signals, usable
         known = known[:, 1 : signals.shape[1] + 1]
         # An unknown number does not move a mean that it equals.
         filled = torch.where(known, signals, self.signal_stats.centre)
-        return [(self.signal_stats, filled, usable & known.any(-1).cpu())]
+        return self.signal_stats, filled, usable & known.any(-1).cpu()
 
     def _window_context(self, experience: Experience, start: State) -> Tensor | None:
         """What modulates the predictor at each step of windows, [B W T E], or [B W T·E+U] with what

@@ -11,18 +11,19 @@ import torch
 import infer
 import watch
 from agent.recording.readers import open_recording
+from films import filmed
 from worlds import road
 from worlds.point_rooms import SPEED
 from worlds.walls import shortest_path
 
 
 def test_a_film_has_frames_and_here_and_there_actions(tmp_path: Path):
-    place = watch.filmed(tmp_path / "film", 3, lambda n: short(watch.walk(n)), 2)
+    place = filmed(tmp_path / "film", 3, lambda n: short(watch.walk(n)), 2)
     recording = open_recording(place)
     assert (recording.episodes, recording.steps) == (3, 18)
     assert recording.lacks == ("rewards", "ends")  # actions beside the first and the third
     assert [p.parent.name for p in sorted(place.rglob("actions.npy"))] == ["0000", "0002"]
-    none = open_recording(watch.filmed(tmp_path / "none", 1, lambda n: short(watch.walk(n)), 0))
+    none = open_recording(filmed(tmp_path / "none", 1, lambda n: short(watch.walk(n)), 0))
     assert "actions" in none.lacks
 
 
@@ -54,7 +55,7 @@ def test_the_expert_walks_round_the_square_and_reaches_the_goal(tmp_path: Path):
     for folder in sorted(place.iterdir()):
         frames = np.stack([cv2.imread(str(p))[..., ::-1] for p in sorted(folder.glob("*.png"))])
         assert not any(infer.inside(tuple(p)) for p in infer.point_in(frames).tolist())
-        assert np.load(folder / "actions.npy").shape == (61, 2)
+        assert np.load(folder / "actions.npy").shape == (60, 2)
 
 
 def test_only_episodes_whose_way_is_through_the_square_count():

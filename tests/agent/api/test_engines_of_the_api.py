@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agent import evaluate, train
+from agent.api import training
 from agent.assembly.load import RunRequest
 from agent.cli import run as command
 from agent.engines.processes import ProcessEngine
@@ -103,6 +104,19 @@ def test_one_training_has_the_same_weights_with_one_and_two_workers_and_resumed(
     resumed = train(resume=two, from_step=402, engine=SerialEngine())
     assert resumed.resumed_at == 402
     assert equal(two)
+
+
+def test_a_single_worker_has_a_process_of_its_own(tmp_path, monkeypatch):
+    made = []
+
+    class Counted(ProcessEngine):
+        def __init__(self, jobs):
+            made.append(jobs)
+            super().__init__(jobs)
+
+    monkeypatch.setattr(training, "ProcessEngine", Counted)
+    train("CartPole-v1", *SMALL, "training.workers=1", steps=400, run=tmp_path / "one")
+    assert made == [1]
 
 
 def test_what_workers_cannot_do_is_one_line(tmp_path, capsys):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.api import training
+from agent.api import stopping
 from agent.api.failure import RunInterrupted
 from agent.api.train import train
 from agent.cli import run
@@ -127,7 +127,7 @@ def test_an_update_without_an_end_does_not_hold_a_training(monkeypatch):
             time.sleep(0.01)
 
     monkeypatch.setattr(Learner, "update", endless)
-    monkeypatch.setattr(training, "STOP_S", 0.2)
+    monkeypatch.setattr(stopping, "STOP_S", 0.2)
     with pytest.raises(KeyboardInterrupt):
         train("CartPole-v1", *SMALL, steps=60, run="r")
     assert RunFolder.open("r").config.is_file()
