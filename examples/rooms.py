@@ -154,14 +154,14 @@ def place_read(episodes: Judged, with_readout: bool) -> float:
 
 
 def rows_of(runs: Path, size: Size) -> tuple[Rows, list[list[Cell]]]:
-    """Floors, and the agents of each seed; ways of the first seed's whole one."""
+    """Floors, and the agents of each seed; the ways to what the first seed's whole one fetched."""
     floors: dict[str, Choose] = {"random": wandering_step, "knows the world": knowing_step}
     rows: Rows = {name: [_floor(choose, 2 * size.episodes)] for name, choose in floors.items()}
     ways = list[list[Cell]]()
     for seed in range(size.seeds):
         run = run_of(runs, seed, size, remembers=True)
         whole = judged(run, seed, size.episodes, ())
-        ways = ways or whole.ways
+        ways = ways or [w for w, done in zip(whole.ways, whole.fetched, strict=True) if done]
         for name, interventions in ACTING.items():
             arm = whole if name == "whole" else judged(run, seed, size.episodes, interventions)
             rows.setdefault(name, []).append(_figures(arm, whole))
