@@ -120,6 +120,8 @@ class WithLevel(Held):
 class CrowFlies:
     """The distance to the goal as the crow flies, pixels."""
 
+    knows_actions = False
+
     class Config(Frozen):
         """No settings."""
 

@@ -81,7 +81,8 @@ class PointRooms(SharingEnv[dict[str, NDArray[Any]], NDArray[np.float32]], ABC):
 
     `layout`: "fixed" or "random" in each episode. `start`, `goal`: places in pixels, [2]; None:
     drawn such that the goal is not reached at the start. They are also options of `reset`. A place
-    inside a wall is refused with a ValueError. All randomness is drawn from `np_random`.
+    inside a wall is refused with a ValueError. `start` may be "anywhere": drawn from all that is
+    not wall, so that experience is of all rooms. All randomness is drawn from `np_random`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -94,7 +95,7 @@ class PointRooms(SharingEnv[dict[str, NDArray[Any]], NDArray[np.float32]], ABC):
         observation: str = "pixels",
         goal_form: str | None = None,
         layout: str = "fixed",
-        start: Sequence[float] | None = None,
+        start: Sequence[float] | str | None = None,
         goal: Sequence[float] | None = None,
     ) -> None:
         self.render_mode = render_mode
@@ -102,7 +103,9 @@ class PointRooms(SharingEnv[dict[str, NDArray[Any]], NDArray[np.float32]], ABC):
         forms = ("pixels", "state", "none")
         self.goal_form = one_of("goal_form", observation if goal_form is None else goal_form, forms)
         self.is_random = one_of("layout", layout, ("fixed", "random")) == "random"
-        self.fixed_start = None if start is None else _place("start", start)
+        self.starts_anywhere = start == "anywhere"
+        drawn = start is None or self.starts_anywhere
+        self.fixed_start = None if drawn else _place("start", start)
         self.fixed_goal = None if goal is None else _place("goal", goal)
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
         frame = spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
@@ -155,12 +158,19 @@ class PointRooms(SharingEnv[dict[str, NDArray[Any]], NDArray[np.float32]], ABC):
                 raise ValueError(f"{name}: expected a place outside of walls, got {place}")
         while True:
             first, second = self._rooms(self.layout)
-            self.place = start or self._place_in(first)
+            self.place = start or (self._free() if self.starts_anywhere else self._place_in(first))
             self.goal = goal or self._place_in(second)
             if (start and goal) or math.dist(self.place, self.goal) > RADIUS:
                 break
         self.goal_frame = self.picture(self.goal)
         return self._observation(), self._info()
+
+    def _free(self) -> Place:
+        """A place that is in no wall."""
+        while True:
+            x, y = ((SIDE - 1) * self.np_random.random(2)).tolist()
+            if not any(wall.holds((x, y)) for wall in self.walls):
+                return x, y
 
     def _place_in(self, room: Wall) -> Place:
         x, y = self.np_random.random(2).tolist()
@@ -266,7 +276,7 @@ class FourRooms(PointRooms):
         observation: str = "pixels",
         goal_form: str | None = None,
         layout: str = "fixed",
-        start: Sequence[float] | None = None,
+        start: Sequence[float] | str | None = None,
         goal: Sequence[float] | None = None,
         doors: int = 3,
     ) -> None:
@@ -317,7 +327,7 @@ def _level(y: float, left: float, right: float, door: float | None) -> tuple[Wal
     return tuple(Wall(wall.top, wall.left, wall.bottom, wall.right) for wall in turned)
 
 
-def _place(name: str, value: Sequence[float]) -> Place:
+def _place(name: str, value: Any) -> Place:
     """A place that a user gave. Raises ValueError unless it is two numbers within the frame."""
     numbers = np.asarray(value, np.float64) if np.isscalar(value) is False else np.zeros(0)
     if numbers.shape != (2,) or not ((numbers >= 0) & (numbers <= SIDE - 1)).all():

@@ -104,6 +104,7 @@ KINDS: dict[str, dict[str, str]] = {
         "scalar-categorical": "modules.cost.critic:CategoricalScalarCritic",
         "actions-categorical": "modules.cost.critic:CategoricalActionCritic",
         "goal-distance": "modules.cost.goal_critic:GoalDistance",
+        "time-to-goal": "modules.cost.goal_critic:TimeToGoal",
         "subgoals": "modules.cost.subgoals:SubgoalCritic",
     },
     "memory": {

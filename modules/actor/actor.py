@@ -8,7 +8,16 @@ from torch import Tensor, nn
 
 from modules.actor.planner import Planner
 from modules.actor.policy import Distillable, Policy
-from modules.messages import Directive, Experience, Frozen, Plan, Situation, WorldSpec, inputs_of
+from modules.messages import (
+    Directive,
+    Experience,
+    Frozen,
+    Plan,
+    Situation,
+    WorldSpec,
+    inputs_of,
+    latents_of,
+)
 from modules.nets.gradient import scale_gradient
 from modules.ports import Batch, Imagination
 
@@ -53,6 +62,7 @@ class Actor(nn.Module):
         super().__init__()
         self.policy, self.planner = policy, planner
         self.reads_memory: bool = getattr(policy, "reads_memory", False)
+        self.hindsight_steps: int = getattr(policy, "hindsight_steps", 0)
         self.replan_threshold = config.replan_threshold
         self.num_logged_candidates = config.num_logged_candidates
         self.encoder_grad_scale = config.encoder_grad_scale
@@ -99,17 +109,25 @@ class Actor(nn.Module):
         any. No priorities.
 
         `distillation`: from those that Mode-2 chose (§3.1.3, Fig. 5). `cloning`: from the known
-        ones of an expert (§3.2), where there are an expert's steps. At the default
+        ones of an expert (§3.2), where there are an expert's steps. `hindsight`, of a policy that
+        reads the goal and in their place: from all, whose goal is a later state. At the default
         `encoder_grad_scale` of 0 the latents get no gradient.
         """
         experience, states, _ = batch
-        if not isinstance(self.policy, Distillable) or experience.mode2_mask is None:
+        planned, expert = experience.mode2_mask, experience.expert_mask
+        if not isinstance(self.policy, Distillable) or (
+            planned is None and not self.hindsight_steps
+        ):
             return {}, None
         steps = min(len(states), experience.mask.shape[1] - 1)
         inputs, scale = inputs_of(states[:steps], self.reads_memory), self.encoder_grad_scale
         # Without gradient, and not with one of 0, which would be computed through the encoder.
         inputs = scale_gradient(inputs, scale) if scale else inputs.detach()
-        planned, expert = experience.mode2_mask, experience.expert_mask
+        if self.hindsight_steps:
+            goals, known = self._hindsight(batch, steps)
+            inputs = torch.cat([inputs, goals], -1)
+            return {"hindsight": self._divergence(inputs, experience, known)}, None
+        assert planned is not None
         if expert is None:
             return {"distillation": self._divergence(inputs, experience, planned)}, None
         known = expert if experience.action_mask is None else expert & experience.action_mask
@@ -117,6 +135,24 @@ class Actor(nn.Module):
             "distillation": self._divergence(inputs, experience, planned & ~expert),
             "cloning": self._divergence(inputs, experience, known),
         }, None
+
+    def _hindsight(self, batch: Batch, steps: int) -> tuple[Tensor, Tensor]:
+        """Goals of the first `steps` T, latents [B T D] of later states of the same window, and the
+        steps [B W] bool that have one and whose action is known.
+        """
+        experience, latents = batch.experience, latents_of(batch.targets).detach()
+        mask, ahead = experience.mask, self.hindsight_steps
+        row = torch.arange(len(mask), device=mask.device).unsqueeze(1)
+        step = torch.arange(steps, device=mask.device)
+        # Windows begin at random steps, so that rows in turn draw as well as chance would.
+        later = step + 1 + (row + step) % ahead
+        within = later < latents.shape[1]
+        later = later.clamp_max(latents.shape[1] - 1)
+        known = torch.zeros_like(mask)
+        known[:, :steps] = within & mask.gather(1, later)
+        if experience.action_mask is not None:
+            known &= experience.action_mask
+        return latents[row, later], known
 
     def _divergence(self, inputs: Tensor, experience: Experience, teaching: Tensor) -> Tensor:
         """The mean divergence from the actions of the steps `teaching` [B W] bool, a scalar, at
@@ -141,12 +177,14 @@ class Actor(nn.Module):
         """No schedule."""
 
     def window_steps(self) -> int:
-        """Two steps: the tokens of a step primed the perception of the next."""
-        return 2
+        """Two steps, since the tokens of a step primed the perception of the next; as many more as
+        the policy looks ahead for goals.
+        """
+        return 2 + self.hindsight_steps
 
     def target_mask(self, experience: Experience, steps: int) -> Tensor:
-        """The losses read no target state."""
-        return torch.zeros_like(experience.mask)
+        """Where the policy reads the goal all steps: later states are goals."""
+        return torch.full_like(experience.mask, self.hindsight_steps > 0)
 
     # -- acting -----------------------------------------------------------------------------
 

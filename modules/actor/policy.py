@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from modules import chance
 from modules.actor.planner import one_hot, require
-from modules.messages import Directive, Frozen, Situation, WorldSpec
+from modules.messages import ConfigError, Directive, Frozen, Situation, State, WorldSpec
 from modules.nets.mlp import MLP
 
 
@@ -23,7 +23,13 @@ class Policy(Protocol):
 
 @runtime_checkable
 class Distillable(Protocol):
-    """A policy that can be trained towards actions that planning chose (§3.1.3)."""
+    """A policy that can be trained towards actions that planning chose (§3.1.3).
+
+    `hindsight_steps`: 0, or its inputs end with the latent of a goal [M D], and it learns which
+    actions led to where the agent was up to so many steps later.
+    """
+
+    hindsight_steps: int
 
     def divergence(self, inputs: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
         """D(ǎ, A(s)) of §3.1.3, [M] >= 0, of inputs [M D] (`State.inputs`) and target actions
@@ -35,17 +41,22 @@ class NetworkPolicy(nn.Module):
     """A policy by a network from what it reads of a state (`State.inputs`) and tokens [B T E] to
     [M A].
 
-    Before training its output is exactly 0: the last layer is initialised to zero.
+    Before training its output is exactly 0: the last layer is initialised to zero. A policy with
+    `hindsight_steps` also reads the goal. It is an inverse model of several steps: every later
+    state of experience is a goal that the action taken led to (hindsight: Andrychowicz et al. 2017;
+    goal-conditioned supervised learning: Ghosh et al. 2021).
     """
 
     class Config(Frozen):
         """`width` and number of `layers` of the hidden layers. `reads_memory`: whether the network
-        also reads what memory returns.
+        also reads what memory returns. `hindsight_steps`: above 0 it also reads the latent of the
+        goal, and learns from states up to so many steps later.
         """
 
         width: int = Field(256, ge=1, le=8192)
         layers: int = Field(1, ge=0, le=8)
         reads_memory: bool = False
+        hindsight_steps: int = Field(0, ge=0, le=1024)
 
     kind: ClassVar[str]
     discrete: ClassVar[bool]
@@ -63,14 +74,30 @@ class NetworkPolicy(nn.Module):
         super().__init__()
         require(self.kind, world, discrete=self.discrete)
         self.config, self.reads_memory = config, config.reads_memory
+        self.hindsight_steps = config.hindsight_steps
+        if config.hindsight_steps and not world.goal_pixels and world.goal != latent_size:
+            raise ConfigError(
+                "config actor.policy.hindsight_steps: expected a world whose goal is a picture or "
+                f"has {latent_size} numbers, as latents do, {world.id} has {world.goal}; try 0"
+            )
         self.network = MLP(
-            latent_size + readout_size * self.reads_memory,
+            latent_size
+            + readout_size * self.reads_memory
+            + latent_size * bool(self.hindsight_steps),
             config.width,
             world.actions.size,
             config.layers,
             token_shape,
             zero_output=True,
         )
+
+    def inputs(self, state: State) -> Tensor:
+        """What the network reads of a state: `State.inputs`, and the goal with hindsight."""
+        inputs = state.inputs(self.reads_memory)
+        if not self.hindsight_steps:
+            return inputs
+        assert state.goal is not None  # as the constructor requires
+        return torch.cat([inputs, state.goal], -1)
 
 
 class Categorical(NetworkPolicy):
@@ -83,8 +110,9 @@ class Categorical(NetworkPolicy):
         """A network over discrete actions.
 
         `width`, `layers`: of its hidden layers. `reads_memory`: it also reads what memory returns.
-        `temperature` of the softmax that actions are drawn
-        from; 0: the likeliest action.
+        `hindsight_steps`: above 0 it also reads the goal, and learns which actions led to states
+        up to so many steps later. `temperature` of the softmax that actions are drawn from; 0: the
+        likeliest action.
         """
 
         temperature: float = Field(1.0, ge=0, le=100)
@@ -99,7 +127,7 @@ class Categorical(NetworkPolicy):
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """One-hot draws, [B A]."""
-        logits = self.logits(situation.state.inputs(self.reads_memory), directive.tokens)
+        logits = self.logits(self.inputs(situation.state), directive.tokens)
         noise = chance.gumbel(situation.rng_key, "policy", logits.shape[-1])
         drawn = (logits + self.config.temperature * noise).argmax(-1)
         return one_hot(drawn, logits.shape[-1])
@@ -118,9 +146,10 @@ class Gaussian(NetworkPolicy):
         """A network over continuous actions.
 
         `width`, `layers`: of its hidden layers. `reads_memory`: it also reads what memory returns.
-        `noise`: standard deviation of the exploration, before the tanh. `repeat_prob`: probability
-        of the last action again, so that an action lasts 1 / (1 - repeat_prob) steps in the mean
-        (as of `Greedy`).
+        `hindsight_steps`: above 0 it also reads the goal, and learns which actions led to states
+        up to so many steps later. `noise`: standard deviation of the exploration, before the tanh.
+        `repeat_prob`: probability of the last action again, so that an action lasts
+        1 / (1 - repeat_prob) steps in the mean (as of `Greedy`).
         """
 
         noise: float = Field(0.5, ge=0, le=10)
@@ -136,8 +165,7 @@ class Gaussian(NetworkPolicy):
 
     def act(self, situation: Situation, directive: Directive) -> Tensor:
         """Noisy actions, [B A] in (-1, 1), or those of the step before."""
-        inputs = situation.state.inputs(self.reads_memory)
-        raw: Tensor = self.network(inputs, directive.tokens)
+        raw: Tensor = self.network(self.inputs(situation.state), directive.tokens)
         noise = chance.normal(situation.rng_key, "policy", raw.shape[-1])
         drawn = (raw + self.config.noise * noise).tanh()
         if not self.config.repeat_prob:

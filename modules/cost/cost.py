@@ -54,8 +54,11 @@ class Cost(nn.Module):
 
     def action_values(self, state: State, v: Tensor) -> Tensor | None:
         """v·TC(s, a) under weights `v` [M L] of each action, [M A]; None of a critic of states."""
+        if not self.critic.knows_actions:
+            return None
         heads = self.critic.expect(state).critic_actions
-        return None if heads is None else (heads * v.unsqueeze(1)).sum(-1)
+        assert heads is not None
+        return (heads * v.unsqueeze(1)).sum(-1)
 
     def needs_latent(self) -> bool:
         """True where the goal is compared with the latent, which imagination must complete."""

@@ -47,9 +47,10 @@ class Expectation(NamedTuple):
 
 
 class Critic(Protocol):
-    """TC_j(s): one head for each drive."""
+    """TC_j(s): one head for each drive. `knows_actions`: its values are of discrete actions."""
 
     heads: tuple[str, ...]
+    knows_actions: bool
 
     def expect(self, state: State) -> Expectation:
         """The values of M states."""
@@ -128,6 +129,7 @@ class EnsembleCritic(nn.Module):
         self.reads_memory = config.reads_memory
         self.head = config.value_head()
         self.values = self.value_function(world, heads)
+        self.knows_actions = len(self.values.shape) > 1
         weights = weights_of(config.drive_weights, heads, "cost.critic.drive_weights")
         self.register_buffer("weights", weights, persistent=False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))

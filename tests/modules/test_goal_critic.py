@@ -1,9 +1,11 @@
-"""The critic of a goal: the distance in steps, learned from experience without a goal."""
+"""The critics of a goal: the distance in steps, learned from experience without a goal."""
+
+import copy
 
 import pytest
 import torch
 
-from modules.cost.goal_critic import GoalDistance
+from modules.cost.goal_critic import GoalDistance, TimeToGoal
 from modules.messages import SIGNALS, ActionSpec, ConfigError, Experience, State, WorldSpec
 from modules.nets.normalisation import RunningMoment
 from modules.ports import encoded_states
@@ -15,11 +17,10 @@ WORLD = WorldSpec(
 )  # fmt: skip
 
 
-def critic(world=WORLD, heads=("effort", "goal"), **settings):
-    return GoalDistance(
-        config=GoalDistance.Config(**settings), world=world, latent_size=SIZE, heads=heads,
-        discount=0.9,
-    )  # fmt: skip
+def critic(world=WORLD, heads=("effort", "goal"), kind=GoalDistance, size=SIZE, **settings):
+    return kind(
+        config=kind.Config(**settings), world=world, latent_size=size, heads=heads, discount=0.9
+    )
 
 
 def walks(rows=64, steps=5, seed=0):
@@ -49,7 +50,8 @@ def losses_of(made, latents, mask=None):
     targets = encoded_states(experience, latents)
     named, priorities = made.losses(torch.zeros(1), experience, targets[:1], targets)
     assert priorities is None
-    return named["goal distance"]
+    (loss,) = named.values()
+    return loss
 
 
 def state(latent, goal):
@@ -119,18 +121,21 @@ def test_states_k_steps_apart_are_k_apart():
     assert float(apart.detach().mean()) == pytest.approx(4, rel=0.15)
 
 
-def test_steps_outside_a_window_change_nothing():
+@pytest.mark.parametrize("kind", [GoalDistance, TimeToGoal])
+def test_steps_outside_a_window_change_nothing(kind):
     latents = walks()
     mask = torch.ones(latents.shape[:2], dtype=torch.bool)
     mask[::2, 3:] = False
     other = torch.where(mask.unsqueeze(2), latents, latents + 1e6)
-    one, two = critic(), critic()
+    one = critic(kind=kind)
+    two = copy.deepcopy(one)
     torch.testing.assert_close(losses_of(one, latents, mask), losses_of(two, other, mask))
-    torch.testing.assert_close(one.steps.moment, two.steps.moment)
+    torch.testing.assert_close(one.state_dict(), two.state_dict())
 
 
-def test_the_value_is_of_the_head_of_the_goal_and_has_a_gradient_at_it():
-    made = critic()
+@pytest.mark.parametrize("kind", [GoalDistance, TimeToGoal])
+def test_the_value_is_of_the_head_of_the_goal_and_has_a_gradient_at_it(kind):
+    made = critic(kind=kind)
     losses_of(made, walks())
     latent = torch.randn(3, SIZE, requires_grad=True)
     goal = latent.detach().clone()
@@ -145,19 +150,22 @@ def test_the_value_is_of_the_head_of_the_goal_and_has_a_gradient_at_it():
     assert not made.critic_value(state(latent.detach(), None), v).any()
 
 
-def test_other_weights_measure_by_their_own_steps():
-    made, other = critic(), critic()
+@pytest.mark.parametrize("kind", [GoalDistance, TimeToGoal])
+@torch.no_grad()
+def test_other_weights_measure_by_their_own_steps(kind):
+    made, other = critic(kind=kind), critic(kind=kind)
     losses_of(made, walks())
     losses_of(other, 10 * walks())
     place, goal = torch.ones(1, SIZE), torch.zeros(1, SIZE)
-    expected = other.distance(place, goal).detach()
+    expected = other.distance(place, goal)
     assert not torch.equal(made.distance(place, goal), expected)
     made.load_state_dict(other.state_dict())
-    torch.testing.assert_close(made.distance(place, goal).detach(), expected)
+    torch.testing.assert_close(made.distance(place, goal), expected)
 
 
-def test_before_the_first_update_it_is_0():
-    made = critic()
+@pytest.mark.parametrize("kind", [GoalDistance, TimeToGoal])
+def test_before_the_first_update_it_is_0(kind):
+    made = critic(kind=kind)
     assert not made.is_initialised()
     assert not made.expect(state(torch.randn(3, SIZE), torch.randn(3, SIZE))).critic.any()
 
@@ -172,3 +180,57 @@ def test_before_the_first_update_it_is_0():
 def test_it_is_refused_where_there_is_no_goal_in_the_latent(changes, heads, expected):
     with pytest.raises(ConfigError, match=expected):
         critic(WORLD.model_copy(update=changes), heads)
+
+
+def trained(windows, updates=400, **settings):
+    """A critic of two numbers, trained on windows [B W 2] of each update."""
+    torch.manual_seed(0)
+    world = WORLD.model_copy(update={"goal": 2, "vector": 2})
+    made = critic(world, kind=TimeToGoal, size=2, **settings)
+    optimiser = torch.optim.Adam(made.parameters(), lr=3e-3)
+    for number in range(updates):
+        optimiser.zero_grad()
+        losses_of(made, windows(torch.Generator().manual_seed(number))).backward()
+        optimiser.step()
+    return made
+
+
+def round_a_wall(draw, rows=256, steps=5, length=0.1):
+    """Random steps in a square, whose middle is wall but for an opening above y = .6."""
+
+    def is_wall(place):
+        return (place[:, :1].abs() < 0.15) & (place[:, 1:] < 0.6)
+
+    place = 2 * torch.rand(rows, 2, generator=draw) - 1
+    place = torch.where(is_wall(place), place + place.sign() * torch.tensor([0.15, 0.0]), place)
+    places = [place]
+    for _ in range(steps - 1):
+        angle = 2 * torch.pi * torch.rand(rows, generator=draw)
+        step = length * torch.stack([angle.cos(), angle.sin()], 1)
+        after = (place + step).clamp(-1, 1)
+        place = place.where(is_wall(after), after)
+        places.append(place)
+    return torch.stack(places, 1)
+
+
+def test_time_to_a_goal_behind_a_wall_is_that_of_the_way_round():
+    made = trained(round_a_wall, far_steps=40)
+    before, behind, up = (
+        torch.tensor([[x, y]]) for x, y in ((-0.3, -0.3), (0.3, -0.3), (-0.3, 0.6))
+    )
+    with torch.no_grad():
+        across, along = float(made.distance(before, behind)), float(made.distance(before, up))
+    assert 7 < along < 12  # .9, in steps of .1
+    assert across > 1.5 * along
+
+
+def test_time_to_a_goal_there_and_back_differs_where_ways_lead_one_way():
+    def forwards(draw, rows=256, steps=5):
+        place = torch.rand(rows, 1, 1, generator=draw) * 0.8 + torch.arange(steps)[:, None] * 0.05
+        return torch.cat([place, torch.zeros_like(place)], 2)
+
+    made = trained(forwards, far_steps=40)
+    first, last = torch.tensor([[0.3, 0.0]]), torch.tensor([[0.6, 0.0]])
+    with torch.no_grad():
+        assert float(made.distance(first, last)) == pytest.approx(6, rel=0.3)
+        assert float(made.distance(last, first)) > 15
