@@ -37,6 +37,9 @@ SETTINGS = Path(__file__).parent / "two_rooms.yaml"
 PLAN_SEED = 4_000_000
 """Added to the seed of a training for the episodes of its plans."""
 
+REACTION = ("configurator.mode=1", "actor.policy.noise=0", "actor.policy.repeat_prob=0")
+"""Settings of the policy alone."""
+
 _REWARD = SIGNALS.index("reward")
 
 
@@ -163,6 +166,8 @@ def rows_of(runs: Path, size: Size) -> tuple[Rows, Ways]:
     rows, ways = floors(TwoRooms(observation="state"), 20 * size.episodes), list[Ways]()
     for seed in range(size.seeds):
         run = run_of(runs, seed, size)
+        reaction, _ = planned(run, seed, size.episodes, *REACTION)
+        rows.setdefault("Mode-1, by hindsight", []).append(reaction)
         figures, of_seed = planned(run, seed, size.episodes)
         ways.append(of_seed)
         rows.setdefault("plans", []).append(figures | learned_by(run, TwoRooms()))

@@ -332,7 +332,8 @@ def _place(name: str, value: Any) -> Place:
     numbers = np.asarray(value, np.float64) if np.isscalar(value) is False else np.zeros(0)
     if numbers.shape != (2,) or not ((numbers >= 0) & (numbers <= SIDE - 1)).all():
         raise ValueError(
-            f"{name}: expected two numbers from 0 to {SIDE - 1}, pixels, got {value!r}"
+            f"{name}: expected two numbers from 0 to {SIDE - 1}, pixels"
+            f"{', or anywhere' if name == 'start' else ''}, got {value!r}"
         )
     return float(numbers[0]), float(numbers[1])
 

@@ -43,7 +43,7 @@ def test_the_command_trains_plans_and_draws(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["two_rooms.py", *words])
     two_rooms.main()
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
-    assert set(rows) == {"random", "straight line", "plans"}
+    assert set(rows) == {"random", "straight line", "Mode-1, by hindsight", "plans"}
     assert rows["random"][0]["held"] < 0.1 < 0.3 < rows["straight line"][0]["held"] < 0.5
     assert 0 < rows["plans"][0]["place, R²"] <= 1
     assert (tmp_path / "a.png").stat().st_size > 3000

@@ -335,6 +335,48 @@ def test_the_policy_comes_to_do_what_was_planned_and_nothing_else_teaches_it():
     assert float(mind.losses(Batch(never, states, []), LEARNING_KEY)[0]["distillation"]) == 0
 
 
+def walks(seed, rows=64, steps=6):
+    """Random steps of ±1 or 0 in each of two directions: latents [B W 2] and actions [B W 2]."""
+    draw = torch.Generator().manual_seed(seed)
+    actions = torch.randint(-1, 2, (rows, steps, 2), generator=draw).float()
+    start = torch.randint(-5, 6, (rows, 1, 2), generator=draw).float()
+    return torch.cat([start, start + actions[:, :-1].cumsum(1)], 1), actions
+
+
+def test_a_policy_that_reads_the_goal_goes_towards_it_by_hindsight():
+    torch.manual_seed(0)
+    world = FORCE.model_copy(update={"goal": 2})
+    settings = Gaussian.Config(width=32, noise=0, hindsight_steps=4)
+    policy = Gaussian(config=settings, world=world, latent_size=2, token_shape=(0, 0))
+    mind = Actor(config=Actor.Config(), policy=policy, planner=None, world=world, horizon_max=10)
+    descent = torch.optim.Adam(mind.parameters(), lr=0.01)
+    for seed in range(150):
+        latents, actions = walks(seed)
+        no = torch.zeros(latents.shape[:2], dtype=torch.bool)
+        experience = Experience(
+            frames=None, goals=None, vectors=latents, actions=actions, tokens=None,
+            signals=torch.zeros(*no.shape, 6), terminated=no, truncated=no, mask=~no,
+            importance_weights=torch.ones(len(no)), indices=torch.arange(len(no)),
+        )  # fmt: skip
+        states = encoded_states(experience, latents)
+        descent.zero_grad()
+        mind.losses(Batch(experience, states, states), LEARNING_KEY)[0]["hindsight"].backward()
+        descent.step()
+    assert mind.window_steps() == 6
+    places = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 3.0]])
+    goals = torch.tensor([[2.0, 0.0], [0.0, -2.0], [3.0, 5.0]])
+    towards = policy.mean(torch.cat([places, goals], 1)).detach()
+    expected = (goals - places) / 2
+    assert float((towards * expected).sum(1).min()) > 0.3
+    assert float((towards * (1 - expected.abs())).abs().max()) < 0.3
+
+
+def test_a_policy_reads_only_goals_that_are_latents():
+    settings = Gaussian.Config(hindsight_steps=4)
+    with pytest.raises(ConfigError, match=r"a picture or has 1 numbers, .* has none; try 0"):
+        Gaussian(config=settings, world=FORCE, **SHAPE)
+
+
 def test_a_policy_follows_under_the_directive_it_acted_by():
     """Which primed the percept of the next step."""
     torch.manual_seed(0)

@@ -208,3 +208,15 @@ def test_settings_without_sense_are_refused(settings):
 def test_a_goal_inside_a_wall_is_refused():
     with pytest.raises(ValueError, match="goal: expected a place outside of walls"):
         TwoRooms(goal=(32, 50)).reset(seed=0)
+
+
+def test_starts_anywhere_are_in_all_rooms_and_in_no_wall():
+    env = FourRooms(start="anywhere")
+    places = []
+    for seed in range(60):
+        env.reset(seed=seed)
+        places.append(env.place)
+    assert not any(wall.holds(place) for place in places for wall in env.walls)
+    assert {(x > 32, y > 32) for x, y in places} == {(a, b) for a in (0, 1) for b in (0, 1)}
+    with pytest.raises(ValueError, match=r"start: expected two numbers .*or anywhere, got 'there'"):
+        FourRooms(start="there")
