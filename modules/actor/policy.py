@@ -78,7 +78,8 @@ class NetworkPolicy(nn.Module):
         if config.hindsight_steps and not world.goal_pixels and world.goal != latent_size:
             raise ConfigError(
                 "config actor.policy.hindsight_steps: expected a world whose goal is a picture or "
-                f"has {latent_size} numbers, as latents do, {world.id} has {world.goal or 'none'}; try 0"
+                f"has {latent_size} numbers, as latents do, {world.id} has "
+                f"{world.goal or 'none'}; try 0"
             )
         self.network = MLP(
             latent_size
