@@ -347,8 +347,8 @@ def _new_learner(assembly: Assembly, observer: Observer) -> Learner:
     """The learner of a training that begins. Raises ConfigError."""
     settings = assembly.config.settings
     if (source := settings.training.init_from) is not None:
-        for port in init_from(assembly.agent, source, settings.learner.train_modules):
-            observer.report(f"{port} begins fresh: kind or size differ in {source}")
+        for part in init_from(assembly.agent, source, settings.learner.train_modules):
+            observer.report(f"{part} begins fresh: kind or size differ in {source}")
     return _learner(assembly)
 
 

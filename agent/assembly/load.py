@@ -280,11 +280,12 @@ def recorded_drives(run: Path) -> dict[str, str] | None:
 
 
 def init_from(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
-    """Loads the weights of a trained agent, bundled or in a folder, port by port; returns the ports
-    that keep their initial weights.
+    """Loads the weights of a trained agent, bundled or in a folder, port by port, and of ports that
+    differ part by part; returns the ports and parts (`cost.network`) that keep their initial
+    weights.
 
-    These are the ports whose modules have other kinds or sizes there; they must be among `ports`,
-    those that learn. Raises ConfigError if others differ, if no port fits, or if drives differ.
+    These have other kinds or sizes there; their ports must be among `ports`, those that learn.
+    Raises ConfigError if others differ, if no port fits, or if drives differ.
     """
     where = f"config training.init_from: {name!r}"
     place = BUNDLED / name if name in bundled_agents() else Path(name)
@@ -296,21 +297,33 @@ def init_from(agent: Agent, name: str, ports: Collection[str]) -> list[str]:
         )
     saved = trained[1]
     require_same(saved.facts.get("drives", {}), drive_hashes(agent), where)
-    fresh = []
-    for port, module in parametric_modules(agent.modules).items():
-        own, theirs = module.state_dict(), under(saved.tensors["weights"], port)
-        if {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in theirs.items()}:
-            module.load_state_dict(theirs)
-        elif port in ports or not ports:
-            fresh.append(port)
-        else:
+    fresh, modules = list[str](), parametric_modules(agent.modules)
+    for port, module in modules.items():
+        own, theirs = _parts(module.state_dict()), _parts(under(saved.tensors["weights"], port))
+        other = [part for part in own if _shapes(own[part]) != _shapes(theirs.get(part, {}))]
+        if (other or own.keys() != theirs.keys()) and ports and port not in ports:
             raise ConfigError(
                 f"{where} has another {port}, and that is not to learn; use its kinds and sizes, "
                 f"or add {port} to learner.train_modules"
             )
-    if len(fresh) == len(parametric_modules(agent.modules)):
+        fits = [tensors for part, tensors in theirs.items() if part in own and part not in other]
+        module.load_state_dict({n: t for part in fits for n, t in part.items()}, strict=False)
+        fresh += [f"{port}.{part}" for part in other] if fits else [port]
+    if fresh == list(modules):
         raise ConfigError(f"{where} has none of these modules; use its kinds and sizes")
     return fresh
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors of a module, named `part.rest` or `part`, by part."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        parts.setdefault(name.split(".")[0], {})[name] = tensor
+    return parts
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 class Player:

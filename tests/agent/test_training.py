@@ -406,6 +406,25 @@ def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_wo
     assert not (tmp_path / "third").exists()
 
 
+def test_of_another_kind_of_module_the_parts_that_fit_are_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--steps", "120", "--no-live", "--training.evaluate_every=0",
+             "--training.evaluate_episodes=1", "--learner.warmup_steps=100"]  # fmt: skip
+    assert run(["train", "CartPole-v1", "--run", "first", *words]) == 0
+    wide = ["train", "first", "--world_model.unroll_steps=3", "--cost.kind=inferred", *words]
+    assert run([*wide, "--learner.learning_rate=1e-30", "--run", "second"]) == 0
+    told = capsys.readouterr().err
+    assert "cost.network begins fresh" in told
+    assert "cost.critic begins fresh" not in told
+    old, new = (
+        checkpoint.load(checkpoint.newest(tmp_path / place / "checkpoints")[0]).tensors["weights"]
+        for place in ("first", "second")
+    )
+    kept = [name for name in old if name.startswith("cost/critic.members")]
+    assert kept
+    assert all(new[name].equal(old[name]) for name in kept)
+
+
 def test_an_agent_that_was_never_trained_begins_fresh():
     assert training_config(RunRequest(agent="showpiece"))["training"]["init_from"] is None
     assert training_config(RunRequest(agent="krull"))["training"]["init_from"] == "krull"
