@@ -2,22 +2,25 @@
 
     python examples/four_rooms.py --out docs/figures/four_rooms.png
     python examples/four_rooms.py --quick --json
-    python examples/four_rooms.py --seeds 1 --episodes 40
+    python examples/four_rooms.py --seeds 1 --episodes 40 --only modes
 
 Start and goal are in the two rooms on the right, between which there is no door. A hierarchical
-JEPA is learned from the experience of random steps; its level above predicts ten steps at once. The
-same model then plans towards pictures of goals in several ways, over the same episodes: flat, by
-the distance of the plain latents or by the learned one; with sub-goals that the level above plans,
-at as many model calls and at a tenth; with sub-goals on the true shortest way, and with random
-ones. *Touched*: the point was at the goal in some step of 200; *held*: in the last one. The floors
-are a random walk and a straight line to the goal by one who knows both places and not the walls.
+JEPA, the time to goals and a policy towards them are learned from the experience of random steps;
+the level above predicts ten steps at once. The same agent then goes to the places of pictures.
+
+*plans*: flat plans, by the distance of the plain latents, by the whitened one, by the time to the
+goal, at as many model calls and at a quarter; plans with sub-goals by the same three, at fewer
+calls, with sub-goals on the true shortest way, and with random ones. *modes*: Mode-1, Mode-2, and
+configurators that choose between them for .3 of Mode-2's model calls. *Touched*: the point was at
+the goal in some step of 200; *held*: in the last one. The floors are a random walk and a straight
+line to the goal by one who knows both places and not the walls.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -48,24 +51,25 @@ from worlds.point_rooms import FOUR_ID, SIDE, SPEED, STEPS, FourRooms
 SETTINGS = Path(__file__).parent / "four_rooms.yaml"
 
 FLAT = (
+    "configurator.mode=2",
     "actor.planner={kind: cem, samples: 64, iterations: 1, action_repeat: 2}",
     "directive.horizon_steps=40", "directive.model_calls=2048", "directive.commit_steps=4",
 )  # fmt: skip
 LEVELS = (
+    "configurator.mode=2",
     "actor.planner={kind: hierarchical, upper: {kind: cem, samples: 64, iterations: 3}, "
     "lower: {kind: cem, samples: 32, iterations: 2}}",
     "directive.horizon_steps=100", "directive.model_calls=2562", "directive.commit_steps=5",
 )  # fmt: skip
+NEAR = (*FLAT, "directive.horizon_steps=8", "directive.model_calls=512")
+REACTION = ("configurator.mode=1", "actor.policy.noise=0", "actor.policy.repeat_prob=0")
 PLAIN = ("directive.u={goal: 1}", "directive.v={goal: 0}")
 PLANS: Mapping[str, tuple[str, ...]] = {
-    "Mode-1, by hindsight": ("configurator.mode=1", "actor.policy.noise=0",
-                             "actor.policy.repeat_prob=0"),
+    "Mode-1, by hindsight": REACTION,
     "flat, plain latent": (*FLAT, *PLAIN),
     "flat, whitened latent": FLAT,
     "flat, time to goal": FLAT,
-    "flat, time to goal, a quarter": (
-        *FLAT, "directive.horizon_steps=8", "directive.model_calls=512",
-    ),
+    "flat, time to goal, a quarter": NEAR,
     "sub-goals, plain latent": (*LEVELS, *PLAIN),
     "sub-goals, whitened latent": LEVELS,
     "sub-goals, time to goal": LEVELS,
@@ -76,6 +80,21 @@ PLANS: Mapping[str, tuple[str, ...]] = {
     "sub-goals at random": LEVELS,
 }  # fmt: skip
 """Settings of each way to plan, by the time to the goal unless said otherwise."""
+
+_SPENT = f"model_calls_per_episode: {0.3 * 512 * STEPS / 4:.0f}, episode_steps: {STEPS}"
+_STILL = REACTION[1:]
+MODES: Mapping[str, tuple[str, ...]] = {
+    "Mode-1": REACTION,
+    "Mode-2": (*NEAR, *_STILL),
+    "budgeted": (
+        *NEAR, *_STILL, f"configurator={{kind: budgeted, max_commit_steps: 8, {_SPENT}}}",
+    ),
+    "surprise": (*NEAR, *_STILL, "configurator={kind: surprise, max_idle_steps: 6}"),
+    "at random": (*NEAR, *_STILL, f"configurator={{kind: random-rate, {_SPENT}}}"),
+}  # fmt: skip
+"""Settings of each way to choose the mode: Mode-2 as in "flat, time to goal, a quarter", and .3 of
+its model calls.
+"""
 
 SUBGOAL_STEPS = 10
 """Steps of the world to a sub-goal on the shortest way, and for which a random one holds."""
@@ -193,12 +212,16 @@ class AtRandom:
 # -- figures -----------------------------------------------------------------------------------
 
 
-def planned(run: Path, name: str, seed: int, episodes: int) -> tuple[dict[str, float], Ways]:
-    """Episodes, side by side, of an agent that plans towards pictures of goals in one of PLANS."""
+def planned(
+    run: Path, name: str, of_plan: Sequence[str], seed: int, episodes: int
+) -> tuple[dict[str, float], Ways]:
+    """Episodes, side by side, of an agent that goes to the places of pictures in the way `name`,
+    with its settings `of_plan`.
+    """
     settings = (
-        "configurator.mode=2", f"world.num_envs={episodes}", "world.settings={start: null}",
+        f"world.num_envs={episodes}", "world.settings={start: null}",
     )  # fmt: skip
-    player = load(run, *settings, *PLANS[name], seed=PLAN_SEED + seed)
+    player = load(run, *settings, *of_plan, seed=PLAN_SEED + seed)
     agent, world = player.agent, player.world
     setter: SetSubgoals | None = None
     choose = {
@@ -229,6 +252,38 @@ def planned(run: Path, name: str, seed: int, episodes: int) -> tuple[dict[str, f
     return outcome_of(seen) | costs, ways_of(seen)
 
 
+def modes_of(runs: Path, size: Size) -> Rows:
+    """Each way to choose the mode, in the model of each seed."""
+    rows: Rows = {}
+    for seed in range(size.seeds):
+        run = run_of(runs, seed, size)
+        for name, settings in MODES.items():
+            figures, _ = planned(run, name, settings, seed, size.episodes)
+            rows.setdefault(name, []).append(figures)
+    return rows
+
+
+def bars_of_modes(rows: Rows) -> dict[str, bool]:
+    """What must hold of means over seeds, and whether it does."""
+
+    def of(name: str, figure: str = "touched") -> float:
+        return float(column(rows, name, figure).mean())
+
+    gap, calls = of("Mode-2") - of("Mode-1"), "calls, thousands"
+    kept = {
+        name: (of(name) - of("Mode-1")) / gap
+        for name in ("budgeted", "surprise", "at random")
+        if gap > 0 and of(name, calls) <= 0.3 * of("Mode-2", calls)
+    }
+    return {
+        "the gap between the modes is at least .3": gap >= 0.3,
+        "budgeted or surprise keep .8 of it for .3 of the calls": max(
+            kept.get("budgeted", 0), kept.get("surprise", 0)
+        )
+        >= 0.8,
+    }
+
+
 def rows_of(runs: Path, size: Size) -> tuple[Rows, dict[str, Ways]]:
     """Floors, and each way to plan in the model of each seed; the ways of the first seed."""
     rows = floors(FourRooms(observation="state"), 10 * size.episodes)
@@ -237,9 +292,9 @@ def rows_of(runs: Path, size: Size) -> tuple[Rows, dict[str, Ways]]:
         run = run_of(runs, seed, size)
         learned = learned_by(run, FourRooms())
         by_latent = whitened(run, size)
-        for name in PLANS:
+        for name, settings in PLANS.items():
             place = by_latent if "whitened" in name else run
-            figures, of_plan = planned(place, name, seed, size.episodes)
+            figures, of_plan = planned(place, name, settings, seed, size.episodes)
             ways.setdefault(name, of_plan)
             rows.setdefault(name, []).append(figures | learned)
     return rows, ways
@@ -273,16 +328,24 @@ def main() -> None:
         picture="four_rooms",
         runs="four_rooms",
         counts=("seeds", "episodes"),
+        parts=("plans", "modes"),
     )
     size = QUICK if options.quick else Size()
     size = size._replace(
         seeds=options.seeds or size.seeds, episodes=options.episodes or size.episodes
     )
-    rows, ways = rows_of(options.runs, size)
-    drawn = ("flat, whitened latent", "flat, time to goal", "sub-goals, time to goal")
-    draw({name: ways[name] for name in drawn}, options.out)
+    rows: Rows = {}
+    bars: dict[str, bool] = {}
+    if options.only != "modes":
+        rows, ways = rows_of(options.runs, size)
+        bars = bars_of(rows)
+        drawn = ("flat, whitened latent", "flat, time to goal", "sub-goals, time to goal")
+        draw({name: ways[name] for name in drawn}, options.out)
+    if options.only != "plans":
+        modes = modes_of(options.runs, size)
+        rows, bars = rows | modes, bars | bars_of_modes(modes)
     figures = {**size._asdict(), "rows": rows} if options.json else None
-    print_results([table_of(rows)], bars_of(rows), figures)
+    print_results([table_of(rows)], bars, figures)
 
 
 if __name__ == "__main__":

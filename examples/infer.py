@@ -48,7 +48,10 @@ a frame shows a place to a pixel.
 GOAL_ALONE = "directive.v={goal: 1}"
 """The setting of plans by the distance to the goal alone."""
 
-HEAD = 30.0
+PLANS = ("configurator.mode=2", "directive.horizon_steps=16", "directive.model_calls=1024")
+"""Settings of plans that look far enough to go round the square."""
+
+HEAD = 10.0
 """Weight of the inferred head against a step of the way to the goal, chosen on other episodes: less
 leads through the square more often, more leads nowhere (docs/watching.md).
 """
@@ -143,7 +146,7 @@ def inferred(runs: Path, seed: int, size: Size) -> Path:
     place = runs / f"inferred-{size.shown}-{size.updates}-{seed}"
     base = run_of(runs.parent / "two_rooms", seed, size.base)
     trained(
-        place, base, "cost={kind: inferred, drives: [], critic: {kind: goal-distance}}",
+        place, base, "cost={kind: inferred, drives: [], critic: {kind: time-to-goal, window: 9}}",
         "learner.train_modules=[cost]", "learner.batch=64", "learner.online_steps=2",
         "learner.warmup_steps=2", "learner.replay_ratio=1", "learner.learning_rate=0.001",
         f"learner.decay_updates={size.updates}", "learner.weight_decay=0.01",
@@ -199,7 +202,7 @@ def ways(run: Path, drawn: Sequence[tuple[Place, Place]], *overrides: str) -> di
 def rows_of(runs: Path, size: Size) -> Rows:
     """Plans with the inferred head and without, and the clone, a seed each."""
     rows: Rows = {}
-    plans, drawn = ("configurator.mode=2",), starts(size.episodes, 9_000_000)
+    plans, drawn = PLANS, starts(size.episodes, 9_000_000)
     for seed in range(size.seeds):
         run = inferred(runs, seed, size)
         arms: dict[str, tuple[Path, tuple[str, ...]]] = {

@@ -3,12 +3,12 @@
     python examples/two_rooms.py --out docs/figures/two_rooms.png
     python examples/two_rooms.py --quick --json
 
-Perception, world model and the distance to goals are learned from the experience of random steps,
-without reward or goal. Then every fourth step is planned: the cost of a plan is the sum over its
-steps of the distance between what is predicted and the goal's latent. *Touched*: the point was at
-the goal in some step of 200; *held*: in the last one. Places that the goal is reached from at once
-are no starts. The floors are a random walk and a straight line to the goal by one who knows both
-places and not the wall.
+Perception, world model, the time to goals and a policy towards them are learned from the
+experience of random steps, without reward or goal. Then every fourth step is planned: the cost of a
+plan is the sum over its steps of the time from what is predicted to the goal. *Touched*: the point
+was at the goal in some step of 200; *held*: in the last one. Places that the goal is reached from
+at once are no starts. Beside it Mode-1, the policy alone. The floors are a random walk and a
+straight line to the goal by one who knows both places and not the wall.
 """
 
 from __future__ import annotations

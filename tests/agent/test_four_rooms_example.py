@@ -45,13 +45,33 @@ def test_places_read_from_frames_are_moved_out_of_walls():
     ("row", "figure", "value"),
     [
         (SUBGOALS, "touched", 0.94), (SUBGOALS, "held", 0.94),
-        (SUBGOALS, "training, CPU min", 11.0), (TENTH, "held", 0.89), (WHITENED, "held", 0.9), (TIME, "steps", 60.0),
+        (SUBGOALS, "training, CPU min", 11.0), (TENTH, "held", 0.89), (WHITENED, "held", 0.9),
+        (TIME, "steps", 60.0),
     ],
 )  # fmt: skip
 def test_each_bar_can_be_missed(row, figure, value):
     assert all(four_rooms.bars_of(ROWS).values())
     met = four_rooms.bars_of({**ROWS, row: [ROWS[row][0] | {figure: value}]})
     assert list(met.values()).count(False) == 1
+
+
+MODES = {
+    "Mode-1": [{"touched": 0.1, "calls, thousands": 0.0}],
+    "Mode-2": [{"touched": 1.0, "calls, thousands": 20.0}],
+    "budgeted": [{"touched": 0.98, "calls, thousands": 6.0}],
+    "surprise": [{"touched": 0.2, "calls, thousands": 5.0}],
+    "at random": [{"touched": 0.3, "calls, thousands": 6.0}],
+}
+
+
+def test_each_bar_of_the_modes_can_be_missed():
+    assert all(four_rooms.bars_of_modes(MODES).values())
+    for name, figure, value in (
+        ("Mode-1", "touched", 0.75), ("budgeted", "touched", 0.7),
+        ("budgeted", "calls, thousands", 6.1),
+    ):  # fmt: skip
+        changed = four_rooms.bars_of_modes({**MODES, name: [MODES[name][0] | {figure: value}]})
+        assert list(changed.values()).count(False) == 1
 
 
 def test_bad_numbers_are_refused_in_a_line(monkeypatch, capsys):
@@ -75,7 +95,8 @@ def test_the_command_trains_plans_and_draws(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["four_rooms.py", *words])
     four_rooms.main()
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
-    assert set(rows) == {"random", "straight line", *four_rooms.PLANS}
+    ways = {"random", "straight line", *four_rooms.PLANS, *four_rooms.MODES}
+    assert set(rows) == ways
     assert rows["straight line"][0]["held"] == 0
     equal = [rows[name][0]["calls, thousands"] for name in (TIME, WHITENED)]
     assert max(equal) <= 103
