@@ -238,7 +238,14 @@ def _load_trained(agent: Agent, folder: Path, on_note: Callable[[str], object]) 
     if (trained := trained_weights(folder, fits, on_note)) is None:
         return None
     where, saved = trained
-    require_same(saved.facts.get("drives", {}), drives, f"checkpoint {where}")
+    before = saved.facts.get("drives", drives)
+    require_same(before, drives, f"checkpoint {where}")
+    if before.keys() != drives.keys():
+        # As many heads would fit, and hold values in the units of other drives.
+        raise ConfigError(
+            f"config cost.drives: expected {', '.join(before)}, whose values the critic in {where} "
+            f"has learned, got {', '.join(agent.modules.cost.drives)}; leave out what sets them"
+        )
     load_weights(agent.modules, saved.tensors.get("weights", {}), str(where))
     return where
 
