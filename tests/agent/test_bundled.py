@@ -77,8 +77,8 @@ def test_the_emulator_can_stand_in_for_the_model_that_was_learned():
 def test_a_critic_is_not_taken_for_one_of_other_drives():
     """Its heads would fit, and hold values in another unit."""
     with pytest.raises(ConfigError, match=r"cost\.drives: expected pain, score, whose values"):
-        load("pong", preset="fair")
-    load("pong", "cost.drives=[score,pain]", preset="fair").world.close()
+        load("pong", "cost.drives=[signal:-reward,pain]", preset="fair")
+    load("pong", preset="fair").world.close()
 
 
 def test_cart_pole_is_balanced():
