@@ -47,3 +47,14 @@ def test_the_command_trains_plans_and_draws(tmp_path, monkeypatch, capsys):
     assert rows["random"][0]["held"] < 0.1 < 0.3 < rows["straight line"][0]["held"] < 0.5
     assert 0 < rows["plans"][0]["place, R²"] <= 1
     assert (tmp_path / "a.png").stat().st_size > 3000
+
+
+@pytest.mark.slow
+def test_plans_go_through_the_door_by_the_time_to_the_goal(tmp_path):
+    """Two fifths of the updates. A straight line touches .36, and so does Mode-1 at best."""
+    size = two_rooms.Size(steps=12_000, updates=700)
+    run = two_rooms.run_of(tmp_path, 0, size)
+    plans, _ = two_rooms.planned(run, 0, 20)
+    aimless, _ = two_rooms.planned(run, 0, 20, "directive.v={goal: 0}")
+    assert plans["touched"] >= 0.7
+    assert aimless["touched"] <= 0.2
