@@ -203,15 +203,15 @@ def places_of(held: roads.Held) -> NDArray[np.int64]:
     return np.asarray((len(road.SPEEDS) * lane + speed).numpy())
 
 
-def ceilings(held: roads.Held) -> dict[str, float]:
-    """How much of the action's entropy is told by what it did, and by this with the lane and speed
-    before it: no code of two frames tells more.
+def ceilings(held: roads.Held) -> Rows:
+    """The share of the action's entropy in what it did together with the lane and speed before it,
+    more than which no code of two frames tells, and in what it did alone.
     """
     actions, effects = held.actions[:, :-1].flatten().numpy(), effects_of(held)
     places = places_of(held)
     return {
-        "action": information_share(9 * places + effects, actions),
-        "action, by what it did": information_share(effects, actions),
+        "at most": [{"action": information_share(9 * places + effects, actions)}],
+        "at most, what it did": [{"action": information_share(effects, actions)}],
     }
 
 
@@ -242,9 +242,9 @@ def codes_of(run: Path, held: roads.Held) -> dict[str, float]:
     return {
         "action": information_share(codes, actions),
         "what it did": information_share(codes, effects),
-        "to one who knows lane and speed": conditional_share(codes, effects, places),
-        "of this, lane": conditional_share(codes, steering, places),
-        "speed": conditional_share(codes, pedal, places),
+        "what it did, given lane and speed": conditional_share(codes, effects, places),
+        "steering, given these": conditional_share(codes, steering, places),
+        "pedal, given these": conditional_share(codes, pedal, places),
         "leaves": float(np.mean(leaves)),
         "leaves, most": float(np.max(leaves)),
         "codes in use": perplexity(codes, z.shape[1]),
@@ -263,7 +263,7 @@ def road_codes(runs: Path, size: Size) -> Rows:
         name: [codes_of(road_run(runs, name, seed, size), held) for seed in range(size.seeds)]
         for name in ROAD_MODELS
     }
-    return rows | {"at most": [ceilings(held)]}
+    return rows | ceilings(held)
 
 
 # -- output -----------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ def bars_of(rows: Rows) -> dict[str, bool]:
     if "codes first" in rows:
         action, done, leaves = (
             float(column(rows, "codes first", name).mean())
-            for name in ("action", "to one who knows lane and speed", "leaves")
+            for name in ("action", "what it did, given lane and speed", "leaves")
         )
         bars["road: codes say at least .7 of the action"] = action >= 0.7
         bars["road: of what it did, lane and speed being known, as much"] = done >= 0.7

@@ -32,14 +32,14 @@ def information_share(codes: Codes, labels: Codes) -> float:
     return code_information(codes, labels) / max(_entropy(labels), 1e-12)
 
 
-def conditional_share(codes: Codes, labels: Codes, given: Codes) -> float:
-    """I(c; l | g) as a share of H(l | g): what codes tell of labels to one who knows `given`."""
-    told = known = 0.0
-    for value in np.unique(given):
-        here = given == value
-        told += here.sum() * code_information(codes[here], labels[here])
-        known += here.sum() * _entropy(labels[here])
-    return told / max(known, 1e-12)
+def conditional_share(codes: Codes, labels: Codes, condition: Codes) -> float:
+    """I(c; l | s) as a share of H(l | s), s the `condition` [M]: 1 where codes and it tell all."""
+    information = entropy = 0.0
+    for value in np.unique(condition):
+        here = condition == value
+        information += here.sum() * code_information(codes[here], labels[here])
+        entropy += here.sum() * _entropy(labels[here])
+    return information / max(entropy, 1e-12)
 
 
 def _entropy(symbols: Codes) -> float:
