@@ -12,10 +12,12 @@ the place of the action; where an action is known, its prior learns which z the 
 Plans to the places of pictures, as in `examples/two_rooms.py`, in the model that watched; in one
 that knows every action; in one trained on the steps with an action alone.
 
-*road*: frames of a car among leaves in a strong wind. How much the codes say of the car's action,
-of what the action did (at the edge of the road and at its greatest and least speed a part of it
-does nothing) and of the leaves, as shares of their entropies; how many codes are in use; how much
-of the next latents they say by themselves.
+*road*: frames of a car among leaves in a strong wind, no action beside them. How much the codes say
+of the car's action, of what the action did (at the edge of the road and at its greatest and least
+speed a part of it does nothing) and of the leaves, as shares of their entropies; how many codes are
+in use; how much of the next latents they say by themselves; what is read linearly from the latents.
+Four trainings: codes alone, on an encoder with its initial weights; from these on codes and
+encoder; codes and encoder from the beginning; and an encoder that redraws the frame.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ from agent import load
 from command_line import options_of, print_results
 from films import filmed
 from modules.measures.branches import leakage
-from modules.measures.codes import information_share, perplexity
+from modules.measures.codes import conditional_share, information_share, perplexity
 from modules.ports import LatentVariableModel
-from probing import Rows, column, state_of, table_of, trained
+from probing import Rows, column, read_out, state_of, table_of, trained
 from two_rooms import SETTINGS as ROOMS
 from two_rooms import planned
 from worlds import road
@@ -46,22 +48,36 @@ LABELLED = 40
 """One episode in so many has its actions beside the frames: 2.5 % of the steps."""
 
 Z_OF_ROOMS = "latent: {kind: gaussian, size: 2, noise: 0.2, components: 2, weight: 0.02}"
-Z_OF_ROAD = "latent: {kind: categorical, codes: 12, anneal_updates: 100}"
+CODES = "latent: {kind: categorical, codes: 12, anneal_updates: 100}"
+VICREG = "prediction_weight: 25, objective: {kind: vicreg, std_coeff: 25, cov_coeff: 1}"
+BOTH = (f"unroll_steps: 2, target_grad_scale: 1, {VICREG}", 3)
+ROAD_MODELS = {
+    "codes alone": (f"unroll_steps: 1, encoder_grad_scale: 0, {VICREG}", 1),
+    "codes first": BOTH,
+    "both at once": BOTH,
+    "reconstruction": ("unroll_steps: 1, objective: {kind: reconstruction}", 1),
+}
+"""Of each training on the road what its world model has of its own, and the steps of a window that
+are encoded with gradient. "codes first" continues from "codes alone".
+"""
 
 
 class Size(NamedTuple):
-    """Seeds; of the rooms episodes of frames, updates, episodes of plans; of the road the same."""
+    """Seeds; of the rooms episodes of frames, updates, episodes of plans; of the road episodes of
+    frames, updates of codes alone and of the other trainings, held-out episodes.
+    """
 
     seeds: int = 1
     walks: int = 120
     updates: int = 1800
     plans: int = 100
     drives: int = 80
-    road_updates: int = 200
+    alone_updates: int = 400
+    road_updates: int = 300
     held: int = 16
 
 
-QUICK = Size(walks=6, updates=12, plans=2, drives=4, road_updates=4, held=4)
+QUICK = Size(walks=6, updates=12, plans=2, drives=4, alone_updates=4, road_updates=4, held=4)
 
 
 # -- frames -----------------------------------------------------------------------------------
@@ -129,18 +145,21 @@ def rooms(runs: Path, size: Size) -> Rows:
 # -- road -------------------------------------------------------------------------------------
 
 
-def road_run(runs: Path, seed: int, size: Size) -> Path:
-    """A model that has watched the road; no action is known."""
-    place = runs / f"road-{size.drives}-{size.road_updates}-{seed}"
-    film = filmed(runs / f"road-film-{size.drives}", size.drives, drive, 0)
+def road_run(runs: Path, name: str, seed: int, size: Size) -> Path:
+    """A training of ROAD_MODELS on frames of the road; no action is known."""
+    (model, online_steps), begin = ROAD_MODELS[name], ()
+    updates = size.alone_updates if name == "codes alone" else size.road_updates
+    if name == "codes first":
+        begin = (f"training.init_from={road_run(runs, 'codes alone', seed, size)}",)
+    place = runs / f"road-{name.replace(' ', '-')}-{size.drives}-{updates}-{seed}"
     trained(
         place, road.ID,
-        "world_model={kind: latent-action-jepa, width: 256, blocks: 1, unroll_steps: 5, "
-        "target_grad_scale: 1, prediction_weight: 25, invariance_weight: 0, "
-        "objective: {kind: vicreg, std_coeff: 25, cov_coeff: 1}, " + Z_OF_ROAD + "}",
+        "world_model={kind: latent-action-jepa, width: 256, blocks: 1, invariance_weight: 0, "
+        f"{model}, {CODES}}}", f"learner.online_steps={online_steps}",
         f"world.settings={{wind: {roads.WORLDS['strong']['wind']}, leaves: 1.0}}",
         "training.evaluate_episodes=1", "learner.warmup_steps=2", "learner.replay_ratio=1",
-        config=roads.SETTINGS, steps=size.road_updates, seed=seed, recordings=[film],
+        *begin, config=roads.SETTINGS, steps=updates, seed=seed,
+        recordings=[filmed(runs / f"road-film-{size.drives}", size.drives, drive, 0)],
     )  # fmt: skip
     return place
 
@@ -178,10 +197,28 @@ def effects_of(held: roads.Held) -> NDArray[np.int64]:
     return np.asarray((3 * (changes[:, 0] + 1) + changes[:, 1] + 1).numpy())
 
 
+def places_of(held: roads.Held) -> NDArray[np.int64]:
+    """Lane and speed of the car before each action, [E·(T-1)], a number for each of nine."""
+    lane, speed = held.truth["own"][:, :-1].flatten(0, 1).long().unbind(1)
+    return np.asarray((len(road.SPEEDS) * lane + speed).numpy())
+
+
+def ceilings(held: roads.Held) -> Rows:
+    """The share of the action's entropy in what it did together with the lane and speed before it,
+    more than which no code of two frames tells, and in what it did alone.
+    """
+    actions, effects = held.actions[:, :-1].flatten().numpy(), effects_of(held)
+    places = places_of(held)
+    return {
+        "at most": [{"action": information_share(9 * places + effects, actions)}],
+        "at most, what it did": [{"action": information_share(effects, actions)}],
+    }
+
+
 @torch.no_grad()
 def codes_of(run: Path, held: roads.Held) -> dict[str, float]:
-    """What the inferred codes say, on held-out episodes."""
-    latents = roads.latents_of(run, held).encoded
+    """What the inferred codes say, and what is read from the latents, on held-out episodes."""
+    latents = roads.latents_of(run, held)
     player = load(run)
     with closing(player.world):
         model = cast(LatentVariableModel, player.agent.modules.world_model)
@@ -189,7 +226,7 @@ def codes_of(run: Path, held: roads.Held) -> dict[str, float]:
         spec = player.world.spec
     before, after = (
         state_of(part.flatten(0, 1), tokens, len(spec.signals))
-        for part in (latents[:, :-1], latents[:, 1:])
+        for part in (latents.encoded[:, :-1], latents.encoded[:, 1:])
     )
     unknown = torch.zeros(len(before.latent), spec.actions.size)
     z, _ = model.infer_latent(before, unknown, after)
@@ -199,20 +236,34 @@ def codes_of(run: Path, held: roads.Held) -> dict[str, float]:
     sines, cosines = turns.chunk(2, -1)
     quarters = (2 * sines + cosines).numpy()
     leaves = [information_share(codes, quarters[:, leaf]) for leaf in range(quarters.shape[1])]
+    effects, places = effects_of(held), places_of(held)
+    steering, pedal = np.divmod(effects, 3)
+    own = held.truth["own"]
     return {
         "action": information_share(codes, actions),
-        "what it did": information_share(codes, effects_of(held)),
+        "what it did": information_share(codes, effects),
+        "what it did, given lane and speed": conditional_share(codes, effects, places),
+        "steering, given these": conditional_share(codes, steering, places),
+        "pedal, given these": conditional_share(codes, pedal, places),
         "leaves": float(np.mean(leaves)),
         "leaves, most": float(np.max(leaves)),
         "codes in use": perplexity(codes, z.shape[1]),
         "leakage": leakage(z, after.latent),
+        "R² lane": read_out(latents, own[..., :1]).now,
+        "R² speed": read_out(latents, own[..., 1:]).now,
+        "R² cars": read_out(latents, held.truth["cars"]).now,
+        "R² leaves": read_out(latents, held.truth["leaves"]).now,
     }
 
 
 def road_codes(runs: Path, size: Size) -> Rows:
-    """What the codes of each seed say."""
+    """What the codes of each training say, a seed each, and what codes can say at most."""
     held = held_drives(size.held)
-    return {"codes": [codes_of(road_run(runs, seed, size), held) for seed in range(size.seeds)]}
+    rows: Rows = {
+        name: [codes_of(road_run(runs, name, seed, size), held) for seed in range(size.seeds)]
+        for name in ROAD_MODELS
+    }
+    return rows | ceilings(held)
 
 
 # -- output -----------------------------------------------------------------------------------
@@ -228,11 +279,13 @@ def bars_of(rows: Rows) -> dict[str, bool]:
         )
         bars["rooms: at most 8 points behind all actions"] = watched >= full - 0.08
         bars["rooms: ahead of the labelled steps alone"] = watched > few
-    if "codes" in rows:
-        action, leaves = (
-            float(column(rows, "codes", name).mean()) for name in ("action", "leaves")
+    if "codes first" in rows:
+        action, done, leaves = (
+            float(column(rows, "codes first", name).mean())
+            for name in ("action", "what it did, given lane and speed", "leaves")
         )
         bars["road: codes say at least .7 of the action"] = action >= 0.7
+        bars["road: of what it did, lane and speed being known, as much"] = done >= 0.7
         bars["road: and at most .05 of the leaves"] = leaves <= 0.05
     return bars
 

@@ -82,6 +82,7 @@ KINDS: dict[str, dict[str, str]] = {
         "inverse-dynamics": "modules.objectives.inverse_dynamics:InverseDynamics",
         "smoothness": "modules.objectives.smoothness:Smoothness",
         "straightening": "modules.objectives.straightening:Straightening",
+        "reconstruction": "modules.objectives.reconstruction:Reconstruction",
         "sum": "modules.objectives.sum:ObjectiveSum",
         "none": "modules.objectives.none:Unregularised",
     },

@@ -32,6 +32,16 @@ def information_share(codes: Codes, labels: Codes) -> float:
     return code_information(codes, labels) / max(_entropy(labels), 1e-12)
 
 
+def conditional_share(codes: Codes, labels: Codes, condition: Codes) -> float:
+    """I(c; l | s) as a share of H(l | s), s the `condition` [M]: 1 where codes and it tell all."""
+    information = entropy = 0.0
+    for value in np.unique(condition):
+        here = condition == value
+        information += here.sum() * code_information(codes[here], labels[here])
+        entropy += here.sum() * _entropy(labels[here])
+    return information / max(entropy, 1e-12)
+
+
 def _entropy(symbols: Codes) -> float:
     values, places = np.unique(symbols, return_inverse=True)
     plain = code_entropy(places.ravel().astype(np.int64), len(values))

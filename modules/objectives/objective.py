@@ -19,7 +19,9 @@ class Encodings(NamedTuple):
     the encoded action at step t, which led to step t+1; `action_mask` [B T-1] bool: it is known,
     and both steps are valid. `other_view` [B D]: the target encoding of step 0, another
     augmentation of it, without gradient, where the objective `compares_views`;
-    valid where `mask[:, 0]` is. Numbers outside the mask are 0.
+    valid where `mask[:, 0]` is. Numbers outside the mask are 0. `observations` [B T ...]: what
+    was observed at each step, frames uint8 [H Y C] or a vector [N], not masked; None of latents
+    that come from elsewhere.
     """
 
     latents: Tensor
@@ -28,6 +30,7 @@ class Encodings(NamedTuple):
     actions: Tensor
     action_mask: Tensor
     other_view: Tensor
+    observations: Tensor | None = None
 
 
 def encodings_of(
@@ -43,6 +46,9 @@ def encodings_of(
     counted = torch.cat([mask[:, :1], joined.cumprod(1).bool()], 1).to(windows.device)
     actions, other_view = batch.experience.actions, batch.targets[0].latent
     acted = counted[:, 1:]
+    shown = batch.experience.vectors
+    if (frames := batch.experience.frames) is not None:
+        shown = frames[:, frames.shape[1] - mask.shape[1] :]  # behind the context frames
     if batch.experience.action_mask is not None:
         acted = acted & batch.experience.action_mask[:, : steps - 1]
     # Selected, not multiplied by 0: what follows an end may be NaN.
@@ -53,6 +59,7 @@ def encodings_of(
         actions=torch.where(acted.unsqueeze(2), actions[:, : steps - 1], 0.0),
         action_mask=acted,
         other_view=torch.where(counted[:, :1], other_view.detach(), 0.0),
+        observations=None if shown is None else shown[:, :steps],
     )
 
 

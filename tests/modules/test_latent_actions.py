@@ -9,7 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.measures.codes import code_information, information_share, perplexity
+from modules.measures.codes import (
+    code_information,
+    conditional_share,
+    information_share,
+    perplexity,
+)
 from modules.messages import SIGNALS, ActionSpec, Experience, State, WorldSpec
 from modules.objectives.none import Unregularised
 from modules.ports import Batch, LatentVariableModel, encoded_states
@@ -176,5 +181,12 @@ def test_information_of_codes() -> None:
     assert abs(code_information(rng.integers(0, 8, 4000), labels)) < 0.005
     # Two of four labels share a code: half of the entropy is told.
     assert code_information(labels // 2, labels) == pytest.approx(math.log(2), abs=0.01)
+    # To one who knows the state, a code may say what it says by itself of no label.
+    state = rng.integers(0, 4, 4000)
+    code = (labels + state) % 4
+    assert abs(information_share(code, labels)) < 0.01
+    assert conditional_share(code, labels, state) == pytest.approx(1)
+    assert abs(conditional_share(rng.integers(0, 4, 4000), labels, state)) < 0.01
+    assert conditional_share(labels // 2, labels, state) == pytest.approx(0.5, abs=0.01)
     assert perplexity(labels, 16) == pytest.approx(4, rel=0.01)
     assert perplexity(np.zeros(10, np.int64), 16) == pytest.approx(1)

@@ -8,6 +8,7 @@ import torch
 from modules.messages import ConfigError
 from modules.nets.conv import CNN, ImpalaCNN, NatureCNN, SmallCNN
 from modules.nets.film import FiLM
+from modules.nets.gradient import scale_gradient
 from modules.nets.mlp import MLP, ResidualMLP
 from modules.nets.normalisation import RunningScale, soft_log, symexp, symlog, unit_rms
 
@@ -25,6 +26,18 @@ def test_cnn_takes_any_size_and_says_its_features(
     assert made(frames).shape == (2, made.features)
     wide = network(channels, height, width, (2, 3), 2)
     assert wide(frames).shape == (2, 2 * made.features)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.25, 1.0])
+def test_a_gradient_is_scaled_and_at_0_there_is_none(factor: float) -> None:
+    source = torch.tensor([1.0, 2.0], requires_grad=True)
+    scaled = scale_gradient(source * 3, factor)
+    assert scaled.tolist() == [3, 6]
+    assert scaled.requires_grad == (factor > 0)
+    if factor:
+        scaled.sum().backward()  # type: ignore[no-untyped-call]
+        assert source.grad is not None
+        assert source.grad.tolist() == [3 * factor] * 2
 
 
 def test_features_of_an_84_by_84_frame() -> None:
