@@ -51,17 +51,16 @@ from worlds.point_rooms import FOUR_ID, SIDE, SPEED, STEPS, FourRooms
 SETTINGS = Path(__file__).parent / "four_rooms.yaml"
 
 FLAT = (
-    "configurator.mode=2",
     "actor.planner={kind: cem, samples: 64, iterations: 1, action_repeat: 2}",
     "directive.horizon_steps=40", "directive.model_calls=2048", "directive.commit_steps=4",
 )  # fmt: skip
 LEVELS = (
-    "configurator.mode=2",
     "actor.planner={kind: hierarchical, upper: {kind: cem, samples: 64, iterations: 3}, "
     "lower: {kind: cem, samples: 32, iterations: 2}}",
     "directive.horizon_steps=100", "directive.model_calls=2562", "directive.commit_steps=5",
 )  # fmt: skip
 NEAR = (*FLAT, "directive.horizon_steps=8", "directive.model_calls=512")
+MODE_2 = "configurator.mode=2"
 REACTION = ("configurator.mode=1", "actor.policy.noise=0", "actor.policy.repeat_prob=0")
 PLAIN = ("directive.u={goal: 1}", "directive.v={goal: 0}")
 PLANS: Mapping[str, tuple[str, ...]] = {
@@ -85,7 +84,7 @@ _SPENT = f"model_calls_per_episode: {0.3 * 512 * STEPS / 4:.0f}, episode_steps: 
 _STILL = REACTION[1:]
 MODES: Mapping[str, tuple[str, ...]] = {
     "Mode-1": REACTION,
-    "Mode-2": (*NEAR, *_STILL),
+    "Mode-2": (MODE_2, *NEAR, *_STILL),
     "budgeted": (
         *NEAR, *_STILL, f"configurator={{kind: budgeted, max_commit_steps: 8, {_SPENT}}}",
     ),
@@ -218,9 +217,7 @@ def planned(
     """Episodes, side by side, of an agent that goes to the places of pictures in the way `name`,
     with its settings `of_plan`.
     """
-    settings = (
-        f"world.num_envs={episodes}", "world.settings={start: null}",
-    )  # fmt: skip
+    settings = (f"world.num_envs={episodes}", "world.settings={start: null}")
     player = load(run, *settings, *of_plan, seed=PLAN_SEED + seed)
     agent, world = player.agent, player.world
     setter: SetSubgoals | None = None
@@ -294,7 +291,7 @@ def rows_of(runs: Path, size: Size) -> tuple[Rows, dict[str, Ways]]:
         by_latent = whitened(run, size)
         for name, settings in PLANS.items():
             place = by_latent if "whitened" in name else run
-            figures, of_plan = planned(place, name, settings, seed, size.episodes)
+            figures, of_plan = planned(place, name, (MODE_2, *settings), seed, size.episodes)
             ways.setdefault(name, of_plan)
             rows.setdefault(name, []).append(figures | learned)
     return rows, ways
