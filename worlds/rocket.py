@@ -68,13 +68,14 @@ def costs() -> tuple[Vector, Vector]:
     )
 
 
-def riccati(steps: int, discount: float = 1.0) -> tuple[Vector, Vector]:
+def riccati(steps: int, discount: float = 1.0, fuel_weight: float = 1.0) -> tuple[Vector, Vector]:
     """Of the best plan of `steps` H, where nothing limits the thrust: the feedback K [H 2 4], such
     that u_t = -K_t s_t, and the cost to go P [H+1 4 4], such that s_tᵀ P_t s_t is the cost of steps
     t to H-1, discounted from t on. The costates of the plan are λ_t = 2 P_t s_t (Bryson & Ho 1975,
-    §5.2).
+    §5.2). `fuel_weight`: factor of the cost of thrust.
     """
     (a, b), (q, r) = dynamics(), costs()
+    r = fuel_weight * r
     to_go = np.zeros((steps + 1, 4, 4))
     feedback = np.zeros((steps, 2, 4))
     for t in range(steps - 1, -1, -1):

@@ -96,6 +96,11 @@ KINDS: dict[str, dict[str, str]] = {
         "gru": "modules.world_model.predictors.gru:GRUPredictor",
         "conv": "modules.world_model.predictors.conv:ConvPredictor",
         "transformer": "modules.world_model.predictors.transformer:TransformerPredictor",
+        "linear": "modules.world_model.predictors.linear:LinearPredictor",
+    },
+    "signal_head": {
+        "mlp": "modules.world_model.signal_heads.mlp:MLPSignals",
+        "quadratic": "modules.world_model.signal_heads.quadratic:QuadraticSignals",
     },
     "cost": {"cost": "modules.cost.cost:Cost", "inferred": "modules.cost.inferred:InferredCost"},
     "drive": {name: f"{cls.__module__}:{cls.__name__}" for name, cls in DRIVES.items()},

@@ -35,7 +35,7 @@ from worlds.protocols import Reading
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "perception": (),
-    "world_model": ("objective", "predictor", "latent"),
+    "world_model": ("objective", "predictor", "signal_head", "latent"),
     "cost": ("critic",),
     "memory": ("recall",),
     "actor": ("policy", "planner"),
@@ -264,6 +264,7 @@ def default_kind(slot: str, world: WorldSpec) -> str:
         "objective": "none" if world.pixels is None else "vicreg",
         "latent": "categorical",
         "predictor": "mlp",
+        "signal_head": "mlp",
         "cost": "cost",
         "critic": "actions" if discrete else "scalar",
         "memory": "ring",

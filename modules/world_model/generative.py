@@ -14,6 +14,7 @@ from modules.objectives.none import Unregularised
 from modules.ports import Batch
 from modules.world_model.jepa import JEPA
 from modules.world_model.predictors.predictor import Predictor
+from modules.world_model.signal_heads.signal_head import SignalHead
 
 
 class Generative(JEPA):
@@ -56,6 +57,7 @@ class Generative(JEPA):
         token_shape: tuple[int, int],
         context_frames: int,
         predictor: Predictor | None = None,
+        signal_head: SignalHead | None = None,
     ) -> None:
         """`context_frames`: those that perception stacks before the newest."""
         super().__init__(
@@ -65,6 +67,7 @@ class Generative(JEPA):
             token_shape=token_shape,
             objective=Unregularised(),
             predictor=predictor,
+            signal_head=signal_head,
         )
         self._context_frames, self._frame_shape = context_frames, world.pixels
         self.decoder: nn.Module

@@ -23,6 +23,7 @@ from modules.world_model.deterministic import Deterministic
 from modules.world_model.jepa import JEPA
 from modules.world_model.level import Level, LevelSettings
 from modules.world_model.predictors.predictor import Predictor
+from modules.world_model.signal_heads.signal_head import SignalHead
 
 LONGEST_WINDOW = 1000
 """The most steps of experience that the levels together may read."""
@@ -57,6 +58,7 @@ class HierarchicalJEPA(JEPA):
         token_shape: tuple[int, int],
         objective: Objective,
         predictor: Predictor | None = None,
+        signal_head: SignalHead | None = None,
     ) -> None:
         """`predictor`: of the lowest level; None for `MLPPredictor`. Raises ConfigError where the
         levels read more than `LONGEST_WINDOW` steps.
@@ -68,6 +70,7 @@ class HierarchicalJEPA(JEPA):
             token_shape=token_shape,
             objective=objective,
             predictor=predictor,
+            signal_head=signal_head,
         )
         if config.reads_memory:
             raise ConfigError(

@@ -25,14 +25,15 @@ from modules.messages import (
     latents_of,
 )
 from modules.nets.gradient import scale_gradient
-from modules.nets.mlp import MLP
-from modules.nets.normalisation import RunningScale, symexp, symlog
+from modules.nets.normalisation import RunningScale
 from modules.objectives.objective import Objective, encodings_of
 from modules.ports import Batch
 from modules.world_model.deterministic import Deterministic
 from modules.world_model.entities import EntityWrites
 from modules.world_model.predictors.mlp import MLPPredictor
 from modules.world_model.predictors.predictor import Predictor, PredictorSize
+from modules.world_model.signal_heads.mlp import MLPSignals
+from modules.world_model.signal_heads.signal_head import SignalHead, SignalHeadSize
 
 _INITIAL_END_LOGIT = -5.0
 """Logit of `ended` in a fresh model: an episode ends at a step with probability .007."""
@@ -123,11 +124,12 @@ class JEPA(Deterministic, nn.Module):
         token_shape: tuple[int, int],
         objective: Objective,
         predictor: Predictor | None = None,
+        signal_head: SignalHead | None = None,
         variable_size: int = 0,
     ) -> None:
-        """`predictor`: None for `MLPPredictor`. `variable_size`: numbers of a latent variable that
-        the predictor takes beside the action. `token_shape`: of the tokens, followed by what memory
-        returns where the model reads it.
+        """`predictor`: None for `MLPPredictor`. `signal_head`: None for `MLPSignals`.
+        `variable_size`: numbers of a latent variable that the predictor takes beside the action.
+        `token_shape`: of the tokens, followed by what memory returns where the model reads it.
         """
         super().__init__()
         self.reads_memory, self.memory_writes = config.reads_memory, config.memory_writes
@@ -146,7 +148,9 @@ class JEPA(Deterministic, nn.Module):
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
         inputs, outputs = 2 * latent_size + action_size, len(world.signals) + 1
-        self.signal_head = MLP(inputs, width, outputs, 2, token_shape, zero_output=True)
+        self.signal_head = (signal_head or MLPSignals()).network(
+            SignalHeadSize(inputs, width, outputs, token_shape)
+        )
         with torch.no_grad():
             self.signal_head.last.bias[-1] = _INITIAL_END_LOGIT
             if heads > 1:
@@ -206,7 +210,8 @@ class JEPA(Deterministic, nn.Module):
     def _predict_signals(
         self, latent: Tensor, action: Tensor, change: Tensor, tokens: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Standardised symlog signals of the next step [M S], and the logit of its end [M].
+        """Standardised signals of the next step [M S] in the unit of the signal head, and the
+        logit of its end [M].
 
         A network of its own: in one that shares the predictor's trunk, the rare and sudden end of
         an episode makes the latents' predictions worse (CartPole, 5 steps: .13 of the error of
@@ -287,7 +292,7 @@ class JEPA(Deterministic, nn.Module):
             else prediction.hidden
             if tokens is None
             else torch.cat([tokens, prediction.hidden], 1),
-            signals=symexp(self.signal_stats.centre + scale * signals),
+            signals=self.signal_head.decode(self.signal_stats.centre + scale * signals),
             ended=end.sigmoid(),
             uncertainty=prediction.uncertainty,
             goal=state.goal,
@@ -316,10 +321,10 @@ class JEPA(Deterministic, nn.Module):
         dimension d is √(σ_d σ_Δd), or the root mean square error of one step where that is larger,
         so that noise between two views of one frame does not dominate. `invariance`: the same error
         of `states[0]` about its target, another view of the same step, in units of σ (VICReg's
-        third term). `signals`: mean squared error of standardised symlog signals; those of step t+1
-        are the consequence of the action at t. `ended`: cross entropy of `terminated`. Then the
-        objective's penalties on the encodings of all windows, also of those outside
-        `batch_fraction`: statistics of spread need many.
+        third term). `signals`: mean squared error of standardised signals, in the unit of the
+        signal head; those of step t+1 are the consequence of the action at t. `ended`: cross
+        entropy of `terminated`. Then the objective's penalties on the encodings of all windows,
+        also of those outside `batch_fraction`: statistics of spread need many.
 
         Steps behind an end, or where `experience.mask` is false, do not count, nor does what a
         recording lacks: a prediction whose action is unknown, unknown signals and ends. Windows
@@ -351,7 +356,7 @@ class JEPA(Deterministic, nn.Module):
         target = latents_of(targets[:window]).detach()
         if config.target_grad_scale:  # one encoder for both ends of a transition
             target = scale_gradient(online[:, :window], config.target_grad_scale)
-        signals = symlog(experience.signals[:, :window])
+        signals = self.signal_head.encode(experience.signals[:, :window])
         usable = valid[:, 1:] & valid[:, :-1] & ~over[:, :-1]
         first = self._first_statistics_step()
         deltas = target[:, first + 1 :] - target[:, first:-1]

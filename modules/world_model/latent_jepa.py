@@ -13,6 +13,7 @@ from modules.world_model.jepa import JEPA, Prediction
 from modules.world_model.latents.categorical import CategoricalLatent
 from modules.world_model.latents.latent import Error, LatentVariable
 from modules.world_model.predictors.predictor import Predictor
+from modules.world_model.signal_heads.signal_head import SignalHead
 
 
 class LatentJEPA(JEPA):
@@ -44,6 +45,7 @@ class LatentJEPA(JEPA):
         objective: Objective,
         latent: LatentVariable,
         predictor: Predictor | None = None,
+        signal_head: SignalHead | None = None,
     ) -> None:
         """`predictor`: None for `MLPPredictor`."""
         super().__init__(
@@ -53,6 +55,7 @@ class LatentJEPA(JEPA):
             token_shape=token_shape,
             objective=objective,
             predictor=predictor,
+            signal_head=signal_head,
             variable_size=latent.spec.size,
         )
         self.z, self.latent = latent, latent.spec

@@ -51,7 +51,8 @@ def test_it_is_a_world_model_that_learns_and_takes_a_predictor_but_no_objective(
     model = generative()
     assert isinstance(model, WorldModel)
     assert isinstance(model, Learnable)
-    assert inner_slots("world_model", Generative) == {"predictor": "predictor"}
+    slots = {"predictor": "predictor", "signal_head": "signal_head"}
+    assert inner_slots("world_model", Generative) == slots
 
 
 @pytest.mark.parametrize("shape", [(36, 36, 1), (84, 84, 1), (64, 64, 3), (40, 210, 3), (6, 9, 1)])

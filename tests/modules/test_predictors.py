@@ -38,6 +38,7 @@ from modules.ports import Batch
 from modules.world_model.jepa import JEPA
 from modules.world_model.predictors.conv import ConvPredictor
 from modules.world_model.predictors.gru import GRUPredictor
+from modules.world_model.predictors.linear import LinearPredictor
 from modules.world_model.predictors.mlp import MLPPredictor
 from modules.world_model.predictors.predictor import Predictor, PredictorSize
 from modules.world_model.predictors.transformer import TransformerPredictor
@@ -50,6 +51,7 @@ PREDICTORS: dict[str, Callable[[], Predictor]] = {
     "transformer": lambda: TransformerPredictor(
         config=TransformerPredictor.Config(patch_size=5, attention_heads=2)
     ),
+    "linear": LinearPredictor,
 }
 SIZE = PredictorSize(latent=LATENT, action=ACTION, width=16, blocks=2, token_shape=TOKENS)
 
