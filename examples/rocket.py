@@ -228,7 +228,7 @@ class Flight(NamedTuple):
 
 def flown(place: Path, agent: Path, seed: int, size: Size, *overrides: str) -> Flight:
     """Flights of an agent, side by side, recorded in the folder `place`; read where it is there."""
-    file = place / "flight.pt"
+    file = place / "flight.npz"
     if not file.is_file():
         shutil.rmtree(place, ignore_errors=True)
         moments, names = list[Moment](), list[str]()
@@ -246,8 +246,9 @@ def flown(place: Path, agent: Path, seed: int, size: Size, *overrides: str) -> F
             ways=torch.stack([start_of(moment) for moment in moments], 1),
             thrusts=thrusts_of(moments[0], THRUST),
         )
-        torch.save(tuple(flight), file)
-    return Flight(*torch.load(file, weights_only=True))
+        np.savez(file, **{name: part.numpy() for name, part in flight._asdict().items()})
+    with np.load(file) as parts:
+        return Flight(**{name: torch.from_numpy(parts[name]) for name in Flight._fields})
 
 
 def in_the_open(runs: Path, size: Size) -> tuple[Rows, Flight]:
