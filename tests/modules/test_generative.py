@@ -180,7 +180,7 @@ def test_it_learns_to_draw_the_next_frame_of_a_small_world() -> None:
     for _ in live(agent, world, 400, 0):
         pass
     learner = Learner(agent, config=assembly.config.settings.learner, seed=0)
-    losses = [learner.update() for _ in range(250)]
+    losses = [learner.update() for _ in range(700)]
     # A prediction cannot know which branch the fork takes.
     for name, share in (("reconstruction", 0.3), ("prediction", 0.6)):
         values = [one[f"world_model/{name}"] for one in losses]
