@@ -193,7 +193,7 @@ class TimeToGoal(GoalCritic):
     A quasimetric, learned as the largest one in which no step of experience is longer than 1 (Wang
     et al. 2023): d(s, s') <= 1 for each step, and d(s, g) as large as that allows for states s and
     g of other times. The triangle inequality, which the form of d grants, joins single steps to
-    ways that nobody has gone. With a network f of two parts (Liu et al. 2023)
+    ways that no episode went. With a network f of two parts (Liu et al. 2023)
 
         d(s, g) = ‖f1(s) - f1(g)‖ + max_i relu(f2(s)_i - f2(g)_i)
 
