@@ -236,5 +236,5 @@ def test_sigterm_ends_a_command_like_ctrl_c():
     for child in children:
         child.send_signal(signal.SIGTERM)
     for child in children:
-        _, error = child.communicate(timeout=10)
+        _, error = child.communicate(timeout=60)
         assert (child.returncode, error.splitlines()[-1]) == (130, "sextet: stopped")
