@@ -99,7 +99,7 @@ SUBGOAL_STEPS = 10
 """Steps of the world to a sub-goal on the shortest way, and for which a random one holds."""
 
 
-QUICK = Size(seeds=1, steps=1600, updates=20, episodes=2)
+QUICK = Size(seeds=1, steps=1200, updates=12, episodes=1)
 
 
 def run_of(runs: Path, seed: int, size: Size) -> Path:
