@@ -36,6 +36,7 @@ from modules.messages import Directive, Observation, Situation
 from probing import Rows, column, table_of, trained
 from two_rooms import (
     PLAN_SEED,
+    REACTION,
     Size,
     Ways,
     draw,
@@ -61,7 +62,6 @@ LEVELS = (
 )  # fmt: skip
 NEAR = (*FLAT, "directive.horizon_steps=8", "directive.model_calls=512")
 MODE_2 = "configurator.mode=2"
-REACTION = ("configurator.mode=1", "actor.policy.noise=0", "actor.policy.repeat_prob=0")
 PLAIN = ("directive.u={goal: 1}", "directive.v={goal: 0}")
 PLANS: Mapping[str, tuple[str, ...]] = {
     "Mode-1, by hindsight": REACTION,

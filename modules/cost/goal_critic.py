@@ -112,7 +112,7 @@ class GoalDistance(GoalCritic):
     whitens, like the commute time, with power 1 like the biharmonic distance (Lipman et al. 2010),
     in which slow features count more: it goes on growing where that of ½ is as large as it gets,
     and a wall in between makes it longer. α is fitted such that states k steps apart in
-    experience are k apart. W and α are learned from experience without a goal.
+    experience are k apart.
     """
 
     class Config(GoalCritic.Config):
@@ -205,9 +205,9 @@ class TimeToGoal(GoalCritic):
     class Config(GoalCritic.Config):
         """Settings of `time-to-goal`.
 
-        width: hidden units of f. size: outputs of each of its parts. far_steps: states that are
-        farther apart are no longer pushed apart. slack: root mean square by which steps of
-        experience may be longer than 1.
+        window: steps of experience that a loss reads. width: hidden units of f. size: outputs of
+        each of its parts. far_steps: states that are farther apart are no longer pushed apart.
+        slack: root mean square by which steps of experience may be longer than 1.
         """
 
         width: int = Field(default=128, ge=1, le=8192)
@@ -295,7 +295,8 @@ class TimeToGoal(GoalCritic):
         rows, steps = mask.shape
         step = torch.arange(steps, device=mask.device)
         # Windows are drawn at random, so that any other one is a random one.
-        other = (torch.arange(rows, device=mask.device)[:, None] + 1 + step) % rows
+        shift = 1 + step % max(rows - 1, 1)
+        other = (torch.arange(rows, device=mask.device)[:, None] + shift) % rows
         apart = self.between(features, features[other, step])
         counted = (mask & mask[other, step]).float()
         nearer = nn.functional.softplus(1 - apart / self.config.far_steps, beta=6)

@@ -234,3 +234,11 @@ def test_time_to_a_goal_there_and_back_differs_where_ways_lead_one_way():
     with torch.no_grad():
         assert float(made.distance(first, last)) == pytest.approx(6, rel=0.3)
         assert float(made.distance(last, first)) > 15
+
+
+def test_no_window_is_paired_with_itself_in_a_small_batch():
+    made = critic(kind=TimeToGoal)
+    apart = torch.zeros(2, 5, 2 * made.config.size)
+    apart[1] = 1000
+    nearness = made._nearness(apart, torch.ones(2, 5, dtype=torch.bool))
+    assert float(nearness) < 1e-3  # that of a state and itself is 1
