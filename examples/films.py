@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,16 @@ def filmed(
         return place
     partial = place.with_name(f"{place.name}.partial")
     for episode in range(episodes):
-        folder = partial / f"{episode:04}"
-        folder.mkdir(parents=True, exist_ok=True)
         frames, actions = film(episode)
-        for step, frame in enumerate(frames):
-            cv2.imwrite(str(folder / f"{step:03}.png"), frame[..., ::-1])
+        put_frames(partial / f"{episode:04}", frames)
         if labels and episode % labels == 0:
-            np.save(folder / "actions.npy", actions)
+            np.save(partial / f"{episode:04}" / "actions.npy", actions)
     partial.rename(place)
     return place
+
+
+def put_frames(folder: Path, frames: Iterable[NDArray[Any]]) -> None:
+    """Writes the frames [H Y 3] of an episode as numbered pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for step, frame in enumerate(frames):
+        cv2.imwrite(str(folder / f"{step:04}.png"), frame[..., ::-1])

@@ -1,4 +1,4 @@
-"""`examples/watch.py` and `infer.py`: films, the square, their bars, and the commands."""
+"""`examples/watch.py`, `watch_and_act.py` and `infer.py`: films, their bars, and the commands."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ import torch
 
 import infer
 import watch
+import watch_and_act
 from agent.recording.readers import open_recording
 from films import filmed
 from worlds import road
@@ -104,6 +105,42 @@ def test_each_bar_of_watching_can_be_missed(row, figures):
     assert list(watch.bars_of(WATCHED | {row: [figures]}).values()).count(False) == 1
 
 
+ACTED = {
+    "road, 2000 steps": [{"score": 10.0}], "road, 2000 steps, watched": [{"score": 50.0}],
+    "road, 8000 steps": [{"score": 45.0}], "road, 8000 steps, watched": [{"score": 60.0}],
+    "Boxing": [{"game score": 4.0}], "Boxing, watched": [{"game score": 7.0}],
+    "Krull": [{"game score": 100.0}], "Krull, watched": [{"game score": 90.0}],
+    "Pong": [{"game score": 2.0}], "Pong, watched": [{"game score": 3.0}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "figures"),
+    [("road, 2000 steps, watched", {"score": 44.0}), ("Pong, watched", {"game score": 2.9})],
+)
+def test_each_bar_of_acting_after_watching_can_be_missed(row, figures):
+    assert all(watch_and_act.bars_of(ACTED).values())
+    assert list(watch_and_act.bars_of(ACTED | {row: [figures]}).values()).count(False) == 1
+
+
+def test_a_car_that_does_not_act_keeps_its_lane():
+    frames, actions = watch_and_act.keeping(5)
+    own = (np.stack(frames) == (235, 235, 240)).all(-1).any(1)  # columns with the car's colour
+    assert len(frames) == road.STEPS
+    assert (own == own[0]).all()
+    assert set(actions.tolist()) == {watch_and_act.KEEP}
+
+
+@pytest.mark.slow
+def test_the_films_of_a_game_end_with_its_episodes(monkeypatch):
+    monkeypatch.setattr(watch_and_act, "LONGEST", 300)
+    films = list(watch_and_act.plays("breakout", 800))
+    lengths = [len(film) for film in films]
+    assert sum(lengths) == 800
+    assert max(lengths) <= 300
+    assert films[0][0].shape == (210, 160, 3)
+
+
 @pytest.mark.parametrize(
     ("row", "figures"),
     [
@@ -118,12 +155,17 @@ def test_each_bar_of_the_inferred_objective_can_be_missed(row, figures):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [watch, infer])
+@pytest.mark.parametrize("program", [watch, watch_and_act, infer])
 def test_the_command_trains_and_prints(program, tmp_path, monkeypatch, capsys):
     words = ["--quick", "--json", "--runs", str(tmp_path / "runs" / program.__name__)]
     monkeypatch.setattr(sys, "argv", [f"{program.__name__}.py", *words])
     program.main()
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     road_rows = {*watch.ROAD_MODELS, "at most", "at most, what it did"}
-    expected = {"watch": {*WATCHED, *road_rows}, "infer": {*INFERRED, "cloning alone"}}
+    acted = {"road, 400 steps", "road, 400 steps, watched", "Breakout", "Breakout, watched"}
+    expected = {
+        "watch": {*WATCHED, *road_rows},
+        "watch_and_act": acted,
+        "infer": {*INFERRED, "cloning alone"},
+    }
     assert set(rows) == expected[program.__name__]
