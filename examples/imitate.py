@@ -133,9 +133,14 @@ def bars_of(rows: Rows) -> dict[str, bool]:
 def main() -> None:
     """Records and trains what is missing, and prints the table."""
     options = options_of(
-        __doc__, quick="small trainings, under a minute", runs="imitate", parts=tuple(TASKS)
+        __doc__,
+        quick="small trainings, under a minute",
+        runs="imitate",
+        parts=tuple(TASKS),
+        counts=("seeds",),
     )
     size = QUICK if options.quick else Size()
+    size = size._replace(seeds=options.seeds or size.seeds)
     names = (options.only,) if options.only else USUAL
     rows = rows_of(options.runs, {name: TASKS[name] for name in names}, size)
     figures = {**size._asdict(), "rows": rows} if options.json else None

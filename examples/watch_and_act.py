@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,8 @@ GAMES_SEED, JUDGE_SEED = 7, 4_000_000
 
 class Size(NamedTuple):
     """On the road: seeds, watched episodes, updates by watching, own steps and updates, planned
-    episodes. Games; in each watched steps, updates by watching, own steps, judged episodes.
+    episodes. Games and seeds of each; watched steps, updates by watching, own steps, judged
+    episodes.
     """
 
     seeds: int = 3
@@ -68,13 +70,14 @@ class Size(NamedTuple):
     drive_updates: int = 200
     plans: int = 8
     games: tuple[str, ...] = tuple(GAMES)
+    game_seeds: int = 1
     play_steps: int = 25_000
     play_watching: int = 4000
     own_steps: int = 10_000
     judged: int = 30
 
 
-QUICK = Size(1, 4, 2, (400,), 2, 1, ("Breakout",), 200, 4, 400, 1)
+QUICK = Size(1, 4, 2, (400,), 2, 1, ("Breakout",), 1, 200, 4, 400, 1)
 
 
 # -- road --------------------------------------------------------------------------------------
@@ -166,26 +169,24 @@ def game_watched(runs: Path, game: str, seed: int, size: Size) -> Path:
 
 
 def games(runs: Path, size: Size) -> Rows:
-    """Scores after own steps in each game, with and without watching; one seed."""
+    """Scores after own steps in each game, with and without watching, a seed each."""
     rows: Rows = {}
-    for game in size.games:
-        for after in ("", WATCHED):
-            place = runs / f"{game}-{size.own_steps}{after.replace(', ', '-')}-0"
-            settings = ["training.evaluate_every=0"]
-            if after:
-                settings.append(f"training.init_from={game_watched(runs, game, 0, size)}")
-            result = trained(
-                place, f"ALE/{game}-v5", *settings, preset="atari-small", protocol="100k",
-                steps=size.own_steps, seed=0,
-            )  # fmt: skip
-            judged = evaluate(
-                place, protocol="100k", episodes=size.judged, num_envs=min(10, size.judged),
-                seed=JUDGE_SEED,
-            )  # fmt: skip
-            assert judged.mean_return is not None  # whole episodes were asked for
-            rows[f"{game}{after}"] = [
-                {"game score": judged.mean_return, "CPU s": result["cpu_seconds"]}
-            ]
+    for game, seed, after in product(size.games, range(size.game_seeds), ("", WATCHED)):
+        place = runs / f"{game}-{size.own_steps}{after.replace(', ', '-')}-{seed}"
+        settings = ["training.evaluate_every=0"]
+        if after:
+            settings.append(f"training.init_from={game_watched(runs, game, seed, size)}")
+        result = trained(
+            place, f"ALE/{game}-v5", *settings, preset="atari-small", protocol="100k",
+            steps=size.own_steps, seed=seed,
+        )  # fmt: skip
+        judged = evaluate(
+            place, protocol="100k", episodes=size.judged, num_envs=min(10, size.judged),
+            seed=JUDGE_SEED,
+        )  # fmt: skip
+        assert judged.mean_return is not None  # whole episodes were asked for
+        figures = {"game score": judged.mean_return, "CPU s": result["cpu_seconds"]}
+        rows.setdefault(f"{game}{after}", []).append(figures)
     return rows
 
 
@@ -221,9 +222,15 @@ PARTS = {"drive": drives, "atari": games}
 def main() -> None:
     """Films and trains what is missing, and prints the tables."""
     options = options_of(
-        __doc__, quick="small trainings, under a minute", runs="watch", parts=tuple(PARTS)
+        __doc__,
+        quick="small trainings, under a minute",
+        runs="watch",
+        parts=tuple(PARTS),
+        counts=("seeds",),
     )
     size = QUICK if options.quick else Size()
+    if options.seeds:
+        size = size._replace(seeds=options.seeds, game_seeds=options.seeds)
     options.runs.mkdir(parents=True, exist_ok=True)
     names = (options.only,) if options.only else tuple(PARTS)
     tables = [PARTS[name](options.runs, size) for name in names]

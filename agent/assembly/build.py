@@ -5,7 +5,8 @@ its module, and is passed by name what it has further parameters for:
 
 `world` WorldSpec · `rows` · `live_world` the World itself · `latent_size` D · `encode_frame` of
 perception · `context_frames` that it stacks before the present one · `drives`, `heads` their
-names · `intrinsic_cost`, the drives in this world · `token_shape` (T, E) · `discount` ·
+names · `energies`, those that a critic learns from: of the heads, then what the cost infers ·
+`intrinsic_cost`, the drives in this world · `token_shape` (T, E) · `discount` ·
 `readout_size` U of what memory returns · `horizon_max` the longest plan, steps · `levels_above`
 the macro-actions of the levels of the world model · `base` the BaseDirective of a configurator ·
 and the modules of its inner slots, of a list of slots a list.
@@ -49,7 +50,7 @@ from modules.cost.drives import DRIVES, IntrinsicCost
 from modules.memory import interventions as of_memory
 from modules.messages import ActionSpec, ConfigError, WorldSpec
 from modules.ports import World
-from modules.weights import subgoals
+from modules.weights import EXPERT, subgoals
 from worlds.catalog import search_current_folder
 from worlds.make import make_world, world_spec
 
@@ -316,7 +317,9 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     # The critic within the cost has a head for each drive, so these names come first.
     if config.drives:
         facts["intrinsic_cost"] = IntrinsicCost(config.drives, world.spec.signals)
-        facts["drives"] = facts["heads"] = tuple(config.drives)
+        facts["drives"] = facts["heads"] = facts["energies"] = tuple(config.drives)
+        if getattr(slots["cost"].cls, "infers_objective", False):
+            facts["energies"] += (EXPERT,)
     readout = construct("memory").initial(1).readout
     facts["readout_size"] = readout.shape[1]
     cost = construct("cost")
