@@ -114,8 +114,8 @@ def runs_of(
         last = dict(matches.get((name, arm), {}))
         if study.arms[arm].tune is not None:
             last["configurator.weights"] = str(tuned_folder(folder, name, arm))
-        if study.arms[arm].train is not None:
-            agent = str(trained_folder(folder, name, arm, seed))
+        if (trainer := study.trainer(arm)) is not None:
+            agent = str(trained_folder(folder, name, trainer, seed))
         settings = merge(settings_of_arm(study, world, arm, last), {"seed": seed})
         runs.append(
             PlannedRun(name, arm, seed, world.steps, study.trace, settings, study.plugins, agent)
@@ -160,10 +160,11 @@ def check(study: Study) -> None:
             last = {} if arm.match is None else {arm.match.setting: 0.5}
             settings = settings_of_arm(study, world, name, last)
             try:
-                if arm.train is None:
+                if (trainer := study.trainer(name)) is None:
                     tree = configure(request_of(settings, study.plugins, world.agent))[0]
                 else:
-                    tree = training_config(training_of(study, world, name, study.seeds[0]))
+                    tree = training_config(training_of(study, world, trainer, study.seeds[0]))
+                    tree = merge(tree, settings if trainer != name else {})
                 # Interventions mean the same in every world: one check is enough.
                 reading = reading_of(tree, kinds)
                 if reading not in specs or (arm.interventions and place == 0):

@@ -81,7 +81,8 @@ class ArmTraining(_Part):
 class Arm(_Part):
     """Settings over those of the study and the world; `interventions` as with `--intervene`.
 
-    `worlds`: those in which the arm runs; empty: all.
+    `worlds`: those in which the arm runs; empty: all. `agent_of`: an arm whose agent, trained for
+    the same seed, plays here; settings and interventions of this arm did not hold in its training.
     """
 
     about: str = ""
@@ -91,6 +92,7 @@ class Arm(_Part):
     match: Matching | None = None
     tune: ArmTuning | None = None
     train: ArmTraining | None = None
+    agent_of: str | None = None
 
 
 class Contrast(_Part):
@@ -196,6 +198,12 @@ class Study(_Part):
                     f"arms.{name}: has tune and train, and would be tuned before it is trained; "
                     "leave one out"
                 )
+            if arm.agent_of is not None and (arm.tune is not None or arm.train is not None):
+                raise ValueError(f"arms.{name}: has agent_of, and tune or train; leave one out")
+            if arm.agent_of is not None and self.arms[arm.agent_of].train is None:
+                raise ValueError(
+                    f"arms.{name}.agent_of: {arm.agent_of!r} has no training; name one with train"
+                )
             if arm.match is not None and self.arms[arm.match.arm].match is not None:
                 raise ValueError(
                     f"arms.{name}.match.arm: {arm.match.arm!r} is matched itself; name a plain arm"
@@ -222,6 +230,11 @@ class Study(_Part):
             ("curves", self.curves),
             ("energies", self.energies),
             *((f"{where}.arm", (match.arm,)) for where, match in matches),
+            *(
+                (f"arms.{name}.agent_of", (arm.agent_of,))
+                for name, arm in self.arms.items()
+                if arm.agent_of is not None
+            ),
         ]
         yield from ((where, arm) for where, arms in named for arm in arms)
 
@@ -240,6 +253,10 @@ class Study(_Part):
     def runs_in(self, world: str, *arms: str) -> bool:
         """Whether all of these arms run in the world."""
         return all(not self.arms[arm].worlds or world in self.arms[arm].worlds for arm in arms)
+
+    def trainer(self, arm: str) -> str | None:
+        """The arm whose training an arm's agent has: itself, `agent_of`, or None."""
+        return arm if self.arms[arm].train is not None else self.arms[arm].agent_of
 
     def pairs(self) -> list[tuple[StudyWorld, str]]:
         """Each world with each arm that runs in it."""
@@ -297,6 +314,12 @@ def read_study(name: str | Path) -> Study:
         for world in settings.worlds:
             if world not in (known := [one.id for one in study.worlds]):
                 raise ConfigError(f"study {name}: arms.{arm}.worlds: {not_one_of(world, known)}")
+    for at, arm in study.pairs():
+        if (trainer := study.trainer(arm)) is not None and not study.runs_in(at.id, trainer):
+            raise ConfigError(
+                f"study {name}: arms.{arm}.agent_of: {trainer!r} is not trained in {at.id}; set "
+                f"arms.{arm}.worlds"
+            )
     return study
 
 

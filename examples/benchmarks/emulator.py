@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from agent import load
+from agent.assembly.load import Player
 from agent.bench.programs import add_engine_options, engine_of, results_of
 from agent.engines.engine import Job, Report
 from agent.engines.threads import default_threads
@@ -94,39 +95,35 @@ class Ratio(NamedTuple):
 # -- plays -------------------------------------------------------------------------------------
 
 
-def rewards_of(
+def signals_of(
     world: World, choose: Callable[[int, Observation], Tensor], steps: int, seed: int
-) -> tuple[list[float], int]:
-    """The sum of rewards of each row in `steps` steps of it, and the episodes that ended.
+) -> tuple[Tensor, int]:
+    """The signals [T B S] of `steps` steps of each row, and the episodes that ended.
 
     `choose(step, observation)`: encoded actions [B A].
     """
-    observation = world.reset(seed)
-    scores, ends = torch.zeros(world.num_envs), 0
+    observation, signals, ends = world.reset(seed), list[Tensor](), 0
     for step in range(steps):
         observation = world.step(choose(step, observation))
-        scores += observation.signals[:, SIGNALS.index("reward")]
+        signals.append(observation.signals)
         ends += int((observation.terminated | observation.truncated).sum())
-    return scores.tolist(), ends
+    return torch.stack(signals), ends
 
 
-def random_play(game: str, steps: int) -> dict[str, Any]:
-    """Scores of uniform actions, a row a score."""
-    with closing(make_world(f"ALE/{game}-v5", num_envs=RANDOM_ROWS)) as world:
+def random_signals(game: str, rows: int, steps: int, seed: int) -> tuple[Tensor, int]:
+    """`signals_of` uniform actions in `rows` environments."""
+    with closing(make_world(f"ALE/{game}-v5", num_envs=rows)) as world:
         size = world.spec.actions.size
 
         def choose(step: int, observation: Observation) -> Tensor:
-            keys = chance.keys(0, RANDOM_ROWS, step)
+            keys = chance.keys(seed, rows, step)
             return one_hot(chance.integers(keys, "random agent", size), size)
 
-        scores, ends = rewards_of(world, choose, steps, seed=0)
-    return {"scores": scores, "episodes": ends}
+        return signals_of(world, choose, steps, seed)
 
 
-def planned_play(play: Play, steps: int, settings: list[str]) -> dict[str, Any]:
-    """The score of an agent that plans, its model calls and its CPU time."""
-    chosen = [] if play.planner == "default" else [f"actor.planner.kind={play.planner}"]
-    player = load(f"ALE/{play.game}-v5", *chosen, *settings, preset=play.preset, seed=play.seed)
+def agent_signals(player: Player, steps: int, seed: int) -> tuple[Tensor, dict[str, Any]]:
+    """The signals [T B S] of an agent's steps; its `episodes`, `model_calls` and CPU time."""
     calls = 0
 
     def choose(step: int, observation: Observation) -> Tensor:
@@ -138,15 +135,30 @@ def planned_play(play: Play, steps: int, settings: list[str]) -> dict[str, Any]:
 
     began = time.process_time()
     with closing(player.world) as world:
-        scores, ends = rewards_of(world, choose, steps, play.seed)
-    actor = player.config.slots["actor"]
-    return {
-        "planner_kind": actor.inner["planner"].kind,
-        "scores": scores,
-        "episodes": ends,
-        "model_calls": calls,
-        "cpu_s": round(time.process_time() - began, 1),
-    }
+        signals, ends = signals_of(world, choose, steps, seed)
+    seconds = round(time.process_time() - began, 1)
+    return signals, {"episodes": ends, "model_calls": calls, "cpu_s": seconds}
+
+
+def scores_of(signals: Tensor) -> list[float]:
+    """The sum of rewards of each row of signals [T B S]."""
+    scores: list[float] = signals[..., SIGNALS.index("reward")].sum(0).tolist()
+    return scores
+
+
+def random_play(game: str, steps: int) -> dict[str, Any]:
+    """Scores of uniform actions, a row a score."""
+    signals, ends = random_signals(game, RANDOM_ROWS, steps, seed=0)
+    return {"scores": scores_of(signals), "episodes": ends}
+
+
+def planned_play(play: Play, steps: int, settings: list[str]) -> dict[str, Any]:
+    """The score of an agent that plans, its model calls and its CPU time."""
+    chosen = [] if play.planner == "default" else [f"actor.planner.kind={play.planner}"]
+    player = load(f"ALE/{play.game}-v5", *chosen, *settings, preset=play.preset, seed=play.seed)
+    signals, costs = agent_signals(player, steps, play.seed)
+    kind = player.config.slots["actor"].inner["planner"].kind
+    return {"planner_kind": kind, "scores": scores_of(signals), **costs}
 
 
 def carry_out(

@@ -72,10 +72,10 @@ def test_the_command_trains_judges_and_draws(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_an_agent_that_remembers_fetches_and_without_what_memory_returns_does_not(tmp_path):
-    size = rooms.Size(seeds=1, steps=40_000, updates=2000)
-    run = rooms.run_of(tmp_path, 0, size, remembers=True)
-    whole = rooms.judged(run, 0, 60, ())
-    zeroed = rooms.judged(run, 0, 60, (rooms.FORGOTTEN,))
-    assert rooms.place_read(rooms.judged(run, 1, 200, ()), with_readout=True) >= 0.8
-    assert whole.short.mean() >= 0.6
-    assert zeroed.short.mean() <= 0.4
+    """The whole training: after a quarter of its updates .09 is fetched, as by a random walk."""
+    run = rooms.run_of(tmp_path, 0, rooms.Size(), remembers=True)
+    whole = rooms.judged(run, 0, 100, ())
+    zeroed = rooms.judged(run, 0, 100, (rooms.FORGOTTEN,))
+    assert whole.fetched.mean() >= 0.35
+    assert zeroed.fetched.mean() <= 0.1
+    assert (whole.first_action != zeroed.first_action).mean() >= 0.2

@@ -118,6 +118,12 @@ def figures(folder):
         (with_arm(tune={"steps": 1}), "tune.steps"),
         (with_arm(tune={"price": float("inf")}), "finite"),
         (with_arm(tune={}, train={"steps": 9}), "tune and train"),
+        (with_arm(agent_of="act"), "Did you mean 'acts'"),
+        (with_arm(agent_of="acts"), "'acts' has no training"),
+        (with_arm(agent_of="acts", train={"steps": 9}), "leave one out"),
+        ({"worlds": [*TINY["worlds"], {"id": "Acrobot-v1"}],
+          "arms": {**TINY["arms"], "learns": {"train": {"steps": 9}, "worlds": ["CartPole-v1"]},
+                   "x": {"agent_of": "learns"}}}, "'learns' is not trained in Acrobot-v1"),
         (with_arm(tune={}, settings={"configurator.kind": "fixed"}), "'fixed' cannot be tuned"),
         (with_arm(tune={}), "'surprise' cannot be tuned"),
         ({"arms": {**TINY["arms"], "Acts_too": {}}}, "'Acts_too' and 'acts-too' would share"),
@@ -338,6 +344,31 @@ def test_a_tuned_arm_has_the_agent_of_its_world(tmp_path):
     assert settings["directive"]["risk"] == 3
 
 
+def test_arms_play_the_agent_that_is_trained_for_another(tmp_path):
+    arms = {
+        "acts": {"train": {"steps": 40, "settings": {"learner.warmup_steps": 20}}},
+        "same": {"agent_of": "acts"},
+        "short": {"agent_of": "acts", "settings": {"directive.horizon_steps": 3},
+                  "interventions": ["clamp:risk=1"]},
+    }  # fmt: skip
+    study = study_of(
+        {"name": "trained", "question": "?", "arms": arms, "seeds": [0, 1], "measures": ["return"],
+         "worlds": [{"id": "CartPole-v1", "steps": 30}]}, "trained",
+    )  # fmt: skip
+    folder = begin(study, tmp_path / "trained")
+    run_study(study, folder, SerialEngine(), silent)
+    trained = sorted((folder / "trained").iterdir())
+    assert [place.name for place in trained] == [f"cartpole-v1--acts--{seed}" for seed in (0, 1)]
+    learned = yaml.safe_load((trained[0] / "config.yaml").read_text())
+    played = yaml.safe_load((folder / "runs/cartpole-v1--short--0/config.yaml").read_text())
+    assert (learned["interventions"], played["interventions"]) == ([], ["clamp:risk=1"])
+    assert learned["directive"]["horizon_steps"] != 3 == played["directive"]["horizon_steps"]
+    of_arm = figures(folder)
+    for seed in (0, 1):
+        assert of_arm["CartPole-v1", "same", seed] == of_arm["CartPole-v1", "acts", seed]
+    assert "plays the agent of acts" in as_markdown(study, find(study, [], tmp_path), {})
+
+
 def test_an_interrupted_training_is_done_again(tmp_path, monkeypatch):
     arms = {"acts": {"train": {"steps": 40, "settings": {"learner.warmup_steps": 20}}}}
     study = study_of(
@@ -520,10 +551,10 @@ def test_the_report_stands_by_itself(done):
 # -- those that come with the package -----------------------------------------------------------
 
 
-def test_nine_studies_come_with_the_package(capsys):
+def test_ten_studies_come_with_the_package(capsys):
     assert set(shipped()) == {
         "modes", "surprise-threshold", "reweighting", "priming", "ablate-each-output",
-        "swap-each-module", "learned-configurator", "uncertainty", "subgoals",
+        "swap-each-module", "learned-configurator", "uncertainty", "subgoals", "memory",
     }  # fmt: skip
     assert command(["list", "studies"]) == 0
     shown = capsys.readouterr().out.splitlines()
@@ -553,7 +584,7 @@ def test_a_shipped_study_runs(name, tmp_path, monkeypatch, capsys):
     assert command(words) == 0, capsys.readouterr().err
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     small = quick(read_study(name))
-    assert last["runs"] == len(small.arms) * len(small.worlds)
+    assert last["runs"] == len(small.pairs())
     assert last["missing"] == 0
     assert Path("out/report.html").is_file()
 
