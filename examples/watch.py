@@ -49,7 +49,7 @@ TRY_STEPS = 10
 than few long ones: three episodes of 200 steps did not teach which z an action is (docs/LOG.md).
 """
 
-Z_OF_ROOMS = "latent: {kind: gaussian, size: 2, noise: 0.2, components: 2, weight: 0.02}"
+Z_OF_ROOMS = "latent: {kind: gaussian, size: 2, noise: 0.2, components: 2, weight: 0.004}"
 CODES = "latent: {kind: categorical, codes: 12, anneal_updates: 100}"
 VICREG = "prediction_weight: 25, objective: {kind: vicreg, std_coeff: 25, cov_coeff: 1}"
 BOTH = (f"unroll_steps: 2, target_grad_scale: 1, {VICREG}", 3)

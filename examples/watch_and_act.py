@@ -1,4 +1,4 @@
-"""First watching, then acting: what frames that somebody else has seen save in own steps.
+"""First watching, then acting: what the frames of other drivers and players save in own steps.
 
     python examples/watch_and_act.py --only drive --json
     python examples/watch_and_act.py --only atari --json
@@ -10,7 +10,7 @@ model `latent-action-jepa` learns from them, and perception with it. Then the us
 with the perception (`training.init_from`), beside the same training without.
 
 *drive*: 16,000 frames of a car that keeps its lane and its speed among leaves in a strong wind,
-then 1,000 to 8,000 own random steps by `examples/road.yaml`, 200 updates whatever their number.
+then 1,000 to 8,000 own random steps by `examples/road.yaml`, 200 updates for each number of them.
 Then every step is planned in what was learned, as in `examples/driving.py`: progress in steps at
 full speed, collisions, and what the plans weigh, progress less 35 a collision.
 
