@@ -20,9 +20,6 @@ A signal and a drive of a plugin have weight 1: the agent has them only because 
 them. A sub-goal head has weight 0: it is set by the configurator.
 """
 
-EXPERT = "expert"
-"""The head, and the energy, of an objective inferred from an expert (cost `inferred`)."""
-
 
 def weights(
     named: Mapping[str, float],

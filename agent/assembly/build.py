@@ -5,8 +5,7 @@ its module, and is passed by name what it has further parameters for:
 
 `world` WorldSpec · `rows` · `live_world` the World itself · `latent_size` D · `encode_frame` of
 perception · `context_frames` that it stacks before the present one · `drives`, `heads` their
-names · `energies`, those that a critic learns from: of the heads, then what the cost infers ·
-`intrinsic_cost`, the drives in this world · `token_shape` (T, E) · `discount` ·
+names · `intrinsic_cost`, the drives in this world · `token_shape` (T, E) · `discount` ·
 `readout_size` U of what memory returns · `horizon_max` the longest plan, steps · `levels_above`
 the macro-actions of the levels of the world model · `base` the BaseDirective of a configurator ·
 and the modules of its inner slots, of a list of slots a list.
@@ -50,7 +49,7 @@ from modules.cost.drives import DRIVES, IntrinsicCost
 from modules.memory import interventions as of_memory
 from modules.messages import ActionSpec, ConfigError, WorldSpec
 from modules.ports import World
-from modules.weights import EXPERT, subgoals
+from modules.weights import subgoals
 from worlds.catalog import search_current_folder
 from worlds.make import make_world, world_spec
 
@@ -317,9 +316,7 @@ def build_agent(config: ResolvedConfig, world: World) -> Agent:
     # The critic within the cost has a head for each drive, so these names come first.
     if config.drives:
         facts["intrinsic_cost"] = IntrinsicCost(config.drives, world.spec.signals)
-        facts["drives"] = facts["heads"] = facts["energies"] = tuple(config.drives)
-        if getattr(slots["cost"].cls, "infers_objective", False):
-            facts["energies"] += (EXPERT,)
+        facts["drives"] = facts["heads"] = tuple(config.drives)
     readout = construct("memory").initial(1).readout
     facts["readout_size"] = readout.shape[1]
     cost = construct("cost")

@@ -48,10 +48,6 @@ class Cost(nn.Module):
         """IC_i(s), [M K], differentiable in the state."""
         return self.intrinsic_cost.energies(state)
 
-    def learned_from(self, state: State) -> Tensor:
-        """The energies that the critic learns from, [M K]: those of the drives."""
-        return self.intrinsic(state)
-
     def critic_value(self, state: State, v: Tensor) -> Tensor:
         """v·TC(s) under weights `v` [M L], [M]; at the best action of a critic of actions."""
         return self.critic.critic_value(state, v)
@@ -77,7 +73,7 @@ class Cost(nn.Module):
         experience, states, targets = batch
         with torch.no_grad():
             visited = encoded_state(experience, latents_of(targets))
-            energies = self.learned_from(visited).view(len(experience.mask), len(targets), -1)
+            energies = self.intrinsic(visited).view(len(experience.mask), len(targets), -1)
         return self.critic.losses(energies, self._of_drives(experience), states, targets)
 
     def _of_drives(self, experience: Experience) -> Experience:

@@ -64,9 +64,7 @@ class Critic(Protocol):
     def losses(
         self, energies: Tensor, experience: Experience, states: list[State], targets: list[State]
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """As `modules.ports.Learnable`; `energies` [B W K] are, at each step, those of the heads,
-        then what the cost infers.
-        """
+        """As `modules.ports.Learnable`; `energies` [B W K] are the drives' at each step."""
 
     def on_update(self) -> None:
         """Called after each optimiser step."""
@@ -234,14 +232,13 @@ class EnsembleCritic(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         """The loss of the values of `states` for n-step returns, and priorities [B].
 
-        `energies` [B W K], of which the first L are read; `head_mask` [B W L] (float, 1 or 0): the
-        heads that each step trains, None: all. Each member is compared with its own target network.
-        Every head has the same weight in the loss, since the directive may change v; the priority
-        of a window is the mean absolute error under `drive_weights`.
+        `energies` [B W L]; `head_mask` [B W L] (float, 1 or 0): the heads that each step trains,
+        None: all. Each member is compared with its own target network. Every head has the same
+        weight in the loss, since the directive may change v; the priority of a window is the mean
+        absolute error under `drive_weights`.
         """
         steps = len(states)
         terminated, mask = self._ends(experience)
-        energies = energies[..., : len(self.heads)]
         later = n_step_return(energies, terminated, mask, steps, self.discount, self.n_steps)
         if experience.action_mask is not None and self.values.per_action(self.weights) is not None:
             later = later._replace(mask=later.mask & experience.action_mask[:, :steps])

@@ -1,9 +1,8 @@
-"""The critics of a goal: how far it is, in steps (LeCun 2022, §3.2; goals: §4.6 and 4.7)."""
+"""The critics of a goal: how many steps away it is (LeCun 2022, §3.2; goals: §4.6 and 4.7)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -13,7 +12,6 @@ from modules.cost.critic import Expectation
 from modules.messages import ConfigError, Experience, Frozen, State, WorldSpec, latents_of
 from modules.nets.mlp import MLP
 from modules.nets.normalisation import RunningMoment, RunningScale
-from modules.weights import known
 
 GOAL = "goal"
 """The head, and the drive, of the goal."""
@@ -71,7 +69,9 @@ class GoalCritic(nn.Module, ABC):
         states: list[State],
         targets: list[State],
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """One loss, no priorities."""
+        """One loss, no priorities. `energies` are not read: what a goal will cost follows from the
+        way to it.
+        """
 
     def expect(self, state: State) -> Expectation:
         """The distances of M states."""
@@ -200,9 +200,6 @@ class TimeToGoal(GoalCritic):
     the first is the same there and back, the second is not. The constraint has a Lagrange
     multiplier, which the optimiser raises while steps are longer. It needs experience whose states
     are all of one layout: states of different ones are as far apart as those of no way.
-
-    A step may count as more than 1 by what it costs (`step_costs`). Then d is the least cost of a
-    way, and what costs nothing but in passing is gone round.
     """
 
     class Config(GoalCritic.Config):
@@ -210,20 +207,15 @@ class TimeToGoal(GoalCritic):
 
         window: steps of experience that a loss reads. width: hidden units of f. size: outputs of
         each of its parts. far_steps: states that are farther apart are no longer pushed apart.
-        slack: root mean square by which steps of experience may be longer than they count.
-        step_costs: by the name of a drive, or `expert` of the cost `inferred`, the steps for which
-        a unit of its energy counts in addition, in the state that a step leads to; energies below 0
-        count nothing, so that no step is shorter than 1.
+        slack: root mean square by which steps of experience may be longer than 1.
         """
 
         width: int = Field(default=128, ge=1, le=8192)
         size: int = Field(default=32, ge=1, le=1024)
         far_steps: float = Field(default=60, gt=1, le=1e6)
         slack: float = Field(default=0.1, gt=0, le=1)
-        step_costs: dict[str, Annotated[float, Field(ge=0, le=1e6)]] = Field(default_factory=dict)
 
     config: Config
-    step_costs: Tensor
 
     def __init__(
         self,
@@ -232,15 +224,11 @@ class TimeToGoal(GoalCritic):
         world: WorldSpec,
         latent_size: int,
         heads: tuple[str, ...],
-        energies: tuple[str, ...],
         discount: float,
     ) -> None:
         super().__init__(
             config=config, world=world, latent_size=latent_size, heads=heads, discount=discount
         )
-        known(config.step_costs, energies, "cost.critic.step_costs")
-        costs = torch.tensor([config.step_costs.get(name, 0.0) for name in energies])
-        self.register_buffer("step_costs", costs, persistent=False)
         self.scale = RunningScale(latent_size)
         self.network = MLP(latent_size, config.width, 2 * config.size, layers=2)
         self.log_multiplier = nn.Parameter(torch.zeros(()))
@@ -286,15 +274,14 @@ class TimeToGoal(GoalCritic):
         targets: list[State],
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         """`time to goal`: how near states of different windows are, and the multiplier times the
-        mean square by which steps are longer than they count.
+        mean square by which steps are longer than 1.
         """
         latents = latents_of(targets)[:, : self.config.window].detach()
         mask = experience.mask[:, : self.config.window]
         self.scale.update(latents[mask])
         features = self.features(latents)
         both = (mask[:, 1:] & mask[:, :-1]).float()
-        counted = 1 + energies[:, 1 : self.config.window].relu() @ self.step_costs
-        longer = (self.between(features[:, :-1], features[:, 1:]) - counted).relu().square()
+        longer = (self.between(features[:, :-1], features[:, 1:]) - 1).relu().square()
         excess = (longer * both).sum() / both.sum().clamp_min(1) - self.config.slack**2
         multiplier = self.log_multiplier.exp()
         # The multiplier grows by the excess, the network shrinks it: opposite signs.

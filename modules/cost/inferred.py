@@ -13,7 +13,9 @@ from modules.cost.drives import IntrinsicCost
 from modules.messages import Energy, Experience, State, WorldSpec, latents_of
 from modules.nets.mlp import MLP
 from modules.ports import Batch
-from modules.weights import EXPERT
+
+EXPERT = "expert"
+"""The head of the inferred objective, the last one."""
 
 
 class InferredCost(Cost):
@@ -64,11 +66,6 @@ class InferredCost(Cost):
             each = value.unsqueeze(1).expand(-1, actions.shape[1], -1)
             actions = torch.cat([actions, each], -1)
         return energy.replace(critic=critic, critic_actions=actions)
-
-    def learned_from(self, state: State) -> Tensor:
-        """Those of the drives, then that of the inferred head."""
-        expert = self.expert_energy(state.latent).unsqueeze(-1)
-        return torch.cat([super().learned_from(state), expert], -1)
 
     def critic_value(self, state: State, v: Tensor) -> Tensor:
         """v·TC(s) under weights `v` [M L], [M], the inferred head included."""

@@ -95,7 +95,6 @@ class SubgoalCritic(EnsembleCritic):
         head_mask: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         """As of any critic; `energies` [B W K] of the drives. A step trains its task's head."""
-        energies = energies[..., : len(self.task_weights)]
         task = (energies @ self.task_weights).unsqueeze(-1)
         task = task.expand(*energies.shape[:-1], self.tasks)
         return super().losses(

@@ -18,11 +18,9 @@ WORLD = WorldSpec(
 
 
 def critic(world=WORLD, heads=("effort", "goal"), kind=GoalDistance, size=SIZE, **settings):
-    learned = {"energies": heads} if kind is TimeToGoal else {}
     return kind(
-        config=kind.Config(**settings), world=world, latent_size=size, heads=heads, discount=0.9,
-        **learned,
-    )  # fmt: skip
+        config=kind.Config(**settings), world=world, latent_size=size, heads=heads, discount=0.9
+    )
 
 
 def walks(rows=64, steps=5, seed=0):
@@ -47,12 +45,10 @@ def experience_of(latents, mask=None):
     )  # fmt: skip
 
 
-def losses_of(made, latents, mask=None, energies=None):
+def losses_of(made, latents, mask=None):
     experience = experience_of(latents, mask)
     targets = encoded_states(experience, latents)
-    if energies is None:
-        energies = torch.zeros(*latents.shape[:2], 2)
-    named, priorities = made.losses(energies, experience, targets[:1], targets)
+    named, priorities = made.losses(torch.zeros(1), experience, targets[:1], targets)
     assert priorities is None
     (loss,) = named.values()
     return loss
@@ -186,21 +182,15 @@ def test_it_is_refused_where_there_is_no_goal_in_the_latent(changes, heads, expe
         critic(WORLD.model_copy(update=changes), heads)
 
 
-def trained(
-    windows, updates=400, pain=lambda latents: torch.zeros_like(latents[..., 0]), **settings
-):
-    """A critic of two numbers, trained on windows [B W 2] of each update; `pain` [B W] is the
-    energy of the first drive, effort.
-    """
+def trained(windows, updates=400, **settings):
+    """A critic of two numbers, trained on windows [B W 2] of each update."""
     torch.manual_seed(0)
     world = WORLD.model_copy(update={"goal": 2, "vector": 2})
     made = critic(world, kind=TimeToGoal, size=2, **settings)
     optimiser = torch.optim.Adam(made.parameters(), lr=3e-3)
     for number in range(updates):
         optimiser.zero_grad()
-        latents = windows(torch.Generator().manual_seed(number))
-        energies = torch.stack([pain(latents), torch.zeros_like(latents[..., 0])], -1)
-        losses_of(made, latents, energies=energies).backward()
+        losses_of(made, windows(torch.Generator().manual_seed(number))).backward()
         optimiser.step()
     return made
 
@@ -232,40 +222,6 @@ def test_time_to_a_goal_behind_a_wall_is_that_of_the_way_round():
         across, along = float(made.distance(before, behind)), float(made.distance(before, up))
     assert 7 < along < 12  # .9, in steps of .1
     assert across > 1.5 * along
-
-
-def test_a_way_through_what_costs_is_longer_than_one_round_it():
-    """Steps of .1 in a square with a strip |x| < .15 below y = .6 that is no wall, but hurts."""
-
-    def anywhere(draw, rows=256, steps=5):
-        turns = 2 * torch.pi * torch.rand(rows, steps - 1, generator=draw)
-        steps_taken = 0.1 * torch.stack([turns.cos(), turns.sin()], 2)
-        start = 2 * torch.rand(rows, 1, 2, generator=draw) - 1
-        return torch.cat([start, start + steps_taken.cumsum(1)], 1)
-
-    def strip(latents):
-        return ((latents[..., 0].abs() < 0.15) & (latents[..., 1] < 0.6)).float()
-
-    before, behind = torch.tensor([[-0.3, -0.3]]), torch.tensor([[0.3, -0.3]])
-    across = []
-    for costs in ({}, {"effort": 6.0}):
-        made = trained(anywhere, pain=strip, far_steps=40, step_costs=costs)
-        with torch.no_grad():
-            across.append(float(made.distance(before, behind)))
-    assert across[0] == pytest.approx(6, rel=0.3)
-    assert across[1] > 1.4 * across[0]
-
-
-def test_a_step_is_not_shorter_for_a_reward_and_costs_are_of_known_energies():
-    made, plain = (critic(kind=TimeToGoal, step_costs=costs) for costs in ({"effort": 3.0}, {}))
-    plain.load_state_dict(made.state_dict())
-    latents = walks()
-    rewards = torch.full((*latents.shape[:2], 2), -1.0)
-    torch.testing.assert_close(
-        losses_of(made, latents, energies=rewards), losses_of(plain, latents, energies=rewards)
-    )
-    with pytest.raises(ConfigError, match=r"step_costs.*pian"):
-        critic(kind=TimeToGoal, step_costs={"pian": 1.0})
 
 
 def test_time_to_a_goal_there_and_back_differs_where_ways_lead_one_way():
