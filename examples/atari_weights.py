@@ -117,8 +117,8 @@ def rows_of(runs: Path, size: Size) -> Rows:
     for seed in range(size.seeds):
         for name, task in TASKS.items():
             for arm in ARMS:
-                calls = "-".join(word.rpartition("=")[2] for word in (*size.settings, str(seed)))
-                place = runs / f"{task.game}-{arm.replace(', ', '-')}-{size.steps}-{calls}.json"
+                words = "-".join(word.rpartition("=")[2] for word in (*size.settings, str(seed)))
+                place = runs / f"{task.game}-{arm.replace(', ', '-')}-{size.steps}-{words}.json"
                 if not place.is_file():
                     runs.mkdir(parents=True, exist_ok=True)
                     write_json(place, played(task, arm, seed, size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +10,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+Film = tuple[list[Any], NDArray[Any] | None]
+"""The frames [H Y 3] of an episode, and the actions between them, one less; None: unknown."""
 
-def filmed(
-    place: Path, episodes: int, film: Callable[[int], tuple[list[Any], NDArray[Any]]], labels: int
-) -> Path:
-    """A folder of `episodes` of pictures, where it is not there. `film` gives the frames of one and
-    the actions between them, which are put beside each `labels`-th; 0: beside none.
+
+def filmed(place: Path, films: Iterable[Film], labels: int) -> Path:
+    """A folder of films; they are asked for where it is not there. Actions are put beside each
+    `labels`-th film; 0: beside none.
     """
     if place.is_dir():
         return place
     partial = place.with_name(f"{place.name}.partial")
-    for episode in range(episodes):
-        frames, actions = film(episode)
-        put_frames(partial / f"{episode:04}", frames)
-        if labels and episode % labels == 0:
-            np.save(partial / f"{episode:04}" / "actions.npy", actions)
+    for number, (frames, actions) in enumerate(films):
+        folder = partial / f"{number:04}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for step, frame in enumerate(frames):
+            cv2.imwrite(str(folder / f"{step:04}.png"), frame[..., ::-1])
+        if labels and number % labels == 0 and actions is not None:
+            np.save(folder / "actions.npy", actions)
     partial.rename(place)
     return place
-
-
-def put_frames(folder: Path, frames: Iterable[NDArray[Any]]) -> None:
-    """Writes the frames [H Y 3] of an episode as numbered pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for step, frame in enumerate(frames):
-        cv2.imwrite(str(folder / f"{step:04}.png"), frame[..., ::-1])

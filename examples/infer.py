@@ -124,7 +124,7 @@ def shown(place: Path, episodes: int) -> Path:
             frames.append(env.picture(env.place))
         return frames, np.stack(actions)
 
-    return filmed(place, episodes, film, labels=1)
+    return filmed(place, map(film, range(episodes)), labels=1)
 
 
 def own(runs: Path, seed: int, size: Size) -> Path:

@@ -7,10 +7,12 @@ of held-out episodes, in the present and as the world model predicts them.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from torch import Tensor
 
 from agent import load, train
 from agent.learning.statistics import Estimate, mean
-from command_line import table
+from command_line import print_results, table
 from modules.measures.probes import fit_linear, r_squared, read_linear
 from modules.messages import State
 
@@ -187,3 +189,20 @@ def table_of(rows: Rows) -> str:
         cells = [mean(column(rows, row, name)) if name in seeds[0] else None for name in names]
         lines.append([row, *("" if cell is None else shown(cell) for cell in cells)])
     return table(["", *names], lines)
+
+
+def print_parts(
+    parts: Mapping[str, Callable[[Path, Any], Rows]],
+    options: argparse.Namespace,
+    size: Any,
+    bars_of: Callable[[Rows], Mapping[str, bool]],
+) -> None:
+    """Makes the rows of the part `--only`, or of all, at a `size`, a NamedTuple; prints a table of
+    each, the bars of all rows, and with `--json` sizes and rows.
+    """
+    options.runs.mkdir(parents=True, exist_ok=True)
+    names = (options.only,) if options.only else tuple(parts)
+    tables = [parts[name](options.runs, size) for name in names]
+    rows = {name: seeds for table in tables for name, seeds in table.items()}
+    figures = {**size._asdict(), "rows": rows} if options.json else None
+    print_results([table_of(table) for table in tables], bars_of(rows), figures)

@@ -22,6 +22,7 @@ encoder; codes and encoder from the beginning; and an encoder that redraws the f
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -33,12 +34,12 @@ from numpy.typing import NDArray
 
 import road as roads
 from agent import load
-from command_line import options_of, print_results
+from command_line import options_of
 from films import filmed
 from modules.measures.branches import leakage
 from modules.measures.codes import conditional_share, information_share, perplexity
 from modules.ports import LatentVariableModel
-from probing import Rows, column, read_out, state_of, table_of, trained
+from probing import Rows, column, print_parts, read_out, state_of, trained
 from two_rooms import SETTINGS as ROOMS
 from two_rooms import planned
 from worlds import road
@@ -123,11 +124,11 @@ def rooms_run(runs: Path, name: str, seed: int, size: Size) -> Path:
     place = runs / f"{name.replace(' ', '-')}-{size.walks}-{size.tries}-{size.updates}-{seed}"
     sources = []
     if name != "all actions":
-        sources.append(filmed(runs / f"tries-{size.tries}", size.tries, attempt, 1))
+        sources.append(filmed(runs / f"tries-{size.tries}", map(attempt, range(size.tries)), 1))
     if name != "tries alone":
         labels = int(name == "all actions")
         film = runs / f"{'all' if labels else 'film'}-{size.walks}"
-        sources.append(filmed(film, size.walks, walk, labels))
+        sources.append(filmed(film, map(walk, range(size.walks)), labels))
     settings = ["training.evaluate_episodes=1", "learner.warmup_steps=2", "learner.replay_ratio=1",
                 f"learner.decay_updates={size.updates}"]  # fmt: skip
     if name == "watching":
@@ -156,23 +157,32 @@ def rooms(runs: Path, size: Size) -> Rows:
 # -- road -------------------------------------------------------------------------------------
 
 
-def road_run(runs: Path, name: str, seed: int, size: Size) -> Path:
-    """A training of ROAD_MODELS on frames of the road; no action is known."""
-    (model, online_steps), begin = ROAD_MODELS[name], ()
-    updates = size.alone_updates if name == "codes alone" else size.road_updates
-    if name == "codes first":
-        begin = (f"training.init_from={road_run(runs, 'codes alone', seed, size)}",)
-    place = runs / f"road-{name.replace(' ', '-')}-{size.drives}-{updates}-{seed}"
+def watched_road(
+    place: Path, film: Path, model: tuple[str, int], updates: int, seed: int, *begin: str
+) -> Path:
+    """A training on frames of the road, no action beside them; `model` as in ROAD_MODELS."""
+    own, online_steps = model
     trained(
         place, road.ID,
         "world_model={kind: latent-action-jepa, width: 256, blocks: 1, invariance_weight: 0, "
-        f"{model}, {CODES}}}", f"learner.online_steps={online_steps}",
-        f"world.settings={{wind: {roads.WORLDS['strong']['wind']}, leaves: 1.0}}",
-        "training.evaluate_episodes=1", "learner.warmup_steps=2", "learner.replay_ratio=1",
-        *begin, config=roads.SETTINGS, steps=updates, seed=seed,
-        recordings=[filmed(runs / f"road-film-{size.drives}", size.drives, drive, 0)],
+        f"{own}, {CODES}}}", f"learner.online_steps={online_steps}",
+        f"world.settings={json.dumps(roads.WORLDS['strong'])}", "training.evaluate_episodes=1",
+        "learner.warmup_steps=2", "learner.replay_ratio=1", *begin, config=roads.SETTINGS,
+        steps=updates, seed=seed, recordings=[film],
     )  # fmt: skip
     return place
+
+
+def road_run(runs: Path, name: str, seed: int, size: Size) -> Path:
+    """A training of ROAD_MODELS."""
+    updates, begin = size.road_updates, list[str]()
+    if name == "codes alone":
+        updates = size.alone_updates
+    elif name == "codes first":
+        begin = [f"training.init_from={road_run(runs, 'codes alone', seed, size)}"]
+    film = filmed(runs / f"road-film-{size.drives}", map(drive, range(size.drives)), 0)
+    place = runs / f"road-{name.replace(' ', '-')}-{size.drives}-{updates}-{seed}"
+    return watched_road(place, film, ROAD_MODELS[name], updates, seed, *begin)
 
 
 def held_drives(episodes: int, seed: int = 2_000_000) -> roads.Held:
@@ -315,12 +325,7 @@ def main() -> None:
     )
     size = QUICK if options.quick else Size()
     size = size._replace(seeds=options.seeds or size.seeds)
-    options.runs.mkdir(parents=True, exist_ok=True)
-    names = (options.only,) if options.only else tuple(PARTS)
-    tables = [PARTS[name](options.runs, size) for name in names]
-    rows = {name: seeds for table in tables for name, seeds in table.items()}
-    figures = {**size._asdict(), "rows": rows} if options.json else None
-    print_results([table_of(table) for table in tables], bars_of(rows), figures)
+    print_parts(PARTS, options, size, bars_of)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from worlds.walls import shortest_path
 
 
 def test_a_film_has_frames_and_here_and_there_actions(tmp_path: Path):
-    place = filmed(tmp_path / "film", 3, lambda n: short(watch.walk(n)), 2)
+    place = filmed(tmp_path / "film", map(short, map(watch.walk, range(3))), 2)
     recording = open_recording(place)
     assert (recording.episodes, recording.steps) == (3, 18)
     assert recording.lacks == ("rewards", "ends")  # actions beside the first and the third
     assert [p.parent.name for p in sorted(place.rglob("actions.npy"))] == ["0000", "0002"]
-    none = open_recording(filmed(tmp_path / "none", 1, lambda n: short(watch.walk(n)), 0))
+    none = open_recording(filmed(tmp_path / "none", [short(watch.walk(0))], 0))
     assert "actions" in none.lacks
 
 
@@ -106,8 +106,12 @@ def test_each_bar_of_watching_can_be_missed(row, figures):
 
 
 ACTED = {
-    "road, 2000 steps": [{"score": 10.0}], "road, 2000 steps, watched": [{"score": 50.0}],
-    "road, 8000 steps": [{"score": 45.0}], "road, 8000 steps, watched": [{"score": 60.0}],
+    "road, 4000 steps": [{"score": 10.0, "own steps": 4000}],
+    "road, 4000 steps, watched": [{"score": 50.0}],
+    "road, 5000 steps": [{"score": 20.0, "own steps": 5000}],
+    "road, 5000 steps, watched": [{"score": 70.0}],
+    "road, 8000 steps": [{"score": 45.0, "own steps": 8000}],
+    "road, 8000 steps, watched": [{"score": 60.0}],
     "Boxing": [{"game score": 4.0}], "Boxing, watched": [{"game score": 7.0}],
     "Krull": [{"game score": 100.0}], "Krull, watched": [{"game score": 90.0}],
     "Pong": [{"game score": 2.0}], "Pong, watched": [{"game score": 3.0}],
@@ -116,7 +120,7 @@ ACTED = {
 
 @pytest.mark.parametrize(
     ("row", "figures"),
-    [("road, 2000 steps, watched", {"score": 44.0}), ("Pong, watched", {"game score": 2.9})],
+    [("road, 4000 steps, watched", {"score": 44.0}), ("Pong, watched", {"game score": 2.9})],
 )
 def test_each_bar_of_acting_after_watching_can_be_missed(row, figures):
     assert all(watch_and_act.bars_of(ACTED).values())
@@ -131,14 +135,12 @@ def test_a_car_that_does_not_act_keeps_its_lane():
     assert set(actions.tolist()) == {watch_and_act.KEEP}
 
 
-@pytest.mark.slow
-def test_the_films_of_a_game_end_with_its_episodes(monkeypatch):
-    monkeypatch.setattr(watch_and_act, "LONGEST", 300)
-    films = list(watch_and_act.plays("breakout", 800))
-    lengths = [len(film) for film in films]
-    assert sum(lengths) == 800
-    assert max(lengths) <= 300
-    assert films[0][0].shape == (210, 160, 3)
+def test_a_film_of_a_play_ends_with_its_episode(monkeypatch):
+    """Episodes of Road have 201 observations."""
+    monkeypatch.setattr(watch_and_act, "LONGEST", 150)
+    films = [frames for frames, _ in watch_and_act.plays(road.ID, 450)]
+    assert [len(frames) for frames in films] == [150, 51, 150, 51, 48]
+    assert films[0][0].ndim == 3
 
 
 @pytest.mark.parametrize(
