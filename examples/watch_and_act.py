@@ -114,7 +114,7 @@ def drives(runs: Path, size: Size) -> Rows:
         figures |= {
             "score": figures["progress"] - COLLISION * figures["collisions"],
             "cars, R²": read_out(latents_of(place, held), held.truth["cars"]).now,
-            "own steps": steps,
+            "own steps, thousands": steps / 1000,
             "CPU s": result["cpu_seconds"],
         }
         rows.setdefault(f"road, {steps} steps{after}", []).append(figures)
@@ -158,7 +158,7 @@ def games(runs: Path, size: Size) -> Rows:
     rows: Rows = {}
     for game, seed, after in product(size.games, range(size.game_seeds), ("", WATCHED)):
         place = runs / f"{game}-{size.own_steps}{after.replace(', ', '-')}-{seed}"
-        settings = ["training.evaluate_every=0"]
+        settings = ["training.evaluate_every=0", "training.evaluate_episodes=1"]
         if after:
             settings.append(f"training.init_from={game_watched(runs, game, seed, size)}")
         result = trained(
@@ -191,7 +191,7 @@ def bars_of(rows: Rows) -> dict[str, bool]:
         bars[f"road: watched, the score of {last} with at most half of them"] = any(
             mean(row + WATCHED, "score") >= mean(last, "score")
             for row in drives
-            if 2 * mean(row, "own steps") <= mean(last, "own steps")
+            if 2 * mean(row, "own steps, thousands") <= mean(last, "own steps, thousands")
         )
     played = [row for row in own if "game score" in rows[row][0]]
     if played:
@@ -209,7 +209,7 @@ def main() -> None:
     """Films and trains what is missing, and prints the tables."""
     options = options_of(
         __doc__,
-        quick="small trainings, under a minute",
+        quick="small trainings, about a minute",
         runs="watch",
         parts=tuple(PARTS),
         counts=("seeds",),

@@ -106,11 +106,11 @@ def test_each_bar_of_watching_can_be_missed(row, figures):
 
 
 ACTED = {
-    "road, 4000 steps": [{"score": 10.0, "own steps": 4000}],
+    "road, 4000 steps": [{"score": 10.0, "own steps, thousands": 4}],
     "road, 4000 steps, watched": [{"score": 50.0}],
-    "road, 5000 steps": [{"score": 20.0, "own steps": 5000}],
+    "road, 5000 steps": [{"score": 20.0, "own steps, thousands": 5}],
     "road, 5000 steps, watched": [{"score": 70.0}],
-    "road, 8000 steps": [{"score": 45.0, "own steps": 8000}],
+    "road, 8000 steps": [{"score": 45.0, "own steps, thousands": 8}],
     "road, 8000 steps, watched": [{"score": 60.0}],
     "Boxing": [{"game score": 4.0}], "Boxing, watched": [{"game score": 7.0}],
     "Krull": [{"game score": 100.0}], "Krull, watched": [{"game score": 90.0}],
