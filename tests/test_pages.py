@@ -119,8 +119,9 @@ def test_the_commands_of_the_page_on_watching(tmp_path, monkeypatch, capsys):
     pytest.importorskip("minari")
     pytest.importorskip("h5py")
     monkeypatch.chdir(tmp_path)
+    short = [tuple(one[:12] for one in watch.walk(number)) for number in range(2)]
     for name in ("film", "expert-film"):
-        watch.filmed(Path("runs") / name, 2, lambda n: tuple(one[:12] for one in watch.walk(n)), 1)
+        watch.filmed(Path("runs") / name, short, 1)
     text = "".join(blocks("watching.md", "")).replace("\\\n", " ")
     commands = [shlex.split(line, comments=True)[1:] for line in text.splitlines()]
     assert [words[0] for words in commands] == ["play", *2 * ["train"], "export", *4 * ["train"]]
