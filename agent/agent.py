@@ -34,18 +34,19 @@ class Agent:
     """Acts in B rows of a world at once, one `step` for all of them:
 
         state        = perception.perceive(observation, previous)
+        memory.write_pairs(world_model.writes(previous, state, observation.first))
         recollection = memory.recall(state)
         energies     = cost.energy(state)
         directive    = configurator.configure(situation)
         plan         = actor.act(situation, imagination, directive)
         expected     = world_model.predict(situation, plan.action, directive)
-        memory.write_pairs(world_model.writes(situation))
         memory.write(moment)
 
-    The next to last line is that of an agent whose world model writes to memory. `previous` is the
-    last moment of each row, `situation` what is known before acting, and `imagination` joins world
-    model and cost under the directive. Memory holds the history and the learner the optimiser; the
-    agent holds a count of steps, from which, with the seed, every random number of acting derives.
+    The second line is that of an agent whose world model writes to memory, which then returns what
+    happened just now, too. `previous` is the last moment of each row, `situation` what is known
+    before acting, and `imagination` joins world model and cost under the directive. Memory holds
+    the history and the learner the optimiser; the agent holds a count of steps, from which, with
+    the seed, every random number of acting derives.
     """
 
     def __init__(self, modules: Modules, world: WorldSpec, plan_cost: PlanCost) -> None:
@@ -88,6 +89,10 @@ class Agent:
             observation.check(self.dims)
             previous = self.memory.previous()
             state = self.perception.perceive(observation, previous)
+            if self.modules.writes_memory:
+                world_model = cast(WritingWorldModel, self.world_model)
+                pairs = world_model.writes(previous, state, observation.first)
+                cast(WritableMemory, self.memory).write_pairs(pairs)
             recollection = self.memory.recall(state)
             readout = recollection.readout if self.modules.reads_memory else None
             state = state.recalled(recollection.novelty, readout)
@@ -97,9 +102,6 @@ class Agent:
             plan = self._plan(situation, directive)
             expected = self.world_model.predict(situation, plan.action, directive)
             moment = situation.moment(self.steps_done, observation, directive, plan, expected)
-            if self.modules.writes_memory:
-                pairs = cast(WritingWorldModel, self.world_model).writes(situation)
-                cast(WritableMemory, self.memory).write_pairs(pairs)
             self.memory.write(moment)
         except MessageError as error:
             error.step = self.steps_done

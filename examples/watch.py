@@ -5,12 +5,14 @@
     python examples/watch.py --quick
 
 Most of what is learned is learned by observing (LeCun 2022, §4.10). The recordings are folders of
-pictures. The model `latent-action-jepa` infers between two frames a latent variable z, which takes
-the place of the action; where an action is known, its prior learns which z the action is.
+pictures. Two ways lead from frames to a model of actions. `training.infer_actions` trains a network
+on the few steps whose action is known, to say which action was taken in all others. And the model
+`latent-action-jepa` infers between two frames a latent variable z, which takes the place of the
+action; where an action is known, its prior learns which z the action is.
 
 *rooms*: 24,000 frames of random steps in TwoRooms, and sixty tries of ten steps whose actions are
-known, 2.5 % of the steps. Plans to the places of pictures, as in `examples/two_rooms.py`, in the
-model that watched; in one that knows every action; in one trained on the tries alone.
+known, 2.5 % of the steps. Plans to the places of pictures, as in `examples/two_rooms.py`, in a
+model that watched, either way; in one that knows every action; in one trained on the tries alone.
 
 *road*: frames of a car among leaves in a strong wind, no action beside them. How much the codes say
 of the car's action, of what the action did (at the edge of the road and at its greatest and least
@@ -50,6 +52,7 @@ TRY_STEPS = 10
 than few long ones: three episodes of 200 steps did not teach which z an action is (docs/LOG.md).
 """
 
+ROOM_MODELS = ("watching", "watching by z", "all actions", "tries alone")
 Z_OF_ROOMS = "latent: {kind: gaussian, size: 2, noise: 0.2, components: 2, weight: 0.004}"
 CODES = "latent: {kind: categorical, codes: 12, anneal_updates: 100}"
 VICREG = "prediction_weight: 25, objective: {kind: vicreg, std_coeff: 25, cov_coeff: 1}"
@@ -66,14 +69,16 @@ are encoded with gradient. "codes first" continues from "codes alone".
 
 
 class Size(NamedTuple):
-    """Seeds; of the rooms episodes of frames, tries, updates, episodes of plans; of the road
-    episodes of frames, updates of codes alone and of the other trainings, held-out episodes.
+    """Seeds; of the rooms episodes of frames, tries, updates, updates of the network that says
+    which action was taken, episodes of plans; of the road episodes of frames, updates of codes
+    alone and of the other trainings, held-out episodes.
     """
 
     seeds: int = 1
     walks: int = 120
     tries: int = 60
     updates: int = 1800
+    inferring: int = 600
     plans: int = 100
     drives: int = 80
     alone_updates: int = 400
@@ -82,8 +87,9 @@ class Size(NamedTuple):
 
 
 QUICK = Size(
-    walks=6, tries=3, updates=12, plans=2, drives=4, alone_updates=4, road_updates=4, held=4
-)
+    walks=6, tries=3, updates=12, inferring=12, plans=2, drives=4, alone_updates=4, road_updates=4,
+    held=4,
+)  # fmt: skip
 
 
 # -- frames -----------------------------------------------------------------------------------
@@ -120,7 +126,7 @@ def attempt(episode: int) -> tuple[list[Any], NDArray[Any]]:
 
 
 def rooms_run(runs: Path, name: str, seed: int, size: Size) -> Path:
-    """A training on recordings: "watching", "all actions", or "tries alone"."""
+    """A training on recordings, one of ROOM_MODELS."""
     place = runs / f"{name.replace(' ', '-')}-{size.walks}-{size.tries}-{size.updates}-{seed}"
     sources = []
     if name != "all actions":
@@ -132,6 +138,8 @@ def rooms_run(runs: Path, name: str, seed: int, size: Size) -> Path:
     settings = ["training.evaluate_episodes=1", "learner.warmup_steps=2", "learner.replay_ratio=1",
                 f"learner.decay_updates={size.updates}"]  # fmt: skip
     if name == "watching":
+        settings.append(f"training.infer_actions={size.inferring}")
+    if name == "watching by z":
         settings += [
             "world_model={kind: latent-action-jepa, width: 192, blocks: 2, unroll_steps: 8, "
             "target_grad_scale: 1, signals_weight: 1, invariance_weight: 0, objective: {kind: sum, "
@@ -147,7 +155,7 @@ def rooms_run(runs: Path, name: str, seed: int, size: Size) -> Path:
 def rooms(runs: Path, size: Size) -> Rows:
     """Plans in each model, a seed each."""
     rows: Rows = {}
-    for name in ("watching", "all actions", "tries alone"):
+    for name in ROOM_MODELS:
         for seed in range(size.seeds):
             figures, _ = planned(rooms_run(runs, name, seed, size), seed, size.plans)
             rows.setdefault(name, []).append(figures)

@@ -356,8 +356,10 @@ class WritingWorldModel(WorldModel, Protocol):
 
     memory_writes: int
 
-    def writes(self, situation: Situation) -> Pairs:
-        """What the step to the present state changed, as pairs of query and value."""
+    def writes(self, previous: Moment, state: State, first: Tensor) -> Pairs:
+        """What the step from `previous` to the present `state` [B ...] changed, as pairs of query
+        and value; nothing in the rows `first` [B], whose episode begins.
+        """
 
 
 @runtime_checkable

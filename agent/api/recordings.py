@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.assembly.build import Assembly, known_kinds, spec_of
+from agent.learning.inferred_actions import with_inferred_actions
 from agent.learning.learner import Learner
 from agent.learning.offline_training import Sources
 from agent.recording.readers import Form, RecordedEpisodes
@@ -47,17 +48,39 @@ def form_of(assembly: Assembly, plugins: Sequence[str] = ()) -> Form:
     return Form(assembly.world.spec, sensor, slot.reads, shown)
 
 
-def require_useful(
-    recordings: Sequence[tuple[RecordedEpisodes, bool]], learner: Learner, form: Form
-) -> list[str]:
-    """A line on each recording, what it lacks among them.
+def opened_for(
+    learner: Learner,
+    sources: Sources,
+    assembly: Assembly,
+    plugins: Sequence[str],
+    report: Callable[[str], object],
+) -> list[tuple[RecordedEpisodes, bool]]:
+    """The recordings of a training, each with whether it is an expert's; none where it acts. Where
+    `training.infer_actions` is above 0, with the actions that they lack. `report` gets a line on
+    each, what it lacks among them.
 
     Raises TraceError or ConfigError, one line, where one is of another form, or where nothing that
     learns can learn from them.
     """
+    recordings, settings = sources.opened(), assembly.config.settings
+    form, updates = form_of(assembly, plugins), settings.training.infer_actions
     for recording, _ in recordings:
         recording.require(form)
-    trained = learner.trainable
+    lines = [f"{'recording':<9} {described(recording)}" for recording, _ in recordings]
+    if recordings and updates:
+        inferred = with_inferred_actions(recordings, form, updates, settings.seed)
+        recordings, lines = inferred.recordings, [*lines, inferred.line]
+    if recordings:
+        _require_learnable(recordings, learner.trainable)
+    for line in lines:
+        report(line)
+    return recordings
+
+
+def _require_learnable(
+    recordings: Sequence[tuple[RecordedEpisodes, bool]], trained: Mapping[str, Any]
+) -> None:
+    """Raises TraceError or ConfigError where no module that learns can learn from recordings."""
     acted = [recording for recording, _ in recordings if "actions" not in recording.lacks]
     if "world_model" in trained and not acted:
         model = trained["world_model"]
@@ -65,12 +88,12 @@ def require_useful(
             raise TraceError(
                 f"recording {recordings[0][0].path}: expected actions, which the world model "
                 f"({type(model).__name__}) learns the consequences of, got none in any recording; "
-                "try world_model.kind=latent-action-jepa, or add one that has them"
+                "try world_model.kind=latent-action-jepa, or add one that has them, and "
+                "training.infer_actions=600"
             )
     experts = [recording for recording, expert in recordings if expert]
     if experts:
         _require_pupil(experts, trained)
-    return [f"{'recording':<9} {described(recording)}" for recording, _ in recordings]
 
 
 def _require_pupil(experts: Sequence[RecordedEpisodes], trained: Any) -> None:

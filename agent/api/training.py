@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.api.failure import RunInterrupted, running
-from agent.api.recordings import form_of, require_useful, world_of
+from agent.api.recordings import form_of, opened_for, world_of
 from agent.api.segments import Workers
 from agent.api.stopping import stoppable
 from agent.assembly.build import Assembly, assemble, known_kinds, learning_device, spec_of
@@ -207,10 +207,7 @@ def start(
     """
     with _assembled(tree, plugins) as (assembly, evaluator):
         learner = _new_learner(assembly, observer)
-        recordings = sources.opened()
-        if recordings:
-            for line in require_useful(recordings, learner, form_of(assembly, plugins)):
-                observer.report(line)
+        recordings = opened_for(learner, sources, assembly, plugins, observer.report)
 
         def write(new: RunFolder) -> None:
             new.write_config(assembly.config.tree())
@@ -263,7 +260,9 @@ def continue_from(
         if latest is not None:
             sources = Sources.of_facts(latest[1].facts)
         # A checkpoint holds the steps of the recordings.
-        recordings = sources.opened() if latest is None else []
+        recordings = []
+        if latest is None:
+            recordings = opened_for(learner, sources, assembly, plugins, observer.report)
         with running(folder.path):
             if latest is not None:
                 _set_newer_aside(folder, latest, "damaged" if from_step is None else "newer")

@@ -110,6 +110,8 @@ class Training:
         the environments are stepped, in blocks of 4, while this one learns; 0: all in this one.
         `segment_steps`: steps of each environment between two exchanges of weights and experience
         with the workers; the result depends on it, and not on the number of workers.
+        `infer_actions`: updates of a network that is trained on the recorded steps whose action is
+        known, to say which action was taken in the others; 0: these stay unknown.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -124,6 +126,7 @@ class Training:
         evaluation: dict[str, Any] = Field(default_factory=dict)
         workers: int = Field(default=0, ge=0, le=4096)
         segment_steps: int = Field(default=64, ge=64, le=65_536)
+        infer_actions: int = Field(default=0, ge=0, le=10_000_000)
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from modules.messages import (
     Experience,
     Frozen,
     MessageError,
+    Moment,
     Pairs,
     Situation,
     State,
@@ -254,12 +255,10 @@ class JEPA(Deterministic, nn.Module):
             raise MessageError("State", "readout", "what memory returned, [B U]", "None")
         return torch.cat([tokens.flatten(1), state.readout], 1)
 
-    def writes(self, situation: Situation) -> Pairs:
-        """What the step to the present state changed; nothing where an episode begins."""
+    def writes(self, previous: Moment, state: State, first: Tensor) -> Pairs:
+        """What the step from `previous` to `state` [B ...] changed; nothing in the rows `first`."""
         assert self.entities is not None  # asked only of a model with `memory_writes`
-        before, begins = situation.previous.state.latent, situation.episode_step == 0
-        unit = self._delta_rms()
-        return self.entities.pairs(before, situation.state.latent, unit, begins)
+        return self.entities.pairs(previous.state.latent, state.latent, self._delta_rms(), first)
 
     def step(self, state: State, action: Tensor, z: Tensor | None = None) -> State:
         """The state after an encoded action [M A] (relaxed ones too), differentiable in both.

@@ -70,6 +70,19 @@ def test_windows_hold_what_memory_returned(
     assert any(bool(moment.recollection.readout.any()) for moment in moments)
 
 
+def test_memory_returns_what_happened_in_the_same_step(
+    trained: tuple[Assembly, list[Moment], Learner],
+) -> None:
+    _, moments, _ = trained
+    for row in range(ROWS):
+        latents = torch.stack([moment.state.latent[row] for moment in moments])
+        first = int((latents[1:] != latents[:-1]).any(1).int().argmax()) + 1
+        recalled, event = moments[first].recollection, latents[first - 1 : first + 1].flatten()
+        assert not moments[first - 1].recollection.values[row].any()
+        assert torch.allclose(recalled.values[row, 0], event)
+        assert recalled.ages[row, 0] == 0
+
+
 def test_learning_reads_again_what_memory_held_by_its_present_weights() -> None:
     assembly = made()
     moments, updates = lived(assembly), learner(assembly)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import infer
 import watch
 import watch_and_act
+from agent import load
 from agent.recording.readers import open_recording
 from films import filmed
 from worlds import road
@@ -138,6 +140,7 @@ def test_a_car_that_does_not_act_keeps_its_lane():
 def test_a_film_of_a_play_ends_with_its_episode(monkeypatch):
     """Episodes of Road have 201 observations."""
     monkeypatch.setattr(watch_and_act, "LONGEST", 150)
+    monkeypatch.setattr(watch_and_act, "load", partial(load, preset="reactive"))
     films = [frames for frames, _ in watch_and_act.plays(road.ID, 450)]
     assert [len(frames) for frames in films] == [150, 51, 150, 51, 48]
     assert films[0][0].ndim == 3
