@@ -10,7 +10,7 @@ the critic reads there by a query of the state and the goal, trained by the crit
 same one with what memory returns set to 0, exchanged with that of another episode, or shuffled
 among episodes in each step; then an agent trained with what memory returns at 0. *Place read*: the
 share of held-out episodes in which a linear read-out of the latent and of what memory returns, at
-the step of the question, names the room of the thing; chance is .25.
+the step of the question, names the room of the thing; one for each thing, chance is .25.
 """
 
 from __future__ import annotations
@@ -79,13 +79,14 @@ def run_of(runs: Path, seed: int, size: Size, remembers: bool) -> Path:
 
 class Judged(NamedTuple):
     """E episodes, one a row: whether the thing was fetched and by a short way, bool [E]; the first
-    action after the question, int [E]; at the question the room of the thing, int [E], latents
+    action after the question, int [E]; at the question the thing and its room, int [E], latents
     [E D] and what memory returned [E U]; the cells of each way.
     """
 
     fetched: NDArray[np.bool_]
     short: NDArray[np.bool_]
     first_action: NDArray[np.int64]
+    thing: NDArray[np.int64]
     room: NDArray[np.int64]
     latent: torch.Tensor
     readout: torch.Tensor
@@ -117,13 +118,15 @@ def read_episodes(moments: list[Moment]) -> Judged:
         columns["fetched"].append(fetched)
         columns["short"].append(fetched and end - begin <= 1.1 * path_length(way[0], way[-1]))
         columns["first_action"].append(int(moments[begin].plan.action[row].argmax()))
-        columns["room"].append(_room(seen[row, : begin + 1], int(goals[row, begin].argmax())))
+        thing = int(goals[row, begin].argmax())
+        columns["thing"].append(thing)
+        columns["room"].append(_room(seen[row, : begin + 1], thing))
         state = moments[begin].state
         columns["latent"].append(state.latent[row])
         columns["readout"].append(moments[begin].recollection.readout[row])
         columns["ways"].append(way)
     return Judged(
-        *(np.array(columns[name]) for name in ("fetched", "short", "first_action", "room")),
+        *(np.array(columns[name]) for name in Judged._fields[:5]),
         torch.stack(columns["latent"]), torch.stack(columns["readout"]), columns["ways"],
     )  # fmt: skip
 
@@ -141,16 +144,23 @@ def _room(seen: NDArray[np.float32], thing: int) -> int:
 
 
 def place_read(episodes: Judged, with_readout: bool) -> float:
-    """The share of the second half of the episodes in which the room is read rightly; the linear
-    read-out is fitted to the first half.
+    """The share of the second half of the episodes in which the room of the thing is read rightly.
+
+    The read-out is linear, one for each thing, fitted to the first half: a single one could not
+    choose among what memory returns of several things.
     """
     features = episodes.latent
     if with_readout:
         features = torch.cat([features, episodes.readout], 1)
-    room, half = torch.from_numpy(episodes.room), len(features) // 2
-    hot = torch.nn.functional.one_hot(room, len(ROOMS) - 1).float()
-    weights = fit_linear(features[:half], hot[:half])
-    return float((read_linear(weights, features[half:]).argmax(1) == room[half:]).float().mean())
+    rooms, right, asked = torch.from_numpy(episodes.room), 0, 0
+    hot = torch.nn.functional.one_hot(rooms, len(ROOMS) - 1).float()
+    for thing in np.unique(episodes.thing):
+        own = torch.from_numpy(np.flatnonzero(episodes.thing == thing))
+        fitted, held = own[: len(own) // 2], own[len(own) // 2 :]
+        read = read_linear(fit_linear(features[fitted], hot[fitted]), features[held])
+        right += int((read.argmax(1) == rooms[held]).sum())
+        asked += len(held)
+    return right / asked
 
 
 def rows_of(runs: Path, size: Size) -> tuple[Rows, list[list[Cell]]]:
@@ -165,7 +175,7 @@ def rows_of(runs: Path, size: Size) -> tuple[Rows, list[list[Cell]]]:
         for name, interventions in ACTING.items():
             arm = whole if name == "whole" else judged(run, seed, size.episodes, interventions)
             rows.setdefault(name, []).append(_figures(arm, whole))
-        probed = judged(run, seed + 1, 4 * size.episodes, ())
+        probed = judged(run, seed + 1, 10 * size.episodes, ())
         rows["whole"][-1] |= {
             "place read": place_read(probed, with_readout=True),
             "training, CPU min": _cpu_minutes(run),
