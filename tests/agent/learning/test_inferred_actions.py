@@ -97,14 +97,19 @@ def test_without_known_or_without_unknown_actions_it_is_refused(known: bool, got
         with_inferred_actions([(Walks(1, spec, known), False)], Form(spec), 4, seed=0)
 
 
-def test_a_model_of_actions_learns_from_a_film_and_a_few_tries(tmp_path: Path) -> None:
+@pytest.mark.parametrize("of_expert", [False, True])
+def test_a_film_and_a_few_tries_teach_what_actions_do(tmp_path: Path, of_expert: bool) -> None:
+    """A world model of actions, or a policy that clones an expert who was only seen."""
     short = [tuple(part[:14] for part in walk(number)) for number in range(4)]
     film, tries = filmed(tmp_path / "film", short[:2], 0), filmed(tmp_path / "tries", short[2:], 1)
+    sources = (
+        {"experts": [film], "recordings": [tries]} if of_expert else {"recordings": [film, tries]}
+    )
     notes: list[str] = []
     trained = train(
         TWO_ID, "training.infer_actions=3", "learner.warmup_steps=2", "learner.batch=4",
         "training.evaluate_episodes=1", "world.episode_steps=20", "perception.kind=pixels-compact",
-        recordings=[film, tries], steps=3, run=tmp_path / "run", on_note=notes.append,
+        **sources, steps=3, run=tmp_path / "run", on_note=notes.append,
     )  # fmt: skip
     assert trained.updates > 0
     assert [note.split()[0] for note in notes[:3]] == ["recording", "recording", "actions"]
