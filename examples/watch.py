@@ -5,10 +5,10 @@
     python examples/watch.py --quick
 
 Most of what is learned is learned by observing (LeCun 2022, §4.10). The recordings are folders of
-pictures. Two ways lead from frames to a model of actions. `training.infer_actions` trains a network
-on the few steps whose action is known, to say which action was taken in all others. And the model
-`latent-action-jepa` infers between two frames a latent variable z, which takes the place of the
-action; where an action is known, its prior learns which z the action is.
+pictures. Two ways lead from frames to a model of actions. By `training.infer_actions` a network
+learns from the few known actions which one lies between two frames, and infers all others. And the
+model `latent-action-jepa` infers between two frames a latent variable z, which takes the place of
+the action; where an action is known, its prior learns which z the action is.
 
 *rooms*: 24,000 frames of random steps in TwoRooms, and sixty tries of ten steps whose actions are
 known, 2.5 % of the steps. Plans to the places of pictures, as in `examples/two_rooms.py`, in a
@@ -87,7 +87,7 @@ class Size(NamedTuple):
 
 
 QUICK = Size(
-    walks=6, tries=3, updates=12, inferring=12, plans=2, drives=4, alone_updates=4, road_updates=4,
+    walks=6, tries=6, updates=12, inferring=12, plans=2, drives=4, alone_updates=4, road_updates=4,
     held=4,
 )  # fmt: skip
 
@@ -127,8 +127,9 @@ def attempt(episode: int) -> tuple[list[Any], NDArray[Any]]:
 
 def rooms_run(runs: Path, name: str, seed: int, size: Size) -> Path:
     """A training on recordings, one of ROOM_MODELS."""
-    place = runs / f"{name.replace(' ', '-')}-{size.walks}-{size.tries}-{size.updates}-{seed}"
-    sources = []
+    inferring = size.inferring if name == "watching" else 0
+    sizes = f"{size.walks}-{size.tries}-{size.updates}-{inferring}"
+    place, sources = runs / f"{name.replace(' ', '-')}-{sizes}-{seed}", []
     if name != "all actions":
         sources.append(filmed(runs / f"tries-{size.tries}", map(attempt, range(size.tries)), 1))
     if name != "tries alone":
@@ -137,8 +138,8 @@ def rooms_run(runs: Path, name: str, seed: int, size: Size) -> Path:
         sources.append(filmed(film, map(walk, range(size.walks)), labels))
     settings = ["training.evaluate_episodes=1", "learner.warmup_steps=2", "learner.replay_ratio=1",
                 f"learner.decay_updates={size.updates}"]  # fmt: skip
-    if name == "watching":
-        settings.append(f"training.infer_actions={size.inferring}")
+    if inferring:
+        settings.append(f"training.infer_actions={inferring}")
     if name == "watching by z":
         settings += [
             "world_model={kind: latent-action-jepa, width: 192, blocks: 2, unroll_steps: 8, "

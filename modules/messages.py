@@ -825,7 +825,8 @@ class Recollection(Message):
     """Memory → policy, world model, configurator: the entries most similar to the present state.
 
     `keys`, `values`, `weights` and `ages` (in steps) of the V slots of largest weight, the largest
-    first; `weights` are the coefficients c_j of eq. 16. `readout` is Σ c_j v_j over all slots
+    first; `weights` are the coefficients c_j of eq. 16. A slot without an entry has a key of zeros,
+    weight 0 and age 0. `readout` is Σ c_j v_j over all slots
     (eq. 15). `novelty`: 0 known, 1 unlike any entry.
     """
 

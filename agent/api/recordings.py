@@ -66,14 +66,12 @@ def opened_for(
     form, updates = form_of(assembly, plugins), settings.training.infer_actions
     for recording, _ in recordings:
         recording.require(form)
-    lines = [f"{'recording':<9} {described(recording)}" for recording, _ in recordings]
+        report(f"{'recording':<9} {described(recording)}")
     if recordings and updates:
-        inferred = with_inferred_actions(recordings, form, updates, settings.seed)
-        recordings, lines = inferred.recordings, [*lines, inferred.line]
+        recordings, line = with_inferred_actions(recordings, form, updates, settings.seed)
+        report(line)
     if recordings:
         _require_learnable(recordings, learner.trainable)
-    for line in lines:
-        report(line)
     return recordings
 
 
@@ -88,8 +86,8 @@ def _require_learnable(
             raise TraceError(
                 f"recording {recordings[0][0].path}: expected actions, which the world model "
                 f"({type(model).__name__}) learns the consequences of, got none in any recording; "
-                "try world_model.kind=latent-action-jepa, or add one that has them, and "
-                "training.infer_actions=600"
+                "try world_model.kind=latent-action-jepa, or add one that has them; "
+                "training.infer_actions=600 then infers the others"
             )
     experts = [recording for recording, expert in recordings if expert]
     if experts:
@@ -110,5 +108,6 @@ def _require_pupil(experts: Sequence[RecordedEpisodes], trained: Any) -> None:
     if all("actions" in recording.lacks for recording in experts):
         raise TraceError(
             f"recording {experts[0].path}: expected the actions of an expert, which a policy is to "
-            "clone, got none in any recording"
+            "clone, got none in any recording; training.infer_actions=600 infers them beside a "
+            "recording that has some"
         )

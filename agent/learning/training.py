@@ -110,8 +110,9 @@ class Training:
         the environments are stepped, in blocks of 4, while this one learns; 0: all in this one.
         `segment_steps`: steps of each environment between two exchanges of weights and experience
         with the workers; the result depends on it, and not on the number of workers.
-        `infer_actions`: updates of a network that is trained on the recorded steps whose action is
-        known, to say which action was taken in the others; 0: these stay unknown.
+        `infer_actions`: where recordings lack actions, updates of a network that learns from the
+        known ones which action lies between two frames and then infers the others; 0: they stay
+        unknown.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)

@@ -140,6 +140,7 @@ def test_a_car_that_does_not_act_keeps_its_lane():
 def test_a_film_of_a_play_ends_with_its_episode(monkeypatch):
     """Episodes of Road have 201 observations."""
     monkeypatch.setattr(watch_and_act, "LONGEST", 150)
+    # What is played does not matter here, and plans would take minutes.
     monkeypatch.setattr(watch_and_act, "load", partial(load, preset="reactive"))
     films = [frames for frames, _ in watch_and_act.plays(road.ID, 450)]
     assert [len(frames) for frames in films] == [150, 51, 150, 51, 48]
