@@ -195,8 +195,10 @@ def bars_of(rows: Rows) -> dict[str, bool]:
         )
     played = [row for row in own if "game score" in rows[row][0]]
     if played:
+        # Scores may be negative, as in Boxing: 1.5 times such a one is less than it.
         better = [
-            mean(row + WATCHED, "game score") >= 1.5 * mean(row, "game score") for row in played
+            mean(row + WATCHED, "game score") >= max(1.5 * alone, alone)
+            for row, alone in ((row, mean(row, "game score")) for row in played)
         ]
         bars["games: watched, 1.5 times the score in two of three"] = sum(better) >= 2
     return bars

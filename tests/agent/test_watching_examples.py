@@ -129,6 +129,11 @@ def test_each_bar_of_acting_after_watching_can_be_missed(row, figures):
     assert list(watch_and_act.bars_of(ACTED | {row: [figures]}).values()).count(False) == 1
 
 
+def test_a_score_below_0_is_not_better_when_it_is_lower():
+    lower = {"Boxing": [{"game score": -2.0}], "Boxing, watched": [{"game score": -2.5}]}
+    assert list(watch_and_act.bars_of(ACTED | lower).values()) == [True, False]
+
+
 def test_a_car_that_does_not_act_keeps_its_lane():
     frames, actions = watch_and_act.keeping(5)
     own = (np.stack(frames) == (235, 235, 240)).all(-1).any(1)  # columns with the car's colour
