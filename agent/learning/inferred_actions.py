@@ -19,6 +19,9 @@ from modules.messages import TraceError, WorldSpec
 BATCH, CHUNK = 64, 256
 """Steps of an update, and steps of one pass through the network without a gradient."""
 
+WIDTH = 32
+"""Channels of the network that is asked which action lies between two frames."""
+
 LEAST_KNOWN, HELD_OUT = 50, 10
 """The fewest steps with a known action that are learned from. The last one in HELD_OUT of the known
 steps is not learned from: it shows how well the others were learned.
@@ -33,16 +36,16 @@ class FrameInverseDynamics(nn.Module):
     infer the actions of films in the same way, with a larger network).
     """
 
-    def __init__(self, world: WorldSpec, width: int = 32) -> None:
+    def __init__(self, world: WorldSpec) -> None:
         super().__init__()
         assert world.pixels is not None  # asked only of worlds that show frames
-        sizes = ((2 * world.pixels[2], width // 2, 5, 2), (width // 2, width, 3, 1),
-                 (width, width, 3, 2), (width, width, 1, 1))  # fmt: skip
+        sizes = ((2 * world.pixels[2], WIDTH // 2, 5, 2), (WIDTH // 2, WIDTH, 3, 1),
+                 (WIDTH, WIDTH, 3, 2), (WIDTH, WIDTH, 1, 1))  # fmt: skip
         self.layers = nn.ModuleList(
             nn.Conv2d(before, after, side, stride, side // 2)
             for before, after, side, stride in sizes
         )
-        self.last = nn.Linear(width, world.actions.size)
+        self.last = nn.Linear(WIDTH, world.actions.size)
         self.discrete = world.actions.discrete
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
