@@ -20,7 +20,7 @@ BATCH, CHUNK = 64, 256
 """Steps of an update, and steps of one pass through the network without a gradient."""
 
 WIDTH = 32
-"""Channels of the network that is asked which action lies between two frames."""
+"""Channels of the network."""
 
 LEAST_KNOWN, HELD_OUT = 50, 10
 """The fewest steps with a known action that are learned from. The last one in HELD_OUT of the known
