@@ -152,15 +152,15 @@ def place_read(episodes: Judged, with_readout: bool) -> float:
     features = episodes.latent
     if with_readout:
         features = torch.cat([features, episodes.readout], 1)
-    rooms, right, asked = torch.from_numpy(episodes.room), 0, 0
+    rooms, right, count = torch.from_numpy(episodes.room), 0, 0
     hot = torch.nn.functional.one_hot(rooms, len(ROOMS) - 1).float()
     for thing in np.unique(episodes.thing):
         own = torch.from_numpy(np.flatnonzero(episodes.thing == thing))
         fitted, held = own[: len(own) // 2], own[len(own) // 2 :]
         read = read_linear(fit_linear(features[fitted], hot[fitted]), features[held])
         right += int((read.argmax(1) == rooms[held]).sum())
-        asked += len(held)
-    return right / asked
+        count += len(held)
+    return right / count
 
 
 def rows_of(runs: Path, size: Size) -> tuple[Rows, list[list[Cell]]]:
