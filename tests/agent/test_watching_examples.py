@@ -175,7 +175,7 @@ def test_the_command_trains_and_prints(program, tmp_path, monkeypatch, capsys):
     road_rows = {*watch.ROAD_MODELS, "at most", "at most, what it did"}
     acted = {"road, 400 steps", "road, 400 steps, watched", "Breakout", "Breakout, watched"}
     expected = {
-        "watch": {*WATCHED, *road_rows},
+        "watch": {*watch.ROOM_MODELS, *road_rows},
         "watch_and_act": acted,
         "infer": {*INFERRED, "cloning alone"},
     }
