@@ -125,8 +125,9 @@ def read_episodes(moments: list[Moment]) -> Judged:
         columns["latent"].append(state.latent[row])
         columns["readout"].append(moments[begin].recollection.readout[row])
         columns["ways"].append(way)
+    numbers = ("fetched", "short", "first_action", "thing", "room")
     return Judged(
-        *(np.array(columns[name]) for name in Judged._fields[:5]),
+        *(np.array(columns[name]) for name in numbers),
         torch.stack(columns["latent"]), torch.stack(columns["readout"]), columns["ways"],
     )  # fmt: skip
 

@@ -62,16 +62,19 @@ def opened_for(
     Raises TraceError or ConfigError, one line, where one is of another form, or where nothing that
     learns can learn from them.
     """
+    if not sources.paths:
+        return []
     recordings, settings = sources.opened(), assembly.config.settings
     form, updates = form_of(assembly, plugins), settings.training.infer_actions
     for recording, _ in recordings:
         recording.require(form)
-        report(f"{'recording':<9} {described(recording)}")
-    if recordings and updates:
+    lines = [f"{'recording':<9} {described(recording)}" for recording, _ in recordings]
+    if updates:
         recordings, line = with_inferred_actions(recordings, form, updates, settings.seed)
+        lines.append(line)
+    _require_learnable(recordings, learner.trainable)
+    for line in lines:
         report(line)
-    if recordings:
-        _require_learnable(recordings, learner.trainable)
     return recordings
 
 
