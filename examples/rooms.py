@@ -5,7 +5,7 @@
 
 It stands in a hall and sees a bottle, a cup and a key carried from room to room, then is asked for
 one of them, which it cannot see (LeCun 2022, §4.9). Its world model writes each event to memory;
-the critic reads there by a query of the state and the goal, trained by the critic's own loss.
+the critic reads there by queries of the goal, trained by the critic's own loss.
 *Short way*: fetched in at most 1.1 times the steps of the shortest way. Below the whole agent the
 same one with what memory returns set to 0, exchanged with that of another episode, or shuffled
 among episodes in each step; then an agent trained with what memory returns at 0. *Place read*: the
@@ -33,8 +33,6 @@ from modules.messages import Moment
 from probing import Rows, column, table_of, trained
 from worlds.rooms import ROOMS, STATE_ID, STEPS, Cell, cell_of, path_length
 
-SETTINGS = Path(__file__).parent / "rooms.yaml"
-
 JUDGE_SEED = 4_000_000
 """Added to the seed of a training for the episodes that it is judged on."""
 
@@ -55,8 +53,8 @@ class Size(NamedTuple):
     """Seeds, steps and updates of a training, episodes that it is judged on."""
 
     seeds: int = 3
-    steps: int = 136_000
-    updates: int = 8000
+    steps: int = 200_000
+    updates: int = 12_000
     episodes: int = 100
 
 
@@ -72,7 +70,7 @@ def run_of(runs: Path, seed: int, size: Size, remembers: bool) -> Path:
         f"learner.warmup_steps={begin}", f"learner.decay_updates={size.updates}",
         f"learner.replay_ratio={size.updates / (size.steps - begin)}",
         *(() if remembers else (f"interventions=['{FORGOTTEN}']",)),
-        config=SETTINGS, seed=seed,
+        preset="recall", seed=seed,
     )  # fmt: skip
     return place
 

@@ -14,7 +14,7 @@ Q     size of the configurator's state             U     size of a recalled valu
 X     size of a memory key                         O     logged steps of a candidate plan
 W     steps of a window of experience              F     frames of a window, with context
 J     levels above the first                       I     size of a coarser latent
-Z     pairs that the world model writes
+Z     pairs that the world model writes          RU    size of a read-out of memory
 ====  ===========================================  ====  =====================================
 
 A message is frozen, refuses unknown fields, and checks at construction that its fields agree with
@@ -740,7 +740,7 @@ class State(Message):
     uncertainty: Annotated[Tensor, Shape("B", least=0)]
     goal: Annotated[Tensor, Shape("B G")] | None = None
     levels: Annotated[Tensor, Shape("B J I")] | None = None
-    readout: Annotated[Tensor, Shape("B U")] | None = None
+    readout: Annotated[Tensor, Shape("B RU")] | None = None
 
     def recalled(self, novelty: Tensor, readout: Tensor | None) -> State:
         """A copy with what memory knows of it: the signal `novelty` [B] and the `readout` [B U]."""
@@ -826,8 +826,9 @@ class Recollection(Message):
 
     `keys`, `values`, `weights` and `ages` (in steps) of the V slots of largest weight, the largest
     first; `weights` are the coefficients c_j of eq. 16. A slot without an entry has a key of zeros,
-    weight 0 and age 0. `readout` is Σ c_j v_j over all slots
-    (eq. 15). `novelty`: 0 known, 1 unlike any entry.
+    weight 0 and age 0. `readout` is Σ c_j v_j over all slots (eq. 15); with several queries
+    it holds their read-outs, concatenated, and `weights` are the means over queries. `novelty`: 0
+    known, 1 unlike any entry.
     """
 
     renamed: ClassVar = {"value": "readout"}
@@ -835,7 +836,7 @@ class Recollection(Message):
     values: Annotated[Tensor, Shape("B V U")]
     weights: Annotated[Tensor, Shape("B V", least=0, most=1)]
     ages: Annotated[Tensor, Shape("B V", least=0)]
-    readout: Annotated[Tensor, Shape("B U")]
+    readout: Annotated[Tensor, Shape("B RU")]
     novelty: Annotated[Tensor, Shape("B", least=0, most=1)]
 
 
@@ -1013,7 +1014,7 @@ class Experience(Message):
     signals: Annotated[Tensor, Shape("B W S")]
     goals: Annotated[Tensor, Shape("B W G")] | None = None
     tokens: Annotated[Tensor, Shape("B W T E")] | None = None
-    readouts: Annotated[Tensor, Shape("B W U")] | None = None
+    readouts: Annotated[Tensor, Shape("B W RU")] | None = None
     recalled_keys: Annotated[Tensor, Shape("B W V X")] | None = None
     recalled_values: Annotated[Tensor, Shape("B W V U")] | None = None
     mode2_mask: Annotated[Tensor, Shape("B W", "bool")] | None = None

@@ -62,7 +62,8 @@ def validated(
         choices = str(first.get("ctx", {}).get("expected", "")).replace(" or ", ",").split(",")
         guess = suggestion(first["input"], [choice.strip("' ") for choice in choices])
     expected = " ".join(expected.split())
-    if not location and first["type"] == "value_error":  # two fields disagree
+    # The line of a model's own validator says what it got.
+    if first["type"] == "value_error" and (not location or isinstance(first["input"], Mapping)):
         raise ConfigError(f"{path.rstrip(': ')}: {expected}")
     raise ConfigError(f"{path}: {first['input']!r:.80} is not {expected}{limits}{guess}")
 

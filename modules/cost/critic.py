@@ -28,6 +28,7 @@ from modules.cost.n_step import (
 from modules.cost.value_function import ActionValues, StateValues, ValueFunction
 from modules.cost.value_head import CategoricalHead, ScalarHead, ValueHead
 from modules.messages import SIGNALS, Experience, Frozen, State, WorldSpec, inputs_of
+from modules.nets.hat_functions import HatFunctions
 from modules.nets.mlp import MLP
 from modules.weights import weights as weights_of
 
@@ -97,6 +98,8 @@ class EnsembleCritic(nn.Module):
         the drives, by name, in the priorities and in the choice of the action that returns
         bootstrap from; a drive not named has its default weight (`modules.weights`).
         `reads_memory`: the networks also read what memory returns (`State.readout`).
+        `layer_norm`: hidden layers are normalised. `hat_functions`: the networks also read how near
+        each number is to the places of a grid (`modules.nets.hat_functions`); None: they do not.
         """
 
         width: int = Field(256, ge=1, le=8192)
@@ -105,6 +108,8 @@ class EnsembleCritic(nn.Module):
         ema_rate: float = Field(0.01, gt=0, le=1)
         drive_weights: dict[str, float] = Field(default_factory=dict)
         reads_memory: bool = False
+        layer_norm: bool = False
+        hat_functions: HatFunctions.Config | None = None
 
         def value_head(self) -> ValueHead:
             """How one value is encoded."""
@@ -135,8 +140,19 @@ class EnsembleCritic(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         outputs = self.values.output_size(self.head.size)
         inputs = latent_size + readout_size * self.reads_memory
+        self.hat_functions: HatFunctions | None = None
+        if config.hat_functions is not None:
+            self.hat_functions = HatFunctions(config.hat_functions)
+            inputs = self.hat_functions.output_size(inputs)
         self.members = nn.ModuleList(
-            MLP(inputs, config.width, outputs, config.layers, zero_output=True)
+            MLP(
+                inputs,
+                config.width,
+                outputs,
+                config.layers,
+                zero_output=True,
+                layer_norm=config.layer_norm,
+            )
             for _ in range(config.ensemble_size)
         )
         self.targets = copy.deepcopy(self.members).requires_grad_(False)
@@ -174,8 +190,9 @@ class EnsembleCritic(nn.Module):
 
     def _logits(self, inputs: Tensor, networks: nn.ModuleList) -> Tensor:
         """Logits of each network for inputs [... D], of `State.inputs`, [E ... *shape Z]."""
+        read = inputs if self.hat_functions is None else self.hat_functions(inputs)
         return torch.stack(
-            [self.values.arrange(network(inputs), self.head.size) for network in networks]
+            [self.values.arrange(network(read), self.head.size) for network in networks]
         )
 
     def _values(self, state: State) -> Tensor:

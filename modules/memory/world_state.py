@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from modules.memory.associative import Floats, Recall
 from modules.memory.priority import Integers
 from modules.memory.ring import Ring
-from modules.messages import Experience, MessageError, Moment, Pairs, Recollection, State, WorldSpec
+from modules.messages import (
+    ConfigError,
+    Experience,
+    MessageError,
+    Moment,
+    Pairs,
+    Recollection,
+    State,
+    WorldSpec,
+)
 from modules.nets.mlp import MLP
 from modules.ports import Batch, Recorded
 from modules.tensor_file import difference
@@ -31,13 +40,14 @@ class WorldStateMemory(Ring, nn.Module):
     holds of every entry q is the key of a new one, in the place of the least recently used. So an
     event changes only the entries that it touched. Entries are those of one episode.
 
-    Reading is learned: a network makes a query of the state and its goal, and the read-out is
-    Σ c_j v_j with c_j = e^{q·k_j} / (γ + Σ_k e^{q·k_k}) (eqs. 15-17), trained by the losses of the
-    modules that read it. Before training q = 0: all entries weigh the same. Goals that are pictures
-    are not part of experience, and the query does not read them.
+    Reading is learned: a network makes R queries of the state and its goal, or of the goal alone;
+    what each reads is Σ c_j v_j with c_j = e^{q·k_j} / (γ + Σ_k e^{q·k_k}) (eqs. 15-17), the
+    read-out [B R·2D] all of it, concatenated. The losses of the modules that read it train the
+    network. Before training q = 0: all entries weigh the same. Goals that are pictures are not part
+    of experience, and queries do not read them.
 
-    Keys, values and weights of a recollection are those of all entries; its novelty is that of
-    `recall`, as in `ring`.
+    Keys and values of a recollection are those of all entries, its weights the means over queries;
+    its novelty is that of `recall`, as in `ring`.
     """
 
     windowed: ClassVar[tuple[str, ...]] = (*Ring.windowed, "recalled_keys", "recalled_values")
@@ -45,14 +55,19 @@ class WorldStateMemory(Ring, nn.Module):
     class Config(Ring.Config):
         """Settings of `world-state`: those of `ring`, and of the entries.
 
-        slots: entries V a row. gamma: γ. sharpness: β. width: of the hidden layer of the network
-        that makes queries.
+        slots: entries V a row. reads: queries R, as heads of attention; where one has come to read
+        a useless entry, another may read a useful one. gamma: γ. sharpness: β. width: of the hidden
+        layer of the network that makes queries. query_reads_state: whether a query reads the
+        latent; if not, it is made of the goal alone, so that what is read does not change as the
+        agent walks, and the world must have goals that are numbers.
         """
 
         slots: int = Field(default=12, ge=1, le=1024)
+        reads: int = Field(default=1, ge=1, le=16)
         gamma: float = Field(default=0.1, gt=0, lt=1)
         sharpness: float = Field(default=10.0, gt=0, le=1000)
         width: int = Field(default=64, ge=1, le=8192)
+        query_reads_state: bool = True
 
     config: Config
 
@@ -72,8 +87,15 @@ class WorldStateMemory(Ring, nn.Module):
             context_frames=context_frames,
         )  # fmt: skip
         self.latent_size, self.steps = latent_size, 0
-        inputs = latent_size + (world.goal or 0)
-        self.query = MLP(inputs, config.width, latent_size, layers=1, zero_output=True)
+        if not (config.query_reads_state or world.goal):
+            raise ConfigError(
+                "config memory.query_reads_state: expected true in a world without goals that are "
+                f"numbers, got false; {world.id} has none; try memory.query_reads_state=true"
+            )
+        inputs = latent_size * config.query_reads_state + (world.goal or 0)
+        self.query = MLP(
+            inputs, config.width, config.reads * latent_size, layers=1, zero_output=True
+        )
         self._clear()
 
     def _clear(self) -> None:
@@ -143,14 +165,17 @@ class WorldStateMemory(Ring, nn.Module):
     # -- reading ----------------------------------------------------------------------------
 
     def _read(self, latent: Tensor, goal: Tensor | None, keys: Tensor) -> Tensor:
-        """The coefficients [... V] of entries with `keys` [... V D] for states with latents
+        """The coefficients [... R V] of entries with `keys` [... V D] for states with latents
         [... D] and goals [... G]; 0 of empty ones, whose key is 0.
         """
-        reads = latent.detach()
-        if self.world.goal is not None and goal is not None:
-            reads = torch.cat([reads, goal], -1)
-        match = (keys @ self.query(reads).unsqueeze(-1)).squeeze(-1)
-        match = match.masked_fill(~keys.any(-1), -torch.inf)
+        inputs = [latent.detach()] if self.config.query_reads_state else []
+        if self.world.goal is not None:
+            # Recordings may have none.
+            none = latent.new_zeros(*latent.shape[:-1], self.world.goal)
+            inputs.append(none if goal is None else goal)
+        queries = self.query(torch.cat(inputs, -1)).unflatten(-1, (-1, self.latent_size))
+        match = queries @ keys.transpose(-1, -2)
+        match = match.masked_fill(~keys.any(-1).unsqueeze(-2), -torch.inf)
         # The largest term is 1 for every query: nothing overflows.
         largest = match.amax(-1, keepdim=True).clamp_min(0)
         terms = (match - largest).exp()
@@ -163,8 +188,8 @@ class WorldStateMemory(Ring, nn.Module):
     def recall(self, state: State) -> Recollection:
         """All entries, those of largest weight first, and the read-out."""
         keys, values = torch.from_numpy(self.keys), torch.from_numpy(self.values)
-        weights = self._read(state.latent, state.goal, keys)
-        readout = (weights.unsqueeze(1) @ values).squeeze(1)
+        each = self._read(state.latent, state.goal, keys)
+        readout, weights = (each @ values).flatten(1), each.mean(1)
         order = torch.argsort(weights, dim=-1, descending=True, stable=True)
         ages = torch.from_numpy(((self.steps - self.used) * (self.used >= 0)).astype(np.float32))
         column = order.unsqueeze(-1)
@@ -185,7 +210,7 @@ class WorldStateMemory(Ring, nn.Module):
             values=torch.zeros(rows, slots, 2 * size),
             weights=torch.zeros(rows, slots),
             ages=torch.zeros(rows, slots),
-            readout=torch.zeros(rows, 2 * size),
+            readout=torch.zeros(rows, self.config.reads * 2 * size),
             novelty=none,
         )
 
@@ -197,7 +222,7 @@ class WorldStateMemory(Ring, nn.Module):
         steps = latents.shape[1]
         goals = None if experience.goals is None else experience.goals[:, :steps]
         weights = self._read(latents, goals, keys[:, :steps])
-        return (weights.unsqueeze(2) @ values[:, :steps]).squeeze(2)
+        return (weights @ values[:, :steps]).flatten(2)
 
     # -- learning ---------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ class MLP(nn.Module):
     """`layers` hidden layers (SiLU) of `width`, each modulated by tokens, then a linear one.
 
     With `zero_output` the last layer begins at zero: the output is exactly 0 until it is trained.
+    With `layer_norm` each hidden layer is normalised before it is modulated (Ba et al. 2016).
     """
 
     def __init__(
@@ -23,10 +24,14 @@ class MLP(nn.Module):
         layers: int = 2,
         token_shape: tuple[int, int] = (0, 0),
         zero_output: bool = False,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         sizes = [inputs, *[width] * layers]
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(width) if layer_norm else nn.Identity() for _ in range(layers)
+        )
         self.films = nn.ModuleList(FiLM(token_shape, width) for _ in range(layers))
         self.last = nn.Linear(sizes[-1], outputs)
         if zero_output:
@@ -35,8 +40,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
         """`x` [M inputs] → [M outputs] under `tokens` [B T E]."""
-        for linear, film in zip(self.hidden, self.films, strict=True):
-            x = nn.functional.silu(film(linear(x), tokens))
+        for linear, norm, film in zip(self.hidden, self.norms, self.films, strict=True):
+            x = nn.functional.silu(film(norm(linear(x)), tokens))
         out: Tensor = self.last(x)
         return out
 

@@ -293,6 +293,15 @@ def test_a_bare_name_is_short_for_a_kind():
         ("perception.kind=[1]", ["config perception.kind", "[1] is not one of"]),
         ("perception.kind=", ["config perception.kind", "None is not one of"]),
         ("world=Pong", ["config world", "'Pong' is not"]),
+        (
+            "cost.critic.hat_functions={count: 4, low: 3, high: 2.4}",
+            ["config cost.critic.hat_functions: expected low below high, got 3 and 2.4"],
+        ),
+        (
+            "cost.critic.hat_functions={count: 1, low: 0, high: 1}",
+            ["config cost.critic.hat_functions.count: 1 is not", "at least 2"],
+        ),
+        ("cost.critic.hat_functions={high: 2.4}", ["cost.critic.hat_functions.count: is missing"]),
     ],
 )
 def test_a_mistake_is_one_line_saying_where_what_and_what_else(override: str, wanted: list[str]):

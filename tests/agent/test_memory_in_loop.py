@@ -2,31 +2,31 @@
 in learning.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from agent.assembly.build import Assembly, assemble, known_kinds
-from agent.assembly.merge import merge, read_yaml
+from agent.assembly.merge import merge
+from agent.assembly.resolve import preset
 from agent.learning.learner import Learner
 from agent.live import live
+from agent.studies.study import branch, read_study
 from modules import chance
 from modules.messages import ConfigError, Moment
 
-ROOMS = Path(__file__).parents[2] / "examples" / "rooms.yaml"
 ROWS = 3
 
 
 def settings(*trees: dict[str, Any]) -> dict[str, Any]:
-    """Those of `examples/rooms.yaml` made small, and what is merged over them."""
+    """Those of preset `recall` made small, and what is merged over them."""
     small = {
         "world": {"id": "sextet/Rooms-state-v0", "num_envs": ROWS},
         "memory": {"capacity": 300},
         "learner": {"batch": 8, "warmup_steps": 10},
     }
-    tree = merge(read_yaml(ROOMS), small)
+    tree = merge(preset("recall"), small)
     for one in trees:
         tree = merge(tree, one)
     return tree
@@ -179,8 +179,12 @@ def test_no_state_has_a_readout_where_nothing_reads_it() -> None:
             merge(NO_READER, {"interventions": ["clamp:recollection.readout=0"]}),
             r"recollection.readout=0': expected a module that reads memory, got none",
         ),
+        (
+            {"world": {"settings": {"goal_form": "none"}}},
+            r"memory.query_reads_state: expected true in a world without goals that are numbers",
+        ),
         ({"interventions": ["ablate:recollection.readout"]}, r"recollection.readout to clamp"),
-        ({"interventions": ["clamp:recollection.readout=[1, 2]"]}, r"a list of shape \[38\]"),
+        ({"interventions": ["clamp:recollection.readout=[1, 2]"]}, r"a list of shape \[152\]"),
         (
             {"world": {"num_envs": 1}, "interventions": ["exchange:recollection.readout"]},
             r"expected at least 2 rows to exchange the read-out among, got 1",
@@ -240,3 +244,14 @@ def test_entries_are_those_of_one_episode() -> None:
     memory: Any = assembly.agent.modules.memory
     memory.cut_episodes()
     assert not memory.values.any()
+
+
+def test_the_study_of_outputs_has_the_agent_of_preset_recall() -> None:
+    """Its base is of another agent, so that it names all of them itself."""
+    study = read_study("ablate-each-output")
+    world = study.world("sextet/Rooms-state-v0")
+    own = merge(branch(world.settings), branch(study.arms["recalls"].train.settings))  # type: ignore[union-attr]
+    whole = preset("recall")
+    for part in ("perception", "world_model", "cost", "memory", "actor", "discount", "directive"):
+        assert own[part] == whole[part], part
+    assert own["learner"] == whole["learner"]

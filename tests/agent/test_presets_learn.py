@@ -1,4 +1,6 @@
-"""Each preset trained end to end passes a bar that it misses without its mechanism."""
+"""Each preset trained end to end passes a bar that it misses without its mechanism; `recall`: in
+`test_rooms_example.py`.
+"""
 
 from __future__ import annotations
 

@@ -387,6 +387,22 @@ def test_annealing_runs_from_the_first_to_the_last_by_equal_ratios() -> None:
     assert critic.n_steps == 12
 
 
+HATS = {"count": 3, "low": 0, "high": 1}
+
+
+def test_a_critic_reads_hat_functions_and_normalises_where_it_is_told_to() -> None:
+    plain, shown = made().critic, made(layer_norm=True, hat_functions=HATS).critic
+    assert not any(isinstance(part, torch.nn.LayerNorm) for part in plain.members.modules())
+    assert any(isinstance(part, torch.nn.LayerNorm) for part in shown.members.modules())
+    first = shown.members[0].hidden[0]
+    assert first.in_features == 4 * plain.members[0].hidden[0].in_features == 32
+    # Numbers beyond the grid are the same to hat functions; the number itself tells them apart.
+    latent = torch.full((1, 8), 2.0)
+    read = shown.hat_functions(latent)
+    assert read[0, :8].equal(latent[0])
+    assert not read[0, 8:].any()
+
+
 STATES = 5
 
 
@@ -445,12 +461,22 @@ def trained(cost: Cost, updates: int, **keywords: int) -> Cost:
     return cost
 
 
-@pytest.mark.parametrize("kind", [ActionCritic, CategoricalActionCritic])
-def test_the_critic_learns_the_discounted_energies_of_the_chain(kind: type) -> None:
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        (ActionCritic, {}),
+        (CategoricalActionCritic, {}),
+        (ActionCritic, {"layer_norm": True, "hat_functions": HATS}),
+    ],
+)
+def test_the_critic_learns_the_discounted_energies_of_the_chain(
+    kind: type, inputs: dict[str, Any]
+) -> None:
     """One step ahead, off-policy: the best future is to go right, whatever is done first."""
-    cost = trained(
-        made(names=("score", "pain"), kind=kind, n_steps=1, ema_rate=0.1, width=64), updates=350
-    )
+    cost = made(names=("score", "pain"), kind=kind, n_steps=1, ema_rate=0.1, width=64, **inputs)
+    assert not cost.is_initialised()
+    assert not cost.energy(state()).critic_actions.any()  # type: ignore[union-attr]
+    trained(cost, updates=350)
     places = torch.nn.functional.one_hot(torch.arange(STATES - 1), 8).float()
     heads = cost.energy(state(rows=4).replace(latent=places)).critic_actions
     assert heads is not None

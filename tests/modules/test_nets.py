@@ -9,6 +9,7 @@ from modules.messages import ConfigError
 from modules.nets.conv import CNN, ImpalaCNN, NatureCNN, SmallCNN
 from modules.nets.film import FiLM
 from modules.nets.gradient import scale_gradient
+from modules.nets.hat_functions import HatFunctions
 from modules.nets.mlp import MLP, ResidualMLP
 from modules.nets.normalisation import RunningScale, soft_log, symexp, symlog, unit_rms
 
@@ -57,11 +58,12 @@ def _networks() -> list[tuple[torch.nn.Module, torch.Tensor]]:
         (NatureCNN(1, 36, 36, (2, 3)), torch.rand(6, 1, 36, 36)),
         (ImpalaCNN(1, 36, 36, (2, 3)), torch.rand(6, 1, 36, 36)),
         (MLP(5, 16, 4, token_shape=(2, 3)), torch.rand(6, 5)),
+        (MLP(5, 16, 4, token_shape=(2, 3), layer_norm=True), torch.rand(6, 5)),
         (ResidualMLP(5, 16, 2, (2, 3)), torch.rand(6, 5)),
     ]
 
 
-@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("which", range(6))
 def test_tokens_change_nothing_when_fresh_and_something_when_trained(which: int) -> None:
     torch.manual_seed(which)
     network, x = _networks()[which]
@@ -165,3 +167,52 @@ def test_every_pixel_is_seen(network, size):
     reached = frames.grad.abs().sum((0, 1))
     assert (reached.sum(0) > 0).all()
     assert (reached.sum(1) > 0).all()
+
+
+def test_a_normalised_mlp_is_that_of_torch() -> None:
+    network, x = MLP(5, 16, 4, layers=2, layer_norm=True), 7 * torch.rand(6, 5)
+    first, second = network.hidden
+    hidden = x
+    for linear in (first, second):
+        hidden = torch.nn.functional.layer_norm(linear(hidden), (16,))
+        hidden = torch.nn.functional.silu(hidden)
+    torch.testing.assert_close(network(x), network.last(hidden))
+
+
+# -- hat functions ------------------------------------------------------------------------------
+
+
+def hats(count: int, low: float, high: float) -> HatFunctions:
+    return HatFunctions(HatFunctions.Config(count=count, low=low, high=high))
+
+
+def test_hat_functions_stand_behind_the_numbers_and_say_how_near_each_place_is() -> None:
+    network = hats(5, -1, 1)
+    x = torch.tensor([[-1.0, 0.25, 3.0]])
+    expected = [1, 0, 0, 0, 0, 0, 0, 0.5, 0.5, 0, 0, 0, 0, 0, 0]
+    assert network.output_size(3) == 18
+    torch.testing.assert_close(network(x), torch.cat([x, torch.tensor([expected])], 1))
+
+
+def test_between_the_outer_places_hat_functions_add_up_to_one() -> None:
+    network = hats(9, 0, 2.4)
+    x = torch.linspace(0, 2.4, 97).unsqueeze(1)
+    torch.testing.assert_close(network(x)[:, 1:].sum(1), torch.ones(97))
+    assert not network(torch.tensor([[-0.31], [2.71]]))[:, 1:].any()
+
+
+@pytest.mark.parametrize("places", [0, 20])
+def test_what_differs_from_place_to_place_is_learned_by_hat_functions(places: int) -> None:
+    """Twenty places on a line, every second of them bad: the mean error is 1 at first."""
+    torch.manual_seed(0)
+    x, value = torch.linspace(0, 1, 20).unsqueeze(1), torch.tensor([1.0, -1.0] * 10).unsqueeze(1)
+    inputs = hats(places, 0, 1)(x) if places else x
+    network = MLP(inputs.shape[1], 32, 1, layer_norm=True, zero_output=True)
+    descent = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(200):
+        descent.zero_grad()
+        error = (network(inputs) - value).abs()
+        error.square().mean().backward()
+        descent.step()
+    learned = float(error.detach().mean())
+    assert learned < 0.1 if places else learned > 0.5

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from modules.memory.associative import Associative
 from modules.memory.world_state import WorldStateMemory
-from modules.messages import SIGNALS, ActionSpec, MessageError, Pairs, State, WorldSpec
+from modules.messages import SIGNALS, ActionSpec, ConfigError, MessageError, Pairs, State, WorldSpec
 from modules.world_model.entities import EntityWrites
 from worlds.rooms import CARRIED, THINGS, Rooms
 
@@ -180,3 +180,40 @@ def test_a_large_query_does_not_overflow() -> None:
     recalled = held.recall(state(torch.zeros(1, SIZE), torch.zeros(1, len(THINGS))))
     assert recalled.weights[0, :2].tolist() == pytest.approx([1, 0])
     assert bool(recalled.readout.isfinite().all())
+
+
+@pytest.mark.parametrize("reads_state", [True, False])
+def test_a_query_of_the_goal_alone_reads_the_same_wherever_the_agent_is(reads_state: bool) -> None:
+    held = memory(rows=1, query_reads_state=reads_state)
+    entries = Pairs(queries=torch.eye(SIZE)[:2][None], values=torch.ones(1, 2, 2 * SIZE))
+    held.write_pairs(entries)
+    torch.nn.init.normal_(held.query.last.weight)
+
+    def weights(place: float, thing: int) -> Tensor:
+        return held.recall(state(torch.full((1, SIZE), place), torch.eye(3)[[thing]])).weights
+
+    assert torch.equal(weights(0.1, 0), weights(2.0, 0)) == (not reads_state)
+    assert not torch.equal(weights(0.1, 0), weights(0.1, 1))
+
+
+def test_each_of_several_queries_reads_for_itself_and_what_they_read_is_joined() -> None:
+    held = memory(rows=1, reads=3)
+    values = torch.randn(1, 2, 2 * SIZE)
+    held.write_pairs(Pairs(queries=torch.eye(SIZE)[:2][None], values=values))
+    # The first reads both entries alike, the second the first of them, the third the other.
+    with torch.no_grad():
+        held.query.last.bias[SIZE] = held.query.last.bias[2 * SIZE + 1] = 50.0
+    recalled = held.recall(state(torch.randn(1, SIZE), torch.eye(len(THINGS))[:1]))
+    first, second = values[0]
+    expected = torch.cat([(first + second) / 2.1, first, second])
+    torch.testing.assert_close(recalled.readout[0], expected)
+    assert recalled.weights[0, :2].tolist() == pytest.approx([(1 / 2.1 + 1) / 3] * 2)
+    assert held.initial(4).readout.shape == (4, 6 * SIZE)
+
+
+def test_a_query_of_the_goal_alone_needs_goals() -> None:
+    aimless = WORLD.model_copy(update={"goal": None})
+    recall = Associative(config=Associative.Config(), world=aimless, rows=1, latent_size=SIZE)
+    config = WorldStateMemory.Config(capacity=100, query_reads_state=False)
+    with pytest.raises(ConfigError, match=r"memory.query_reads_state: expected true .* got false"):
+        WorldStateMemory(config=config, recall=recall, world=aimless, rows=1, latent_size=SIZE)
