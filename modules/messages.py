@@ -14,7 +14,7 @@ Q     size of the configurator's state             U     size of a recalled valu
 X     size of a memory key                         O     logged steps of a candidate plan
 W     steps of a window of experience              F     frames of a window, with context
 J     levels above the first                       I     size of a coarser latent
-Z     pairs that the world model writes          RU    size of a read-out of memory
+Z     pairs that the world model writes            RU    size of a read-out of memory
 ====  ===========================================  ====  =====================================
 
 A message is frozen, refuses unknown fields, and checks at construction that its fields agree with
@@ -743,7 +743,7 @@ class State(Message):
     readout: Annotated[Tensor, Shape("B RU")] | None = None
 
     def recalled(self, novelty: Tensor, readout: Tensor | None) -> State:
-        """A copy with what memory knows of it: the signal `novelty` [B] and the `readout` [B U]."""
+        """A copy with what memory knows: the signal `novelty` [B] and the `readout` [B RU]."""
         signals = self.signals.clone()
         signals[:, SIGNALS.index("novelty")] = novelty
         return self.replace(signals=signals, readout=readout)

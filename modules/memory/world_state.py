@@ -170,9 +170,9 @@ class WorldStateMemory(Ring, nn.Module):
         """
         inputs = [latent.detach()] if self.config.query_reads_state else []
         if self.world.goal is not None:
-            # Recordings may have none.
-            none = latent.new_zeros(*latent.shape[:-1], self.world.goal)
-            inputs.append(none if goal is None else goal)
+            if goal is None:  # as in recordings
+                goal = latent.new_zeros(*latent.shape[:-1], self.world.goal)
+            inputs.append(goal)
         queries = self.query(torch.cat(inputs, -1)).unflatten(-1, (-1, self.latent_size))
         match = queries @ keys.transpose(-1, -2)
         match = match.masked_fill(~keys.any(-1).unsqueeze(-2), -torch.inf)
