@@ -11,9 +11,9 @@ the level above predicts ten steps at once. The same agent then goes to the plac
 *plans*: flat plans, by the distance of the plain latents, by the whitened one, by the time to the
 goal, at as many model calls and at a quarter; plans with sub-goals by the same three, at fewer
 calls, with sub-goals on the true shortest way, and with random ones. *modes*: Mode-1, Mode-2, and
-configurators that choose between them for .3 of Mode-2's model calls. *Touched*: the point was at
-the goal in some step of 200; *held*: in the last one. The floors are a random walk and a straight
-line to the goal by one who knows both places and not the walls.
+configurators that choose between them, two of them for .3 of Mode-2's model calls. *Touched*: the
+point was at the goal in some step of 200; *held*: in the last one. The floors are a random walk and
+a straight line to the goal by one who knows both places and not the walls.
 """
 
 from __future__ import annotations
@@ -80,19 +80,27 @@ PLANS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Settings of each way to plan, by the time to the goal unless said otherwise."""
 
-_SPENT = f"model_calls_per_episode: {0.3 * 512 * STEPS / 4:.0f}, episode_steps: {STEPS}"
+WAY_STEPS = 100
+"""Steps in which most ways round have been gone; from then on a reaction holds the goal."""
+
+_CALLS = f"model_calls_per_episode: {0.3 * 512 * STEPS / 4:.0f}"
 _STILL = REACTION[1:]
+_HALF = (*NEAR, *_STILL, "directive.model_calls=256")
 MODES: Mapping[str, tuple[str, ...]] = {
     "Mode-1": REACTION,
     "Mode-2": (MODE_2, *NEAR, *_STILL),
     "budgeted": (
-        *NEAR, *_STILL, f"configurator={{kind: budgeted, max_commit_steps: 8, {_SPENT}}}",
+        *_HALF,
+        f"configurator={{kind: budgeted, max_commit_steps: 8, {_CALLS}}}",
+        f"configurator.episode_steps={WAY_STEPS}",
     ),
-    "surprise": (*NEAR, *_STILL, "configurator={kind: surprise, max_idle_steps: 6}"),
-    "at random": (*NEAR, *_STILL, f"configurator={{kind: random-rate, {_SPENT}}}"),
+    "surprise": (*_HALF, "configurator={kind: surprise, max_idle_steps: 6}"),
+    "at random": (
+        *_HALF, f"configurator={{kind: random-rate, episode_steps: {STEPS}, {_CALLS}}}",
+    ),
 }  # fmt: skip
-"""Settings of each way to choose the mode: Mode-2 as in "flat, time to goal, a quarter", and .3 of
-its model calls.
+"""Settings of each way to choose the mode: Mode-2 as in "flat, time to goal, a quarter"; the others
+with half as large plans; two may spend .3 of its model calls, "budgeted" on the way.
 """
 
 SUBGOAL_STEPS = 10
@@ -103,9 +111,12 @@ QUICK = Size(seeds=1, steps=1200, updates=12, episodes=1)
 
 
 def run_of(runs: Path, seed: int, size: Size) -> Path:
-    """The folder of a training."""
-    place = runs / f"three-{size.steps}-{size.updates}-{seed}"
-    return train_on_walks(place, FOUR_ID, SETTINGS, seed, size)
+    """The folder of a training. Nearly all steps are collected before it learns from any: random
+    steps get no better by learning, and late ones are learned from nearly as often as early ones.
+    """
+    begin = size.steps - size.steps // 12
+    place = runs / f"three-{size.steps}-{size.updates}-from-{begin}-{seed}"
+    return train_on_walks(place, FOUR_ID, SETTINGS, seed, size, begin)
 
 
 def whitened(run: Path, size: Size) -> Path:

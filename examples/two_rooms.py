@@ -55,9 +55,12 @@ class Size(NamedTuple):
 QUICK = Size(seeds=1, steps=3000, updates=40, episodes=4)
 
 
-def train_on_walks(place: Path, world: str, config: Path, seed: int, size: Size) -> Path:
-    """A training on random steps in a world of rooms; its folder, `place`."""
-    begin = size.steps // 4
+def train_on_walks(
+    place: Path, world: str, config: Path, seed: int, size: Size, begin: int
+) -> Path:
+    """A training on random steps in a world of rooms, which learns from step `begin` on; its
+    folder, `place`.
+    """
     trained(
         place, world, f"training.steps={size.steps}", f"memory.capacity={size.steps}",
         f"learner.warmup_steps={begin}",
@@ -70,7 +73,7 @@ def train_on_walks(place: Path, world: str, config: Path, seed: int, size: Size)
 def run_of(runs: Path, seed: int, size: Size) -> Path:
     """The folder of a training."""
     place = runs / f"fixed-{size.steps}-{size.updates}-{seed}"
-    return train_on_walks(place, TWO_ID, SETTINGS, seed, size)
+    return train_on_walks(place, TWO_ID, SETTINGS, seed, size, size.steps // 4)
 
 
 @torch.no_grad()

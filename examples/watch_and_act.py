@@ -15,12 +15,15 @@ Then every step is planned in what was learned, as in `examples/driving.py`: pro
 full speed, collisions, and what the plans weigh, progress less 35 a collision; and how well the
 place of the other cars is read linearly from the latents of held-out episodes.
 
-*atari*: 25,000 steps, 100,000 frames, of a bundled agent's play, then 10,000 own steps by the
-preset `atari-small`, judged by 30 episodes of held-out seeds under the protocol `100k`.
+*atari*: 25,000 steps, 100,000 frames, of a bundled agent's play, and 10,000 own steps, judged by 30
+episodes of held-out seeds under the protocol `100k`. Three ways to spend the own steps: the preset
+`atari-small`; the same, beginning with a perception that watched; and random actions, from which a
+network learns which action lies between two frames, so that a policy clones the watched play.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import product
@@ -29,16 +32,21 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import one_hot
 
 import road as roads
 from agent import evaluate, load
 from command_line import options_of
 from driving import planned
 from films import Film, filmed
+from imitate import TASKS
 from probing import Rows, column, latents_of, print_parts, read_out, trained
 from watch import BOTH, watched_road
 from worlds import road
+from worlds.make import make_world
+from worlds.protocols import Sensor
 
 KEEP = 4
 """The action straight, at the same speed."""
@@ -48,6 +56,15 @@ COLLISION = 35
 
 WATCHED = ", watched"
 """Ends the name of a row whose training begins with what was learned by watching."""
+
+CLONED = ", cloned"
+"""Ends the name of a row whose policy clones the play that was watched."""
+
+REPEAT = 0.5
+"""Probability with which a random player draws no new action and does the last one again."""
+
+CLONE_STEPS = 2000
+"""Steps of a clone's longest episode."""
 
 GAMES = {"Boxing": "boxing", "Breakout": "breakout", "RoadRunner": "road_runner"}
 """Games, and the bundled agent whose play is watched."""
@@ -61,7 +78,7 @@ GAMES_SEED, JUDGE_SEED = 7, 4_000_000
 class Size(NamedTuple):
     """On the road: seeds, watched episodes, updates by watching, own steps and updates, planned
     episodes, held-out ones. Games and seeds of each; watched steps, updates by watching, own steps,
-    judged episodes.
+    judged episodes; updates of the network that says which action was taken, and of the clone.
     """
 
     seeds: int = 3
@@ -77,9 +94,11 @@ class Size(NamedTuple):
     play_watching: int = 4000
     own_steps: int = 10_000
     judged: int = 30
+    inferring: int = 4000
+    cloning: int = 1500
 
 
-QUICK = Size(1, 4, 2, (400,), 2, 1, 4, ("Breakout",), 1, 200, 4, 400, 1)
+QUICK = Size(1, 4, 2, (400,), 2, 1, 4, ("Breakout",), 1, 200, 4, 400, 1, 4, 4)
 
 
 # -- road --------------------------------------------------------------------------------------
@@ -138,6 +157,44 @@ def plays(agent: str, steps: int) -> Iterator[Film]:
     yield film, None
 
 
+def tries(game: str, steps: int, seed: int) -> Iterator[Film]:
+    """`steps` steps of random actions, film by film, with these actions."""
+    frames, actions = list[NDArray[np.uint8]](), list[int]()
+    rng, last = np.random.default_rng(seed), 0
+    sensor = Sensor(height=64, width=64)
+    with closing(make_world(f"ALE/{game}-v5", protocol="100k", sensor=sensor)) as world:
+        count, observation = world.spec.actions.size, world.reset(seed)
+        for step in range(steps + 1):
+            assert observation.pixels is not None  # a game is seen
+            if step and bool(observation.first):
+                yield frames, np.array(actions[:-1], int)
+                frames, actions = [], []
+            frames.append(observation.pixels[0].numpy().copy())
+            last = last if rng.random() < REPEAT else int(rng.integers(count))
+            actions.append(last)
+            observation = world.step(one_hot(torch.tensor([last]), count).float())
+    yield frames, np.array(actions[:-1], int)
+
+
+def game_cloned(runs: Path, game: str, seed: int, size: Size) -> Path:
+    """A policy that clones watched play by actions inferred from own steps. One that never serves
+    the ball would play for ever.
+    """
+    film = filmed(runs / f"{game}-film-{size.play_steps}", plays(GAMES[game], size.play_steps), 0)
+    own = filmed(
+        runs / f"{game}-tries-{size.own_steps}-{seed}", tries(game, size.own_steps, seed), 1
+    )
+    place = runs / f"{game}-cloned-{size.inferring}-{size.cloning}-{seed}"
+    trained(
+        place, f"ALE/{game}-v5", *TASKS["Boxing, reacted"].pupil, "training.evaluate_every=0",
+        "training.evaluate_episodes=1", "training.checkpoint_every=0",
+        f"training.infer_actions={size.inferring}", f"world.episode_steps={CLONE_STEPS}",
+        protocol="100k", seed=seed,
+        steps=size.cloning, recordings=[own], experts=[film],
+    )  # fmt: skip
+    return place
+
+
 def game_watched(runs: Path, game: str, seed: int, size: Size) -> Path:
     """A training on films of a game."""
     film = filmed(runs / f"{game}-film-{size.play_steps}", plays(GAMES[game], size.play_steps), 0)
@@ -153,23 +210,33 @@ def game_watched(runs: Path, game: str, seed: int, size: Size) -> Path:
     return place
 
 
+def game_played(runs: Path, game: str, seed: int, size: Size, watched: bool) -> Path:
+    """A training on own steps, which begins with a perception that watched, or without."""
+    place = runs / f"{game}-{size.own_steps}{'-watched' * watched}-{seed}"
+    settings = ["training.evaluate_every=0", "training.evaluate_episodes=1"]
+    if watched:
+        settings.append(f"training.init_from={game_watched(runs, game, seed, size)}")
+    trained(
+        place, f"ALE/{game}-v5", *settings, preset="atari-small", protocol="100k",
+        steps=size.own_steps, seed=seed,
+    )  # fmt: skip
+    return place
+
+
 def games(runs: Path, size: Size) -> Rows:
-    """Scores after own steps in each game, with and without watching, a seed each."""
+    """Scores of the three ways to spend own steps in each game, a seed each."""
     rows: Rows = {}
-    for game, seed, after in product(size.games, range(size.game_seeds), ("", WATCHED)):
-        place = runs / f"{game}-{size.own_steps}{after.replace(', ', '-')}-{seed}"
-        settings = ["training.evaluate_every=0", "training.evaluate_episodes=1"]
-        if after:
-            settings.append(f"training.init_from={game_watched(runs, game, seed, size)}")
-        result = trained(
-            place, f"ALE/{game}-v5", *settings, preset="atari-small", protocol="100k",
-            steps=size.own_steps, seed=seed,
-        )  # fmt: skip
+    for game, seed, after in product(size.games, range(size.game_seeds), ("", WATCHED, CLONED)):
+        if after == CLONED:
+            place = game_cloned(runs, game, seed, size)
+        else:
+            place = game_played(runs, game, seed, size, bool(after))
         judged = evaluate(
             place, protocol="100k", episodes=size.judged, num_envs=min(10, size.judged),
             seed=JUDGE_SEED,
         )  # fmt: skip
         assert judged.mean_return is not None  # whole episodes were asked for
+        result = json.loads((place / "result.json").read_text())
         figures = {"game score": judged.mean_return, "CPU s": result["cpu_seconds"]}
         rows.setdefault(f"{game}{after}", []).append(figures)
     return rows
@@ -184,7 +251,7 @@ def bars_of(rows: Rows) -> dict[str, bool]:
     def mean(row: str, name: str) -> float:
         return float(column(rows, row, name).mean())
 
-    bars, own = {}, [row for row in rows if not row.endswith(WATCHED)]
+    bars, own = {}, [row for row in rows if not row.endswith((WATCHED, CLONED))]
     drives = [row for row in own if "score" in rows[row][0]]
     if drives:
         last = drives[-1]
@@ -196,11 +263,12 @@ def bars_of(rows: Rows) -> dict[str, bool]:
     played = [row for row in own if "game score" in rows[row][0]]
     if played:
         # Scores may be negative, as in Boxing: 1.5 times such a one is less than it.
-        better = [
-            mean(row + WATCHED, "game score") >= max(1.5 * alone, alone)
-            for row, alone in ((row, mean(row, "game score")) for row in played)
-        ]
-        bars["games: watched, 1.5 times the score in two of three"] = sum(better) >= 2
+        for after in (WATCHED, CLONED):
+            better = [
+                mean(row + after, "game score") >= max(1.5 * alone, alone)
+                for row, alone in ((row, mean(row, "game score")) for row in played)
+            ]
+            bars[f"games{after}: 1.5 times the score in two of three"] = sum(better) >= 2
     return bars
 
 

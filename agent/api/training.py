@@ -40,10 +40,8 @@ from modules.strange_files import TEXT_BYTES, plain_json, read_file
 EVALUATION_SEED = 1_000_000
 """Added to the seed of a training for its evaluations, so that they share no episode with it."""
 
-RESULT, BEGUN = "result.json", "training.json"
-"""The result of a training, written into its folder when it ends, and what it was begun with beside
-its configuration.
-"""
+RESULT = "result.json"
+"""The result of a training, written into its folder when it ends."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +209,7 @@ def start(
 
         def write(new: RunFolder) -> None:
             new.write_config(assembly.config.tree())
-            write_json(new.path / BEGUN, sources.facts(absolute=True))
+            write_json(new.training, sources.facts(absolute=True))
 
         folder = RunFolder.create(place, f"train-{assembly.config.settings.world.id}", write)
         with running(folder.path):
@@ -310,7 +308,7 @@ def _saved(
 def _begun_with(folder: RunFolder) -> Sources:
     """The recordings that a training was begun with. Raises ConfigError where it was none."""
     try:
-        begun = plain_json(read_file(folder.path / BEGUN, TEXT_BYTES))
+        begun = plain_json(read_file(folder.training, TEXT_BYTES))
         if not begun.keys() & {"recordings", "traces"}:
             raise KeyError("recordings")
         return Sources.of_facts(begun)

@@ -128,6 +128,15 @@ def _run_folder(place: Path) -> Path:
     )
 
 
+def _require_no_training(folder: Path) -> None:
+    """Raises ConfigError where a folder without a checkpoint is that of a training."""
+    if RunFolder(folder).training.is_file():
+        raise ConfigError(
+            f"agent: '{folder}': expected a checkpoint of this training, got none; it writes one "
+            f"when it ends, try sextet train --resume {folder}"
+        )
+
+
 def configure(request: RunRequest, evaluating: bool = True) -> tuple[ConfigTree, Path | None]:
     """All layers of a request merged, and the folder of its checkpoints, if any.
 
@@ -183,6 +192,8 @@ def _layers(request: RunRequest, evaluating: bool) -> tuple[ConfigTree, Path | N
     place = Path(name) if (Path(name) / "manifest.json").is_file() else folder
     if not evaluating:
         first = name if _is_trained(place) else None
+        if first is None:
+            _require_no_training(folder)
         beneath = merge(beneath, {"training": {"init_from": first}})
     elif not (folder / "trace.sqlite").is_file():
         # A recorded run is played with the settings that it was recorded with.
@@ -258,7 +269,8 @@ def trained_weights(
     """The weights of a checkpoint folder, or the best or newest ones in a run folder, if any.
 
     `fits` as in `checkpoint.load`. `on_note` gets a line for each damaged checkpoint that is passed
-    over. Raises ConfigError where all are damaged: an untrained agent is not what was asked for.
+    over. Raises ConfigError where all are damaged, and where a training has none: an untrained
+    agent is not what was asked for.
     """
     if (folder / "manifest.json").is_file():
         return folder, checkpoint.load(folder, ("weights",), fits)
@@ -274,6 +286,8 @@ def trained_weights(
         raise ConfigError(lines[0])
     for line in lines:
         on_note(f"passed over: {line}")
+    if newest is None:
+        _require_no_training(folder)
     return newest
 
 

@@ -21,8 +21,8 @@ class RunFolder:
 
     `config`: the resolved configuration; it and the seed reproduce the run. `trace`: the recorded
     moments. `world`: what the spaces of the world were taken for, and the memory of the replay.
-    `metrics`: losses and scores of training, a JSON object a line. `checkpoints`: their
-    folder. Each need not exist.
+    `metrics`: losses and scores of training, a JSON object a line. `training`: what a training was
+    begun with beside its configuration. `checkpoints`: their folder. Each need not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,6 +31,7 @@ class RunFolder:
         self.trace = path / "trace.sqlite"
         self.world = path / "world.json"
         self.metrics = path / "metrics.jsonl"
+        self.training = path / "training.json"
         self.checkpoints = path / "checkpoints"
 
     @classmethod

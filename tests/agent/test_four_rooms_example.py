@@ -106,8 +106,8 @@ def test_the_command_trains_plans_and_draws(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_planned_sub_goals_lead_the_long_way_round_and_random_ones_do_not(tmp_path):
-    """With half of the steps, a quarter of the updates (3.5 CPU minutes): planned .50 of these
-    episodes and .60 of twenty others, at random .05; with training seed 1 .35 and .10.
+    """With half of the steps, a quarter of the updates (5 CPU minutes on a loaded machine): planned
+    1.00 of these episodes and .85 of twenty others, at random .10 and .05.
     """
     size = four_rooms.Size(steps=12_000, updates=500)
     run = four_rooms.run_of(tmp_path, 0, size)
@@ -116,5 +116,5 @@ def test_planned_sub_goals_lead_the_long_way_round_and_random_ones_do_not(tmp_pa
         name: four_rooms.planned(run, name, settings, 0, 20)[0]["touched"]
         for name in (SUBGOALS, "sub-goals at random")
     }
-    assert touched[SUBGOALS] >= 0.3
+    assert touched[SUBGOALS] >= 0.5
     assert touched["sub-goals at random"] <= 0.15

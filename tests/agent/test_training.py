@@ -316,6 +316,17 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path, capsys, monkeypa
     assert "learner.safetensors" in shown.err
 
 
+@pytest.mark.parametrize("words", [["play", "r"], ["train", "r", "--run", "s"]])
+def test_a_training_without_a_checkpoint_is_refused(tmp_path, capsys, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    said(capsys, "train", "CartPole-v1", "--steps", "60", "--run", "r", *QUICK)
+    shutil.rmtree("r/checkpoints")
+    assert run([*words, "--no-live"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'r': expected a checkpoint of this training, got none" in line
+    assert [place.name for place in tmp_path.iterdir()] == ["r"]
+
+
 def test_ctrl_c_keeps_a_checkpoint_and_leaves_well(tmp_path):
     child = subprocess.Popen(
         [sys.executable, "-m", "agent.cli", "train", "CartPole-v1", "--steps", "100000", "--run",

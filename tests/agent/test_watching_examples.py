@@ -117,13 +117,18 @@ ACTED = {
     "Boxing": [{"game score": 4.0}], "Boxing, watched": [{"game score": 7.0}],
     "Krull": [{"game score": 100.0}], "Krull, watched": [{"game score": 90.0}],
     "Pong": [{"game score": 2.0}], "Pong, watched": [{"game score": 3.0}],
+    "Boxing, cloned": [{"game score": 6.0}], "Krull, cloned": [{"game score": 160.0}],
+    "Pong, cloned": [{"game score": 2.0}],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("row", "figures"),
-    [("road, 4000 steps, watched", {"score": 44.0}), ("Pong, watched", {"game score": 2.9})],
-)
+    [
+        ("road, 4000 steps, watched", {"score": 44.0}), ("Pong, watched", {"game score": 2.9}),
+        ("Krull, cloned", {"game score": 149.0}),
+    ],
+)  # fmt: skip
 def test_each_bar_of_acting_after_watching_can_be_missed(row, figures):
     assert all(watch_and_act.bars_of(ACTED).values())
     assert list(watch_and_act.bars_of(ACTED | {row: [figures]}).values()).count(False) == 1
@@ -131,7 +136,7 @@ def test_each_bar_of_acting_after_watching_can_be_missed(row, figures):
 
 def test_a_score_below_0_is_not_better_when_it_is_lower():
     lower = {"Boxing": [{"game score": -2.0}], "Boxing, watched": [{"game score": -2.5}]}
-    assert list(watch_and_act.bars_of(ACTED | lower).values()) == [True, False]
+    assert list(watch_and_act.bars_of(ACTED | lower).values()) == [True, False, True]
 
 
 def test_a_car_that_does_not_act_keeps_its_lane():
@@ -150,6 +155,21 @@ def test_a_film_of_a_play_ends_with_its_episode(monkeypatch):
     films = [frames for frames, _ in watch_and_act.plays(road.ID, 450)]
     assert [len(frames) for frames in films] == [150, 51, 150, 51, 48]
     assert films[0][0].ndim == 3
+
+
+def test_own_steps_are_filmed_with_their_actions():
+    """In Breakout a random player loses its five lives in about 200 steps."""
+    films = list(watch_and_act.tries("Breakout", 400, 3))
+    assert len(films) >= 2
+    assert sum(len(frames) for frames, _ in films) == 401
+    for frames, actions in films:
+        assert frames[0].shape == (64, 64, 1)
+        assert len(actions) == len(frames) - 1
+    actions = np.concatenate([of_film for _, of_film in films])
+    assert set(actions.tolist()) == {0, 1, 2, 3}
+    # The same as before it with probability REPEAT, and in a quarter of the other steps.
+    again = (actions[1:] == actions[:-1]).mean()
+    assert again == pytest.approx(0.625, abs=0.08)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +193,8 @@ def test_the_command_trains_and_prints(program, tmp_path, monkeypatch, capsys):
     program.main()
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
     road_rows = {*watch.ROAD_MODELS, "at most", "at most, what it did"}
-    acted = {"road, 400 steps", "road, 400 steps, watched", "Breakout", "Breakout, watched"}
+    acted = {"road, 400 steps", "road, 400 steps, watched"}
+    acted |= {"Breakout", "Breakout, watched", "Breakout, cloned"}
     expected = {
         "watch": {*watch.ROOM_MODELS, *road_rows},
         "watch_and_act": acted,
