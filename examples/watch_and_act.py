@@ -157,6 +157,11 @@ def plays(agent: str, steps: int) -> Iterator[Film]:
     yield film, None
 
 
+def play_filmed(runs: Path, game: str, size: Size) -> Path:
+    """The folder of films of a bundled agent's play, without its actions."""
+    return filmed(runs / f"{game}-film-{size.play_steps}", plays(GAMES[game], size.play_steps), 0)
+
+
 def tries(game: str, steps: int, seed: int) -> Iterator[Film]:
     """`steps` steps of random actions, film by film, with these actions."""
     frames, actions = list[NDArray[np.uint8]](), list[int]()
@@ -180,7 +185,7 @@ def game_cloned(runs: Path, game: str, seed: int, size: Size) -> Path:
     """A policy that clones watched play by actions inferred from own steps. One that never serves
     the ball would play for ever.
     """
-    film = filmed(runs / f"{game}-film-{size.play_steps}", plays(GAMES[game], size.play_steps), 0)
+    film = play_filmed(runs, game, size)
     own = filmed(
         runs / f"{game}-tries-{size.own_steps}-{seed}", tries(game, size.own_steps, seed), 1
     )
@@ -189,15 +194,14 @@ def game_cloned(runs: Path, game: str, seed: int, size: Size) -> Path:
         place, f"ALE/{game}-v5", *TASKS["Boxing, reacted"].pupil, "training.evaluate_every=0",
         "training.evaluate_episodes=1", "training.checkpoint_every=0",
         f"training.infer_actions={size.inferring}", f"world.episode_steps={CLONE_STEPS}",
-        protocol="100k", seed=seed,
-        steps=size.cloning, recordings=[own], experts=[film],
+        protocol="100k", seed=seed, steps=size.cloning, recordings=[own], experts=[film],
     )  # fmt: skip
     return place
 
 
 def game_watched(runs: Path, game: str, seed: int, size: Size) -> Path:
     """A training on films of a game."""
-    film = filmed(runs / f"{game}-film-{size.play_steps}", plays(GAMES[game], size.play_steps), 0)
+    film = play_filmed(runs, game, size)
     place = runs / f"{game}-watched-{size.play_steps}-{size.play_watching}-{seed}"
     trained(
         place, f"ALE/{game}-v5", "world_model.kind=latent-action-jepa",
