@@ -4,9 +4,10 @@
     python examples/four_rooms.py --quick --json
     python examples/four_rooms.py --seeds 1 --episodes 40 --only modes
 
-Start and goal are in the two rooms on the right, between which there is no door. A hierarchical
-JEPA, the time to goals and a policy towards them are learned from the experience of random steps;
-the level above predicts ten steps at once. The same agent then goes to the places of pictures.
+Start and goal are in the two rooms on the right, between which there is no door. Perception and a
+hierarchical JEPA are learned from the experience of random steps, then, from other random steps,
+the time to goals and a policy towards them; the level above predicts ten steps at once. The same
+agent then goes to the places of pictures.
 
 *plans*: flat plans, by the distance of the plain latents, by the whitened one, by the time to the
 goal, at as many model calls and at a quarter; plans with sub-goals by the same three, at fewer
@@ -35,6 +36,7 @@ from command_line import options_of, print_results
 from modules.messages import Directive, Observation, Situation
 from probing import Rows, column, table_of, trained
 from two_rooms import (
+    NO_NOISE,
     PLAN_SEED,
     REACTION,
     Size,
@@ -44,7 +46,7 @@ from two_rooms import (
     learned_by,
     outcome_of,
     point_in,
-    train_on_walks,
+    train_in_two_parts,
     ways_of,
 )
 from worlds.point_rooms import FOUR_ID, SIDE, SPEED, STEPS, FourRooms
@@ -57,11 +59,18 @@ FLAT = (
 )  # fmt: skip
 LEVELS = (
     "actor.planner={kind: hierarchical, upper: {kind: cem, samples: 64, iterations: 3}, "
-    "lower: {kind: cem, samples: 32, iterations: 2}}",
+    "lower: {kind: cem, samples: 32, iterations: 2, action_repeat: 2}}",
     "directive.horizon_steps=100", "directive.model_calls=2562", "directive.commit_steps=5",
 )  # fmt: skip
+FEW_CALLS = (
+    "actor.planner={kind: hierarchical, upper: {kind: cem, samples: 44, iterations: 1}, "
+    "lower: {kind: cem, samples: 16, iterations: 1, action_repeat: 5}, upper_share: 0.35}",
+    "directive.horizon_steps=20", "directive.model_calls=256", "directive.commit_steps=5",
+)  # fmt: skip
+"""Sub-goals at a tenth of the calls: two macro-actions, the critic knows the rest of the way."""
+
 NEAR = (*FLAT, "directive.horizon_steps=8", "directive.model_calls=512")
-MODE_2 = "configurator.mode=2"
+MODE_2 = ("configurator.mode=2", *NO_NOISE)
 PLAIN = ("directive.u={goal: 1}", "directive.v={goal: 0}")
 PLANS: Mapping[str, tuple[str, ...]] = {
     "Mode-1, by hindsight": REACTION,
@@ -72,23 +81,22 @@ PLANS: Mapping[str, tuple[str, ...]] = {
     "sub-goals, plain latent": (*LEVELS, *PLAIN),
     "sub-goals, whitened latent": LEVELS,
     "sub-goals, time to goal": LEVELS,
-    "sub-goals, a tenth of the calls": (
-        *LEVELS, "directive.model_calls=512", "directive.commit_steps=10",
-    ),
+    "sub-goals, a tenth of the calls": FEW_CALLS,
     "sub-goals of the shortest way": LEVELS,
     "sub-goals at random": LEVELS,
 }  # fmt: skip
-"""Settings of each way to plan, by the time to the goal unless said otherwise."""
+"""Settings of each way to plan, by the time to the goal unless said otherwise. The policy, whose
+action is one of the candidates, draws no noise.
+"""
 
 WAY_STEPS = 100
 """Steps in which most ways round have been gone; from then on a reaction holds the goal."""
 
 _CALLS = f"model_calls_per_episode: {0.3 * 512 * STEPS / 4:.0f}"
-_STILL = REACTION[1:]
-_HALF = (*NEAR, *_STILL, "directive.model_calls=256")
+_HALF = (*NEAR, *NO_NOISE, "directive.model_calls=256")
 MODES: Mapping[str, tuple[str, ...]] = {
     "Mode-1": REACTION,
-    "Mode-2": (MODE_2, *NEAR, *_STILL),
+    "Mode-2": (*MODE_2, *NEAR),
     "budgeted": (
         *_HALF,
         f"configurator={{kind: budgeted, max_commit_steps: 8, {_CALLS}}}",
@@ -107,16 +115,12 @@ SUBGOAL_STEPS = 10
 """Steps of the world to a sub-goal on the shortest way, and for which a random one holds."""
 
 
-QUICK = Size(seeds=1, steps=1200, updates=12, episodes=1)
+QUICK = Size(seeds=1, steps=1200, updates=12, episodes=1, goal_updates=6)
 
 
 def run_of(runs: Path, seed: int, size: Size) -> Path:
-    """The folder of a training. Nearly all steps are collected before it learns from any: random
-    steps get no better by learning, and late ones are learned from nearly as often as early ones.
-    """
-    begin = size.steps - size.steps // 12
-    place = runs / f"three-{size.steps}-{size.updates}-from-{begin}-{seed}"
-    return train_on_walks(place, FOUR_ID, SETTINGS, seed, size, begin)
+    """The folder of a training."""
+    return train_in_two_parts(runs, FOUR_ID, SETTINGS, seed, size)
 
 
 def whitened(run: Path, size: Size) -> Path:
@@ -299,7 +303,7 @@ def rows_of(runs: Path, size: Size) -> tuple[Rows, dict[str, Ways]]:
         by_latent = whitened(run, size)
         for name, settings in PLANS.items():
             place = by_latent if "whitened" in name else run
-            figures, of_plan = planned(place, name, (MODE_2, *settings), seed, size.episodes)
+            figures, of_plan = planned(place, name, (*MODE_2, *settings), seed, size.episodes)
             ways.setdefault(name, of_plan)
             rows.setdefault(name, []).append(figures | learned)
     return rows, ways

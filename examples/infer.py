@@ -48,12 +48,16 @@ a frame shows a place to a pixel.
 GOAL_ALONE = "directive.v={goal: 1}"
 """The setting of plans by the distance to the goal alone."""
 
-PLANS = ("configurator.mode=2", "directive.horizon_steps=16", "directive.model_calls=1024")
+PLANS = (
+    "configurator.mode=2",
+    "actor.planner={kind: cem, samples: 128, iterations: 1, action_repeat: 4}",
+    "directive.horizon_steps=24", "directive.model_calls=3072",
+)  # fmt: skip
 """Settings of plans that look far enough to go round the square."""
 
-HEAD = 10.0
-"""Weight of the inferred head against a step of the way to the goal, chosen on other episodes: less
-leads through the square more often, more leads nowhere (docs/watching.md).
+HEAD = 20.0
+"""Weight of the inferred head against a step of the way to the goal, chosen on other episodes: as
+large as the time from the square to far goals, because a plan adds that time up over its steps.
 """
 
 
@@ -74,7 +78,7 @@ class Size(NamedTuple):
 
     seeds: int = 1
     shown: int = 100
-    updates: int = 600
+    updates: int = 1500
     episodes: int = 40
     base: BaseSize = BaseSize()
 
@@ -131,25 +135,25 @@ def own(runs: Path, seed: int, size: Size) -> Path:
     """The recorded episodes of the agent itself, which plans to goals of the same kind and knows no
     expert: what sets these apart is what the expert wants besides.
     """
-    place = runs / f"own-{size.shown}-{seed}"
+    base = run_of(runs.parent / "two_rooms", seed, size.base)
+    place = runs / f"own-{size.shown}-{base.name}"
     if not (place / "trace.sqlite").is_file():
         play(
-            run_of(runs.parent / "two_rooms", seed, size.base), "configurator.mode=2", GOAL_ALONE,
-            f"world.num_envs={size.shown}", "world.episode_steps=60", steps=61 * size.shown,
-            run=place, seed=5,
+            base, "configurator.mode=2", GOAL_ALONE, f"world.num_envs={size.shown}",
+            "world.episode_steps=60", steps=61 * size.shown, run=place, seed=5,
         )  # fmt: skip
     return place
 
 
 def inferred(runs: Path, seed: int, size: Size) -> Path:
     """A run whose cost has learned the head `expert`, on a trained perception and world model."""
-    place = runs / f"inferred-{size.shown}-{size.updates}-{seed}"
     base = run_of(runs.parent / "two_rooms", seed, size.base)
+    place = runs / f"inferred-{size.shown}-{size.updates}-{base.name}"
     trained(
         place, base, "cost={kind: inferred, drives: [], critic: {kind: time-to-goal, window: 9}}",
-        "learner.train_modules=[cost]", "learner.batch=64", "learner.online_steps=2",
-        "learner.warmup_steps=2", "learner.replay_ratio=1", "learner.learning_rate=0.001",
-        f"learner.decay_updates={size.updates}", "learner.weight_decay=0.01",
+        "learner.train_modules=[cost]", "learner.online_steps=2", "learner.warmup_steps=2",
+        "learner.replay_ratio=1", "learner.learning_rate=0.002",
+        f"learner.decay_updates={size.updates}",
         steps=size.updates, seed=seed, recordings=[own(runs, seed, size)],
         experts=[shown(runs / f"expert-{size.shown}", size.shown)],
     )  # fmt: skip
@@ -158,8 +162,8 @@ def inferred(runs: Path, seed: int, size: Size) -> Path:
 
 def cloned(runs: Path, seed: int, size: Size) -> Path:
     """A run whose policy has cloned the expert's actions, on the same perception."""
-    place = runs / f"cloned-{size.shown}-{size.updates}-{seed}"
     base = run_of(runs.parent / "two_rooms", seed, size.base)
+    place = runs / f"cloned-{size.shown}-{size.updates}-{base.name}"
     trained(
         place, base, "actor.policy.noise=0", "learner.train_modules=[actor]", "learner.batch=64",
         "learner.online_steps=1", "learner.warmup_steps=2", "learner.replay_ratio=1",

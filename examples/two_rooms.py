@@ -3,8 +3,9 @@
     python examples/two_rooms.py --out docs/figures/two_rooms.png
     python examples/two_rooms.py --quick --json
 
-Perception, world model, the time to goals and a policy towards them are learned from the
-experience of random steps, without reward or goal. Then every fourth step is planned: the cost of a
+Perception and world model are learned from the experience of random steps, without reward or goal;
+then, from other random steps, the time to goals and a policy towards them, on latents that no
+longer change. With these, every second step is planned: the cost of a
 plan is the sum over its steps of the time from what is predicted to the goal. *Touched*: the point
 was at the goal in some step of 200; *held*: in the last one. Places that the goal is reached from
 at once are no starts. Beside it Mode-1, the policy alone. The floors are a random walk and a
@@ -25,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from agent import load
+from agent.recording.run_folder import RunFolder
 from benchmarks.goal_floors import random_step, straight_step, walk
 from command_line import options_of, print_results, save_picture
 from modules.measures.probes import linear_probe
@@ -33,47 +35,65 @@ from probing import Rows, column, table_of, trained
 from worlds.point_rooms import SIDE, STEPS, TWO_ID, PointRooms, TwoRooms
 
 SETTINGS = Path(__file__).parent / "two_rooms.yaml"
+TO_GOALS = SETTINGS.with_name("to_goals.yaml")
+"""Settings of the training of perception and world model, and of what is learned after it."""
 
 PLAN_SEED = 4_000_000
 """Added to the seed of a training for the episodes of its plans."""
 
-REACTION = ("configurator.mode=1", "actor.policy.noise=0", "actor.policy.repeat_prob=0")
-"""Settings of the policy alone."""
+GOALS_SEED = 1_000_000
+"""Added to the seed of a training for that of its second part, whose random steps are others."""
+
+NO_NOISE = ("actor.policy.noise=0", "actor.policy.repeat_prob=0")
+REACTION = ("configurator.mode=1", *NO_NOISE)
+"""Settings of the policy without noise, and of an agent that acts by it alone."""
 
 _REWARD = SIGNALS.index("reward")
 
 
 class Size(NamedTuple):
-    """Seeds, steps and updates of a training, episodes of plans."""
+    """Seeds, steps and updates of a training, episodes of plans, updates of the second part."""
 
     seeds: int = 3
     steps: int = 24_000
     updates: int = 1800
     episodes: int = 100
+    goal_updates: int = 600
 
 
-QUICK = Size(seeds=1, steps=3000, updates=40, episodes=4)
+QUICK = Size(seeds=1, steps=3000, updates=40, episodes=4, goal_updates=20)
 
 
 def train_on_walks(
-    place: Path, world: str, config: Path, seed: int, size: Size, begin: int
+    place: Path, begins: str | Path, config: Path, seed: int, steps: int, updates: int
 ) -> Path:
-    """A training on random steps in a world of rooms, which learns from step `begin` on; its
-    folder, `place`.
+    """A training on random steps in a world of rooms, or of an agent; its folder, `place`.
+
+    Nearly all steps are collected before it learns from any: random steps get no better by
+    learning, and late ones are learned from nearly as often as early ones.
     """
+    first = steps - steps // 12
     trained(
-        place, world, f"training.steps={size.steps}", f"memory.capacity={size.steps}",
-        f"learner.warmup_steps={begin}",
-        f"learner.replay_ratio={size.updates / (size.steps - begin)}",
-        f"learner.decay_updates={size.updates}", config=config, seed=seed,
+        place, begins, f"training.steps={steps}", f"memory.capacity={steps}",
+        f"learner.warmup_steps={first}", f"learner.replay_ratio={updates / (steps - first)}",
+        f"learner.decay_updates={updates}", config=config, seed=seed,
     )  # fmt: skip
     return place
 
 
+def train_in_two_parts(runs: Path, world: str, config: Path, seed: int, size: Size) -> Path:
+    """A training of perception and world model by `config`, then of the way to goals by TO_GOALS;
+    its folder.
+    """
+    name = f"{config.stem}-{size.steps}-{size.updates}"
+    first, place = runs / f"{name}-{seed}", runs / f"{name}-{size.goal_updates}-{seed}"
+    train_on_walks(first, world, config, seed, size.steps, size.updates)
+    return train_on_walks(place, first, TO_GOALS, GOALS_SEED + seed, size.steps, size.goal_updates)
+
+
 def run_of(runs: Path, seed: int, size: Size) -> Path:
     """The folder of a training."""
-    place = runs / f"fixed-{size.steps}-{size.updates}-{seed}"
-    return train_on_walks(place, TWO_ID, SETTINGS, seed, size, size.steps // 4)
+    return train_in_two_parts(runs, TWO_ID, SETTINGS, seed, size)
 
 
 @torch.no_grad()
@@ -157,9 +177,14 @@ def floors(env: PointRooms, episodes: int) -> Rows:
 
 
 def learned_by(run: Path, env: PointRooms) -> dict[str, float]:
-    """What a training learned of places, and its cost."""
-    result = json.loads((run / "result.json").read_text())
-    return {"place, R²": place_read(run, env), "training, CPU min": result["cpu_seconds"] / 60}
+    """What a training learned of places, and its CPU time with that of those it began with."""
+    spent, part = 0.0, run
+    while True:
+        spent += json.loads((part / "result.json").read_text())["cpu_seconds"]
+        first = RunFolder(part).read_config()["training"]["init_from"]
+        if first is None:
+            return {"place, R²": place_read(run, env), "training, CPU min": spent / 60}
+        part = Path(first)
 
 
 def rows_of(runs: Path, size: Size) -> tuple[Rows, Ways]:

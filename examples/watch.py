@@ -137,7 +137,7 @@ def rooms_run(runs: Path, name: str, seed: int, size: Size) -> Path:
         film = runs / f"{'all' if labels else 'film'}-{size.walks}"
         sources.append(filmed(film, map(walk, range(size.walks)), labels))
     settings = ["training.evaluate_episodes=1", "learner.warmup_steps=2", "learner.replay_ratio=1",
-                f"learner.decay_updates={size.updates}"]  # fmt: skip
+                "learner.train_modules=[]", f"learner.decay_updates={size.updates}"]  # fmt: skip
     if inferring:
         settings.append(f"training.infer_actions={inferring}")
     if name == "watching by z":

@@ -431,6 +431,13 @@ def _learn(
         observer.report(line)
     write_json(folder.world, assembly.facts())
     plan = settings.training
+    if not learner.updates_within(plan.steps, 1 if sources.paths else assembly.world.num_envs):
+        observer.report(
+            f"learns nothing: no update is due within {plan.steps} steps, with "
+            f"learner.warmup_steps={settings.learner.warmup_steps} and "
+            f"learner.replay_ratio={settings.learner.replay_ratio}; try a smaller "
+            "--learner.warmup_steps, or more --steps"
+        )
     resumed_at = None if saved is None else int(saved.facts["steps"])
     metrics = [TensorBoard(folder.path / "tensorboard")] if observer.tensorboard else []
 

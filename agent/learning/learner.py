@@ -190,6 +190,11 @@ class Learner:
         if due:
             self._copy_to_inference()
 
+    def updates_within(self, steps: int, rows: int) -> int:
+        """Updates that are due within `steps` of a training that takes `rows` at a time."""
+        turns = -(-steps // rows) + 1 - max(1, -(-self.config.warmup_steps // rows))
+        return int(max(0, turns) * rows * self.config.replay_ratio)
+
     def update(self) -> dict[str, float]:
         """One optimiser step. Returns each loss as `port/name`, their sum `total` and
         `gradient_norm`.

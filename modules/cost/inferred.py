@@ -21,19 +21,19 @@ EXPERT = "expert"
 class InferredCost(Cost):
     """Drives, a critic, and one more head: low where an expert goes and high elsewhere.
 
-    TC_expert(s) = 1 - 2·p(s), p the probability that a state is an expert's rather than one of the
-    other recorded steps, by a network that tells them apart, both weighing the same (Ho & Ermon
-    2016 use the logarithm; this one is bounded, so that no drive is outweighed by a state that no
-    recording has). It is -1 where only the expert goes, 1 where it never does, 0 where both go
-    alike. It has no action and no time: Mode-2 follows it with the agent's own model, from other
-    starts and to other goals than those of the recording. The drives stay what they are; the
-    directive's v weighs the head.
+    TC_expert(s) = max(0, 1 - 2·p(s)), p the probability that a state is an expert's rather than one
+    of the other recorded steps, by a network that tells them apart, both weighing the same (Ho &
+    Ermon 2016 use the logarithm; this one is bounded, so that no drive is outweighed by a state
+    that no recording has). It is 1 where the expert never goes, 0 where it goes at least as often
+    as the others, so that no plan stays at a place because the expert does. It has no action and
+    no time: Mode-2 follows it with the agent's own model, from other starts and to other goals than
+    those of the recording. The drives stay what they are; the directive's v weighs the head.
     """
 
     class Config(Cost.Config):
         """As `cost`. `expert_width`: hidden units of the network of the inferred head."""
 
-        expert_width: int = Field(default=64, ge=1, le=8192)
+        expert_width: int = Field(default=256, ge=1, le=8192)
 
     infers_objective = True
 
@@ -51,9 +51,9 @@ class InferredCost(Cost):
         self.network = MLP(latent_size, config.expert_width, 1, layers=2, zero_output=True)
 
     def expert_energy(self, latent: Tensor) -> Tensor:
-        """TC_expert of latents [M D], [M], -1 to 1; exactly 0 before training."""
+        """TC_expert of latents [M D], [M], 0 to 1; exactly 0 before training."""
         logit: Tensor = self.network(latent).squeeze(-1)
-        return 1 - 2 * logit.sigmoid()
+        return (1 - 2 * logit.sigmoid()).relu()
 
     @torch.no_grad()
     def energy(self, state: State) -> Energy:

@@ -106,15 +106,15 @@ def test_the_command_trains_plans_and_draws(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_planned_sub_goals_lead_the_long_way_round_and_random_ones_do_not(tmp_path):
-    """With half of the steps, a quarter of the updates (5 CPU minutes on a loaded machine): planned
-    1.00 of these episodes and .85 of twenty others, at random .10 and .05.
+    """With half of the steps, a quarter of the updates (4 CPU minutes on a loaded machine): planned
+    1.00 of these episodes and of twenty others, at random .20 and .30.
     """
     size = four_rooms.Size(steps=12_000, updates=500)
     run = four_rooms.run_of(tmp_path, 0, size)
-    settings = (four_rooms.MODE_2, *four_rooms.LEVELS)
+    settings = (*four_rooms.MODE_2, *four_rooms.LEVELS)
     touched = {
         name: four_rooms.planned(run, name, settings, 0, 20)[0]["touched"]
         for name in (SUBGOALS, "sub-goals at random")
     }
-    assert touched[SUBGOALS] >= 0.5
-    assert touched["sub-goals at random"] <= 0.15
+    assert touched[SUBGOALS] >= 0.8
+    assert touched["sub-goals at random"] <= 0.4

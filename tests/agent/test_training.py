@@ -417,6 +417,25 @@ def test_a_training_begins_with_a_trained_agent_and_mode_1_learns_what_mode_2_wo
     assert not (tmp_path / "third").exists()
 
 
+@pytest.mark.parametrize(
+    ("envs", "steps", "warmup", "ratio", "updates"),
+    [(1, 40, 41, 1, 0), (1, 40, 40, 1, 1), (1, 40, 40, 0.5, 0), (1, 41, 40, 0.5, 1),
+     (8, 60, 62, 0.125, 1), (8, 60, 65, 1, 0), (8, 60, 10, 0, 0), (8, 60, 60, 0.1, 0)],
+)  # fmt: skip
+def test_a_training_that_ends_before_its_first_update_says_so(
+    envs, steps, warmup, ratio, updates, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", "CartPole-v1", "--run", "a", "--steps", str(steps), "--no-live",
+                "--num-envs", str(envs), "--training.evaluate_every=0",
+                "--training.evaluate_episodes=1", "--memory.capacity=100",
+                f"--learner.warmup_steps={warmup}",
+                f"--learner.replay_ratio={ratio}"]) == 0  # fmt: skip
+    said = "learns nothing: no update is due" in capsys.readouterr().err
+    assert json.loads((tmp_path / "a/result.json").read_text())["updates"] == updates
+    assert said == (updates == 0)
+
+
 def test_of_another_kind_of_module_the_parts_that_fit_are_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["--steps", "120", "--no-live", "--training.evaluate_every=0",

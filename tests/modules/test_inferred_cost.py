@@ -54,7 +54,7 @@ def test_the_head_is_one_more_of_whatever_critic(kind):
     assert not cost.expert_energy(here.latent).any()  # untrained
     torch.nn.init.normal_(cost.network.last.weight)
     own, v = cost.expert_energy(here.latent), torch.tensor([[1.0, 3.0]]).expand(5, 2)
-    assert own.abs().max() <= 1
+    assert 0 <= own.min() < own.max() <= 1
     torch.testing.assert_close(
         cost.critic_value(here, v), plain.critic_value(here, v[:, :1]) + 3 * own
     )
@@ -124,5 +124,5 @@ def test_it_learns_to_be_low_where_the_expert_goes_and_high_elsewhere():
     seen = torch.rand(500, LATENT) * 2 - 1
     energies = cost.expert_energy(seen)
     assert energies[seen[:, 0] > 0.1].mean() > 0.8
-    # There the others go half as often as the expert: 1 - 2·(2/3).
-    assert energies[seen[:, 0] < -0.1].mean().item() == pytest.approx(-1 / 3, abs=0.15)
+    # There the others go half as often as the expert.
+    assert not energies[seen[:, 0] < -0.1].any()
