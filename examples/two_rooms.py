@@ -5,11 +5,11 @@
 
 Perception and world model are learned from the experience of random steps, without reward or goal;
 then, from other random steps, the time to goals and a policy towards them, on latents that no
-longer change. With these, every second step is planned: the cost of a
-plan is the sum over its steps of the time from what is predicted to the goal. *Touched*: the point
-was at the goal in some step of 200; *held*: in the last one. Places that the goal is reached from
-at once are no starts. Beside it Mode-1, the policy alone. The floors are a random walk and a
-straight line to the goal by one who knows both places and not the wall.
+longer change. With these, every second step is planned: the cost of a plan is the sum over its
+steps of the time from what is predicted to the goal. *Touched*: the point was at the goal in some
+step of 200; *held*: in the last one. Places that the goal is reached from at once are no starts.
+Beside it Mode-1, the policy alone. The floors are a random walk and a straight line to the goal by
+one who knows both places and not the wall.
 """
 
 from __future__ import annotations
