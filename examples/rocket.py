@@ -27,8 +27,8 @@ from scipy.optimize import lsq_linear
 from torch import Tensor
 
 from agent import load, play
+from agent.bench.plan import KNOWN, PLANNERS, REFERENCE
 from agent.learning.statistics import mean
-from benchmarks.planners import PLANNERS, REFERENCE
 from command_line import options_of, print_results, save_picture
 from modules.messages import Moment
 from probing import Rows, column, table_of, trained
@@ -64,11 +64,8 @@ LIMITED_PLANNERS: dict[str, dict[str, Any]] = {
     PLAIN: REFERENCE,
 }
 """The rate of the gradient was chosen with another seed, 10; the rest as in
-`examples/benchmarks/planners.py`.
+`agent/bench/plan.py`.
 """
-
-PLUGINS = ("known_dynamics",)
-"""The true model."""
 
 FUEL_WEIGHT = 10.0
 """What fuel weighs in the last table; in trainings and for the policy it is 1."""
@@ -145,7 +142,7 @@ def costate_error(episodes: int = 8) -> float:
     """
     feedback, to_go = map(torch.from_numpy, riccati(STEPS))
     player = load(
-        STATE_ID, *TRUE, config=SETTINGS, plugins=PLUGINS, num_envs=episodes,
+        STATE_ID, *TRUE, config=SETTINGS, plugins=(KNOWN,), num_envs=episodes,
         seed=PLAN_SEED,
     )  # fmt: skip
     with closing(player.world):
@@ -254,7 +251,7 @@ def flown(place: Path, agent: Path, seed: int, size: Size, *overrides: str) -> F
 def in_the_open(runs: Path, size: Size) -> tuple[Rows, Flight]:
     """Without limits: costs of plans, carried out as planned, and of flights; the first flight."""
     gradient = (f"actor.planner.iterations={3 * size.iterations}", "directive.model_calls=30000")
-    plan = planned(STATE_ID, 0, size, *TRUE, *gradient, config=SETTINGS, plugins=PLUGINS)
+    plan = planned(STATE_ID, 0, size, *TRUE, *gradient, config=SETTINGS, plugins=(KNOWN,))
     rows: Rows = {"true model": [{"plan": of_the_least(*plan)}]}
     flights = []
     for seed in range(size.seeds):
@@ -316,7 +313,7 @@ def with_limits(runs: Path, size: Size) -> Rows:
     known = (STATE_ID, *TRUE, "world_model.limits=true")
     rows: Rows = {}
     for name in LIMITED_PLANNERS:
-        exact = cost(known[0], name, 0, *known[1:], config=SETTINGS, plugins=PLUGINS)
+        exact = cost(known[0], name, 0, *known[1:], config=SETTINGS, plugins=(KNOWN,))
         rows[f"true model, {name}"] = [{"plan": exact}]
     for seed in range(size.seeds):
         run = run_of(runs, "limits", seed, size)

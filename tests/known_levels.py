@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from benchmarks.known_dynamics import moved_together
+from agent.bench.support.known_dynamics import moved_together
 from modules.cost.critic import Expectation
 from modules.messages import ActionSpec, Frozen, Observation, State
 from modules.world_model.persistence import Persistence

@@ -23,7 +23,7 @@ from torch.nn import functional
 from agent.assembly.build import assemble, known_kinds
 from agent.assembly.merge import ConfigTree, merge
 from agent.assembly.resolve import preset
-from agent.bench._clock import in_turn
+from agent.bench.support.clock import in_turn
 from agent.engines.threads import one_thread
 from agent.learning.learner import Learner
 from agent.live import continue_from

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from agent.agent import Agent
 from agent.assembly.load import prepared, request_for
-from agent.bench._clock import in_turn
+from agent.bench.support.clock import in_turn
 from agent.engines.threads import one_thread
 from agent.recording.episode_stats import EpisodeStats
 from agent.recording.trace import TraceWriter

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from agent.bench._clock import medians
+from agent.bench.support.clock import medians
 from agent.engines.threads import one_thread
 from modules import chance
 from modules.memory.associative import Associative

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from agent.assembly.load import prepared, request_for
-from agent.bench._clock import Span, duration
+from agent.bench.support.clock import Span, duration
 from agent.engines.threads import one_thread
 from agent.live import live
 from agent.recording.run_folder import RunFolder

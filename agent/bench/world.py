@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from agent.bench._clock import duration, in_turn
+from agent.bench.support.clock import duration, in_turn
 from modules.ports import World
 
 ROWS = 8

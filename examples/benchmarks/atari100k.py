@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.assembly.resolve import presets
-from agent.bench.programs import add_engine_options, engine_of, results_of, sextet
+from agent.bench.support.programs import add_engine_options, engine_of, results_of, sextet
 from agent.engines.engine import Job, Report
 from agent.recording.atomic import write_json, write_text
 from agent.recording.run_folder import RunFolder

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from agent import load
 from agent.assembly.load import Player
-from agent.bench.programs import add_engine_options, engine_of, results_of
+from agent.bench.support.programs import add_engine_options, engine_of, results_of
 from agent.engines.engine import Job, Report
 from agent.engines.threads import default_threads
 from agent.learning.statistics import percentile_interval

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.bench.programs import add_engine_options, engine_of, results_of, sextet
+from agent.bench.support.programs import add_engine_options, engine_of, results_of, sextet
 from agent.engines.engine import Job, Report
 
 CLASSIC = ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"]

@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agent.bench import programs
-from agent.bench.programs import add_engine_options, engine_of, results_of
+from agent.bench.support import programs
+from agent.bench.support.programs import add_engine_options, engine_of, results_of
 from agent.engines.engine import Job, Report, processor
 from agent.learning.evaluation import score
 from agent.recording.atomic import new_file, write_json

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from agent.assembly.load import bundled_agents
-from agent.bench import programs
-from agent.bench.programs import add_engine_options, engine_of, results_of
+from agent.bench.support import programs
+from agent.bench.support.programs import add_engine_options, engine_of, results_of
 from agent.engines.engine import Job, Report
 from agent.learning.statistics import percentile_interval
 from modules.messages import SextetError

@@ -1,5 +1,7 @@
 """The learner and the same written by hand do the same, and the bench would see if they did not."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -14,8 +16,10 @@ def both():
     return learner, learn.Handwritten(learner)
 
 
-def test_it_is_a_bench():
-    assert "learn" in benches()
+def test_each_bench_can_be_run():
+    assert {"futures", "learn", "plan"} <= set(benches())
+    for name in benches():
+        assert callable(importlib.import_module(f"agent.bench.{name}").run)
 
 
 def test_both_come_to_the_same_losses(both):

@@ -1,6 +1,6 @@
 """Ways are called in turn, in an order that rotates, and warm-up is not counted."""
 
-from agent.bench._clock import in_turn
+from agent.bench.support.clock import in_turn
 
 
 def test_ways_take_turns_and_warm_up_is_not_counted():

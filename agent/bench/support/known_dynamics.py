@@ -1,11 +1,9 @@
 """World models that know the worlds `sextet/Rocket-state-v0` and the rooms exactly.
 
-    python examples/benchmarks/planners.py
-
-A plugin (`--plugin known_dynamics`): kinds `known-rocket` and `known-rooms`. They compute all
-candidates at once, so that planners can be compared at budgets for which copies of the environment
-would be too slow; that of the rocket is differentiable. The state of the world is read from the
-signals `achieved_…`.
+A plugin (`--plugin agent.bench.support.known_dynamics`): kinds `known-rocket` and `known-rooms`.
+They compute all candidates at once, so that planners can be compared at budgets for which copies of
+the environment would be too slow; that of the rocket is differentiable. The state of the world is
+read from the signals `achieved_…`.
 """
 
 from __future__ import annotations

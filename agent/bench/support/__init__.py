@@ -1,0 +1,1 @@
+"""What benchmarks share: timing, commands as jobs, worlds whose dynamics are known."""
