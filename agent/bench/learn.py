@@ -38,6 +38,10 @@ from modules.perception.pixels import PixelsSmall, shifted
 from modules.world_model.jepa import JEPA
 
 WORLD = "ALE/Breakout-v5"
+
+FILLED, WARM_TURNS = 1000, 5
+"""Steps in memory, then turns with updates, before turns are timed."""
+
 BATCH, UNROLL, REACH, STACK, SHIFT, INTENSITY = 32, 5, 5, 4, 4, 0.05
 WINDOW = UNROLL + 1
 RATE, TARGET_RATE, DECAY, CLIP, DISCOUNT = 1e-4, 0.01, 0.1, 10.0, 0.99
@@ -69,7 +73,7 @@ def run(steps: int = 1500, updates: int = 60, turns: int = 100) -> dict[str, flo
     `ratio`: updates a second of the learner over those by hand; 1 is as fast. `update_ms`,
     `by_hand_ms`: medians of processor time, sampling included; `update_wall_ms`: of wall time,
     which is larger where other programs use the processor. `share_env`, `share_act`,
-    `share_sample`, `share_update`: of the time of a turn of `atari-small` with one update a turn.
+    `share_sample`, `share_update`: of the time of a turn of the preset `atari-hour`.
     """
     learner = _learner(TREE, steps)
     hand = Handwritten(learner)
@@ -99,30 +103,32 @@ def _learner(tree: ConfigTree, steps: int) -> Learner:
 
 
 def _shares(turns: int) -> dict[str, float]:
-    """Shares of the time of a turn of training with the preset `atari-small`."""
-    tree = merge(preset("atari-small"), {"world": TREE["world"], "learner": {"warmup_steps": 2}})
-    assembly = assemble(merge(tree, {"memory": {"capacity": 10_000}}), known_kinds(), training=True)
+    """Shares of the time of a turn of training with the preset `atari-hour`."""
+    tree = merge(preset("atari-hour"), {"world": TREE["world"], "memory": {"capacity": 10_000}})
+    assembly = assemble(tree, known_kinds(), training=True)
     agent, world = assembly.agent, assembly.world
     learner = Learner(agent, config=assembly.config.settings.learner, seed=0)
+    begin = FILLED // world.num_envs
     agent.reset(world.num_envs, 0)
     observation, spent = world.reset(0), dict.fromkeys(("env", "act", "sample", "update"), 0.0)
-    for turn in range(200 + turns):
-        if turn == 200:
+    for turn in range(begin + WARM_TURNS + turns):
+        if turn == begin + WARM_TURNS:
             spent = dict.fromkeys(spent, 0.0)
         times = [time.perf_counter()]
         moment = agent.step(observation)
         times.append(time.perf_counter())
-        if turn >= 190:
+        due = 0
+        if turn >= begin:
+            due = sum(1 for _ in learner.learn(world.num_envs, learner.config.warmup_steps))
+        times.append(time.perf_counter())
+        for _ in range(due):
             # Sampled once more by itself: within an update it cannot be timed.
             key = chance.keys(0, 1, learner.updates)
             agent.memory.sample(learner.config.batch, learner.window_steps(), key)
         times.append(time.perf_counter())
-        if turn >= 190:
-            learner.update()
-        times.append(time.perf_counter())
         observation = world.step(moment.plan.action)
         times.append(time.perf_counter())
-        for name, span in zip(("act", "sample", "update", "env"), np.diff(times), strict=True):
+        for name, span in zip(("act", "update", "sample", "env"), np.diff(times), strict=True):
             spent[name] += float(span)
     world.close()
     spent["update"] -= spent["sample"]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from agent.agent import Agent
+from agent.learning.averaged_weights import AveragedWeights
 from agent.learning.imagined_experience import ImaginedExperience, begun_at, first_moment
 from agent.modules import Modules
 from agent.recording.weights import named_weights, parametric_modules, under
@@ -62,15 +63,16 @@ class Learner:
         weight_decay, epsilon: of AdamW. decay_updates: updates over which the learning rate falls
         linearly to `final_learning_rate`, where it stays; 0: it is constant. max_grad_norm: the
         gradient is rescaled to at most this norm. ema_rate: the average moves this fraction of the
-        way per update. precision: of the encoders in training; bfloat16 is up to twice as fast
-        where the processor computes in it, elsewhere float32 is used. replay_ratio: updates per
-        step, may be below 1. warmup_steps: steps before the first update. reset_every: updates
-        between resets, 0: never. shrink_perturb_alpha: fraction of their weights that perception
-        and world model retain in a reset. imagination_horizon: steps of the imagined rollouts that
-        the critic also learns from, 0: none. rollouts_per_state: rollouts from each state.
-        imagination_weight: of that loss. critic_unroll_steps: steps that the world model predicts
-        from the first state, each prediction a state the critic also learns from, 0: none.
-        critic_unroll_weight: of that loss.
+        way per update. average_share: the share of the updates so far over which the weights that
+        are evaluated and stored are averaged, about; 0: they are the average of ema_rate.
+        precision: of the encoders in training; bfloat16 is up to twice as fast where the processor
+        computes in it, elsewhere float32 is used. replay_ratio: updates per step, may be below 1.
+        warmup_steps: steps before the first update. reset_every: updates between resets, 0: never.
+        shrink_perturb_alpha: fraction of their weights that perception and world model retain in a
+        reset. imagination_horizon: steps of the imagined rollouts that the critic also learns from,
+        0: none. rollouts_per_state: rollouts from each state. imagination_weight: of that loss.
+        critic_unroll_steps: steps that the world model predicts from the first state, each
+        prediction a state the critic also learns from, 0: none. critic_unroll_weight: of that loss.
         """
 
         model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,6 +86,8 @@ class Learner:
         epsilon: float = Field(default=1e-8, gt=0, le=1)
         max_grad_norm: float = Field(default=10.0, gt=0)
         ema_rate: float = Field(default=1.0, gt=0, le=1)
+        average_share: float = Field(default=0.0, ge=0, le=1)
+        average_share: float = Field(default=0.0, ge=0, le=1)
         precision: Literal["float32", "bfloat16"] = "float32"
         replay_ratio: float = Field(default=1.0, ge=0, le=1024)
         warmup_steps: int = Field(default=500, ge=2)
@@ -145,6 +149,11 @@ class Learner:
             if self.ema[port] is not module
             for pair in zip(_tensors(self.ema[port]), _tensors(module), strict=True)
         ]
+        self.averaged: AveragedWeights | None = None
+        if config.average_share:
+            self.averaged = AveragedWeights(
+                named_weights(self.online_modules), config.average_share
+            )
         self.imagined_experience: ImaginedExperience | None = None
         if config.imagination_horizon:
             _require_task_free_heads(config, agent)
@@ -257,6 +266,11 @@ class Learner:
             module.on_update()
         self._update_ema()
         self.updates += 1
+        if self.averaged is not None:
+            reset_every = self.config.reset_every
+            # From its beginning, or from the last reset on.
+            since = (self.updates - 1) % reset_every + 1 if reset_every else self.updates
+            self.averaged.update(since)
         if self.config.reset_every and self.updates % self.config.reset_every == 0:
             self.reset()
         reported = {name: figures[name] for name in (*losses, "total")}
@@ -439,20 +453,28 @@ class Learner:
 
     def weights(self) -> dict[str, Tensor]:
         """Each weight and buffer of the averages as `port/name`: what an agent needs to act."""
-        return _on_cpu(named_weights(self.ema))
+        averaged = named_weights(self.ema) if self.averaged is None else self.averaged.average
+        return _on_cpu(averaged)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What continuing needs besides `weights`: the online modules as `now/port/name`, AdamW's
-        moments as `adam/number/name`, the initial weights as `first/port/number`.
+        """What continuing needs besides `weights`: the online modules as `now/port/name`, where
+        `weights` are others the averages of `ema_rate` as `ema/port/name`, AdamW's moments as
+        `adam/number/name`, the initial weights as `first/port/number`.
         """
         named: dict[str, Tensor] = {}
-        if self.ema is not self.online_modules:
-            named |= {f"now/{name}": t for name, t in named_weights(self.online_modules).items()}
+        for prefix, modules in self._beside_weights().items():
+            named |= {f"{prefix}/{name}": t for name, t in named_weights(modules).items()}
         for number, state in self.optimiser.state_dict()["state"].items():
             named |= {f"adam/{number}/{name}": value for name, value in state.items()}
         for port, initial in self._initial_weights.items():
             named |= {f"first/{port}/{number}": value for number, value in enumerate(initial)}
         return _on_cpu(named)
+
+    def _beside_weights(self) -> dict[str, dict[str, nn.Module]]:
+        """The modules whose weights a checkpoint holds besides `weights`, by their prefix."""
+        several = self.ema is not self.online_modules
+        modules = {"now": self.online_modules} if several or self.averaged is not None else {}
+        return modules | ({"ema": self.ema} if several and self.averaged is not None else {})
 
     def load(self, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
         """Continues from what `weights` and `tensors` returned.
@@ -460,10 +482,12 @@ class Learner:
         Raises ConfigError where they are not those of this learner; nothing is then changed.
         """
         self.require(weights, tensors)
-        online = under(tensors, "now") or weights
+        online, ema = under(tensors, "now") or weights, under(tensors, "ema") or weights
         for port, module in self.online_modules.items():
+            self.ema[port].load_state_dict(under(ema, port))
             module.load_state_dict(under(online, port))
-            self.ema[port].load_state_dict(under(weights, port))
+        if self.averaged is not None:
+            self.averaged.load(weights)
         self._copy_to_inference()
         stored = under(tensors, "first")
         for port, initial in self._initial_weights.items():
@@ -488,8 +512,9 @@ class Learner:
         (`modules.tensor_file`). An optimiser that is given another shape reads beyond its memory.
         """
         expected, own = dict[str, Tensor](), named_weights(self.online_modules)
-        if under(tensors, "now"):
-            expected = {f"now/{name}": tensor for name, tensor in own.items()}
+        for prefix in ("now", "ema"):
+            if under(tensors, prefix):
+                expected |= {f"{prefix}/{name}": tensor for name, tensor in own.items()}
         if under(tensors, "first"):
             expected |= {
                 f"first/{port}/{number}": value

@@ -44,7 +44,7 @@ def learner_of(assembly: Assembly, device: torch.device | None = None, **setting
 
 def trained(folder: Path, steps: int, resume: checkpoint.Checkpoint | None = None) -> Training:
     folder.mkdir(exist_ok=True)
-    assembly = made(reset_every=17, imagination_horizon=2)
+    assembly = made(reset_every=17, imagination_horizon=2, average_share=0.5)
     training = Training(
         assembly.agent,
         assembly.world,

@@ -12,6 +12,7 @@ from torch import nn
 
 from agent.assembly.build import assemble, known_kinds
 from agent.assembly.merge import merge
+from agent.learning.averaged_weights import EVERY
 from agent.learning.learner import Learner, combined_priorities
 from agent.live import live
 from agent.recording import checkpoint
@@ -54,6 +55,42 @@ def test_the_averages_follow_and_are_what_is_kept_to_play():
             torch.testing.assert_close(kept[name], began[name].lerp(now[f"now/{name}"], rate))
     counts = "cost/critic.updates"
     assert kept[counts].equal(now[f"now/{counts}"])
+
+
+@pytest.mark.parametrize("ema_rate", [1.0, 0.25])
+def test_what_is_stored_is_averaged_over_a_share_of_the_updates(ema_rate):
+    assembly = made()
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    share, name = 0.5, "cost/critic.members.0.last.weight"
+    learner = learner_of(assembly, ema_rate=ema_rate, average_share=share)
+    averaged = torch.zeros(())
+    for update in range(1, 51):
+        learner.update()
+        now = learner.tensors()
+        if update <= EVERY or update % EVERY == 0:
+            rate = min(1, EVERY / (share * update))
+            averaged = averaged.lerp(now[f"now/{name}"], rate)
+    torch.testing.assert_close(learner.weights()[name], averaged)
+    assert not averaged.equal(now[f"now/{name}"])
+    other = learner_of(made(), ema_rate=ema_rate, average_share=share)
+    other.load(learner.weights(), learner.tensors())
+    for saved, loaded in ((learner.weights(), other.weights()), (now, other.tensors())):
+        assert saved.keys() == loaded.keys()
+        assert all(loaded[key].equal(value) for key, value in saved.items())
+
+
+def test_no_average_goes_beyond_a_reset():
+    assembly = made(reset_every=30)
+    for _ in live(assembly.agent, assembly.world, 60, 0):
+        pass
+    learner, name = learner_of(assembly, average_share=1.0), "perception/network.last.weight"
+    for _ in range(30):
+        learner.update()
+    before = learner.weights()[name].clone()
+    learner.update()
+    assert learner.weights()[name].equal(learner.tensors()[f"now/{name}"])
+    assert not learner.weights()[name].equal(before)
 
 
 def test_the_learning_rate_falls_to_its_last_value_and_stays_there():
