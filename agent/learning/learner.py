@@ -472,9 +472,17 @@ class Learner:
 
     def _beside_weights(self) -> dict[str, dict[str, nn.Module]]:
         """The modules whose weights a checkpoint holds besides `weights`, by their prefix."""
-        several = self.ema is not self.online_modules
-        modules = {"now": self.online_modules} if several or self.averaged is not None else {}
-        return modules | ({"ema": self.ema} if several and self.averaged is not None else {})
+        modules = {"now": self.online_modules}
+        if self.averaged is not None:
+            # A memory has one set of weights, and no tensor is stored twice.
+            modules["ema"] = {
+                port: module
+                for port, module in self.ema.items()
+                if module is not self.online_modules[port]
+            }
+        elif self.ema is self.online_modules:
+            return {}
+        return modules
 
     def load(self, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
         """Continues from what `weights` and `tensors` returned.
@@ -484,7 +492,7 @@ class Learner:
         self.require(weights, tensors)
         online, ema = under(tensors, "now") or weights, under(tensors, "ema") or weights
         for port, module in self.online_modules.items():
-            self.ema[port].load_state_dict(under(ema, port))
+            self.ema[port].load_state_dict(under(ema, port) or under(online, port))
             module.load_state_dict(under(online, port))
         if self.averaged is not None:
             self.averaged.load(weights)
@@ -512,9 +520,12 @@ class Learner:
         (`modules.tensor_file`). An optimiser that is given another shape reads beyond its memory.
         """
         expected, own = dict[str, Tensor](), named_weights(self.online_modules)
-        for prefix in ("now", "ema"):
-            if under(tensors, prefix):
-                expected |= {f"{prefix}/{name}": tensor for name, tensor in own.items()}
+        if under(tensors, "now"):
+            expected = {f"now/{name}": tensor for name, tensor in own.items()}
+        ports = {name.partition("/")[0] for name in under(tensors, "ema")}
+        expected |= {
+            f"ema/{name}": tensor for name, tensor in own.items() if name.partition("/")[0] in ports
+        }
         if under(tensors, "first"):
             expected |= {
                 f"first/{port}/{number}": value

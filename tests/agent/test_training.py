@@ -458,3 +458,18 @@ def test_of_another_kind_of_module_the_parts_that_fit_are_kept(tmp_path, monkeyp
 def test_an_agent_that_was_never_trained_begins_fresh():
     assert training_config(RunRequest(agent="showpiece"))["training"]["init_from"] is None
     assert training_config(RunRequest(agent="krull"))["training"]["init_from"] == "krull"
+
+
+def test_averaged_weights_of_a_memory_that_learns_are_resumed(tmp_path):
+    small = (
+        "learner.average_share=0.5", "learner.warmup_steps=64", "learner.replay_ratio=0.125",
+        "world.num_envs=8", "training.evaluate_episodes=1", "training.checkpoint_every=320",
+    )  # fmt: skip
+    for name, steps in (("whole", 640), ("part", 320)):
+        train("sextet/Rooms-state-v0", *small, preset="recall", steps=steps, run=tmp_path / name)
+    train(resume=tmp_path / "part", steps=640)
+    whole, part = (checkpoint.load(tmp_path / n / "checkpoints/640") for n in ("whole", "part"))
+    for group in ("weights", "learner"):
+        for key, tensor in whole.tensors[group].items():
+            assert tensor.equal(part.tensors[group][key]), key
+    assert any(key.startswith("ema/cost") for key in whole.tensors["learner"])
