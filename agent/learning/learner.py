@@ -87,7 +87,6 @@ class Learner:
         max_grad_norm: float = Field(default=10.0, gt=0)
         ema_rate: float = Field(default=1.0, gt=0, le=1)
         average_share: float = Field(default=0.0, ge=0, le=1)
-        average_share: float = Field(default=0.0, ge=0, le=1)
         precision: Literal["float32", "bfloat16"] = "float32"
         replay_ratio: float = Field(default=1.0, ge=0, le=1024)
         warmup_steps: int = Field(default=500, ge=2)
